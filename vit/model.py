@@ -1,0 +1,397 @@
+"""A Vision Transformer in one file, from pixels to logits.
+
+B images, T tokens, P patches, H heads, D width, d width of one head, K classes, (h, w) patch grid.
+
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
+Parameters are named as in timm, so that published weights load with `strict=True`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# A hook is shown every named activation, as hook(name, layer, tensor); the model goes on with what it
+# returns. The names, in the order an image meets them (layer is None outside the blocks):
+#   embed (B, P, D)  pos (B, T, D)
+#   norm1 (B, T, D)  q k v (B, H, T, d)  scores attn (B, H, T, T)  z (B, H, T, d)  attn_out resid_mid (B, T, D)
+#   norm2 (B, T, D)  mlp_pre (B, T, 4D)  mlp_post (B, T, 4D)  resid_post (B, T, D)
+#   norm (B, T, D)   logits (B, K)
+Hook = Callable[[str, int | None, Tensor], Tensor]
+Show = Callable[[str, Tensor], Tensor]  # a hook that already knows its layer
+
+
+def unseen(name: str, x: Tensor) -> Tensor:
+    """The hook of an ordinary forward pass: nobody is looking."""
+    return x
+
+
+# name: (embed_dim, depth, num_heads, width of the MLP), from Dosovitskiy et al. 2021, Table 1;
+# Ti: Touvron et al. 2021, Table 1; g and G: Zhai et al. 2022, Table 2
+VARIANTS = {
+    "Ti": (192, 12, 3, 768),
+    "S": (384, 12, 6, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096),
+    "H": (1280, 32, 16, 5120),
+    "g": (1408, 40, 16, 6144),
+    "G": (1664, 48, 16, 8192),
+}
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
+    "swiglu": lambda x: (
+        F.silu(x.chunk(2, dim=-1)[0]) * x.chunk(2, dim=-1)[1]
+    ),  # Shazeer 2020: halves the width
+}
+CHOICES = {"pool": ("cls", "mean"), "pos_embed": ("learned", "sincos"), "activation": tuple(ACTIVATIONS)}
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything that tells one plain ViT from another. Raises ValueError for what cannot be built."""
+
+    image_size: int | tuple[int, int] = 224  # (height, width) in pixels; one number means a square
+    patch_size: int = 16
+    in_chans: int = 3
+    num_classes: int = 1000  # K; 0: no head, the model returns its pooled features
+    embed_dim: int = 768  # D
+    depth: int = 12
+    num_heads: int = 12  # H
+    mlp_ratio: float = 4.0  # width of the MLP's first layer / D (both halves of it, for SwiGLU)
+    class_token: bool = True
+    num_registers: int = 0  # extra tokens without a position (Darcet et al. 2024)
+    distillation: bool = False  # DeiT's second class token, with a head of its own
+    pool: str = "cls"  # what the head reads: "cls", or the "mean" of the patches
+    norm_after_pool: bool = (
+        False  # the final norm acts on the pooled vector (timm's fc_norm), not on every token
+    )
+    pos_embed: str = "learned"  # or "sincos": fixed, as in MAE
+    pos_embed_prefix: bool = True  # class and distillation token have a position too
+    layer_scale: float | None = (
+        None  # a learned gain per channel on both branches, starting here (CaiT, DINOv2)
+    )
+    pre_norm: bool = False  # one more LayerNorm in front of the blocks (CLIP)
+    post_norm: bool = False  # LayerNorm after each addition: the order of Vaswani et al. 2017
+    activation: str = "gelu"
+    qkv_bias: bool = True
+    qk_norm: bool = False  # LayerNorm on every query and key (Dehghani et al. 2023)
+    norm_eps: float = 1e-6
+    dropout: float = 0.0  # after both branches, in training
+    drop_path: float = 0.0  # chance to skip a branch in the last layer, rising linearly from 0 in the first
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
+        for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}.")
+        if self.pool == "cls" and not self.class_token:
+            raise ValueError('pool="cls" needs class_token=True; without a class token use pool="mean".')
+        if self.distillation and (self.pool != "cls" or self.norm_after_pool):
+            raise ValueError('distillation=True needs pool="cls" and norm_after_pool=False.')
+        if self.pos_embed == "sincos" and self.embed_dim % 4:
+            raise ValueError(
+                f"sincos positions need an embed_dim that is a multiple of 4, not {self.embed_dim}."
+            )
+        grid_of(self.image_size, self.patch_size)
+
+    @classmethod
+    def variant(cls, name: str, **changes) -> "ViTConfig":
+        """The papers' sizes: `ViTConfig.variant("S/16", num_classes=10)`."""
+        size, _, patch = name.partition("/")
+        if size not in VARIANTS or not patch.isdigit():
+            raise ValueError(f"No variant {name!r}: write SIZE/PATCH with a size of {', '.join(VARIANTS)}.")
+        dim, depth, heads, mlp = VARIANTS[size]
+        shape = dict(embed_dim=dim, depth=depth, num_heads=heads, mlp_ratio=mlp / dim, patch_size=int(patch))
+        return cls(**shape | changes)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(h, w): rows and columns of patches at `image_size`."""
+        return grid_of(self.image_size, self.patch_size)
+
+    @property
+    def num_patches(self) -> int:
+        return math.prod(self.grid_size)
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        """The tokens in front of the patches, in their order."""
+        registers = (f"[REG{i}]" for i in range(1, self.num_registers + 1))
+        return ("[CLS]",) * self.class_token + ("[DIST]",) * self.distillation + tuple(registers)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return len(self.prefix_names)
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        return round(self.embed_dim * self.mlp_ratio)
+
+
+FIELDS = tuple(f.name for f in fields(ViTConfig))
+
+
+def grid_of(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """(h, w) of an image of (height, width) pixels. Raises ValueError where patches do not fit evenly."""
+    height, width = image_size
+    if min(height, width) < patch_size or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"Patches of {patch_size} pixels do not divide an image of {height} x {width} pixels evenly."
+        )
+    return height // patch_size, width // patch_size
+
+
+class PatchEmbed(nn.Module):
+    """Cut the image into squares and project each: a convolution whose stride is its kernel."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.proj = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, stride=config.patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).mT  # (B, C, height, width) -> (B, D, h, w) -> (B, P, D)
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ / √d) v in H heads side by side (Vaswani et al. 2017, eq. 1)."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        dim = config.embed_dim
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
+        norm = partial(nn.LayerNorm, config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity
+        self.q_norm, self.k_norm = norm(), norm()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, show: Show = unseen) -> Tensor:
+        B, T, D = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
+        q, k, v = show("q", self.q_norm(q)), show("k", self.k_norm(k)), show("v", v)
+        if show is unseen and not slow_when_fused(q):
+            z = F.scaled_dot_product_attention(q, k, v)  # the (T, T) matrix never exists
+        else:  # the same mathematics, spelled out and visible
+            scores = show("scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H, T, T), row = query
+            if show is not unseen:
+                scores = scores.float()  # who looks at a bf16 model sees rows that sum to 1 all the same
+            attn = show("attn", scores.softmax(dim=-1))  # (B, H, T, T), rows sum to 1
+            z = show("z", attn.to(v.dtype) @ v)  # (B, H, T, d)
+        return self.proj(z.transpose(1, 2).reshape(B, T, D))
+
+
+def slow_when_fused(q: Tensor) -> bool:
+    """bf16 on a CPU: the fused kernel's backward makes a training step 1.5 to 1.9 x slower (measured)."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a nonlinearity between them, on every token alone."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
+        self.fc2 = nn.Linear(config.mlp_dim // (2 if config.activation == "swiglu" else 1), config.embed_dim)
+
+    def forward(self, x: Tensor, show: Show = unseen) -> Tensor:
+        x = show("mlp_pre", self.fc1(x))  # (B, T, 4D)
+        x = show("mlp_post", self.activation(x))
+        return self.fc2(x)  # (B, T, D)
+
+
+class LayerScale(nn.Module):
+    """A learned gain per channel (Touvron et al. 2021, "Going deeper with image transformers")."""
+
+    def __init__(self, dim: int, init: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Skip a whole branch for some images of the batch, in training (Huang et al. 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.rate  # (B, 1, 1)
+        return x * kept / (1 - self.rate)
+
+
+class Block(nn.Module):
+    """Attention moves information between tokens, the MLP works on each; both add to the residual stream."""
+
+    def __init__(self, config: ViTConfig, layer: int):
+        super().__init__()
+        dim = config.embed_dim
+
+        def scale() -> nn.Module:
+            return nn.Identity() if config.layer_scale is None else LayerScale(dim, config.layer_scale)
+
+        self.post_norm = config.post_norm
+        self.norm1 = nn.LayerNorm(dim, config.norm_eps)
+        self.attn = Attention(config)
+        self.ls1 = scale()
+        self.norm2 = nn.LayerNorm(dim, config.norm_eps)
+        self.mlp = Mlp(config)
+        self.ls2 = scale()
+        self.dropout = nn.Dropout(config.dropout)
+        self.drop_path = DropPath(config.drop_path * layer / max(1, config.depth - 1))
+
+    def attend(self, x: Tensor, show: Show) -> Tensor:
+        """What attention adds to the residual stream."""
+        return show("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, show)))))
+
+    def think(self, x: Tensor, show: Show) -> Tensor:
+        """What the MLP adds to the residual stream."""
+        return self.drop_path(self.dropout(self.ls2(self.mlp(x, show))))
+
+    def forward(self, x: Tensor, show: Show = unseen) -> Tensor:  # (B, T, D) -> (B, T, D)
+        if self.post_norm:
+            x = show("resid_mid", show("norm1", self.norm1(x + self.attend(x, show))))
+            return show("resid_post", show("norm2", self.norm2(x + self.think(x, show))))
+        x = show("resid_mid", x + self.attend(show("norm1", self.norm1(x)), show))
+        return show("resid_post", x + self.think(show("norm2", self.norm2(x)), show))
+
+
+class ViT(nn.Module):
+    """A plain Vision Transformer.
+
+    model(images) -> logits, by the fastest kernels; model(images, hook) -> the same numbers, with
+    every named activation shown to hook(name, layer, tensor), which may return an edited one.
+    """
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        norm = partial(nn.LayerNorm, dim, config.norm_eps)
+        head = partial(nn.Linear, dim, config.num_classes) if config.num_classes else nn.Identity
+        with_position = config.class_token + config.distillation if config.pos_embed_prefix else 0
+
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.class_token else None
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.distillation else None
+        self.reg_token = (
+            nn.Parameter(torch.zeros(1, config.num_registers, dim)) if config.num_registers else None
+        )
+        self.pos_embed = nn.Parameter(torch.zeros(1, with_position + config.num_patches, dim))
+        self.norm_pre = norm() if config.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
+        self.norm = nn.Identity() if config.norm_after_pool else norm()
+        self.fc_norm = norm() if config.norm_after_pool else nn.Identity()
+        self.head = head()
+        self.head_dist = head() if config.distillation else None
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """timm's default (truncated normal of 0.02, biases 0), with the paper's zero head."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for head in (self.head, self.head_dist):
+            if isinstance(head, nn.Linear):
+                nn.init.zeros_(head.weight)
+        for token in (self.cls_token, self.dist_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+        if self.config.pos_embed == "learned":
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        else:
+            patches = sincos_pos_embed(self.config.grid_size, self.config.embed_dim)  # (1, P, D)
+            self.pos_embed[:, -self.config.num_patches :] = patches
+            self.pos_embed.requires_grad_(False)
+
+    def forward(self, images: Tensor, hook: Hook | None = None) -> Tensor:
+        """(B, C, height, width) -> (B, K) logits, or (B, D) features where there is no head.
+
+        Any height and width that are multiples of the patch size will do: positions are resampled.
+        """
+        x = self.embed(images, hook)  # (B, T, D)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, shown_at(layer, hook))
+        return self.read_out(x, hook)
+
+    def embed(self, images: Tensor, hook: Hook | None = None) -> Tensor:
+        """Pixels -> the tokens that the first block reads, (B, T, D)."""
+        show = shown_at(None, hook)
+        grid_size = grid_of((images.shape[-2], images.shape[-1]), self.config.patch_size)
+        patches = show("embed", self.patch_embed(images))  # (B, P, D)
+        pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid_size)
+        prefix = [token for token in (self.cls_token, self.dist_token) if token is not None]
+        if self.config.pos_embed_prefix:
+            x = cat_tokens([*prefix, patches]) + pos_embed
+            prefix = [x[:, : len(prefix)]]
+            patches = x[:, -patches.shape[1] :]
+        else:
+            patches = patches + pos_embed
+        registers = [] if self.reg_token is None else [self.reg_token]
+        x = cat_tokens([*prefix, *registers, patches])  # (B, T, D)
+        return show("pos", self.norm_pre(x))
+
+    def read_out(self, tokens: Tensor, hook: Hook | None = None) -> Tensor:
+        """The residual stream (B, T, D) after any block -> logits (B, K): final norm, pooling, head."""
+        show = shown_at(None, hook)
+        x = show("norm", self.norm(tokens))
+        pooled = x[:, 0] if self.config.pool == "cls" else x[:, self.config.num_prefix_tokens :].mean(dim=1)
+        logits = self.head(self.fc_norm(pooled))  # (B, K)
+        if self.head_dist is not None:  # DeiT answers with the mean of its two heads
+            logits = (logits + self.head_dist(x[:, 1])) / 2
+        return show("logits", logits)
+
+
+def shown_at(layer: int | None, hook: Hook | None) -> Show:
+    """The hook, told where it looks."""
+    return unseen if hook is None else lambda name, x: hook(name, layer, x)
+
+
+def cat_tokens(parts: list[Tensor]) -> Tensor:
+    """Join (1 or B, n, D) along the tokens; a learned token is the same for every image of the batch."""
+    batch = max(len(part) for part in parts)
+    return torch.cat([part.expand(batch, -1, -1) for part in parts], dim=1)
+
+
+def resample_pos_embed(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Learned positions (1, prefix + h·w, D) on another grid: bicubic with anti-aliasing, as timm does it."""
+    if old == new:
+        return pos_embed
+    prefix = pos_embed.shape[1] - math.prod(old)
+    table = pos_embed[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, D, h, w)
+    table = F.interpolate(table, size=new, mode="bicubic", antialias=True)
+    table = table.flatten(2).mT.to(pos_embed.dtype)  # (1, h'·w', D)
+    return torch.cat([pos_embed[:, :prefix], table], dim=1)
+
+
+def sincos_pos_embed(grid_size: tuple[int, int], dim: int) -> Tensor:
+    """Fixed positions (1, h·w, D): sines and cosines of column, then of row (He et al. 2022, MAE)."""
+    h, w = grid_size
+    omega = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    angles = [axis.flatten()[:, None] * omega for axis in (column, row)]  # each (P, D/4)
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)[None].float()

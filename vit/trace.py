@@ -1,0 +1,180 @@
+"""What one forward pass did: recorders that look, edits that intervene, and the frozen `Trace`.
+
+L layers, H heads, T tokens, D width, K classes, (h, w) patches.  All of them are hooks (see vit/model.py):
+arguments of one forward pass, never state of the model, so many threads may share one model.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vit.model import Hook, ViT, grid_of, shown_at
+
+
+class Recorder:
+    """A hook that keeps what it is shown: `seen[name][layer]`. Asked for some names and layers, it keeps only those."""
+
+    def __init__(self, names: Collection[str] | None = None, layers: Collection[int] | None = None):
+        self.names, self.layers = names, layers
+        self.seen: dict[str, dict[int | None, Tensor]] = {}
+
+    def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
+        wanted_layer = layer is None or self.layers is None or layer in self.layers
+        if wanted_layer and (self.names is None or name in self.names):
+            self.seen.setdefault(name, {})[layer] = x
+        return x
+
+    def stack(self, name: str) -> Tensor:
+        """Everything seen under this name, (L, B, ...); L is 1 outside the blocks."""
+        return torch.stack(list(self.seen[name].values()))
+
+
+@dataclass(frozen=True)
+class ZeroHeads:
+    """Switch heads off: their output z becomes 0. heads: ((layer, head), ...)."""
+
+    heads: tuple[tuple[int, int], ...]
+
+    def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
+        off = [head for at, head in self.heads if at == layer]
+        if name != "z" or not off:
+            return x
+        gate = torch.ones(x.shape[1], 1, 1, dtype=x.dtype, device=x.device)
+        gate[off] = 0
+        return x * gate  # (B, H, T, d)
+
+
+@dataclass(frozen=True)
+class MaskPatches:
+    """Make patches invisible: no token attends to them in any layer, and a mean pool leaves them out.
+
+    patches: indices into the flattened (h, w) grid.
+    """
+
+    patches: tuple[int, ...]
+    num_prefix_tokens: int
+
+    def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
+        if not self.patches or name not in ("scores", "norm"):
+            return x
+        hidden = torch.zeros(x.shape[-1 if name == "scores" else 1], dtype=torch.bool, device=x.device)
+        hidden[[self.num_prefix_tokens + patch for patch in self.patches]] = True
+        if name == "scores":
+            return x.masked_fill(hidden, float("-inf"))  # columns: what is looked at
+        seen = ~hidden
+        seen[: self.num_prefix_tokens] = False
+        mean = x[:, seen].sum(dim=1, keepdim=True) / seen.sum().clamp(min=1)
+        return torch.where(
+            hidden[:, None], mean, x
+        )  # the mean over all patches is now that of the visible ones
+
+
+@dataclass(frozen=True, eq=False)
+class Replace:
+    """Put another tensor in an activation's place (activation patching)."""
+
+    name: str
+    layer: int | None
+    value: Tensor
+
+    def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
+        if (name, layer) != (self.name, self.layer):
+            return x
+        return self.value.to(x).expand_as(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One image through one ViT. L layers, H heads, T tokens, D width, K classes, (h, w) patches."""
+
+    image: Tensor  # (3, height, width)  the normalised pixels the model saw
+    tokens: Tensor  # (L+1, T, D)   residual stream: after the embedding, then after each block
+    attn: Tensor  # (L, H, T, T)  softmax(q kᵀ / √d); row = query, column = key; rows sum to 1
+    logits: Tensor  # (K,)          empty for a model without a head
+    grid_size: tuple[int, int]  # (h, w)
+    num_prefix_tokens: int  # [CLS], distillation token, registers in front of the patches
+    target: int | None = None  # the class that attn_grad explains
+    attn_grad: Tensor | None = None  # (L, H, T, T)  d logits[target] / d attn
+    activations: Mapping[str, Tensor] = field(default_factory=dict)  # whatever else `keep` asked for
+
+
+def trace(
+    model: ViT,
+    image: Tensor,
+    *,
+    target: int | None = None,
+    edits: Sequence[Hook] = (),
+    layers: Sequence[int] | None = None,
+    keep: Collection[str] = ("attn", "resid_post"),
+) -> Trace:
+    """Run one image (3, height, width) through the model and keep what it did.
+
+    target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
+    layers: those whose attention and activations are kept (all by default; the residual stream is
+    always kept). keep: names of activations; what is not a field of Trace goes to `activations`.
+    Everything returned is float32 on the CPU. Raises ValueError for a target that is no class.
+    """
+    if target is not None and not 0 <= target < model.config.num_classes:
+        classes = model.config.num_classes
+        raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
+    if target is not None and layers is not None:
+        raise ValueError("Gradients are kept for all layers or none: leave out `layers` or `target`.")
+    stream = Recorder({"pos", "resid_post"})
+    kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)
+
+    def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
+        for edit in edits:
+            x = edit(name, layer, x)
+        if name == "attn" and target is not None and not x.requires_grad:
+            x = x.detach().requires_grad_()  # an edit put a constant here; its gradient exists all the same
+        return kept(name, layer, stream(name, layer, x))
+
+    device = next(model.parameters()).device
+    images = image.detach().to(device)[None]  # (1, 3, height, width)
+    with torch.set_grad_enabled(target is not None):
+        logits = model(images.requires_grad_(target is not None), hook)[0]
+    gradients = None
+    if target is not None:  # never .backward(): it would write into parameters that other threads share
+        shown = list(kept.seen["attn"].values())
+        gradients = torch.stack(torch.autograd.grad(logits[target], shown))[:, 0]  # (L, H, T, T)
+
+    def take_home(x: Tensor) -> Tensor:
+        return x.detach().float().cpu()
+
+    seen = {name: take_home(kept.stack(name)[:, 0]) for name in kept.seen}  # each (L, ...)
+    attn = seen.pop("attn", torch.empty(0))
+    seen.pop("resid_post", None)  # is in `tokens`
+    return Trace(
+        image=take_home(image),
+        tokens=take_home(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()])),
+        attn=attn,
+        logits=take_home(logits if model.config.num_classes else logits[:0]),
+        grid_size=grid_of((image.shape[-2], image.shape[-1]), model.config.patch_size),
+        num_prefix_tokens=model.config.num_prefix_tokens,
+        target=target,
+        attn_grad=None if gradients is None else take_home(gradients),
+        activations=seen,
+    )
+
+
+@torch.no_grad()
+def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] = ()) -> Tensor:
+    """One layer's attention (H, T, T) from the residual stream in front of it, `trace.tokens[layer]` (T, D).
+
+    For models whose attention is too large to keep: one block's queries and keys, not a forward pass.
+    """
+    recorder = Recorder({"attn"})
+
+    def hook(name: str, at: int | None, x: Tensor) -> Tensor:
+        for edit in edits:
+            x = edit(name, at, x)
+        return recorder(name, at, x)
+
+    block = model.blocks[layer]
+    x = tokens.to(next(model.parameters()).device)[None]
+    x = x if block.post_norm else block.norm1(x)
+    block.attn(x, shown_at(layer, hook))
+    return recorder.seen["attn"][layer][0].float().cpu()
