@@ -18,7 +18,8 @@ from torch import Tensor, nn
 # A hook is shown every named activation, as hook(name, layer, tensor); the model goes on with what it
 # returns. The names, in the order an image meets them (layer is None outside the blocks):
 #   embed (B, P, D)  pos (B, T, D)
-#   norm1 (B, T, D)  q k v (B, H, T, d)  scores attn (B, H, T, T)  z (B, H, T, d)  attn_out resid_mid (B, T, D)
+#   norm1 (B, T, D)  q k v (B, H, T, d)  scores attn (B, H, T, T)  z (B, H, T, d)
+#   attn_out resid_mid (B, T, D)
 #   norm2 (B, T, D)  mlp_pre (B, T, 4D)  mlp_post (B, T, 4D)  resid_post (B, T, D)
 #   norm (B, T, D)   logits (B, K)
 Hook = Callable[[str, int | None, Tensor], Tensor]

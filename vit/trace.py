@@ -6,7 +6,6 @@ arguments of one forward pass, never state of the model, so many threads may sha
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from vit.model import Hook, ViT, grid_of, shown_at
 
 
 class Recorder:
-    """A hook that keeps what it is shown: `seen[name][layer]`. Asked for some names and layers, it keeps only those."""
+    """A hook that keeps what it is shown, of the names and layers it is asked for: `seen[name][layer]`."""
 
     def __init__(self, names: Collection[str] | None = None, layers: Collection[int] | None = None):
         self.names, self.layers = names, layers

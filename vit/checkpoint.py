@@ -1,0 +1,300 @@
+"""Checkpoints: folders that explain themselves, of safetensors and JSON alone. Loading runs no code.
+
+checkpoints/NAME/model.safetensors   weights (fp16 by default)
+                 config.json         ViTConfig, class names, preprocessing, command, measured accuracy
+                 README.md           the model card, as the Hugging Face Hub shows it
+                 history.csv         one row per evaluation of the training run
+                 snapshots/          step_*.safetensors: the weights as they were during training (8 bit)
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from vit.model import FIELDS, ViT, ViTConfig
+
+BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+FORMAT, VERSION = "vit-explorer", 1
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
+# larger than any published ViT: a config beyond these is broken or hostile, and is not built
+LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
+MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says why and what to do, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says about itself beside its architecture."""
+
+    name: str
+    class_names: tuple[str, ...] = ()  # K names; empty for a model without a head
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of the three channels, pixels in [0, 1]
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    crop_pct: float = 1.0  # share of the resized picture that the centre crop keeps
+    interpolation: str = "bicubic"
+    accuracy: float | None = None  # in [0, 1], on the whole test split
+    source: str = ""  # who trained it, on what
+    command: str = ""  # the exact training command
+    data: str = ""  # the data set, in words
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The weights at one moment of training."""
+
+    path: Path
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)  # epoch, accuracy, loss ... at that moment
+
+
+def save(folder: str | Path, model: ViT, card: Card, *, dtype: torch.dtype = torch.float16) -> None:
+    """Write model.safetensors and config.json; a crash at any moment leaves the old pair or the new one.
+
+    The two carry the same random id. The new config is complete on disk before the weights are
+    swapped, so whichever weights `load` finds, it also finds the config that belongs to them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_id = secrets.token_hex(8)
+    about = {"format": FORMAT, "version": VERSION, "save_id": save_id}
+    config = about | {"model": asdict(model.config)} | asdict(card)
+    weights = {name: x.detach().to("cpu", dtype).contiguous() for name, x in model.state_dict().items()}
+    write_atomically(folder / "config.next.json", (json.dumps(config, indent=1) + "\n").encode())
+    write_atomically(folder / "model.safetensors", serialize(weights, {"format": "pt", "save_id": save_id}))
+    os.replace(folder / "config.next.json", folder / "config.json")
+
+
+def load(name: str | Path) -> tuple[ViT, Card]:
+    """(model, card) of a bundled name, a folder, or a Hugging Face Hub id; in eval mode, parameters frozen.
+
+    Raises CheckpointError.
+    """
+    path = Path(name)
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
+        )
+    if path.is_file():
+        path = path.parent
+    bundled = BUNDLED / path if len(path.parts) == 1 else path
+    for folder in (bundled, path):
+        if (folder / "config.json").is_file() and is_ours(folder):
+            return load_folder(folder)
+    from vit.pretrained import load_pretrained  # here: it imports this module
+
+    return load_pretrained(str(name))
+
+
+def load_folder(folder: Path) -> tuple[ViT, Card]:
+    """A checkpoint in our own layout. Raises CheckpointError, naming the file and the field."""
+    file = folder / "model.safetensors"
+    tensors, metadata = read_tensors(file)
+    config = read_json(folder / "config.json")
+    pending = folder / "config.next.json"  # a save was interrupted between its two files
+    if config.get("save_id") != metadata.get("save_id") and pending.is_file():
+        pending_config = read_json(pending)
+        if pending_config.get("save_id") == metadata.get("save_id"):
+            config = pending_config
+    model_config, card = parse_config(config, folder / "config.json")
+    return build(model_config, tensors, file), card
+
+
+def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
+    """Names of the checkpoints in a folder, the ones with the most to show first."""
+    order = {"imagenette": 0, "cifar10": 1, "shapes": 2}
+    names = [path.parent.name for path in Path(root).glob("*/model.safetensors") if is_ours(path.parent)]
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+
+def save_snapshot(
+    folder: str | Path, model: ViT, card: Card, step: int, metrics: Mapping[str, float]
+) -> Path:
+    """Keep the weights of this moment under snapshots/, matrices in 8 bit with a scale per row."""
+    path = Path(folder) / "snapshots" / f"step_{step:07d}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, x in model.state_dict().items():
+        if x.ndim == 2:  # the eye cannot tell it from 16 bit: the error is 1/254 of a row's largest weight
+            scale = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+            tensors[name] = (x / scale).round().to("cpu", torch.int8).contiguous()
+            tensors[name + ".scale"] = scale.float().cpu().contiguous()
+        else:
+            tensors[name] = x.detach().to("cpu", torch.float16).contiguous()
+    config = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)} | asdict(card)
+    about = {"config": json.dumps(config), "step": str(step), "metrics": json.dumps(dict(metrics))}
+    write_atomically(path, serialize(tensors, about))
+    return path
+
+
+def list_snapshots(folder: str | Path) -> list[Snapshot]:
+    """The snapshots of a checkpoint or of a run that is still going, in training order."""
+    snapshots = []
+    for path in sorted(Path(folder).glob("snapshots/step_*.safetensors")):
+        about = read_header(path)
+        try:
+            snapshots.append(Snapshot(path, int(about["step"]), json.loads(about["metrics"])))
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{path} does not say when it was taken: it is no snapshot.") from error
+    return snapshots
+
+
+def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
+    """The model as it was at one moment of training. Raises CheckpointError."""
+    path = Path(path)
+    tensors, metadata = read_tensors(path)
+    try:
+        config = json.loads(metadata["config"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} does not carry its config: it is no snapshot of ours.") from error
+    for name in [name for name in tensors if name.endswith(".scale")]:
+        matrix = name.removesuffix(".scale")
+        if matrix not in tensors or tensors[matrix].shape[:1] != tensors[name].shape[:1]:
+            raise CheckpointError(f"{path} is damaged: {name} scales nothing.")
+        tensors[matrix] = tensors[matrix].float() * tensors.pop(name)
+    model_config, card = parse_config(config, path)
+    return build(model_config, tensors, path), card
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file has its old content or the new one, at every moment. Raises OSError where the disk is full."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises CheckpointError."""
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is missing or is not JSON: restore it or save again.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, not a {type(config).__name__}.")
+    return config
+
+
+def is_ours(folder: Path) -> bool:
+    """Is this our own layout, or one of timm's or transformers'?"""
+    return read_json(folder / "config.json").get("format") == FORMAT
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself, without its tensors. Raises CheckpointError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is missing, cut short or no safetensors file: copy it again."
+        ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """({name: tensor}, metadata) of a safetensors file. Raises CheckpointError."""
+    metadata = read_header(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is cut short or damaged: copy or save it again.") from error
+
+
+def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card]:
+    """config.json -> (ViTConfig, Card). Raises CheckpointError, naming the file and the field."""
+    version = config.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise CheckpointError(f"{path} has version {version!r}, newer than {VERSION}: update ViT Explorer.")
+    shape, rest = config.get("model"), dict(config)
+    for key in ("format", "version", "save_id", "model"):
+        rest.pop(key, None)
+    if not isinstance(shape, dict):
+        raise CheckpointError(f'{path} has no "model": the description of the architecture is missing.')
+    known = {"model": FIELDS, "card": tuple(f.name for f in fields(Card))}
+    for where, keys in (("model", shape), ("card", rest)):
+        for key in keys:
+            if key not in known[where]:
+                raise CheckpointError(f"{path}: unknown field {key!r}, remove it or update ViT Explorer.")
+    try:
+        model_config = checked(ViTConfig(**shape))
+        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
+        card = Card(**tuples)
+        check_types(model_config)
+        check_types(card)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path} describes no ViT that can be built: {error}") from error
+    if len(card.class_names) not in (0, model_config.num_classes):
+        names, classes = len(card.class_names), model_config.num_classes
+        raise CheckpointError(f"{path} has {names} class_names for a model of {classes} classes.")
+    return model_config, card
+
+
+def check_types(value: ViTConfig | Card) -> None:
+    """Every field has the type of its annotation, as far as JSON can get it wrong. Raises TypeError."""
+    for f in fields(value):
+        x, default = getattr(value, f.name), f.default
+        number = isinstance(x, int | float) and not isinstance(x, bool)
+        right = {
+            "float | None": x is None or number,
+            "float": number,
+            "int": isinstance(x, int) and not isinstance(x, bool),
+            "bool": isinstance(x, bool),
+            "str": isinstance(x, str),
+            "tuple[str, ...]": isinstance(x, tuple) and all(isinstance(item, str) for item in x),
+            "tuple[float, ...]": isinstance(x, tuple) and all(isinstance(item, int | float) for item in x),
+            "int | tuple[int, int]": isinstance(x, tuple) and len(x) == 2 and all(type(i) is int for i in x),
+        }[getattr(f.type, "__name__", None) if isinstance(f.type, type) else str(f.type)]
+        if not right:
+            raise TypeError(f"{f.name} must be {f.type}, not {x!r} (default {default!r}).")
+
+
+def checked(config: ViTConfig) -> ViTConfig:
+    """The config itself, if it is of a size that a ViT can have. Raises ValueError."""
+    for name, limit in LIMITS.items():
+        if not 0 <= getattr(config, name) <= limit:
+            raise ValueError(f"{name} must lie between 0 and {limit}, not {getattr(config, name)}.")
+    if not 0 < config.mlp_ratio <= 64:
+        raise ValueError(f"mlp_ratio must lie between 0 and 64, not {config.mlp_ratio}.")
+    if config.num_patches > MAX_TOKENS:
+        raise ValueError(f"{config.num_patches} patches are more than {MAX_TOKENS}.")
+    parameters = config.depth * config.embed_dim * (4 * config.embed_dim + 2 * config.mlp_dim)
+    if parameters > MAX_PARAMETERS:
+        raise ValueError(f"About {parameters:,} parameters are more than {MAX_PARAMETERS:,}.")
+    return config
+
+
+def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) -> ViT:
+    """A model with these weights as float32, in eval mode, frozen. Raises CheckpointError naming the tensor."""
+    with torch.device("meta"):  # shapes without memory: nothing is allocated for weights that do not fit
+        model = ViT(config)
+    wanted = model.state_dict()
+    for name in wanted.keys() - tensors.keys():
+        raise CheckpointError(f"{file} has no tensor {name!r}, which its config asks for.")
+    for name in tensors.keys() - wanted.keys():
+        raise CheckpointError(f"{file} has a tensor {name!r} that its config does not ask for.")
+    for name, x in tensors.items():
+        if x.shape != wanted[name].shape:
+            shapes = f"{list(x.shape)}, and its config asks for {list(wanted[name].shape)}"
+            raise CheckpointError(f"{file}: tensor {name!r} has the shape {shapes}.")
+        if not x.is_floating_point() or not torch.isfinite(x.float()).all():
+            raise CheckpointError(f"{file}: tensor {name!r} holds values that are no finite floats.")
+    weights = {name: x.float() for name, x in tensors.items()}
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
