@@ -1,27 +1,787 @@
-"""Arrays to pictures: colour tables, overlays, contact sheets, charts, films.  Arrays only, never a model.
+"""Arrays to pictures: colour tables, overlays, contact sheets, charts, films.  Never a model.
 
 A *map* is (h, w) floats, one per patch; a *picture* is (height, width, 3) uint8; a chart is a
 matplotlib `Figure` made without pyplot, so that many threads can draw at once.
 L layers, H heads, T tokens, K classes, (h, w) patches.
 """
 
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
-# Perceptually uniform, so equal steps of a value look like equal steps. "viridis" and "cividis" stay
-# readable for colour-blind eyes and in grey print; the last three are for maps with a sign: blue is
-# below zero, red (or orange) above, the middle is zero.
+# --------------------------------------------------------------------------------------- colours
+
+# Perceptually uniform: equal steps of a value look like equal steps. "viridis" and "cividis" stay
+# readable for colour-blind eyes and in grey print. The last three are for maps with a sign: the
+# middle is zero, blue (or violet) below, red (or orange) above.
 SEQUENTIAL = ("viridis", "cividis", "magma", "inferno", "gray")
 DIVERGING = ("RdBu_r", "PuOr_r", "berlin")
 DEFAULT, DEFAULT_SIGNED = "viridis", "RdBu_r"
 
 
 def _table(name: str) -> np.ndarray:
-    table = (
-        (matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
-    )
+    table = (matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round()
+    table = table.astype(np.uint8)
     table.flags.writeable = False
     return table
 
 
 COLORMAPS: dict[str, np.ndarray] = {name: _table(name) for name in SEQUENTIAL + DIVERGING}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of everything around the data. `series` are Okabe and Ito's, safe for all eyes."""
+
+    paper: str
+    ink: str
+    muted: str
+    faint: str
+    series: tuple[str, ...]
+    signs: tuple[str, str]  # for bars below and above zero, as in DEFAULT_SIGNED
+
+
+THEMES = {
+    "light": Theme(
+        paper="#ffffff",
+        ink="#1c1f24",
+        muted="#5f6670",
+        faint="#d9dce1",
+        series=("#0072b2", "#d55e00", "#009e73", "#b5568f", "#b07a00", "#2b8fc7", "#6b4fbb"),
+        signs=("#2166ac", "#b2182b"),
+    ),
+    "dark": Theme(
+        paper="#14171c",
+        ink="#eceef1",
+        muted="#9aa2ad",
+        faint="#363c45",
+        series=("#56b4e9", "#ff8f4a", "#2fc79b", "#e39ac6", "#f0c840", "#9fd3f5", "#b3a1f2"),
+        signs=("#6aaee6", "#f0806c"),
+    ),
+}
+
+# ----------------------------------------------------------------------------------------- scales
+
+SCALES = {
+    "map": "each map to its own maximum",
+    "layer": "one scale per layer",
+    "all": "one scale for all layers and heads",
+    "uniform": "in multiples of uniform attention",
+}
+UNIFORM_TOP = 8  # the "uniform" scale ends at eight times what a head that looks everywhere gives
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """From values to [0, 1], the place in a colour table. Never stretched to a minimum: zero stays
+    zero, so a flat map looks flat. With a sign the table runs from -top to top."""
+
+    top: np.ndarray  # broadcasts against the maps, (..., 1, 1)
+    signed: bool
+    words: str
+    unit: float = 1.0  # what the legend counts in
+
+    def __call__(self, maps: np.ndarray) -> np.ndarray:
+        part = maps / np.maximum(self.top, 1e-12)
+        return np.clip((part + 1) / 2 if self.signed else part, 0, 1)
+
+    def __getitem__(self, index: int | tuple[int, ...]) -> "Scale":
+        """The scale of one map out of the stack that the scale was made for."""
+        return Scale(self.top[index], self.signed, self.words, self.unit)
+
+    @property
+    def colormap(self) -> str:
+        return DEFAULT_SIGNED if self.signed else DEFAULT
+
+
+def scale_for(maps: np.ndarray, name: str = "map", num_tokens: int | None = None) -> Scale:
+    """The scale called `name` for a stack of maps (L, H, h, w), (H, h, w) or (h, w).
+
+    "map": own maximum; "layer": maximum over the heads (the axis before h, w); "all": maximum over
+    everything; "uniform": `UNIFORM_TOP` times 1 / num_tokens.
+    """
+    maps = np.asarray(maps)
+    size = np.abs(maps)
+    signed = bool((maps < 0).any())
+    ones = np.ones((*maps.shape[:-2], 1, 1))
+    if name == "uniform":
+        if not num_tokens:
+            raise ValueError('The "uniform" scale needs the number of tokens.')
+        return Scale(ones * UNIFORM_TOP / num_tokens, signed, SCALES[name], 1 / num_tokens)
+    axes = {"map": (-2, -1), "layer": (-3, -2, -1), "all": None}[name]
+    if axes is not None:
+        axes = axes[-maps.ndim :]
+    return Scale(ones * size.max(axis=axes, keepdims=True), signed, SCALES[name])
+
+
+def colorize(maps: np.ndarray, scale: Scale | None = None, colormap: str | None = None):
+    """Maps (..., h, w) to colours (..., h, w, 3) uint8, one pixel per patch."""
+    scale = scale or scale_for(maps)
+    return COLORMAPS[colormap or scale.colormap][(scale(maps) * 255).round().astype(np.uint8)]
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+
+def resize_map(values: np.ndarray, height: int, width: int, smooth: bool = False) -> np.ndarray:
+    """A map (h, w) at the picture's size. By patch (the truth) unless `smooth`, which draws cubic
+    hills between patch centres that the model never computed: say so wherever it is shown."""
+    mode = cv2.INTER_CUBIC if smooth else cv2.INTER_NEAREST_EXACT
+    return cv2.resize(np.asarray(values, np.float32), (width, height), interpolation=mode)
+
+
+def enlarge(picture: np.ndarray, side: int = 448) -> np.ndarray:
+    """Repeat every pixel until the longer side has at least `side`: small pictures stay honest."""
+    times = -(-side // max(picture.shape[:2]))
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def overlay(
+    picture: np.ndarray,
+    values: np.ndarray,
+    *,
+    scale: Scale | None = None,
+    colormap: str | None = None,
+    opacity: float = 0.9,
+    smooth: bool = False,
+    grid: bool = False,
+    query: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Lay a map (h, w) over its picture; the colour covers more where the value is larger.
+
+    Args:
+        scale: what full colour stands for; the map's own maximum if not given.
+        opacity: how much a full value covers; half a value covers half as much.
+        smooth: interpolate between patch centres instead of filling whole patches.
+        grid: draw the lines between patches.
+        query: (row, column) of the patch to frame.
+    """
+    height, width = picture.shape[:2]
+    scale = scale or scale_for(values)
+    place = scale(resize_map(values, height, width, smooth))  # (height, width) in [0, 1]
+    strength = np.abs(2 * place - 1) if scale.signed else place
+    cover = opacity * strength[..., None]
+    colors = COLORMAPS[colormap or scale.colormap][(place * 255).round().astype(np.uint8)]
+    drawn = (picture * (1 - cover) + colors * cover).round().astype(np.uint8)
+    if grid:
+        drawn = draw_grid(drawn, values.shape)
+    return drawn if query is None else draw_box(drawn, values.shape, query)
+
+
+def draw_grid(picture: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
+    """The picture with the (h, w) patches' borders as thin half-transparent lines."""
+    drawn = picture.copy()
+    rows = [round(picture.shape[0] * i / grid_size[0]) for i in range(1, grid_size[0])]
+    columns = [round(picture.shape[1] * i / grid_size[1]) for i in range(1, grid_size[1])]
+    drawn[rows] = picture[rows] // 2 + 100
+    drawn[:, columns] = picture[:, columns] // 2 + 100
+    return drawn
+
+
+def draw_box(picture: np.ndarray, grid_size: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:
+    """The picture with one patch framed, white on black: visible on any ground."""
+    edges = [
+        [round(side * (at + end) / count) for end in (0, 1)]
+        for side, count, at in zip(picture.shape, grid_size, patch, strict=False)
+    ]
+    (top, bottom), (left, right) = edges
+    line = max(1, max(picture.shape) // 224)
+    drawn = picture.copy()
+    for inset, color in ((0, (0, 0, 0)), (line, (255, 255, 255))):
+        box = np.s_[top + inset : bottom - inset, left + inset : right - inset]
+        frame = np.ones(drawn[box].shape[:2], bool)
+        frame[line:-line, line:-line] = False
+        drawn[box][frame] = color
+    return drawn
+
+
+def tile(pictures: np.ndarray, gap: int = 2, paper: int | tuple[int, ...] = 255) -> np.ndarray:
+    """Pictures (R, C, height, width, 3) side by side, `gap` pixels of `paper` between them."""
+    rows, columns, height, width, _ = pictures.shape
+    shape = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
+    sheet = np.empty(shape, np.uint8)
+    sheet[:] = paper
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * (height + gap), c * (width + gap)
+            sheet[top : top + height, left : left + width] = pictures[r, c]
+    return sheet
+
+
+# ---------------------------------------------------------------------------------------- figures
+
+
+def _figure(width: float, height: float, theme: str) -> Figure:
+    """An empty figure in inches that no global list knows (unlike pyplot's): safe in any thread."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=THEMES[theme].paper)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(text: str) -> str:
+    """Names are data: a dollar sign in one must not start a formula."""
+    return text.replace("$", r"\$")
+
+
+def _wrap(text: str, width: float) -> str:
+    return "\n".join(textwrap.wrap(_plain(text), round(width)))
+
+
+def _shorten(text: str, length: int = 18) -> str:
+    return _plain(text if len(text) <= length else text[: length - 1] + "…")
+
+
+def _style(axes: Axes, theme: str, *, lines: bool = False) -> Theme:
+    """Quiet axes: no box, small muted ticks; `lines` adds faint horizontal help lines."""
+    colors = THEMES[theme]
+    axes.set_facecolor(colors.paper)
+    for side, spine in axes.spines.items():
+        spine.set_visible(lines and side == "bottom")
+        spine.set_color(colors.muted)
+    axes.tick_params(colors=colors.muted, labelsize=8, length=0)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=colors.ink, size=9)
+    if lines:
+        axes.grid(axis="y", color=colors.faint, linewidth=0.7)
+        axes.set_axisbelow(True)
+    return colors
+
+
+def _titles(figure: Figure, title: str, caption: str, theme: str) -> None:
+    colors = THEMES[theme]
+    if title:
+        figure.suptitle(_plain(title), color=colors.ink, size=11, weight="bold")
+    if caption:
+        figure.supxlabel(_plain(caption), color=colors.muted, size=8)
+
+
+def _show(axes: Axes, picture: np.ndarray) -> None:
+    axes.imshow(picture, interpolation="none")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _legend(
+    axes: Axes,
+    scale: Scale,
+    colormap: str | None,
+    theme: str,
+    words: str,
+    size: tuple[float, float],
+) -> None:
+    """A colour bar right under `axes`, which are `size` = (width, height) inches large: the ends in
+    numbers where all maps share them, the scale's name in words."""
+    width, height = size
+    colors = THEMES[theme]
+    bar = axes.inset_axes((0, -0.13 / height, 1, 0.08 / height))
+    _style(bar, theme)
+    _show(bar, COLORMAPS[colormap or scale.colormap][None])
+    bar.set_aspect("auto")
+    tops = np.unique(np.asarray(scale.top).round(12))
+    if len(tops) > 1:
+        low, high = "−own maximum", "own maximum"
+    elif scale.unit != 1:
+        low, high = f"≤ −{tops[0] / scale.unit:.3g} ×", f"≥ {tops[0] / scale.unit:.3g} ×"
+    else:
+        low, high = f"−{tops[0]:.3g}", f"{tops[0]:.3g}"
+    low = low if scale.signed else "0"
+    bar.set_xticks([-0.5, 255.5], [low, high])
+    bar.tick_params(axis="x", pad=2)
+    ends = bar.get_xticklabels()
+    ends[0].set_horizontalalignment("left")
+    ends[1].set_horizontalalignment("right")
+    fits = len(low) + len(words) + len(high) < 13 * width  # on one line with the numbers
+    bar.set_xlabel(_plain(words), size=8, color=colors.muted, labelpad=-9 if fits else 1)
+
+
+def maps_figure(
+    picture: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    scales: Mapping[str, Scale] | None = None,
+    query: tuple[int, int] | None = None,
+    colormap: str | None = None,
+    smooth: bool = False,
+    grid: bool = False,
+    title: str = "",
+    caption: str = "",
+    theme: str = "light",
+) -> Figure:
+    """The picture, then every named map on it with its legend: one panel each, side by side."""
+    height, width = picture.shape[:2]
+    columns = min(len(maps) + 1, 5)
+    rows = -(-(len(maps) + 1) // columns)
+    panel = 2.5 * height / width
+    figure = _figure(2.55 * columns, rows * (panel + 0.6) + 0.3 * bool(title) + 0.2, theme)
+    ground = enlarge(picture)
+    for i, (name, values) in enumerate([("picture", None), *maps.items()]):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.set_title(_plain(name), size=9, color=THEMES[theme].ink)
+        _style(axes, theme)
+        if values is None:
+            shape = next(iter(maps.values())).shape
+            _show(axes, ground if query is None else draw_box(ground, shape, query))
+            continue
+        scale = (scales or {}).get(name) or scale_for(values)
+        drawn = overlay(
+            ground, values, scale=scale, colormap=colormap, smooth=smooth, grid=grid, query=query
+        )
+        _show(axes, drawn)
+        words = "own maximum" if scale.words == SCALES["map"] else scale.words
+        words += ", smoothed" if smooth else ""
+        _legend(axes, scale, colormap, theme, words, (2.5, panel))
+    _titles(figure, title, caption, theme)
+    return figure
+
+
+def sheet_figure(
+    maps: np.ndarray,
+    *,
+    picture: np.ndarray | None = None,
+    scale: Scale | None = None,
+    query: tuple[int, int] | None = None,
+    colormap: str | None = None,
+    title: str = "",
+    caption: str = "",
+    theme: str = "light",
+) -> Figure:
+    """Every map of a model on one sheet: maps (L, H, h, w), layers down, heads across.
+
+    With a `picture`, it stands on the left with the query framed.
+    """
+    depth, heads, h, w = maps.shape
+    scale = scale or scale_for(maps, "all")
+    times = max(1, 56 // max(h, w))
+    tiles = colorize(maps, scale, colormap).repeat(times, axis=2).repeat(times, axis=3)
+    gap = max(2, (h * times) // 14)
+    paper = tuple(int(THEMES[theme].paper[i : i + 2], 16) for i in (1, 3, 5))
+    sheet = tile(tiles, gap, paper)
+
+    cell = min(0.7, 8 / max(depth, heads))  # inches per head
+    sheet_size = max(1.2, cell * heads), cell * depth * h / w
+    side = 0 if picture is None else min(2.6, max(1.8, sheet_size[1]))
+    figure = _figure(max(4.0, sheet_size[0] + side + 0.6), sheet_size[1] + 0.9, theme)
+    *left, right = figure.subplots(
+        1,
+        1 if picture is None else 2,
+        squeeze=False,
+        width_ratios=[sheet_size[0]] if picture is None else [side, sheet_size[0]],
+    )[0]
+    for axes in left:
+        _style(axes, theme)
+        ground = enlarge(picture)
+        _show(axes, ground if query is None else draw_box(ground, (h, w), query))
+        axes.set_anchor("N")
+        axes.set_xlabel(_wrap(caption, 15 * side), size=8, color=THEMES[theme].muted, labelpad=8)
+    _style(right, theme)
+    _show(right, sheet)
+    right.set_anchor("N")
+    step_x, step_y = w * times + gap, h * times + gap
+    skip = max(1, round(0.25 / cell))
+    for axis, count, middle, step, letter in (
+        (right.xaxis, heads, (w * times - 1) / 2, step_x, "H"),
+        (right.yaxis, depth, (h * times - 1) / 2, step_y, "L"),
+    ):
+        shown = range(0, count, skip)
+        axis.set_ticks([middle + step * i for i in shown], [f"{letter}{i}" for i in shown])
+    right.xaxis.tick_top()
+    _legend(right, scale, colormap, theme, scale.words, sheet_size)
+    _titles(figure, title, "" if left else caption, theme)
+    return figure
+
+
+def matrix_figure(
+    attn: np.ndarray,
+    grid_size: tuple[int, int],
+    num_prefix_tokens: int,
+    *,
+    scale: Scale | None = None,
+    colormap: str | None = None,
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """One head's attention (T, T), query down, key across; lines set off prefix tokens and the
+    rows of the patch grid, so that local and column-wise heads show their pattern."""
+    h, w = grid_size
+    scale = scale or scale_for(attn)
+    figure = _figure(5, 5.4, theme)
+    axes = figure.add_subplot()
+    colors = _style(axes, theme)
+    _show(axes, colorize(attn, scale, colormap))
+    starts = [num_prefix_tokens + w * i for i in range(h)]
+    for start in starts[0 if num_prefix_tokens else 1 :]:
+        axes.axhline(start - 0.5, color="white", linewidth=0.5, alpha=0.45)
+        axes.axvline(start - 0.5, color="white", linewidth=0.5, alpha=0.45)
+    shown = range(0, h, max(1, -(-h // 16)))
+    ticks = [starts[i] + (w - 1) / 2 for i in shown]
+    axes.set_xticks(ticks, [str(i) for i in shown])
+    axes.set_yticks(ticks, [str(i) for i in shown])
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("key: the token looked at, by row of patches")
+    axes.set_ylabel("query: the token that looks, by row of patches")
+    if num_prefix_tokens:  # too thin for a tick of its own: named at the corner
+        name = "[CLS]" if num_prefix_tokens == 1 else f"{num_prefix_tokens} prefix"
+        edge = {"size": 7, "color": colors.muted, "annotation_clip": False, "va": "bottom"}
+        axes.annotate(name, (-0.5, -0.5), (-4, 1), textcoords="offset points", ha="right", **edge)
+    _legend(axes, scale, colormap, theme, f"attention, {scale.words}", (4.4, 4.4))
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def heatmap(
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    row_label: str = "",
+    column_label: str = "",
+    value_label: str = "",
+    title: str = "",
+    decimals: int | None = 2,
+    theme: str = "light",
+) -> Figure:
+    """A table of numbers (R, C) as colours, with the numbers in them where they fit."""
+    cell = min(0.5, max(0.16, 7 / max(values.shape)))
+    size = max(1.5, cell * len(columns)), cell * len(rows)
+    figure = _figure(size[0] + 1.0, size[1] + 1.2, theme)
+    axes = figure.add_subplot()
+    scale = scale_for(values)
+    _cells(axes, values, scale, rows, columns, decimals if cell > 0.35 else None, theme)
+    axes.set(xlabel=column_label, ylabel=row_label)
+    _legend(axes, scale, None, theme, value_label, size)
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def _number(value: float, decimals: int = 2, sign: str = "-") -> str:
+    """A typeset number: a true minus, and no minus on zero (the `z`)."""
+    return f"{value:{sign}z.{decimals}f}".replace("-", "−")
+
+
+def _cells(
+    axes: Axes,
+    values: np.ndarray,
+    scale: Scale,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    decimals: int | None,
+    theme: str,
+) -> None:
+    """The coloured cells of a table, their names, and their numbers unless `decimals` is None."""
+    _style(axes, theme)
+    pixels = colorize(values, scale)
+    _show(axes, pixels)
+    axes.set_aspect("auto")
+    axes.set_xticks(range(len(columns)), [_shorten(c) for c in columns], size=8)
+    axes.set_yticks(range(len(rows)), [_shorten(r) for r in rows], size=8)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    if max(map(len, columns)) > 4:
+        axes.tick_params(axis="x", rotation=90)
+    if decimals is None:
+        return
+    for (r, c), value in np.ndenumerate(values):
+        dark = pixels[r, c] @ (0.299, 0.587, 0.114) < 140
+        color = "w" if dark else "k"
+        axes.text(c, r, _number(value, decimals), ha="center", va="center", size=6.5, color=color)
+
+
+def heads_chart(
+    values: np.ndarray,
+    *,
+    label: str,
+    reference: float | None = None,
+    reference_label: str = "uniform attention",
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """One dot per head (L, H) over depth, their mean as a line, and a reference line without which
+    the height of a dot means little (what a head that looks everywhere alike would score)."""
+    depth, heads = values.shape
+    figure = _figure(5.6, 3.3, theme)
+    axes = figure.add_subplot()
+    colors = _style(axes, theme, lines=True)
+    layers = np.arange(depth)
+    spread = np.linspace(-0.22, 0.22, heads) if heads > 1 else np.zeros(1)
+    x = layers[:, None] + spread
+    axes.scatter(x, np.sort(values), s=16, color=colors.series[0], alpha=0.75, lw=0, label="a head")
+    axes.plot(layers, values.mean(1), color=colors.series[1], lw=1.8, label="mean of the layer")
+    if reference is not None:
+        axes.axhline(reference, color=colors.ink, lw=1, ls=(0, (4, 3)), label=reference_label)
+    axes.set(xlabel="layer", ylabel=label, xlim=(-0.5, depth - 0.5))
+    axes.set_ylim(0, 1.08 * max(values.max(), reference or 0))
+    axes.set_xticks(layers[:: max(1, depth // 12)])
+    _key_above(axes, theme, ncols=3)
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def _key_above(axes: Axes, theme: str, ncols: int) -> None:
+    """The key to lines and dots, where it hides none of them."""
+    axes.legend(
+        frameon=False,
+        fontsize=8,
+        labelcolor=THEMES[theme].ink,
+        ncols=ncols,
+        handlelength=1.6,
+        borderaxespad=0.2,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+    )
+
+
+def _key_beside(axes: Axes, theme: str, title: str) -> None:
+    """The same for many lines: one under the other, on the right."""
+    key = axes.legend(
+        title=title,
+        title_fontsize=8,
+        alignment="left",
+        frameon=False,
+        fontsize=8,
+        labelcolor=THEMES[theme].ink,
+        handlelength=1.6,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.02),
+    )
+    key.get_title().set_color(THEMES[theme].muted)
+
+
+def lens_chart(
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    top: int = 5,
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """Logit lens: probabilities (L+1, K) read out after the embedding and after every block; the
+    classes that matter most at some depth by name."""
+    steps = len(probabilities)
+    figure = _figure(6.4, 3.3, theme)
+    axes = figure.add_subplot()
+    colors = _style(axes, theme, lines=True)
+    # rank by the final answer first, then by the best moment on the way
+    order = np.argsort(-(10 * probabilities[-1] + probabilities.max(0)))[:top]
+    for color, k in zip(colors.series, order, strict=False):
+        name = f"{_shorten(class_names[k])}  {100 * probabilities[-1, k]:.0f} %"
+        final = k == order[0]
+        axes.plot(probabilities[:, k], color=color, lw=2.2 if final else 1.3, label=name)
+    axes.set(xlabel="read out after", ylabel="probability", ylim=(0, 1.02), xlim=(0, steps - 1))
+    skip = max(1, steps // 12)
+    names = ["embed", *[f"L{i}" for i in range(steps - 1)]]
+    axes.set_xticks(range(0, steps, skip), names[::skip])
+    _key_beside(axes, theme, "probability at the end")
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def curves_chart(
+    curves: Mapping[str, np.ndarray],
+    *,
+    random: np.ndarray | None = None,
+    centre: np.ndarray | None = None,
+    label: str = "patches removed",
+    better: str = "lower",
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """Deletion or insertion: probability of the class (n,) from none to all of the patches.
+
+    Args:
+        random: curves of random orders (R, n): the band holds all of them, the line is their mean.
+        centre: the curve of "nearest to the centre first", which every map ought to beat.
+        better: "lower" for deletion, "higher" for insertion; sorts the key, best first.
+    """
+    figure = _figure(6.4, 3.5, theme)
+    axes = figure.add_subplot()
+    colors = _style(axes, theme, lines=True)
+    sign = 1 if better == "lower" else -1
+    for i, (name, curve) in enumerate(sorted(curves.items(), key=lambda c: sign * _area(c[1]))):
+        color, dash = colors.series[i % 7], ("-", "--", ":")[i // 7 % 3]
+        text = f"{_shorten(name, 22)}  {_area(curve):.3f}"
+        axes.plot(_share(curve), curve, color=color, ls=dash, lw=1.6, label=text)
+    if centre is not None:
+        text = f"centre first  {_area(centre):.3f}"
+        axes.plot(_share(centre), centre, color=colors.ink, lw=1.2, ls=(0, (4, 3)), label=text)
+    if random is not None:
+        x, mean = _share(random[0]), random.mean(0)
+        axes.fill_between(x, random.min(0), random.max(0), color=colors.muted, alpha=0.22, lw=0)
+        text = f"random order  {_area(mean):.3f}"
+        axes.plot(x, mean, color=colors.muted, lw=1.2, ls=(0, (1, 1.5)), label=text)
+    axes.set(xlabel=label, ylabel="probability of the class", xlim=(0, 1))
+    axes.set_ylim(0, None)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    _key_beside(axes, theme, f"area, {better} is better")
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def _share(curve: np.ndarray) -> np.ndarray:
+    return np.linspace(0, 1, len(curve))
+
+
+def _area(curve: np.ndarray) -> float:
+    return float(np.trapezoid(curve, _share(curve)))
+
+
+def confusion_figure(
+    counts: np.ndarray, class_names: Sequence[str], *, title: str = "", theme: str = "light"
+) -> Figure:
+    """Counts (K, K), true class down, answer across; colour is the share of the true class."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    cell = 0.5 if len(counts) <= 12 else max(0.08, 6 / len(counts))
+    side = max(1.5, cell * len(counts))
+    figure = _figure(side + 1.4, side + 1.9, theme)
+    axes = figure.add_subplot()
+    scale = Scale(np.ones((1, 1)), signed=False, words="")
+    _cells(axes, share, scale, class_names, class_names, None, theme)
+    if cell >= 0.45:
+        for (r, c), count in np.ndenumerate(counts):
+            if count:
+                color = "k" if share[r, c] > 0.6 else "w"
+                axes.text(c, r, f"{count:g}", ha="center", va="center", size=7.5, color=color)
+    else:
+        skip = -(-len(counts) // 40)
+        names = [_shorten(name) for name in class_names]
+        axes.set_xticks(range(0, len(counts), skip), names[::skip], size=6)
+        axes.set_yticks(range(0, len(counts), skip), names[::skip], size=6)
+    axes.set(xlabel="answer", ylabel="true class")
+    _legend(axes, scale, None, theme, "share of the true class", (side, side))
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def history_chart(
+    steps: np.ndarray,
+    losses: Mapping[str, np.ndarray],
+    accuracies: Mapping[str, np.ndarray],
+    *,
+    x_label: str = "epoch",
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """A training run: losses left, accuracies (0 to 1) right, with their last values."""
+    figure = _figure(7.2, 3.1, theme)
+    for axes, lines, label in zip(
+        figure.subplots(1, 2), (losses, accuracies), ("loss", "accuracy"), strict=True
+    ):
+        colors = _style(axes, theme, lines=True)
+        for color, (name, values) in zip(colors.series, lines.items(), strict=False):
+            seen = np.flatnonzero(
+                np.isfinite(values)
+            )  # not every row of a history has every figure
+            if len(seen) == 0:
+                continue
+            x, y = np.asarray(steps)[seen], np.asarray(values)[seen]
+            last = f"{100 * y[-1]:.1f} %" if label == "accuracy" else f"{y[-1]:.3f}"
+            axes.plot(x, y, color=color, lw=1.7, label=f"{_plain(name)}  {last}")
+        axes.set(xlabel=x_label, ylabel=label)
+        if label == "accuracy":
+            axes.set_ylim(0, 1.0)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        else:
+            axes.set_ylim(0, None)
+        if lines:
+            _key_above(axes, theme, ncols=2)
+    _titles(figure, title, "", theme)
+    return figure
+
+
+def ledger_figure(
+    heads: np.ndarray,
+    mlps: np.ndarray,
+    rest: Mapping[str, float],
+    *,
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """What every part gave to one logit: heads (L, H) and MLPs (L,) as signed cells, and on the
+    right the running total, from `rest` (embedding, bias, ...) through the layers to the logit."""
+    depth, count = heads.shape
+    values = np.concatenate([heads, mlps[:, None]], axis=1)  # (L, H + 1)
+    cell = min(0.52, max(0.2, 6 / max(depth, count + 1)))
+    size = max(1.8, cell * (count + 1)), max(2.2, cell * depth)
+    figure = _figure(size[0] + 3.5, size[1] + 1.1, theme)
+    table, chart = figure.subplots(1, 2, width_ratios=[size[0], 2.6])
+    colors = _style(chart, theme)
+    scale = Scale(np.abs(values).max(keepdims=True), signed=True, words="")
+    layers = [f"L{i}" for i in range(depth)]
+    columns = [*(f"H{i}" for i in range(count)), "MLP"]
+    _cells(table, values, scale, layers, columns, 2 if cell >= 0.34 else None, theme)
+    table.axvline(count - 0.5, color=colors.paper, linewidth=4)
+    _legend(table, scale, None, theme, "given to the logit", size)
+
+    steps = np.concatenate([[sum(rest.values())], values.sum(1)])  # (L + 1,)
+    totals = steps.cumsum()
+    bars = np.where(steps < 0, *colors.signs)
+    chart.barh(range(depth + 1), steps, left=totals - steps, color=list(bars), height=0.62)
+    chart.axvline(0, color=colors.muted, lw=0.8)
+    chart.axvline(totals[-1], color=colors.ink, lw=1, ls=(0, (4, 3)))
+    chart.set_ylim(depth + 0.5, -0.5)
+    chart.set_yticks(range(depth + 1), ["start", *layers])
+    chart.set_title(f"running total to {_number(totals[-1])}", size=9, color=colors.ink)
+    parts = ", ".join(f"{_plain(name)} {_number(part, sign='+')}" for name, part in rest.items())
+    chart.set_xlabel(f"start: {parts}", size=8, color=colors.muted)
+    _titles(figure, title, "", theme)
+    return figure
+
+
+# ------------------------------------------------------------------------------------ files' bytes
+
+
+def picture_of(figure: Figure, dpi: int = 150) -> np.ndarray:
+    """Draw a figure into a picture (height, width, 3)."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def png(drawing: Figure | np.ndarray, dpi: int = 150) -> bytes:
+    picture = picture_of(drawing, dpi) if isinstance(drawing, Figure) else drawing
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Vector lines and letters; patches stay pixels, drawn sharp at any size."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def gif(frames: Iterable[np.ndarray], fps: float = 2) -> bytes:
+    """Equally large pictures as a looping film that a slide or README plays."""
+    images = [Image.fromarray(frame).quantize(dither=Image.Dither.NONE) for frame in frames]
+    file = io.BytesIO()
+    images[0].save(
+        file, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0
+    )
+    return file.getvalue()
+
+
+def mp4(path: Path, frames: Sequence[np.ndarray], fps: float = 2) -> None:
+    """The same as a video. VP9, because browsers play it and OpenCV's wheels carry no H.264."""
+    height, width = (side + side % 2 for side in frames[0].shape[:2])  # what video can hold
+    code = cv2.VideoWriter.fourcc(*"vp09")
+    video = cv2.VideoWriter(str(path), code, fps, (width, height))
+    if not video.isOpened():
+        raise RuntimeError("This OpenCV cannot write VP9 video; write a .gif instead.")
+    for frame in frames:
+        even = np.pad(
+            frame, [(0, height - len(frame)), (0, width - frame.shape[1]), (0, 0)], "edge"
+        )
+        video.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+    video.release()
