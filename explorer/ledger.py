@@ -1,0 +1,159 @@
+"""The logit ledger: what every layer, head and patch gave to one class, adding up exactly.
+
+L layers, H heads, T tokens, D width, d width of one head, R rows that the head reads, (h, w) patches.
+
+The residual stream is a sum: the embedding, plus what each head carried over from each token, plus
+each MLP.  With the scale of the final LayerNorm frozen at its measured value the read-out is linear,
+so the logit is the same sum, term by term (direct logit attribution: Elhage et al. 2021, "A
+Mathematical Framework for Transformer Circuits").  Direct effects only: what a head did to the
+logit by way of later heads and MLPs is booked on those.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vit.model import Block, ViT
+from vit.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """Signed contributions to `logit`, in units of the logit."""
+
+    heads: Tensor  # (L, H, T)  head h of layer l, by the token that it was carried from
+    mlp: Tensor  # (L,)
+    embed: Tensor  # (T,)  of the tokens that the head reads; zero elsewhere
+    bias: float  # of the output projections, the final norm and the head
+    target: int
+    logit: float  # what the model said
+    grid_size: tuple[int, int]
+    num_prefix_tokens: int
+
+    @property
+    def total(self) -> float:
+        """The sum of all entries: equal to `logit` up to rounding."""
+        parts = (self.heads, self.mlp, self.embed)
+        return sum(float(part.double().sum()) for part in parts) + self.bias
+
+    @property
+    def gap(self) -> float:
+        """What is missing in the sum; a self-check, near zero."""
+        return self.total - self.logit
+
+    def head_grid(self) -> Tensor:
+        """(L, H): each head, all tokens together."""
+        return self.heads.sum(dim=-1)
+
+    def map(self) -> Tensor:
+        """(h, w): what came from each patch, through all heads (and, mean-pooled, straight)."""
+        patches = (self.heads.sum(dim=(0, 1)) + self.embed)[self.num_prefix_tokens :]
+        return patches.unflatten(0, self.grid_size)
+
+    def table(self) -> list[dict[str, str | int | float | None]]:
+        """One row per entry, in the order of the model; the column `logit` adds up to the logit."""
+        rows = [("embedding", None, None, float(self.embed.sum()))]
+        for layer, grid in enumerate(self.head_grid().tolist()):
+            rows += [("head", layer, head, value) for head, value in enumerate(grid)]
+            rows += [("mlp", layer, None, float(self.mlp[layer]))]
+        rows += [("biases", None, None, self.bias)]
+        return [dict(zip(("part", "layer", "head", "logit"), row, strict=True)) for row in rows]
+
+
+@torch.no_grad()
+def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
+    """The ledger of one class of one trace; `target` defaults to the trace's, else to the answer.
+
+    With u the direction that the head reads (the class's weights times the final norm's gain,
+    centred, over the frozen σ) and g the layer scale, for each row r that is pooled:
+        heads[l, h, j] = Σ_r A[l, h, r, j] · (v[l, h, j] W_o[l, h]) · (g ⊙ u_r)
+        mlp[l]         = Σ_r mlp_l(norm2(x_mid[r])) · u_r
+    Cost: one value projection per layer, and the MLPs of the pooled rows ([CLS]: one of T).
+    """
+    config = model.config
+    if config.post_norm:
+        raise ValueError(
+            "A ledger needs a residual stream that only adds: this model normalises it after every "
+            "addition (post_norm)."
+        )
+    if not config.num_classes:
+        raise ValueError("A ledger explains a class: this model has no classification head.")
+    if len(trace.attn) != config.depth:
+        raise ValueError("A ledger needs the attention of all layers: trace without `layers`.")
+    if target is None:
+        target = int(trace.logits.argmax()) if trace.target is None else trace.target
+    weight = next(model.parameters())
+    tokens, attn = trace.tokens.to(weight), trace.attn.to(weight)
+    rows = pooled_rows(model, tokens.shape[1])
+    directions, bias = read_out_directions(model, tokens[-1], rows, target)  # (R, D)
+
+    heads, mlp = [], []
+    for layer, block in enumerate(model.blocks):
+        stream = tokens[layer]
+        carried = values(block, stream)  # (H, T, d)
+        output = output_matrices(block)  # (H, d, D)
+        looked = attn[layer][:, rows]  # (H, R, T)
+        read = torch.einsum("hdD,rD->hrd", output, directions)
+        heads.append((looked * (read @ carried.mT)).sum(dim=1))  # (H, T)
+        constant = block.ls1(block.attn.proj.bias)  # (D,)
+        added = torch.einsum("hrd,hdD->rD", looked @ carried, output) + constant
+        thought = block.ls2(block.mlp(block.norm2(stream[rows] + added)))  # (R, D)
+        mlp.append((thought * directions).sum())
+        bias += float((directions @ constant).sum())
+    embed = tokens.new_zeros(tokens.shape[1])
+    embed[rows] = (tokens[0, rows] * directions).sum(dim=-1)
+    return Ledger(
+        heads=torch.stack(heads).float().cpu(),
+        mlp=torch.stack(mlp).float().cpu(),
+        embed=embed.float().cpu(),
+        bias=bias,
+        target=target,
+        logit=float(trace.logits[target]),
+        grid_size=trace.grid_size,
+        num_prefix_tokens=trace.num_prefix_tokens,
+    )
+
+
+def pooled_rows(model: ViT, num_tokens: int) -> list[int]:
+    """The tokens that the head reads: [CLS] (and DeiT's distillation token), or all patches."""
+    if model.config.pool == "mean":
+        return list(range(model.config.num_prefix_tokens, num_tokens))
+    return [0, 1] if model.config.distillation else [0]
+
+
+def read_out_directions(model: ViT, tokens: Tensor, rows: list[int], target: int) -> tuple[Tensor, float]:
+    """(R, D) directions and a constant, so that logit = Σ_r directions[r] · tokens[rows[r]] + constant.
+
+    tokens: (T, D), the residual stream after the last block.
+    LayerNorm(x) = γ ⊙ (x − mean x) / σ + β, and w · (γ ⊙ (x − mean x)) = centred(w ⊙ γ) · x.
+    """
+    norm = model.fc_norm if model.config.norm_after_pool else model.norm
+    assert isinstance(norm, torch.nn.LayerNorm)
+    heads = [model.head] if model.head_dist is None else [model.head, model.head_dist]
+    weights = torch.stack([head.weight[target] for head in heads])  # (1 or 2, D)
+    read = weights * norm.weight
+    read = read - read.mean(dim=-1, keepdim=True)
+    normed = tokens[rows]  # (R, D)
+    if model.config.norm_after_pool:
+        normed = normed.mean(dim=0, keepdim=True)
+    sigma = (normed.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()  # (R or 1, 1)
+    directions = (read / sigma).expand(len(rows), -1) / len(rows)  # mean of patches, or of two heads
+    constants = weights @ norm.bias + torch.stack([head.bias[target] for head in heads])
+    return directions, float(constants.mean())
+
+
+def values(block: Block, stream: Tensor) -> Tensor:
+    """v (H, T, d): what each token offers to those who look at it; stream (T, D) is in front of the block."""
+    x = stream if block.post_norm else block.norm1(stream)
+    qkv = block.attn.qkv
+    bias = None if qkv.bias is None else qkv.bias.chunk(3)[2]
+    v = F.linear(x, qkv.weight.chunk(3)[2], bias)  # (T, D)
+    return v.unflatten(-1, (block.attn.num_heads, -1)).transpose(0, 1)
+
+
+def output_matrices(block: Block) -> Tensor:
+    """(H, d, D): each head's slice of the output projection, with the layer scale."""
+    weight = block.attn.proj.weight.mT  # (H·d, D)
+    return block.ls1(weight).unflatten(0, (block.attn.num_heads, -1))
