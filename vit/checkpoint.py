@@ -13,7 +13,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -233,11 +234,8 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card
             if key not in known[where]:
                 raise CheckpointError(f"{path}: unknown field {key!r}, remove it or update ViT Explorer.")
     try:
-        model_config = checked(ViTConfig(**shape))
-        tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in rest.items()}
-        card = Card(**tuples)
-        check_types(model_config)
-        check_types(card)
+        model_config = checked(ViTConfig(**typed(ViTConfig, shape)))
+        card = Card(**typed(Card, rest))
     except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} describes no ViT that can be built: {error}") from error
     if len(card.class_names) not in (0, model_config.num_classes):
@@ -246,23 +244,24 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card
     return model_config, card
 
 
-def check_types(value: ViTConfig | Card) -> None:
-    """Every field has the type of its annotation, as far as JSON can get it wrong. Raises TypeError."""
-    for f in fields(value):
-        x, default = getattr(value, f.name), f.default
-        number = isinstance(x, int | float) and not isinstance(x, bool)
-        right = {
-            "float | None": x is None or number,
-            "float": number,
-            "int": isinstance(x, int) and not isinstance(x, bool),
-            "bool": isinstance(x, bool),
-            "str": isinstance(x, str),
-            "tuple[str, ...]": isinstance(x, tuple) and all(isinstance(item, str) for item in x),
-            "tuple[float, ...]": isinstance(x, tuple) and all(isinstance(item, int | float) for item in x),
-            "int | tuple[int, int]": isinstance(x, tuple) and len(x) == 2 and all(type(i) is int for i in x),
-        }[getattr(f.type, "__name__", None) if isinstance(f.type, type) else str(f.type)]
-        if not right:
-            raise TypeError(f"{f.name} must be {f.type}, not {x!r} (default {default!r}).")
+def typed(kind: type[ViTConfig | Card], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with JSON's lists as tuples, if each has its field's type. Raises TypeError."""
+    tuples = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    for f in fields(kind):
+        if f.name in tuples and not fits(tuples[f.name], f.type):
+            raise TypeError(f"{f.name} must be {f.type}, not {tuples[f.name]!r}.")
+    return tuples
+
+
+def fits(x: Any, kind: Any) -> bool:
+    """Is x of this kind: a plain type, a union, or a tuple of them?"""
+    if isinstance(kind, UnionType):
+        return any(fits(x, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        kinds = kinds[:1] * len(x) if isinstance(x, tuple) and kinds[-1] is ... else kinds
+        return isinstance(x, tuple) and len(x) == len(kinds) and all(map(fits, x, kinds))
+    return type(x) in (int, float) if kind is float else type(x) is kind
 
 
 def checked(config: ViTConfig) -> ViTConfig:
@@ -281,7 +280,7 @@ def checked(config: ViTConfig) -> ViTConfig:
 
 
 def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) -> ViT:
-    """A model with these weights as float32, in eval mode, frozen. Raises CheckpointError naming the tensor."""
+    """A frozen model with these weights as float32. Raises CheckpointError, naming the tensor."""
     with torch.device("meta"):  # shapes without memory: nothing is allocated for weights that do not fit
         model = ViT(config)
     wanted = model.state_dict()

@@ -1,0 +1,193 @@
+"""vit/checkpoint.py: what is saved comes back; what is broken is refused, naming file and field."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from safetensors.torch import load_file, save_file
+
+from vit import Card, CheckpointError, ViT, load, save
+from vit import checkpoint as module
+from vit.checkpoint import list_checkpoints, list_snapshots, load_snapshot, save_snapshot, write_atomically
+
+CARD = Card("tiny", tuple("abcdefg"), mean=(0.1, 0.2, 0.3), accuracy=0.5, command="python train.py tiny")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_vit: ViT) -> Path:
+    save(tmp_path / "tiny", tiny_vit, CARD, dtype=torch.float32)
+    return tmp_path / "tiny"
+
+
+def edit_config(folder: Path, **changes) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for key, value in changes.items():
+        config[key] = config[key] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, edit) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def refusal(name: str | Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert "\n" not in message and "Traceback" not in message
+    return message
+
+
+def test_what_is_saved_comes_back(folder: Path, tiny_vit: ViT) -> None:
+    model, card = load(folder)
+    assert card == CARD and model.config == tiny_vit.config
+    assert all(torch.equal(x, tiny_vit.state_dict()[name]) for name, x in model.state_dict().items())
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+
+def test_half_precision_is_the_default_and_comes_back_as_float32(tmp_path: Path, tiny_vit: ViT) -> None:
+    save(tmp_path, tiny_vit, CARD)
+    assert load_file(tmp_path / "model.safetensors")["head.weight"].dtype == torch.float16
+    model, _ = load(tmp_path)
+    assert model.head.weight.dtype == torch.float32
+    torch.testing.assert_close(model.head.weight, tiny_vit.head.weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("moment", range(1, 4))
+def test_a_crash_while_saving_leaves_the_old_checkpoint_or_the_new(
+    folder: Path, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies right before its n-th rename; another architecture makes a mixture fail to load."""
+    renames, really_replace = 0, os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        nonlocal renames
+        renames += 1
+        if renames == moment:
+            raise KeyboardInterrupt
+        really_replace(source, target)
+
+    other = randomised(ViT(tiny_config(depth=2)))
+    monkeypatch.setattr(module.os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, other, CARD)
+    monkeypatch.setattr(module.os, "replace", really_replace)
+    model, _ = load(folder)
+    assert model.config.depth == (3 if moment < 3 else 2)
+    save(folder, other, CARD)
+    assert load(folder)[0].config.depth == 2
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".pkl"])
+def test_pickles_are_refused_unopened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(pickle.dumps({}))
+    assert "convert it to safetensors" in refusal(path)
+
+
+def test_every_cut_of_the_weights_is_one_sentence(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    for size in (0, 7, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert "model.safetensors" in refusal(folder)
+
+
+def test_missing_weights_are_one_sentence(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "edit, words",
+    [
+        (lambda t: t.pop("blocks.1.norm1.bias"), "no tensor 'blocks.1.norm1.bias'"),
+        (lambda t: t.update(extra=torch.zeros(2)), "a tensor 'extra' that its config does not ask for"),
+        (lambda t: t.update({"head.bias": torch.zeros(3)}), "'head.bias' has the shape [3]"),
+        (lambda t: t["norm.weight"].fill_(float("nan")), "'norm.weight' holds values"),
+        (lambda t: t.update({"head.bias": torch.zeros(7, dtype=torch.int64)}), "'head.bias' holds values"),
+    ],
+)  # fmt: skip
+def test_wrong_tensors_are_named(folder: Path, edit, words: str) -> None:
+    edit_weights(folder, edit)
+    message = refusal(folder)
+    assert words in message and "model.safetensors" in message
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(version=99), "version 99, newer than 1"),
+        (dict(version="x"), "version 'x'"),
+        (dict(colour="red"), "unknown field 'colour'"),
+        (dict(model=dict(heads=3)), "unknown field 'heads'"),
+        (dict(model=dict(embed_dim="32")), "embed_dim"),
+        (dict(model=dict(depth=10**9)), "depth must lie between 0 and 200"),
+        (dict(model=dict(depth=True)), "depth must be"),
+        (dict(model=dict(image_size=[4 * 10**6, 4 * 10**6])), "patches are more than"),
+        (dict(model=dict(embed_dim=32768, mlp_ratio=64.0)), "parameters are more than"),
+        (dict(class_names=["a", "b"]), "2 class_names for a model of 7 classes"),
+        (dict(class_names=[1, 2, 3, 4, 5, 6, 7]), "class_names must be"),
+        (dict(accuracy="high"), "accuracy must be"),
+    ],
+)
+def test_wrong_fields_are_named(folder: Path, changes: dict, words: str) -> None:
+    edit_config(folder, **changes)
+    message = refusal(folder)
+    assert words in message and "config.json" in message
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_a_config_that_is_no_json_object_is_one_sentence(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    assert "config.json" in refusal(folder)
+
+
+def test_checkpoints_are_listed_with_the_richest_first(tmp_path: Path, tiny_vit: ViT) -> None:
+    for name in ("shapes", "another", "imagenette", "cifar10"):
+        save(tmp_path / name, tiny_vit, CARD)
+    (tmp_path / "empty").mkdir()
+    assert list_checkpoints(tmp_path) == ["imagenette", "cifar10", "shapes", "another"]
+
+
+def test_snapshots_carry_their_moment_and_look_the_same(tmp_path: Path) -> None:
+    model = randomised(ViT(tiny_config(layer_scale=0.1)), std=0.05)
+    for step in (300, 20):
+        save_snapshot(tmp_path, model, CARD, step, {"epoch": step / 10, "accuracy": 0.25})
+    first, second = list_snapshots(tmp_path)
+    assert (first.step, second.step, second.metrics["epoch"]) == (20, 300, 30)
+    then, card = load_snapshot(second.path)
+    assert card == CARD and then.config == model.config
+    for name, x in model.state_dict().items():
+        y = then.state_dict()[name]
+        bound = x.abs().amax(-1, keepdim=True) / 254 if x.ndim == 2 else x.abs() / 1000 + 1e-6
+        assert ((x - y).abs() <= bound * 1.01 + 1e-7).all(), name
+
+
+def test_a_stray_file_among_snapshots_is_named(tmp_path: Path, tiny_vit: ViT) -> None:
+    path = save_snapshot(tmp_path, tiny_vit, CARD, 1, {})
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="does not say when"):
+        list_snapshots(tmp_path)
+    with pytest.raises(CheckpointError, match="does not carry its config"):
+        load_snapshot(path)

@@ -1,0 +1,287 @@
+"""vit/model.py: the numbers of timm, torchvision and transformers; hooks that see and edit everything."""
+
+import itertools
+import math
+import threading
+
+import pytest
+import timm
+import torch
+import transformers
+from conftest import randomised, tiny_config
+from torchvision.models import VisionTransformer
+
+from vit import Recorder, ViT, ViTConfig
+from vit.model import VARIANTS, resample_pos_embed, sincos_pos_embed
+
+FAMILIES = {
+    "plain": {},
+    "mean pool": dict(pool="mean"),
+    "no class token": dict(class_token=False, pool="mean", norm_after_pool=True),
+    "registers": dict(num_registers=3, pos_embed_prefix=False, layer_scale=0.5),
+    "distilled": dict(distillation=True),
+    "CLIP": dict(pre_norm=True, activation="quick_gelu"),
+    "SwiGLU": dict(activation="swiglu", mlp_ratio=6.0),
+    "tanh GELU, sincos": dict(activation="gelu_tanh", pos_embed="sincos"),
+    "post-norm": dict(post_norm=True),
+    "query and key norm": dict(qk_norm=True, qkv_bias=False),
+    "no head": dict(num_classes=0),
+}
+NAMES = "embed pos norm1 q k v scores attn z attn_out resid_mid norm2 mlp_pre mlp_post resid_post norm logits"
+
+
+def timm_twin(model: ViT, **changes) -> torch.nn.Module:
+    """timm's ViT of the same architecture with the same weights."""
+    c = model.config
+    options = dict(
+        img_size=c.image_size, patch_size=c.patch_size, num_classes=c.num_classes, embed_dim=c.embed_dim,
+        depth=c.depth, num_heads=c.num_heads, mlp_ratio=c.mlp_ratio, dynamic_img_size=True,
+    )  # fmt: skip
+    twin = timm.models.vision_transformer.VisionTransformer(**options | changes)
+    weights = model.state_dict()
+    if twin.patch_embed.proj.bias is None:  # timm leaves it out where a norm follows
+        model.patch_embed.proj.bias.zero_()
+        del weights["patch_embed.proj.bias"]
+    twin.load_state_dict(weights, strict=True)
+    return twin.eval()
+
+
+TIMM_CASES = {
+    "plain": ({}, {}),
+    "mean pool": (
+        dict(pool="mean", norm_after_pool=True),
+        dict(global_pool="avg"),
+    ),
+    "registers, layer scale": (
+        dict(num_registers=3, pos_embed_prefix=False, layer_scale=0.5),
+        dict(reg_tokens=3, no_embed_class=True, init_values=0.5),
+    ),
+    "pre-norm, query and key norm": (dict(pre_norm=True, qk_norm=True), dict(pre_norm=True, qk_norm=True)),
+}
+
+
+@pytest.mark.parametrize("size", [(12, 20), (24, 16)], ids=["native", "resampled"])
+@pytest.mark.parametrize("ours, theirs", TIMM_CASES.values(), ids=TIMM_CASES)
+def test_logits_and_attention_equal_timm(ours: dict, theirs: dict, size: tuple[int, int]) -> None:
+    model = randomised(ViT(tiny_config(**ours)))
+    twin = timm_twin(model, **theirs)
+    images = torch.randn(2, 3, *size)
+    torch.testing.assert_close(model(images), twin(images), rtol=0, atol=1e-5)
+
+    recorder = Recorder({"attn"})
+    model(images, recorder)
+    timm.layers.set_fused_attn(False)
+    try:
+        for layer, block in enumerate(twin.blocks):
+            block.attn.fused_attn = False
+            block.attn.attn_drop.register_forward_hook(
+                lambda module, args, out, layer=layer: torch.testing.assert_close(
+                    recorder.seen["attn"][layer], out, rtol=0, atol=1e-6
+                )
+            )
+            block.attn.attn_drop.register_forward_hook(lambda *_: checked.append(1))
+        checked: list[int] = []
+        twin(images)
+        assert len(checked) == len(twin.blocks)
+    finally:
+        timm.layers.set_fused_attn(True)
+
+
+def test_logits_equal_torchvision() -> None:
+    """torchvision keeps q, k, v in one matrix, as we do: only the names differ."""
+    theirs = VisionTransformer(
+        image_size=12, patch_size=4, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64, num_classes=7
+    ).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.2)
+    names = {
+        "class_token": "cls_token",
+        "conv_proj": "patch_embed.proj",
+        "encoder.pos_embedding": "pos_embed",
+        "encoder.layers.encoder_layer_": "blocks.",
+        "ln_1": "norm1",
+        "ln_2": "norm2",
+        "self_attention.in_proj_": "attn.qkv.",
+        "self_attention.out_proj": "attn.proj",
+        "mlp.0": "mlp.fc1",
+        "mlp.3": "mlp.fc2",
+        "encoder.ln": "norm",
+        "heads.head": "head",
+    }
+    weights = {}
+    for name, x in theirs.state_dict().items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        weights[name] = x
+    config = ViTConfig(
+        image_size=12, patch_size=4, num_classes=7, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2
+    )
+    model = ViT(config).eval()
+    model.load_state_dict(weights, strict=True)
+    images = torch.randn(2, 3, 12, 12)
+    torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-5)
+
+
+def test_attention_equals_transformers() -> None:
+    """The whole model against ViTModel with eager attention, whose q, k, v are three matrices."""
+    theirs = transformers.ViTModel(
+        transformers.ViTConfig(
+            image_size=12, patch_size=4, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=64, layer_norm_eps=1e-6, attn_implementation="eager",
+        ),
+        add_pooling_layer=False,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.2)
+    from vit.pretrained import from_transformers
+
+    model = from_transformers(theirs)
+    images, recorder = torch.randn(2, 3, 12, 12), Recorder({"attn", "norm"})
+    model(images, recorder)
+    out = theirs(images, output_attentions=True)
+    torch.testing.assert_close(recorder.stack("norm")[0], out.last_hidden_state, rtol=0, atol=1e-5)
+    for layer, attn in enumerate(out.attentions):
+        torch.testing.assert_close(recorder.seen["attn"][layer], attn, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_shown_forward_equals_fused_forward(changes: dict) -> None:
+    model = randomised(ViT(tiny_config(**changes)))
+    images = torch.randn(2, 3, 12, 20)
+    torch.testing.assert_close(model(images, Recorder()), model(images), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_every_named_activation_is_shown_once_per_layer_with_its_shape(changes: dict) -> None:
+    c = tiny_config(**changes)
+    recorder = Recorder()
+    ViT(c).eval()(torch.randn(2, 3, 12, 20), recorder)
+    assert set(recorder.seen) == set(NAMES.split())
+    B, T, D, H, d, L = 2, c.num_prefix_tokens + 15, 32, 4, 8, 3
+    shapes = {
+        "embed": (B, 15, D), "pos": (B, T, D), "norm1": (B, T, D), "q": (B, H, T, d), "k": (B, H, T, d),
+        "v": (B, H, T, d), "scores": (B, H, T, T), "attn": (B, H, T, T), "z": (B, H, T, d),
+        "attn_out": (B, T, D), "resid_mid": (B, T, D), "norm2": (B, T, D), "mlp_pre": (B, T, c.mlp_dim),
+        "resid_post": (B, T, D), "norm": (B, T, D), "logits": (B, c.num_classes or D),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        per_layer = name not in ("embed", "pos", "norm", "logits")
+        assert list(recorder.seen[name]) == (list(range(L)) if per_layer else [None])
+        assert all(x.shape == shape for x in recorder.seen[name].values()), name
+    attn = recorder.stack("attn")
+    torch.testing.assert_close(attn.sum(-1), torch.ones_like(attn[..., 0]))
+
+
+def test_the_model_goes_on_with_what_the_hook_returns(tiny_vit: ViT) -> None:
+    images, recorder = torch.randn(2, 3, 12, 20), Recorder()
+    plain = tiny_vit(images, recorder)
+    for name, seen in recorder.seen.items():
+        layer = next(iter(seen))
+
+        def edit(shown: str, at: int | None, x: torch.Tensor, name=name, layer=layer) -> torch.Tensor:
+            if (shown, at) != (name, layer):
+                return x
+            return x + torch.randn_like(x) * 0.1
+
+        assert not torch.allclose(tiny_vit(images, edit), plain, atol=1e-5), name
+
+
+def test_threads_sharing_a_model_never_mix_images(tiny_vit: ViT) -> None:
+    images = torch.randn(8, 3, 12, 20)
+    wanted = []
+    for image in images:
+        recorder = Recorder({"attn"})
+        tiny_vit(image[None], recorder)
+        wanted.append(recorder.stack("attn"))
+    wrong: list[int] = []
+
+    def look(i: int) -> None:
+        for _ in range(50):
+            recorder = Recorder({"attn"})
+            tiny_vit(images[i][None], recorder)
+            if not torch.allclose(recorder.stack("attn"), wanted[i], atol=1e-6):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=look, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("old, new", [((3, 5), (6, 4)), ((3, 5), (2, 2)), ((4, 4), (7, 9))])
+def test_positions_are_resampled_as_in_timm(old: tuple[int, int], new: tuple[int, int]) -> None:
+    pos_embed = torch.randn(1, 2 + math.prod(old), 8)
+    theirs = timm.layers.resample_abs_pos_embed(pos_embed, new, old, num_prefix_tokens=2)
+    torch.testing.assert_close(resample_pos_embed(pos_embed, old, new), theirs, rtol=0, atol=1e-6)
+
+
+def test_sincos_positions_follow_maes_formula() -> None:
+    """Written out entry by entry: a quarter of the channels each for sin x, cos x, sin y, cos y."""
+    table = sincos_pos_embed((2, 3), 16)[0]
+    for y, x in itertools.product(range(2), range(3)):
+        for i in range(4):
+            frequency = 1 / 10000 ** (i / 4)
+            wanted = [f(at * frequency) for at in (x, y) for f in (math.sin, math.cos)]
+            assert table[y * 3 + x, i::4].tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_sincos_tell_rows_from_columns() -> None:
+    table = sincos_pos_embed((2, 3), 8)[0].unflatten(0, (2, 3))  # (h, w, D): column first, then row
+    assert torch.equal(table[0, 1, :4], table[1, 1, :4])
+    assert torch.equal(table[1, 0, 4:], table[1, 2, 4:])
+    assert not torch.equal(table[0, 1], table[1, 1])
+
+
+@pytest.mark.parametrize(
+    "name, millions", [("Ti/16", 5.72), ("S/16", 22.05), ("B/16", 86.57), ("L/16", 304.33)]
+)
+def test_variants_have_the_papers_sizes(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = ViT(ViTConfig.variant(name))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_initialisation_is_timms_with_a_zero_head() -> None:
+    model = ViT(ViTConfig.variant("Ti/16"))
+    assert model.head.weight.abs().max() == 0
+    assert model.blocks[3].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert model.blocks[3].mlp.fc1.bias.abs().max() == 0
+    assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_drop_path_skips_whole_images_and_keeps_the_mean() -> None:
+    model = ViT(tiny_config(drop_path=0.5))
+    branch = model.blocks[-1].drop_path.train()
+    x = torch.ones(4000, 2, 3)
+    y = branch(x)
+    assert set(y.unique().tolist()) == {0.0, 2.0}
+    assert (y == y[:, :1, :1]).all()
+    assert y.mean().item() == pytest.approx(1, abs=0.06)
+    assert [round(block.drop_path.rate, 2) for block in model.blocks] == [0, 0.25, 0.5]
+    assert torch.equal(branch.eval()(x), x)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(embed_dim=30), "not a multiple of num_heads"),
+        (dict(image_size=(12, 21)), "12 x 21 pixels"),
+        (dict(image_size=2), "2 x 2 pixels"),
+        (dict(pool="max"), "pool must be one of cls, mean"),
+        (dict(class_token=False), "without a class token"),
+        (dict(depth=0), "depth must be at least 1"),
+        (dict(activation="relu"), "activation must be one of"),
+    ],
+)
+def test_a_config_that_cannot_be_built_says_why(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        tiny_config(**changes)
+
+
+def test_an_unknown_variant_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=", ".join(VARIANTS)):
+        ViTConfig.variant("XL/16")

@@ -1,0 +1,174 @@
+"""vit/trace.py: a trace is what the forward pass did; edits do what they say; gradients are the true ones."""
+
+import dataclasses
+import threading
+
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from torch import Tensor
+
+from vit import MaskPatches, Recorder, Replace, Trace, ViT, ZeroHeads, trace
+from vit.trace import attention_at
+
+IMAGE = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_trace_is_what_the_fused_forward_pass_did(tiny_vit: ViT) -> None:
+    t = trace(tiny_vit, IMAGE)
+    assert (t.tokens.shape, t.attn.shape) == ((4, 16, 32), (3, 4, 16, 16))
+    assert (t.grid_size, t.num_prefix_tokens, t.target, t.attn_grad) == ((3, 5), 1, None, None)
+    torch.testing.assert_close(t.logits, tiny_vit(IMAGE[None])[0], rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(tiny_vit.read_out(t.tokens[-1:])[0], t.logits)
+    torch.testing.assert_close(t.tokens[0], tiny_vit.embed(IMAGE[None])[0])
+    assert torch.equal(t.image, IMAGE)
+    for layer, block in enumerate(tiny_vit.blocks):
+        torch.testing.assert_close(
+            block(t.tokens[layer : layer + 1])[0], t.tokens[layer + 1], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_a_trace_is_frozen_and_holds_plain_float32(tiny_vit: ViT) -> None:
+    t = trace(tiny_vit, IMAGE, target=2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        t.target = 3  # type: ignore[misc]
+    for x in (t.image, t.tokens, t.attn, t.logits, t.attn_grad):
+        assert x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad
+
+
+def test_keep_and_layers_choose_what_is_kept(tiny_vit: ViT) -> None:
+    t = trace(tiny_vit, IMAGE, layers=[1], keep=("attn", "v", "norm"))
+    full = trace(tiny_vit, IMAGE, keep=("attn", "v", "scores"))
+    assert torch.equal(t.attn, full.attn[1:2])
+    assert torch.equal(t.activations["v"], full.activations["v"][1:2])
+    assert t.activations["norm"].shape == (1, 16, 32)
+    assert t.tokens.shape == full.tokens.shape
+    assert set(full.activations) == {"v", "scores"}
+    torch.testing.assert_close(full.activations["scores"].softmax(-1), full.attn)
+    assert trace(tiny_vit, IMAGE, keep=()).attn.numel() == 0
+
+
+def test_a_model_without_a_head_has_no_logits() -> None:
+    t = trace(randomised(ViT(tiny_config(num_classes=0))), IMAGE)
+    assert t.logits.shape == (0,)
+
+
+@pytest.mark.parametrize("changes", [{}, dict(pool="mean", num_registers=2, pos_embed_prefix=False)])
+def test_attention_gradients_equal_finite_differences(changes: dict) -> None:
+    """Central differences in float64: nudge one entry of one layer's attention, watch the logit."""
+    model = randomised(ViT(tiny_config(**changes))).double()
+    t = trace(model, IMAGE.double(), target=4)
+    assert t.attn_grad is not None and t.attn_grad.shape == t.attn.shape
+    for layer, head, query, key in [(0, 0, 0, 0), (0, 3, 7, 2), (1, 2, 0, 9), (2, 1, 0, 5), (2, 0, 3, 3)]:
+        nudge = torch.zeros(4, 16, 16, dtype=torch.float64)
+        nudge[head, query, key] = 1e-5
+
+        def logit(nudge: Tensor, layer: int = layer) -> float:
+            def edit(name: str, at: int | None, x: Tensor) -> Tensor:
+                return x + nudge if (name, at) == ("attn", layer) else x
+
+            return model(IMAGE.double()[None], edit)[0, 4].item()
+
+        slope = (logit(nudge) - logit(-nudge)) / 2e-5
+        assert t.attn_grad[layer, head, query, key].item() == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+
+def test_gradients_never_touch_the_shared_model_and_never_race() -> None:
+    model = randomised(ViT(tiny_config())).requires_grad_(True)  # as a model that is being trained
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    images = torch.randn(6, 3, 12, 20)
+    wanted = [trace(model, image, target=i).attn_grad for i, image in enumerate(images)]
+    wrong: list[int] = []
+
+    def ask(i: int) -> None:
+        gradients = [trace(model, images[i], target=i).attn_grad for _ in range(20)]
+        wrong.extend(i for gradient in gradients if not torch.allclose(gradient, wanted[i], atol=1e-6))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_switched_off_heads_give_nothing(tiny_vit: ViT) -> None:
+    off = ZeroHeads(((1, 0), (1, 2)))
+    t = trace(tiny_vit, IMAGE, edits=[off], keep=("attn", "z"))
+    plain = trace(tiny_vit, IMAGE, keep=("attn", "z"))
+    z = t.activations["z"]
+    assert z[1, [0, 2]].abs().max() == 0
+    assert z[1, [1, 3]].abs().min() > 0 and z[0].abs().min() > 0
+    assert torch.equal(t.tokens[:2], plain.tokens[:2]) and not torch.allclose(t.tokens[2], plain.tokens[2])
+
+
+def test_all_heads_off_leaves_only_the_projections_bias(tiny_vit: ViT) -> None:
+    t = trace(tiny_vit, IMAGE, edits=[ZeroHeads(tuple((0, h) for h in range(4)))], keep=("attn_out",))
+    bias = tiny_vit.blocks[0].attn.proj.bias.expand(16, 32)
+    torch.testing.assert_close(t.activations["attn_out"][0], bias)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        dict(pool="mean"),
+        dict(class_token=False, pool="mean", norm_after_pool=True),
+        dict(num_registers=2, pos_embed_prefix=False),
+    ],
+    ids=["class token", "mean pool", "no class token", "registers"],
+)
+def test_masked_patches_do_not_exist_for_the_rest(changes: dict) -> None:
+    """The same logits as a model that never had those tokens: they are dropped after the embedding."""
+    model = randomised(ViT(tiny_config(**changes)))
+    prefix, hidden = model.config.num_prefix_tokens, (0, 7, 14)
+    masked = trace(model, IMAGE, edits=[MaskPatches(hidden, prefix)])
+    kept = [t for t in range(prefix + 15) if t - prefix not in hidden]
+    x = model.embed(IMAGE[None])[:, kept]
+    for block in model.blocks:
+        x = block(x)
+    torch.testing.assert_close(masked.logits, model.read_out(x)[0], rtol=1e-4, atol=1e-5)
+    assert masked.attn[..., [prefix + p for p in hidden]].max() == 0
+
+
+def test_replace_patches_one_activation(tiny_vit: ViT) -> None:
+    donor = trace(tiny_vit, torch.randn(3, 12, 20))
+    t = trace(tiny_vit, IMAGE, edits=[Replace("resid_post", 2, donor.tokens[3])])
+    torch.testing.assert_close(t.logits, donor.logits)
+
+
+def test_gradients_exist_where_an_edit_put_a_constant(tiny_vit: ViT) -> None:
+    uniform = Replace("attn", 1, torch.full((16, 16), 1 / 16))
+    t = trace(tiny_vit, IMAGE, target=0, edits=[uniform])
+    assert t.attn_grad is not None and t.attn_grad[1].abs().max() > 0 and t.attn_grad[0].abs().max() > 0
+
+
+def test_one_layer_from_the_stream_is_the_layer_of_the_trace(tiny_vit: ViT) -> None:
+    edits = [ZeroHeads(((0, 1),)), MaskPatches((3,), 1)]
+    t = trace(tiny_vit, IMAGE, edits=edits)
+    for layer in range(3):
+        one = attention_at(tiny_vit, t.tokens[layer], layer, edits)
+        torch.testing.assert_close(one, t.attn[layer], rtol=0, atol=1e-6)
+
+
+def test_the_gradient_of_patches_after_the_last_block_is_zero_under_cls_pooling(tiny_vit: ViT) -> None:
+    recorder = Recorder({"resid_post"})
+    logits = tiny_vit(IMAGE[None].requires_grad_(), recorder)
+    (gradient,) = torch.autograd.grad(logits[0, 1], recorder.seen["resid_post"][2])
+    assert gradient[0, 1:].abs().max() == 0 and gradient[0, 0].abs().max() > 0
+
+
+def test_bf16_keeps_rows_that_sum_to_one(tiny_vit: ViT) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        t = trace(tiny_vit, IMAGE)
+    assert isinstance(t, Trace)
+    torch.testing.assert_close(t.attn.sum(-1), torch.ones(3, 4, 16), rtol=0, atol=1e-6)
+    torch.testing.assert_close(t.attn, trace(tiny_vit, IMAGE).attn, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("target", [-1, 7])
+def test_a_target_that_is_no_class_is_refused(tiny_vit: ViT, target: int) -> None:
+    with pytest.raises(ValueError, match=f"Class {target} does not exist: this model has 7 classes"):
+        trace(tiny_vit, IMAGE, target=target)
