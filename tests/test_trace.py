@@ -60,7 +60,7 @@ def test_attention_gradients_equal_finite_differences(changes: dict) -> None:
     t = trace(model, IMAGE.double(), target=4)
     assert t.attn_grad is not None and t.attn_grad.shape == t.attn.shape
     for layer, head, query, key in [(0, 0, 0, 0), (0, 3, 7, 2), (1, 2, 0, 9), (2, 1, 0, 5), (2, 0, 3, 3)]:
-        nudge = torch.zeros(4, 16, 16, dtype=torch.float64)
+        nudge = torch.zeros(t.attn.shape[1:], dtype=torch.float64)
         nudge[head, query, key] = 1e-5
 
         def logit(nudge: Tensor, layer: int = layer) -> float:

@@ -345,15 +345,16 @@ class ViT(nn.Module):
         grid_size = grid_of((images.shape[-2], images.shape[-1]), self.config.patch_size)
         patches = show("embed", self.patch_embed(images))  # (B, P, D)
         pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid_size)
-        prefix = [token for token in (self.cls_token, self.dist_token) if token is not None]
+        prefix: list[Tensor] = [token for token in (self.cls_token, self.dist_token) if token is not None]
         if self.config.pos_embed_prefix:
             x = cat_tokens([*prefix, patches]) + pos_embed
             prefix = [x[:, : len(prefix)]]
             patches = x[:, -patches.shape[1] :]
         else:
             patches = patches + pos_embed
-        registers = [] if self.reg_token is None else [self.reg_token]
-        x = cat_tokens([*prefix, *registers, patches])  # (B, T, D)
+        if self.reg_token is not None:
+            prefix.append(self.reg_token)
+        x = cat_tokens([*prefix, patches])  # (B, T, D)
         return show("pos", self.norm_pre(x))
 
     def read_out(self, tokens: Tensor, hook: Hook | None = None) -> Tensor:

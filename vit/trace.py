@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vit.model import Hook, ViT, grid_of, shown_at
+from vit.model import Block, Hook, ViT, grid_of, shown_at
 
 
 class Recorder:
@@ -173,6 +173,7 @@ def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] =
         return recorder(name, at, x)
 
     block = model.blocks[layer]
+    assert isinstance(block, Block)
     x = tokens.to(next(model.parameters()).device)[None]
     x = x if block.post_norm else block.norm1(x)
     block.attn(x, shown_at(layer, hook))

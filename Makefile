@@ -1,0 +1,21 @@
+# Habits. `make` alone runs the app.
+PYTHON = .venv/bin/python
+
+run: .venv/app
+	$(PYTHON) app.py
+test: .venv/dev
+	$(PYTHON) -m pytest
+lint: .venv/dev
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+format: .venv/dev
+	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+bench: .venv/dev
+	for file in benchmarks/*.py; do $(PYTHON) $$file || exit 1; done
+train: .venv/app
+	$(PYTHON) train.py shapes
+
+.venv/app: requirements.txt
+	python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt && touch $@
+.venv/dev: .venv/app requirements-dev.txt
+	.venv/bin/pip install -q -r requirements-dev.txt && touch $@
+.PHONY: run test lint format bench train
