@@ -90,7 +90,8 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
     directions, bias = read_out_directions(model, tokens[-1], rows, target)  # (R, D)
 
     heads, mlp = [], []
-    for layer, block in enumerate(model.blocks):
+    for layer in range(config.depth):
+        block = block_at(model, layer)
         stream = tokens[layer]
         carried = values(block, stream)  # (H, T, d)
         output = output_matrices(block)  # (H, d, D)
@@ -131,8 +132,8 @@ def read_out_directions(model: ViT, tokens: Tensor, rows: list[int], target: int
     """
     norm = model.fc_norm if model.config.norm_after_pool else model.norm
     assert isinstance(norm, torch.nn.LayerNorm)
-    heads = [model.head] if model.head_dist is None else [model.head, model.head_dist]
-    weights = torch.stack([head.weight[target] for head in heads])  # (1 or 2, D)
+    heads = [head for head in (model.head, model.head_dist) if isinstance(head, torch.nn.Linear)]
+    weights = torch.stack([head.weight[target] for head in heads])  # (1, D), or (2, D) for DeiT
     read = weights * norm.weight
     read = read - read.mean(dim=-1, keepdim=True)
     normed = tokens[rows]  # (R, D)
@@ -142,6 +143,12 @@ def read_out_directions(model: ViT, tokens: Tensor, rows: list[int], target: int
     directions = (read / sigma).expand(len(rows), -1) / len(rows)  # mean of patches, or of two heads
     constants = weights @ norm.bias + torch.stack([head.bias[target] for head in heads])
     return directions, float(constants.mean())
+
+
+def block_at(model: ViT, layer: int) -> Block:
+    block = model.blocks[layer]
+    assert isinstance(block, Block)
+    return block
 
 
 def values(block: Block, stream: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.ledger import ledger, output_matrices, pooled_rows, values
+from explorer.ledger import block_at, ledger, output_matrices, pooled_rows, values
 from vit.model import ViT, shown_at
 from vit.trace import Recorder, Trace
 
@@ -90,7 +90,7 @@ def value_weighted(
     """
     layer = _layer(trace, layer)
     weight = next(model.parameters())
-    block = model.blocks[layer]
+    block = block_at(model, layer)
     attn = _attention(trace)[layer].to(weight)  # (H, T, T)
     sent = values(block, trace.tokens[layer].to(weight)) @ output_matrices(block)  # (H, T, D)
     if head is not None:
@@ -281,7 +281,7 @@ def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: 
     """
     target = _target(trace, model, target)
     layer = _layer(trace, layer)
-    block = model.blocks[layer]
+    block = block_at(model, layer)
     with torch.enable_grad():
         stream = _stream(trace, model, layer)
         seen = Recorder({"norm1"})

@@ -1,0 +1,342 @@
+"""Figures of heads, layers and tokens, and the self-check: from a trace (or a model) to arrays.
+
+L layers, H heads, T tokens, P patches, D width, K classes, (h, w) patch grid.
+Nothing here draws, and each docstring says how to read the figure, because most of them mislead
+when read without what they are to be compared with.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from explorer.ledger import ledger, pooled_rows
+from explorer.maps import rollout_all
+from vit.model import ViT, resample_pos_embed
+from vit.trace import Trace
+
+# ---- heads -----------------------------------------------------------------------------------------
+
+
+def patch_distances(trace: Trace) -> Tensor:
+    """(P, P): pixels between the centres of patches."""
+    h, w = trace.grid_size
+    pitch = torch.tensor(trace.image.shape[-2:]) / torch.tensor([h, w])  # (2,) pixels per patch
+    centres = torch.cartesian_prod(torch.arange(h), torch.arange(w)) * pitch  # (P, 2)
+    return (centres[:, None] - centres[None]).norm(dim=-1)
+
+
+def attention_distance(trace: Trace) -> Tensor:
+    """(L, H): how far away, in pixels, patches look on average (Dosovitskiy et al. 2021, fig. 7).
+
+    Prefix keys are dropped and the rest sums to 1 again: weight on [CLS] would pass for looking near.
+    Read it against `uniform_distance`: on a small picture even a head that looks nowhere in
+    particular has a distance that seems large.
+    """
+    patches = trace.attn[..., trace.num_prefix_tokens :, trace.num_prefix_tokens :]  # (L, H, P, P)
+    distance = (patches * patch_distances(trace)).sum(dim=-1) / patches.sum(dim=-1).clamp(min=1e-12)
+    return distance.mean(dim=-1)
+
+
+def uniform_distance(trace: Trace) -> float:
+    """The attention distance, in pixels, of a head that looks everywhere alike."""
+    return float(patch_distances(trace).mean())
+
+
+def entropy(trace: Trace) -> Tensor:
+    """(L, H, T): −Σ A ln A of every row, 0 (one token) to ln T (all alike). e^entropy is how many
+    tokens are looked at, in effect. Keep [CLS] rows and patch rows apart when averaging."""
+    return torch.special.entr(trace.attn).sum(dim=-1)
+
+
+def prefix_share(trace: Trace) -> Tensor:
+    """(L, H, prefix): the share of attention that patches give to [CLS] and each other prefix token.
+
+    The grid cannot show it. A large share in late layers is the rule, and no sign of meaning."""
+    return trace.attn[..., trace.num_prefix_tokens :, : trace.num_prefix_tokens].mean(dim=-2)
+
+
+def self_share(trace: Trace) -> Tensor:
+    """(L, H): the share of attention that patches give to themselves; 1/T where a head does not care."""
+    return trace.attn.diagonal(dim1=-2, dim2=-1)[..., trace.num_prefix_tokens :].mean(dim=-1)
+
+
+def sink_share(trace: Trace) -> Tensor:
+    """(L, H): what the one most looked-at token gets of all attention; near 1 for a sink."""
+    return trace.attn.mean(dim=-2).amax(dim=-1)
+
+
+def head_table(trace: Trace) -> list[dict[str, int | float]]:
+    """One row per head with all of the above, and the rows of [CLS] and of patches kept apart."""
+    prefix = trace.num_prefix_tokens
+    effective = entropy(trace).exp()  # (L, H, T)
+    columns = {
+        "distance_px": attention_distance(trace),
+        "effective_tokens_patches": effective[..., prefix:].mean(dim=-1),
+        "prefix_share": prefix_share(trace).sum(dim=-1),
+        "self_share": self_share(trace),
+        "sink_share": sink_share(trace),
+    }
+    if prefix:
+        columns["effective_tokens_cls"] = effective[..., 0]
+    L, H = trace.attn.shape[:2]
+    return [
+        {"layer": layer, "head": head} | {name: float(x[layer, head]) for name, x in columns.items()}
+        for layer in range(L)
+        for head in range(H)
+    ]
+
+
+def head_similarity(trace: Trace) -> Tensor:
+    """(L·H, L·H): correlation between heads' attention matrices, layer by layer; 1 means the same head.
+
+    Correlation and not cosine: all rows sum to 1, so that any two heads would look alike.
+    """
+    flat = trace.attn.flatten(2).flatten(0, 1)  # (L·H, T·T)
+    flat = F.normalize(flat - flat.mean(dim=-1, keepdim=True), dim=-1)
+    return flat @ flat.mT
+
+
+# ---- tokens through depth --------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def logit_lens(model: ViT, trace: Trace) -> Tensor:
+    """(L+1, K): the answer if the model stopped after each layer: final norm, pooling and head, early.
+
+    nostalgebraist 2020. Early layers speak another basis: read ranks, not small differences.
+    """
+    return model.read_out(trace.tokens.to(next(model.parameters()))).float().cpu()
+
+
+@torch.no_grad()
+def patch_lens(model: ViT, trace: Trace) -> Tensor:
+    """(L+1, P, K): the same read from each patch alone, as if it were the token that the head reads.
+
+    Where the head reads [CLS], it was never taught to read patches: a hint, not an answer.
+    """
+    patches = trace.tokens[:, trace.num_prefix_tokens :].to(next(model.parameters()))  # (L+1, P, D)
+    copies = trace.num_prefix_tokens + 1  # whichever token the pooling takes, it is this one
+    tokens = patches.flatten(0, 1)[:, None].expand(-1, copies, -1)
+    return model.read_out(tokens).unflatten(0, patches.shape[:2]).float().cpu()
+
+
+def rank_of(logits: Tensor, target: int) -> Tensor:
+    """(...,): how many classes of (..., K) are above the target; 0 is the answer."""
+    return (logits > logits[..., target, None]).sum(dim=-1)
+
+
+def token_norms(trace: Trace) -> Tensor:
+    """(L+1, T): length of every token, in the residual stream and before the final norm.
+
+    Darcet et al. 2024: big models that trained long make some background tokens ten times as long.
+    """
+    return trace.tokens.norm(dim=-1)
+
+
+def outliers(norms: Tensor, num_prefix_tokens: int, k: float = 10.0) -> Tensor:
+    """(L+1, P) bool: patches of (L+1, T) norms above median + k · MAD of the patches at that depth.
+
+    MAD is the median distance from the median: k = 10 is 6.7 standard deviations of a bell curve.
+    Small models may have none.
+    """
+    patches = norms[:, num_prefix_tokens:]
+    median = patches.median(dim=-1, keepdim=True).values
+    mad = (patches - median).abs().median(dim=-1, keepdim=True).values
+    return patches > median + k * mad
+
+
+def token_similarity(trace: Trace) -> Tensor:
+    """(L+1, T, T): cosine between all tokens at every depth; a row is the map of what resembles a patch."""
+    tokens = F.normalize(trace.tokens, dim=-1)
+    return tokens @ tokens.mT
+
+
+@dataclass(frozen=True, eq=False)
+class PCA:
+    """Patch tokens in C directions of largest variance."""
+
+    scores: Tensor  # (L+1, h, w, C)
+    explained: Tensor  # (L+1, C), or (1, C) for a joint basis: shares of the variance
+
+
+def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
+    """Principal components of the patch tokens: as red, green and blue, a picture of what goes with what.
+
+    joint: one basis for all depths, so that a colour keeps its meaning while the depth changes; else
+    one for each depth, which shows more of it. Every depth is brought to unit mean square first:
+    late layers are an order of magnitude longer and would be all that a joint basis sees.
+    Signs are arbitrary in PCA; here the largest loading is positive, so that they never flip.
+    """
+    patches = trace.tokens[:, trace.num_prefix_tokens :].double()  # (L+1, P, D)
+    x = patches - patches.mean(dim=1, keepdim=True)
+    x = x / x.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-12)
+    x = x.flatten(0, 1)[None] if joint else x  # (1, (L+1)·P, D) or (L+1, P, D)
+    if x.shape[1] < x.shape[2]:  # the same directions from the smaller of the two square matrices
+        variance, basis = torch.linalg.eigh(x @ x.mT)  # rising
+        basis = F.normalize(x.mT @ basis[..., -components:], dim=-2)
+    else:
+        variance, basis = torch.linalg.eigh(x.mT @ x)
+    basis = _signed(basis[..., -components:].flip(-1).mT).mT  # (1 or L+1, D, C)
+    scores = (x @ basis).reshape(*patches.shape[:2], components).unflatten(1, trace.grid_size)
+    explained = variance.flip(-1)[..., :components] / variance.sum(dim=-1, keepdim=True)
+    return PCA(scores.float(), explained.float())
+
+
+# ---- the model's own parameters --------------------------------------------------------------------
+
+
+@torch.no_grad()
+def position_similarity(model: ViT, grid_size: tuple[int, int] | None = None) -> Tensor:
+    """(h, w, h, w): cosine between the position embeddings of patches (Dosovitskiy et al. 2021, fig. 7).
+
+    grid_size: the grid of an image of another size, whose positions are interpolated. Fixed sin-cos
+    positions look the part without having been learned.
+    """
+    grid_size = grid_size or model.config.grid_size
+    table = resample_pos_embed(model.pos_embed, model.config.grid_size, grid_size)[0].float().cpu()
+    patches = F.normalize(table[-grid_size[0] * grid_size[1] :], dim=-1)  # (P, D)
+    return (patches @ patches.mT).reshape(*grid_size, *grid_size)
+
+
+@torch.no_grad()
+def patch_filters(model: ViT, count: int = 28) -> Tensor:
+    """(n, p, p, 3) in [0, 1]: principal components of the patch projection (Dosovitskiy et al. 2021, fig. 7).
+
+    Each is stretched to its own range; there are no more than 3·p² of them. Signs as in `patch_pca`.
+    """
+    filters = model.patch_embed.proj.weight.double().cpu()  # (D, 3, p, p)
+    x = filters.flatten(1) - filters.flatten(1).mean(dim=0)
+    basis = torch.linalg.svd(x, full_matrices=False).Vh[:count]  # (n, 3·p²)
+    basis = _signed(basis)
+    low, high = basis.amin(dim=-1, keepdim=True), basis.amax(dim=-1, keepdim=True)
+    basis = (basis - low) / (high - low).clamp(min=1e-12)
+    return basis.unflatten(1, filters.shape[1:]).permute(0, 2, 3, 1).float()
+
+
+def _signed(basis: Tensor) -> Tensor:
+    """Directions (..., C, D), each turned so that its largest entry is positive."""
+    return basis * basis.gather(-1, basis.abs().argmax(dim=-1, keepdim=True)).sign()
+
+
+# ---- over many images ------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def depth_features(model: ViT, images: Tensor) -> Tensor:
+    """(L+1, B, D): the token that the head reads ([CLS], or the mean patch) at every depth."""
+    tokens = model.embed(images)
+    rows = pooled_rows(model, tokens.shape[1])
+    features = [tokens[:, rows].mean(dim=1)]
+    for block in model.blocks:
+        tokens = block(tokens)
+        features.append(tokens[:, rows].mean(dim=1))
+    return torch.stack(features).float().cpu()
+
+
+def cka(batches: Iterable[Tensor]) -> Tensor:
+    """(N, N): linear CKA between N layers, from batches (N, B, D) of the same images at each layer.
+
+    Σ HSIC(K, L) / √(Σ HSIC(K, K) · Σ HSIC(L, L)) with the unbiased HSIC of each batch (Song et al. 2012),
+    summed over batches (Nguyen et al. 2021): the plain form calls anything similar when features
+    outnumber images. Take several hundred images, in batches of 64 or more. Not a number where all
+    images have the same features: [CLS] before the first layer.
+    """
+    total = None
+    for features in batches:
+        n = features.shape[1]
+        if n < 4:
+            raise ValueError(f"Unbiased CKA needs at least 4 images in each batch; this one has {n}.")
+        x = features.double()
+        x = x - x.mean(dim=1, keepdim=True)  # changes nothing but rounding
+        gram = x @ x.mT  # (N, B, B)
+        gram = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
+        sums = gram.sum(dim=-1)  # (N, B)
+        totals = sums.sum(dim=-1)  # (N,)
+        hsic = (
+            gram.flatten(1) @ gram.flatten(1).mT
+            + totals[:, None] * totals / ((n - 1) * (n - 2))
+            - 2 / (n - 2) * sums @ sums.mT
+        ) / (n * (n - 3))
+        total = hsic if total is None else total + hsic
+    if total is None:
+        raise ValueError("CKA needs images: there was none.")
+    own = total.diagonal()
+    scale = torch.where(own > 1e-30, own, torch.nan).sqrt()
+    return (total / (scale[:, None] * scale)).float()
+
+
+def layer_cka(model: ViT, batches: Iterable[Tensor], progress: Callable[[int], None] | None = None) -> Tensor:
+    """(L+1, L+1): `cka` of the depths of one model, from batches of images (B, 3, height, width)."""
+
+    def features() -> Iterable[Tensor]:
+        seen = 0
+        for images in batches:
+            yield depth_features(model, images)
+            seen += len(images)
+            if progress:
+                progress(seen)
+
+    return cka(features())
+
+
+# ---- the self-check --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must be true of every trace, with the number that says so."""
+
+    name: str
+    value: float  # what was measured: a difference from what must be
+    bound: float
+    about: str
+
+    @property
+    def ok(self) -> bool:
+        return self.value <= self.bound
+
+
+@torch.no_grad()
+def self_check(model: ViT, trace: Trace) -> list[Check]:
+    """Is what the screen shows what the model did? For a trace without edits.
+
+    Bounds are for float32, and a hundred times wider where the model computes in half precision.
+    """
+    weight = next(model.parameters())
+    slack = 1.0 if weight.dtype in (torch.float32, torch.float64) else 1e2
+    attn, tokens = trace.attn.to(weight), trace.tokens.to(weight)
+    checks = []
+
+    def check(name: str, value: Tensor | float, bound: float, about: str) -> None:
+        checks.append(Check(name, float(value), bound * slack, about))
+
+    if model.config.num_classes:
+        fused = model(trace.image.to(weight)[None])[0].float().cpu()
+        off = (fused - trace.logits).abs().max() / trace.logits.abs().max().clamp(min=1)
+        check("fused = spelled out", off, 1e-4, "the fast forward pass gives the logits shown here")
+    check("rows sum to 1", (attn.sum(dim=-1) - 1).abs().max(), 1e-5, "attention of every query")
+    check("attention · V", _blocks_gap(model, tokens, attn), 1e-4,
+          "attention times values, then the MLP, gives each block's output")  # fmt: skip
+    if model.config.num_classes and not model.config.post_norm:
+        book = ledger(trace, model)
+        off = abs(book.gap) / max(1.0, abs(book.logit))
+        check("ledger adds up", off, 1e-4, "heads, MLPs, embedding and biases sum to the logit")
+    rolled = rollout_all(trace).sum(dim=-1)
+    check("rollout rows sum to 1", (rolled - 1).abs().max(), 1e-4, "at every depth")
+    return checks
+
+
+def _blocks_gap(model: ViT, tokens: Tensor, attn: Tensor) -> float:
+    """The largest difference between a block's output and what its attention and values rebuild, in
+    units of the output's largest entry."""
+    gaps = []
+    for layer, block in enumerate(model.blocks):
+        rebuilt = block(
+            tokens[layer][None],
+            lambda name, x, kept=attn[layer]: kept[None] if name == "attn" else x,
+        )[0]
+        gaps.append((rebuilt - tokens[layer + 1]).abs().max() / tokens[layer + 1].abs().max())
+    return float(max(gaps))
