@@ -58,7 +58,7 @@ CHOICES = {"pool": ("cls", "mean"), "pos_embed": ("learned", "sincos"), "activat
 class ViTConfig:
     """Everything that tells one plain ViT from another. Raises ValueError for what cannot be built."""
 
-    image_size: int | tuple[int, int] = 224  # (height, width) in pixels; one number means a square
+    image_size: tuple[int, int] = (224, 224)  # (height, width) in pixels; one number means a square
     patch_size: int = 16
     in_chans: int = 3
     num_classes: int = 1000  # K; 0: no head, the model returns its pooled features
@@ -345,16 +345,15 @@ class ViT(nn.Module):
         grid_size = grid_of((images.shape[-2], images.shape[-1]), self.config.patch_size)
         patches = show("embed", self.patch_embed(images))  # (B, P, D)
         pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid_size)
-        prefix: list[Tensor] = [token for token in (self.cls_token, self.dist_token) if token is not None]
-        if self.config.pos_embed_prefix:
-            x = cat_tokens([*prefix, patches]) + pos_embed
-            prefix = [x[:, : len(prefix)]]
-            patches = x[:, -patches.shape[1] :]
-        else:
-            patches = patches + pos_embed
-        if self.reg_token is not None:
-            prefix.append(self.reg_token)
-        x = cat_tokens([*prefix, patches])  # (B, T, D)
+        tokens = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+        B, P, D = patches.shape
+        x = torch.cat([*(token.expand(B, -1, -1) for token in tokens), patches], dim=1)  # (B, T, D)
+
+        prefix = (
+            pos_embed.shape[1] - P
+        )  # how many of the tokens in front have a position; registers have none
+        nowhere = pos_embed.new_zeros(1, x.shape[1] - pos_embed.shape[1], D)
+        x = x + torch.cat([pos_embed[:, :prefix], nowhere, pos_embed[:, prefix:]], dim=1)
         return show("pos", self.norm_pre(x))
 
     def read_out(self, tokens: Tensor, hook: Hook | None = None) -> Tensor:
@@ -371,12 +370,6 @@ class ViT(nn.Module):
 def shown_at(layer: int | None, hook: Hook | None) -> Show:
     """The hook, told where it looks."""
     return unseen if hook is None else lambda name, x: hook(name, layer, x)
-
-
-def cat_tokens(parts: list[Tensor]) -> Tensor:
-    """Join (1 or B, n, D) along the tokens; a learned token is the same for every image of the batch."""
-    batch = max(len(part) for part in parts)
-    return torch.cat([part.expand(batch, -1, -1) for part in parts], dim=1)
 
 
 def resample_pos_embed(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
