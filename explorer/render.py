@@ -7,16 +7,17 @@ L layers, H heads, T tokens, K classes, (h, w) patches.
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 # --------------------------------------------------------------------------------------- colours
@@ -72,11 +73,11 @@ THEMES = {
 
 # ----------------------------------------------------------------------------------------- scales
 
-SCALES = {
-    "map": "each map to its own maximum",
-    "layer": "one scale per layer",
-    "all": "one scale for all layers and heads",
-    "uniform": "in multiples of uniform attention",
+SCALES = {  # what full colour stands for, as the legend says it
+    "map": "own maximum",
+    "layer": "maximum of the layer",
+    "all": "maximum of all",
+    "uniform": "× uniform",
 }
 UNIFORM_TOP = 8  # the "uniform" scale ends at eight times what a head that looks everywhere gives
 
@@ -97,7 +98,7 @@ class Scale:
 
     def __getitem__(self, index: int | tuple[int, ...]) -> "Scale":
         """The scale of one map out of the stack that the scale was made for."""
-        return Scale(self.top[index], self.signed, self.words, self.unit)
+        return replace(self, top=self.top[index])
 
     @property
     def colormap(self) -> str:
@@ -221,10 +222,35 @@ def tile(pictures: np.ndarray, gap: int = 2, paper: int | tuple[int, ...] = 255)
 # ---------------------------------------------------------------------------------------- figures
 
 
-def _figure(width: float, height: float, theme: str) -> Figure:
-    """An empty figure in inches that no global list knows (unlike pyplot's): safe in any thread."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=THEMES[theme].paper)
+def _figure(width: float, height: float, theme: str, into: SubFigure | None = None) -> Figure:
+    """An empty figure in inches that no global list knows (unlike pyplot's): safe in any thread.
+    Or the part of a larger one to draw `into`, which takes charts like a whole one."""
+    if into is not None:
+        return cast(Figure, into)
+    figure = Figure(figsize=(width, height), facecolor=THEMES[theme].paper)
+    figure.set_layout_engine("constrained", w_pad=0.09, h_pad=0.09)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def board(
+    charts: Sequence[Callable[[SubFigure], object]],
+    *,
+    columns: int = 2,
+    title: str = "",
+    caption: str = "",
+    theme: str = "light",
+) -> Figure:
+    """Several charts on one sheet: each is given its own part to draw into."""
+    columns = min(columns, len(charts))
+    rows = -(-len(charts) // columns)
+    figure = _figure(5.8 * columns, 3.4 * rows + 0.4, theme)
+    parts = figure.subfigures(rows, columns, squeeze=False)
+    for part in parts.flat:
+        part.set_facecolor(THEMES[theme].paper)
+    for chart, part in zip(charts, parts.flat):
+        chart(part)
+    _titles(figure, title, caption, theme)
     return figure
 
 
@@ -276,32 +302,30 @@ def _legend(
     scale: Scale,
     colormap: str | None,
     theme: str,
-    words: str,
     size: tuple[float, float],
+    about: str = "",
 ) -> None:
-    """A colour bar right under `axes`, which are `size` = (width, height) inches large: the ends in
-    numbers where all maps share them, the scale's name in words."""
-    width, height = size
+    """A colour bar right under `axes`, which are `size` = (width, height) inches large, and what
+    its ends stand for: with the number where all maps share it."""
     colors = THEMES[theme]
-    bar = axes.inset_axes((0, -0.13 / height, 1, 0.08 / height))
+    bar = axes.inset_axes((0, -0.13 / size[1], 1, 0.08 / size[1]))
     _style(bar, theme)
     _show(bar, COLORMAPS[colormap or scale.colormap][None])
     bar.set_aspect("auto")
     tops = np.unique(np.asarray(scale.top).round(12))
     if len(tops) > 1:
-        low, high = "−own maximum", "own maximum"
+        high = scale.words
     elif scale.unit != 1:
-        low, high = f"≤ −{tops[0] / scale.unit:.3g} ×", f"≥ {tops[0] / scale.unit:.3g} ×"
+        high = f"≥ {tops[0] / scale.unit:.3g} {scale.words}"
     else:
-        low, high = f"−{tops[0]:.3g}", f"{tops[0]:.3g}"
-    low = low if scale.signed else "0"
+        high = f"{scale.words} {tops[0]:.3g}".strip()
+    low = "0" if not scale.signed else f"−{tops[0]:.3g}" if len(tops) == 1 else "negative"
     bar.set_xticks([-0.5, 255.5], [low, high])
     bar.tick_params(axis="x", pad=2)
     ends = bar.get_xticklabels()
     ends[0].set_horizontalalignment("left")
     ends[1].set_horizontalalignment("right")
-    fits = len(low) + len(words) + len(high) < 13 * width  # on one line with the numbers
-    bar.set_xlabel(_plain(words), size=8, color=colors.muted, labelpad=-9 if fits else 1)
+    bar.set_xlabel(_plain(about), size=8, color=colors.muted, labelpad=-9)
 
 
 def maps_figure(
@@ -310,6 +334,7 @@ def maps_figure(
     *,
     scales: Mapping[str, Scale] | None = None,
     query: tuple[int, int] | None = None,
+    without_query: Container[str] = (),
     colormap: str | None = None,
     smooth: bool = False,
     grid: bool = False,
@@ -317,7 +342,10 @@ def maps_figure(
     caption: str = "",
     theme: str = "light",
 ) -> Figure:
-    """The picture, then every named map on it with its legend: one panel each, side by side."""
+    """The picture, then every named map on it with its legend: one panel each, side by side.
+
+    The query's patch is framed, except on maps named in `without_query`, which do not depend on it.
+    """
     height, width = picture.shape[:2]
     columns = min(len(maps) + 1, 5)
     rows = -(-(len(maps) + 1) // columns)
@@ -333,13 +361,10 @@ def maps_figure(
             _show(axes, ground if query is None else draw_box(ground, shape, query))
             continue
         scale = (scales or {}).get(name) or scale_for(values)
-        drawn = overlay(
-            ground, values, scale=scale, colormap=colormap, smooth=smooth, grid=grid, query=query
-        )
+        box = None if name in without_query else query
+        drawn = overlay(ground, values, scale=scale, colormap=colormap, smooth=smooth, grid=grid, query=box)
         _show(axes, drawn)
-        words = "own maximum" if scale.words == SCALES["map"] else scale.words
-        words += ", smoothed" if smooth else ""
-        _legend(axes, scale, colormap, theme, words, (2.5, panel))
+        _legend(axes, scale, colormap, theme, (2.5, panel), "smoothed" if smooth else "")
     _titles(figure, title, caption, theme)
     return figure
 
@@ -377,7 +402,8 @@ def sheet_figure(
         squeeze=False,
         width_ratios=[sheet_size[0]] if picture is None else [side, sheet_size[0]],
     )[0]
-    for axes in left:
+    if picture is not None:
+        (axes,) = left
         _style(axes, theme)
         ground = enlarge(picture)
         _show(axes, ground if query is None else draw_box(ground, (h, w), query))
@@ -395,7 +421,7 @@ def sheet_figure(
         shown = range(0, count, skip)
         axis.set_ticks([middle + step * i for i in shown], [f"{letter}{i}" for i in shown])
     right.xaxis.tick_top()
-    _legend(right, scale, colormap, theme, scale.words, sheet_size)
+    _legend(right, scale, colormap, theme, sheet_size)
     _titles(figure, title, "" if left else caption, theme)
     return figure
 
@@ -434,7 +460,7 @@ def matrix_figure(
         name = "[CLS]" if num_prefix_tokens == 1 else f"{num_prefix_tokens} prefix"
         edge = {"size": 7, "color": colors.muted, "annotation_clip": False, "va": "bottom"}
         axes.annotate(name, (-0.5, -0.5), (-4, 1), textcoords="offset points", ha="right", **edge)
-    _legend(axes, scale, colormap, theme, f"attention, {scale.words}", (4.4, 4.4))
+    _legend(axes, scale, colormap, theme, (4.4, 4.4), "attention")
     _titles(figure, title, "", theme)
     return figure
 
@@ -456,10 +482,10 @@ def heatmap(
     size = max(1.5, cell * len(columns)), cell * len(rows)
     figure = _figure(size[0] + 1.0, size[1] + 1.2, theme)
     axes = figure.add_subplot()
-    scale = scale_for(values)
+    scale = replace(scale_for(values), words="")
     _cells(axes, values, scale, rows, columns, decimals if cell > 0.35 else None, theme)
     axes.set(xlabel=column_label, ylabel=row_label)
-    _legend(axes, scale, None, theme, value_label, size)
+    _legend(axes, scale, None, theme, size, value_label)
     _titles(figure, title, "", theme)
     return figure
 
@@ -483,8 +509,8 @@ def _cells(
     pixels = colorize(values, scale)
     _show(axes, pixels)
     axes.set_aspect("auto")
-    axes.set_xticks(range(len(columns)), [_shorten(c) for c in columns], size=8)
-    axes.set_yticks(range(len(rows)), [_shorten(r) for r in rows], size=8)
+    axes.set_xticks(range(len(columns)), [_shorten(name) for name in columns], size=8)
+    axes.set_yticks(range(len(rows)), [_shorten(name) for name in rows], size=8)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     if max(map(len, columns)) > 4:
@@ -505,11 +531,12 @@ def heads_chart(
     reference_label: str = "uniform attention",
     title: str = "",
     theme: str = "light",
+    into: SubFigure | None = None,
 ) -> Figure:
     """One dot per head (L, H) over depth, their mean as a line, and a reference line without which
     the height of a dot means little (what a head that looks everywhere alike would score)."""
     depth, heads = values.shape
-    figure = _figure(5.6, 3.3, theme)
+    figure = _figure(5.6, 3.3, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
     layers = np.arange(depth)
@@ -564,17 +591,18 @@ def lens_chart(
     top: int = 5,
     title: str = "",
     theme: str = "light",
+    into: SubFigure | None = None,
 ) -> Figure:
     """Logit lens: probabilities (L+1, K) read out after the embedding and after every block; the
     classes that matter most at some depth by name."""
     steps = len(probabilities)
-    figure = _figure(6.4, 3.3, theme)
+    figure = _figure(6.4, 3.3, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
     # rank by the final answer first, then by the best moment on the way
     order = np.argsort(-(10 * probabilities[-1] + probabilities.max(0)))[:top]
     for color, k in zip(colors.series, order, strict=False):
-        name = f"{_shorten(class_names[k])}  {100 * probabilities[-1, k]:.0f} %"
+        name = f"{_shorten(class_names[int(k)])}  {100 * probabilities[-1, k]:.0f} %"
         final = k == order[0]
         axes.plot(probabilities[:, k], color=color, lw=2.2 if final else 1.3, label=name)
     axes.set(xlabel="read out after", ylabel="probability", ylim=(0, 1.02), xlim=(0, steps - 1))
@@ -595,6 +623,7 @@ def curves_chart(
     better: str = "lower",
     title: str = "",
     theme: str = "light",
+    into: SubFigure | None = None,
 ) -> Figure:
     """Deletion or insertion: probability of the class (n,) from none to all of the patches.
 
@@ -603,7 +632,7 @@ def curves_chart(
         centre: the curve of "nearest to the centre first", which every map ought to beat.
         better: "lower" for deletion, "higher" for insertion; sorts the key, best first.
     """
-    figure = _figure(6.4, 3.5, theme)
+    figure = _figure(6.4, 3.5, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
     sign = 1 if better == "lower" else -1
@@ -657,7 +686,7 @@ def confusion_figure(
         axes.set_xticks(range(0, len(counts), skip), names[::skip], size=6)
         axes.set_yticks(range(0, len(counts), skip), names[::skip], size=6)
     axes.set(xlabel="answer", ylabel="true class")
-    _legend(axes, scale, None, theme, "share of the true class", (side, side))
+    _legend(axes, scale, None, theme, (side, side), "share of the true class")
     _titles(figure, title, "", theme)
     return figure
 
@@ -670,17 +699,16 @@ def history_chart(
     x_label: str = "epoch",
     title: str = "",
     theme: str = "light",
+    into: SubFigure | None = None,
 ) -> Figure:
     """A training run: losses left, accuracies (0 to 1) right, with their last values."""
-    figure = _figure(7.2, 3.1, theme)
+    figure = _figure(7.2, 3.1, theme, into)
     for axes, lines, label in zip(
         figure.subplots(1, 2), (losses, accuracies), ("loss", "accuracy"), strict=True
     ):
         colors = _style(axes, theme, lines=True)
         for color, (name, values) in zip(colors.series, lines.items(), strict=False):
-            seen = np.flatnonzero(
-                np.isfinite(values)
-            )  # not every row of a history has every figure
+            seen = np.flatnonzero(np.isfinite(values))  # not every row of a history has every figure
             if len(seen) == 0:
                 continue
             x, y = np.asarray(steps)[seen], np.asarray(values)[seen]
@@ -720,7 +748,7 @@ def ledger_figure(
     columns = [*(f"H{i}" for i in range(count)), "MLP"]
     _cells(table, values, scale, layers, columns, 2 if cell >= 0.34 else None, theme)
     table.axvline(count - 0.5, color=colors.paper, linewidth=4)
-    _legend(table, scale, None, theme, "given to the logit", size)
+    _legend(table, scale, None, theme, size, "given to the logit")
 
     steps = np.concatenate([[sum(rest.values())], values.sum(1)])  # (L + 1,)
     totals = steps.cumsum()
@@ -766,9 +794,7 @@ def gif(frames: Iterable[np.ndarray], fps: float = 2) -> bytes:
     """Equally large pictures as a looping film that a slide or README plays."""
     images = [Image.fromarray(frame).quantize(dither=Image.Dither.NONE) for frame in frames]
     file = io.BytesIO()
-    images[0].save(
-        file, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0
-    )
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
     return file.getvalue()
 
 
@@ -780,8 +806,6 @@ def mp4(path: Path, frames: Sequence[np.ndarray], fps: float = 2) -> None:
     if not video.isOpened():
         raise RuntimeError("This OpenCV cannot write VP9 video; write a .gif instead.")
     for frame in frames:
-        even = np.pad(
-            frame, [(0, height - len(frame)), (0, width - frame.shape[1]), (0, 0)], "edge"
-        )
+        even = np.pad(frame, [(0, height - len(frame)), (0, width - frame.shape[1]), (0, 0)], "edge")
         video.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
     video.release()
