@@ -29,6 +29,7 @@ PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
 # larger than any published ViT: a config beyond these is broken or hostile, and is not built
 LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
+MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
 
 
 class CheckpointError(ValueError):
@@ -200,12 +201,24 @@ def is_ours(folder: Path) -> bool:
 def read_header(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself, without its tensors. Raises CheckpointError."""
     try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            json.loads(file.read(length), object_pairs_hook=unique)
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is missing, cut short or no safetensors file: copy it again."
         ) from error
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys differ: of two tensors with one name nobody can say which is meant."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
