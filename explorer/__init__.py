@@ -1,0 +1,51 @@
+"""Look inside a Vision Transformer: `show(trace)` in a notebook, `show(trace).save("view.html")` for a slide deck."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit import ViT
+from vit.checkpoint import Card
+from vit.trace import Trace
+
+__all__ = ["Shown", "show"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The viewer as one HTML page that holds everything it shows."""
+
+    page: str
+    height: int
+
+    def _repr_html_(self) -> str:
+        from explorer.viewer import framed
+
+        return framed(self.page, self.height)
+
+    def save(self, path: str | Path) -> Path:
+        path = Path(path)
+        path.write_text(self.page, encoding="utf-8")
+        return path
+
+
+def show(
+    trace: Trace,
+    card: Card | None = None,
+    model: ViT | None = None,
+    *,
+    title: str = "",
+    height: int = 820,
+    **state: Any,
+) -> Shown:
+    """The interactive viewer of this trace, for Jupyter or as a file that needs no server and no network.
+
+    card: names the classes and gives the image its true colours. model: adds position embeddings and patch
+    filters. state: what to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout".
+    """
+    from explorer.payload import payloads
+    from explorer.viewer import viewer_html
+
+    card = card or Card(name="ViT")
+    head, *layers = payloads(trace, card, model)
+    return Shown(viewer_html(head, layers, title=title or card.name, state=state), height)

@@ -1,0 +1,284 @@
+"""A trace as bytes for the viewer: one head, then one message per layer, fetched when first wanted.
+
+L layers, H heads, T tokens, K classes, (h, w) patches, P = h w, Q rows that are sent (all T unless T is large).
+
+A message is a container, compressed with gzip:
+
+    b"ViTX", version uint32, length of the header uint32, 0 uint32 | header: JSON, padded with spaces | sections
+
+    header = {"meta": {...}, "sections": {name: {"dtype", "shape", "offset"}}}
+
+Sections lie on multiples of 8 bytes counted from the first one, little-endian, row-major, so that a browser makes typed
+arrays without copying. The header names everything in it: a reader that knows an older version finds what it knows.
+
+Attention rows are uint8 on a square-root scale, q = round(255 sqrt(a / m)), so a ≈ m (q / 255)². Every row has two
+maxima m, in float32: one over its prefix tokens and one over its patches, because [CLS] or a register often takes nearly
+everything and would leave the patches without steps. The error is at most m (sqrt(a / m) / 255 + 1 / 510²), that is
+0.4 % of the largest weight shown beside it; uint8 on a linear scale would turn most of the small weights into zero.
+
+Large models: a layer is H Q T bytes. Up to `ROW_BUDGET` all rows are sent (Q = T: 836 tokens at 12 heads); beyond,
+only the rows of the prefix tokens and of every n-th patch in both directions, with the smallest n that fits, so that
+1,370 tokens take 6 MB per layer (every second patch) and 4,801 tokens 8 MB (every sixth). The columns, what is looked
+at, are always all there. `row_of` says which row stands for a token.
+"""
+
+import gzip
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from explorer import maps, stats
+from explorer.render import COLORMAPS
+from vit import ViT
+from vit.checkpoint import Card
+from vit.data import denormalize
+from vit.trace import Trace
+
+MAGIC, VERSION = b"ViTX", 1
+ROW_BUDGET = 2**23  # bytes of attention per layer
+TOP_CLASSES = 10
+MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
+
+
+def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
+    """Named arrays and a JSON-able `meta` as one gzip'd container."""
+    sections, parts, offset = {}, [], 0
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        sections[name] = {"dtype": array.dtype.name, "shape": array.shape, "offset": offset}
+        padding = -array.nbytes % 8
+        parts += [array.tobytes(), b"\0" * padding]
+        offset += array.nbytes + padding
+    header = json.dumps({"meta": meta, "sections": sections}).encode()
+    header += b" " * (-len(header) % 8)
+    numbers = np.array([VERSION, len(header), 0], "<u4").tobytes()
+    return gzip.compress(b"".join([MAGIC, numbers, header, *parts]), compresslevel=1, mtime=0)
+
+
+def unpack(message: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the meta of a container. Raises ValueError for anything else."""
+    try:
+        raw = gzip.decompress(message)
+        if raw[:4] != MAGIC:
+            raise ValueError("it has another signature")
+        version, length, _ = np.frombuffer(raw, "<u4", 3, offset=4).tolist()
+        if version != VERSION:
+            raise ValueError(f"it is version {version}, this program reads version {VERSION}")
+        header = json.loads(raw[16 : 16 + length])
+        arrays = {}
+        for name, section in header["sections"].items():
+            count, start = math.prod(section["shape"]), 16 + length + section["offset"]
+            array = np.frombuffer(raw, np.dtype(section["dtype"]).newbyteorder("<"), count, start)
+            arrays[name] = array.reshape(section["shape"])
+    except (OSError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"This is no message for the viewer: {error}.") from error
+    return arrays, header["meta"]
+
+
+def quantize(rows: Tensor, num_prefix: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (..., T) >= 0 as uint8 on a square-root scale, and their maxima (..., 2) over prefix tokens and patches."""
+    maxima = rows.new_zeros(*rows.shape[:-1], 2)
+    steps = torch.empty(rows.shape, dtype=torch.uint8)
+    for part, columns in enumerate((slice(0, num_prefix), slice(num_prefix, None))):
+        weights = rows[..., columns]
+        if weights.shape[-1]:
+            top = weights.amax(dim=-1, keepdim=True)
+            maxima[..., part] = top[..., 0]
+            scaled = weights / top.clamp(min=torch.finfo(top.dtype).tiny)
+            steps[..., columns] = scaled.sqrt_().mul_(255).round_().to(torch.uint8)
+    return steps.numpy(), maxima.float().numpy()
+
+
+def dequantize(steps: np.ndarray, maxima: np.ndarray, num_prefix: int) -> np.ndarray:
+    """What the viewer makes of `quantize`: (..., T) float32."""
+    part = (np.arange(steps.shape[-1]) >= num_prefix).astype(int)
+    return maxima[..., part] * (steps.astype(np.float32) / 255) ** 2
+
+
+def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens whose rows are sent (Q,), and for every token the row that stands for it (T,)."""
+    h, w = grid_size
+    num_tokens = num_prefix + h * w
+    stride = 1
+    while num_heads * num_tokens * (
+        num_prefix + -(-h // stride) * -(-w // stride)
+    ) > ROW_BUDGET and stride < max(h, w):
+        stride += 1
+    blocks_down, blocks_across = np.arange(h) // stride, np.arange(w) // stride
+    down = np.minimum(np.arange(-(-h // stride)) * stride + stride // 2, h - 1)  # the middle of each block
+    across = np.minimum(np.arange(-(-w // stride)) * stride + stride // 2, w - 1)
+    patches = (down[:, None] * w + across).ravel()
+    block_of = (blocks_down[:, None] * len(across) + blocks_across).ravel()
+    prefix = np.arange(num_prefix)
+    tokens = np.concatenate([prefix, num_prefix + patches])
+    return tokens.astype(np.int32), np.concatenate([prefix, num_prefix + block_of]).astype(np.int32)
+
+
+def prefix_names(num_prefix: int, class_token: bool = True, distillation: bool = False) -> list[str]:
+    """What the tokens in front of the patches are called on screen."""
+    special = ["[CLS]"] * class_token + ["[DIST]"] * distillation
+    registers = [f"[R{number}]" for number in range(1, num_prefix - len(special) + 1)]
+    return (special + registers)[:num_prefix]
+
+
+def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
+    """All that is small: geometry, image, classes, residual stream as colours and norms, figures per head.
+
+    With `model` also what belongs to it alone: names of its prefix tokens, similarity of its position embeddings,
+    its patch filters. Layers, heads and rows are counted from `trace.attn`, or from the model where that was not kept.
+    """
+    height, width = trace.image.shape[-2:]
+    h, w = trace.grid_size
+    num_layers, num_tokens = trace.tokens.shape[0] - 1, trace.tokens.shape[1]
+    if trace.attn.numel():
+        num_heads = trace.attn.shape[1]
+    elif model is not None:
+        num_heads = model.config.num_heads
+    else:
+        raise ValueError("This trace kept no attention: give the model too, it knows the number of heads.")
+    tokens_sent, row_of = sent_rows(trace.grid_size, trace.num_prefix_tokens, num_heads)
+    names = prefix_names(trace.num_prefix_tokens)
+    if model is not None:
+        names = prefix_names(trace.num_prefix_tokens, model.config.class_token, model.config.distillation)
+    meta = {
+        "kind": "head",
+        "name": card.name,
+        "height": height,
+        "width": width,
+        "grid_size": [h, w],
+        "num_prefix_tokens": trace.num_prefix_tokens,
+        "prefix_names": names,
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+        "num_tokens": num_tokens,
+        "layer_bytes": num_heads * len(tokens_sent) * num_tokens,
+        "classes": class_scores(trace, card),
+        "colormaps": list(COLORMAPS),
+        "target": trace.target,
+    }
+    arrays = {
+        "image": np.frombuffer(encode_image(trace.image, card), np.uint8),
+        "row_of": row_of,
+        "tokens_sent": tokens_sent,
+        "colormaps": np.stack(list(COLORMAPS.values())),  # (C, 256, 3)
+        "norms": stats.token_norms(trace).numpy(),  # (L+1, T)
+        "pca_joint": pca_colors(trace, joint=True),  # (L+1, h, w, 3)
+        "pca_depth": pca_colors(trace, joint=False),
+    }
+    if trace.attn.numel():
+        patches = slice(trace.num_prefix_tokens, None)
+        arrays["distance"] = stats.attention_distance(trace).numpy()  # (L, H)
+        arrays["entropy"] = stats.entropy(trace)[..., patches].mean(dim=-1).numpy()
+        arrays["prefix_share"] = stats.prefix_share(trace).sum(dim=-1).numpy()
+        meta["uniform_distance"] = stats.uniform_distance(trace)
+    if model is not None:
+        if h * w <= MAX_POSITIONS:
+            similarity = stats.position_similarity(model, trace.grid_size).flatten(0, 1).flatten(1)
+            arrays["positions"] = cosine_bytes(similarity)  # (P, P)
+        arrays["filters"] = as_bytes(stats.patch_filters(model))  # (n, p, p, 3)
+    return pack(arrays, meta)
+
+
+def layer_payload(
+    trace: Trace, layer: int, *, attn: Tensor | None = None, rollout: Tensor | None = None
+) -> bytes:
+    """All that is token × token in one layer: attention of every head, rollout up to here, similarity after it.
+
+    attn: (H, T, T) where `trace.attn` was not kept (see `vit.trace.attention_at`). rollout: (T, T), which is
+    `maps.rollout_all(trace)[layer + 1]`, computed once for all layers by the caller.
+    """
+    attn = trace.attn[layer] if attn is None else attn
+    num_prefix = trace.num_prefix_tokens
+    tokens_sent, _ = sent_rows(trace.grid_size, num_prefix, attn.shape[0])
+    rows = torch.from_numpy(tokens_sent).long()
+    everything = len(rows) == attn.shape[-1]
+    arrays = {}
+    arrays["attn"], arrays["attn_max"] = quantize(
+        attn if everything else attn[:, rows], num_prefix
+    )  # (H, Q, T)
+    if rollout is not None:
+        arrays["rollout"], arrays["rollout_max"] = quantize(rollout[rows], num_prefix)  # (Q, T)
+    arrays["similarity"] = cosines(trace.tokens[layer + 1], rows)  # (Q, T)
+    if layer == 0:
+        arrays["similarity_embed"] = cosines(trace.tokens[0], rows)
+    return pack(arrays, {"kind": "layer", "layer": layer})
+
+
+def maps_payload(found: Mapping[str, Tensor], target: int | None = None, **about: Any) -> bytes:
+    """Maps (h, w) by method name, in float32; `about` says what they belong to (query, layer, head, ...)."""
+    arrays = {name: value.float().numpy() for name, value in found.items()}
+    return pack(arrays, {"kind": "maps", "target": target, **about})
+
+
+def payloads(trace: Trace, card: Card, model: ViT | None = None) -> Iterator[bytes]:
+    """The head, then every layer."""
+    yield head_payload(trace, card, model)
+    rollouts = maps.rollout_all(trace)
+    for layer in range(trace.attn.shape[0]):
+        yield layer_payload(trace, layer, rollout=rollouts[layer + 1])
+
+
+def class_scores(trace: Trace, card: Card) -> list[dict[str, Any]]:
+    """The likeliest classes, likeliest first."""
+    if not trace.logits.numel():
+        return []
+    probabilities = trace.logits.softmax(dim=-1)
+    found = []
+    for index in probabilities.argsort(descending=True)[:TOP_CLASSES].tolist():
+        name = card.class_names[index] if index < len(card.class_names) else f"class {index}"
+        found.append(
+            {
+                "index": index,
+                "name": name,
+                "probability": probabilities[index].item(),
+                "logit": trace.logits[index].item(),
+            }
+        )
+    return found
+
+
+def encode_image(image: Tensor, card: Card) -> bytes:
+    """The pixels the model saw, in true colours: PNG where small, else WebP."""
+    pixels = as_bytes(denormalize(image, card).permute(1, 2, 0))  # (height, width, 3)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    if max(picture.size) <= 64:
+        picture.save(buffer, "PNG")
+    else:
+        picture.save(buffer, "WEBP", quality=92)
+    return buffer.getvalue()
+
+
+def pca_colors(trace: Trace, joint: bool) -> np.ndarray:
+    """The first three principal components of the patches as red, green, blue: (L+1, h, w, 3) uint8.
+
+    Each component is stretched so that 1 % of the patches are at either end: over all depths for a joint
+    basis, at each depth otherwise.
+    """
+    scores = stats.patch_pca(trace, joint=joint).scores.numpy()
+    low, high = np.quantile(scores, (0.01, 0.99), axis=(0, 1, 2) if joint else (1, 2), keepdims=True)
+    colors = (scores - low) / np.maximum(high - low, 1e-12)
+    return (colors.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def as_bytes(values: Tensor) -> np.ndarray:
+    """[0, 1] -> uint8."""
+    return values.mul(255).round().to(torch.uint8).numpy()
+
+
+def cosines(tokens: Tensor, rows: Tensor) -> np.ndarray:
+    """Cosine of some tokens (Q of them) with all: (Q, T) uint8."""
+    directions = torch.nn.functional.normalize(tokens, dim=-1)
+    return cosine_bytes(directions[rows] @ directions.mT)
+
+
+def cosine_bytes(cosines: Tensor) -> np.ndarray:
+    """[-1, 1] -> uint8: 0 for -1 and 254 for 1, so that 127 is exactly 0."""
+    return cosines.clamp(-1, 1).add(1).mul(127).round().to(torch.uint8).numpy()

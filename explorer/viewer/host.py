@@ -1,0 +1,81 @@
+"""The viewer as a Gradio component: `attention_viewer(elem_id=...) -> gr.HTML`.
+
+Its value is small JSON: addresses, never tensors. All keys but `head` and `layers` are optional.
+
+    {
+      "head": url,                  the bytes of payload.head_payload
+      "layers": [url, ...],         payload.layer_payload of every layer, fetched when first wanted
+      "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
+      "after": {"head": url, "layers": [url, ...]},    the same image after an edit, shown beside the first
+      "state": {"layer": 3, ...},   what to show: a patch of the viewer's state (keys below)
+      "progress": "text",           what is being worked on for this viewer (a map that was asked for)
+      "nonce": any                  gr.HTML drops a value equal to the last one: change this to be heard
+    }
+
+A url may be relative to the page, so that it survives a proxy: "gradio_api/file=/folder/name.bin".
+The viewer keeps its state (query, layer, head, settings) when another `head` arrives; a value with the same `head`
+and other `maps` or `after` only adds to what is shown. State keys: see `START` in viewer.js.
+
+Events, each with its payload as attributes of `gr.EventData`:
+
+    viewer.pick       {query, layer, head, fuse, direction, mode}   something was pinned; query and head count from 0,
+                                                     query counts tokens: prefix tokens first, then patches
+    viewer.target     {target}                       a class was clicked: explain this one
+    viewer.need_maps  {method, target, query, layer, head}   a map that is not there yet was asked for
+    viewer.edits      {patches, heads}               patches: [patch index, ...]; heads: [[layer, head], ...];
+                                                     both empty: back to the untouched model
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+FOLDER = Path(__file__).parent
+
+# Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
+WIRING = """
+const events = ["pick", "target", "need_maps", "edits"];
+const viewer = ViTViewer.host(element.querySelector(".vit-viewer"), {
+  ...props.options,
+  emit: (name, payload) => events.includes(name) && trigger(name, payload),
+});
+viewer.receive(props.value);
+watch("value", () => viewer.receive(props.value));
+"""
+
+
+def attention_viewer(
+    value: dict[str, Any] | None = None,
+    *,
+    elem_id: str | None = None,
+    methods: list[dict[str, str]] | None = None,
+    link: str | None = None,
+    address: bool = True,
+    modes: tuple[str, ...] = ("attention", "rollout", "method", "embeddings"),
+    intervene: bool = True,
+    **kwargs: Any,
+) -> gr.HTML:
+    """A viewer to put into `gr.Blocks`; return a new value (see above) to show another trace.
+
+    methods: what the Method view offers, [{"name", "label", "about"}, ...]. link: viewers on one page with the same link
+    share query, layer, head and settings. address: keep the state in the address bar (one viewer per page).
+    The template is static: user text in a `gr.HTML` template would be executed.
+    """
+    options = {
+        "methods": methods or [],
+        "link": link,
+        "address": address,
+        "modes": list(modes),
+        "intervene": intervene,
+    }
+    return gr.HTML(
+        value=value,
+        elem_id=elem_id,
+        html_template='<div class="vit-viewer"></div>',
+        css_template=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
+        js_on_load=(FOLDER / "viewer.js").read_text(encoding="utf-8") + WIRING,
+        apply_default_css=False,
+        options=options,
+        **kwargs,
+    )

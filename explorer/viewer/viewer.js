@@ -1,0 +1,1640 @@
+/* The ViT viewer: decode, index, look up a colour, draw, emit picks. No framework, no network of its own.
+
+   L layers, H heads, T tokens (prefix tokens first, then h x w patches), Q rows that are sent. Bytes: explorer/payload.py.
+
+   ViTViewer.mount(element, source, options) -> handle
+     source   {head: async () => ArrayBuffer, layer: async (l) => ArrayBuffer}, or null for now
+     options  {state, emit(name, payload), methods, link, address, modes, intervene}
+     handle   {state, perf, set(patch), setSource(source), setAfter(source), addMaps(buffer), working(text), destroy()}
+   One state object; what is hovered is not what is pinned; everything drawn follows from both. */
+const ViTViewer = (() => {
+"use strict";
+
+const START = {
+  mode: "attention",    // attention | rollout | method | embeddings
+  layer: -1,            // -1: the last one
+  head: 0,
+  fuse: "mean",         // one | mean | max over the heads of the layer
+  query: 0,             // a token
+  pinned: false,
+  direction: "row",     // row: looks at | column: is looked at by | both
+  scale: "map",         // what the brightest colour means: this map | layer | all | uniform (relative to it)
+  colormap: "viridis",
+  opacity: 0.85,
+  fade: true,           // small weights let the image through
+  smooth: false,        // false: by patch, the truth
+  links: false,         // arcs to the patches that weigh most
+  method: "",
+  target: -1,           // class explained by Method; -1: the likeliest
+  embedding: "pca",     // pca | similarity | norms | positions | filters
+  basis: "joint",       // of pca: one for all depths | depth: one for each
+  matrix: "after",      // which side of an intervention the small maps show: before | after
+  patches: [],          // hidden patches
+  heads: [],            // heads switched off, as "layer.head"
+};
+const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
+const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700;
+
+// ---------------------------------------------------------------- bytes
+
+async function inflate(buffer) {
+  const bytes = new Uint8Array(buffer);
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return buffer;  // the transport has already unpacked it
+  const stream = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+const ARRAYS = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
+
+async function unpack(buffer) {
+  const raw = await inflate(buffer);
+  const view = new DataView(raw);
+  if (view.getUint32(0) !== 0x56695458) throw new Error("This is no message for the viewer.");
+  if (view.getUint32(4, true) !== 1) throw new Error("This message needs a newer viewer.");
+  const start = 16 + view.getUint32(8, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(raw, 16, start - 16)));
+  const arrays = {};
+  for (const [name, { dtype, shape, offset }] of Object.entries(header.sections)) {
+    const count = shape.reduce((a, b) => a * b, 1);
+    arrays[name] = new ARRAYS[dtype](raw, start + offset, count);
+    arrays[name].shape = shape;
+  }
+  return { meta: header.meta, arrays, bytes: buffer.byteLength };
+}
+
+function tableOf(colors, index) {  // 256 colours as 0xAABBGGRR
+  return Uint32Array.from({ length: 256 }, (_, i) => {
+    const at = (index * 256 + i) * 3;
+    return (0xff << 24 | colors[at + 2] << 16 | colors[at + 1] << 8 | colors[at]) >>> 0;
+  });
+}
+
+async function open(source) {
+  const { meta, arrays, bytes } = await unpack(await source.head());
+  const [h, w] = meta.grid_size;
+  const image = await createImageBitmap(new Blob([arrays.image]));
+  return {
+    ...meta, ...arrays, image, source, h, w, bytes,
+    P: h * w, T: meta.num_tokens, L: meta.num_layers, H: meta.num_heads, pre: meta.num_prefix_tokens,
+    Q: arrays.tokens_sent.length,
+    tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
+    layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0, maps: new Map(),
+  };
+}
+
+function need(data, layer) {
+  if (!data.wanted.has(layer)) data.wanted.set(layer, data.source.layer(layer).then(unpack).then((message) => {
+    data.layers[layer] = message.arrays;
+    data.loaded += 1;
+    data.bytes += message.bytes;
+  }));
+  return data.wanted.get(layer);
+}
+
+// ---------------------------------------------------------------- weights
+
+// One query's weights, from uint8 rows on a square-root scale, into out[at ... at + T).
+function read(out, at, steps, maxima, matrix, query, direction, data) {
+  const { T, Q, pre, row_of } = data;
+  if (direction === "row") {
+    const row = matrix * Q + row_of[query], from = row * T;
+    const toPrefix = maxima[2 * row] / 65025, toPatch = maxima[2 * row + 1] / 65025;
+    for (let k = 0; k < pre; k++) out[at + k] = toPrefix * steps[from + k] * steps[from + k];
+    for (let k = pre; k < T; k++) out[at + k] = toPatch * steps[from + k] * steps[from + k];
+  } else {
+    const part = query < pre ? 0 : 1;
+    for (let k = 0; k < T; k++) {
+      const row = matrix * Q + row_of[k], q = steps[row * T + query];
+      out[at + k] = maxima[2 * row + part] / 65025 * q * q;
+    }
+  }
+}
+
+let scratch = new Float32Array(0);
+function fused(out, at, layer, how, query, direction, data) {
+  const { T, H } = data;
+  if (scratch.length < T) scratch = new Float32Array(T);
+  out.fill(0, at, at + T);
+  for (let head = 0; head < H; head++) {
+    read(scratch, 0, layer.attn, layer.attn_max, head, query, direction, data);
+    if (how === "mean") for (let k = 0; k < T; k++) out[at + k] += scratch[k] / H;
+    else for (let k = 0; k < T; k++) out[at + k] = Math.max(out[at + k], scratch[k]);
+  }
+}
+
+function cosinesTo(out, at, rows, query, data) {
+  const from = data.row_of[query] * data.T;
+  for (let k = 0; k < data.T; k++) out[at + k] = rows[from + k] / 127 - 1;
+}
+
+// A sheet: small maps of one kind, in rows and columns. fill(out, i) -> false where the bytes are not there yet.
+function sheetOf(data, state, now, direction, methods) {
+  const { L, H, T, P, pre, h, w } = data;
+  const grid = { cellWidth: w, cellHeight: h, size: T, first: pre, unit: "share" };
+  const strip = (count, label) => {
+    const cols = Math.min(count, count > 16 ? 5 : 4);
+    return { ...grid, count, cols, rows: Math.ceil(count / cols), label, fused: 0 };
+  };
+  if (state.mode === "attention") return {
+    ...grid, count: L * (H + 2), rows: L, cols: H + 2, fused: 2,
+    fill(out, i) {
+      const layer = data.layers[Math.floor(i / (H + 2))], head = i % (H + 2);
+      if (!layer) return false;
+      if (head < H) read(out, i * T, layer.attn, layer.attn_max, head, now.query, direction, data);
+      else fused(out, i * T, layer, head === H ? "mean" : "max", now.query, direction, data);
+    },
+  };
+  if (state.mode === "rollout") return {
+    ...strip(L, (i) => "L" + i),
+    fill(out, i) {
+      const layer = data.layers[i];
+      if (!layer || !layer.rollout) return false;
+      read(out, i * T, layer.rollout, layer.rollout_max, 0, now.query, direction, data);
+    },
+  };
+  if (state.mode === "method") return {
+    ...strip(methods.length, (i) => methods[i].label), unit: "value", size: P, first: 0,
+    fill(out, i) {
+      const map = data.maps.get(keyOf(methods[i], now));
+      if (!map) return false;
+      out.set(map, i * P);
+    },
+  };
+  const depth = (i) => i === 0 ? "embed" : "L" + (i - 1);
+  return {
+    pca: () => ({ ...strip(L + 1, depth), size: 3 * P, first: 0, colors: data["pca_" + state.basis], unit: "color", fill() {} }),
+    similarity: () => ({
+      ...strip(L + 1, depth), unit: "cosine",
+      fill(out, i) {
+        const layer = data.layers[Math.max(i - 1, 0)];
+        if (!layer) return false;
+        cosinesTo(out, i * T, i === 0 ? layer.similarity_embed : layer.similarity, now.query, data);
+      },
+    }),
+    norms: () => ({
+      ...strip(L + 1, depth), unit: "norm",
+      fill(out, i) { out.set(data.norms.subarray(i * T, (i + 1) * T), i * T); },
+    }),
+    positions: () => ({
+      ...grid, count: P, rows: h, cols: w, fused: 0, size: P, first: 0, unit: "cosine",
+      fill(out, i) {
+        for (let k = 0; k < P; k++) out[i * P + k] = data.positions[i * P + k] / 127 - 1;
+      },
+    }),
+    filters: () => {
+      const [count, cellHeight, cellWidth] = data.filters.shape;
+      const cols = Math.min(8, count);
+      return {
+        count, cols, rows: Math.ceil(count / cols), cellWidth, cellHeight, size: 3 * cellHeight * cellWidth, first: 0,
+        colors: data.filters, unit: "color", fused: 0, fill() {},
+      };
+    },
+  }[state.embedding]();
+}
+
+// What a method's map depends on is what its key holds.
+function keyOf(method, now) {
+  return [method.name, ...(method.depends ?? ["target"]).map((name) => name + now[name])].join(" ");
+}
+
+function fillSheet(sheet, memory) {
+  const { count, size, first } = sheet;
+  if (memory.values.length < count * size) memory.values = new Float32Array(count * size);
+  sheet.values = memory.values;
+  sheet.tops = new Float32Array(count);
+  sheet.lows = new Float32Array(count);
+  sheet.ready = new Uint8Array(count);
+  if (sheet.colors) { sheet.ready.fill(1); return sheet; }
+  for (let i = 0; i < count; i++) {
+    if (sheet.fill(sheet.values, i) === false) continue;
+    let top = -Infinity, low = Infinity;
+    for (let k = i * size + first; k < (i + 1) * size; k++) {
+      const value = sheet.values[k];
+      if (value > top) top = value;
+      if (value < low) low = value;
+    }
+    sheet.tops[i] = top;
+    sheet.lows[i] = low;
+    sheet.ready[i] = 1;
+  }
+  return sheet;
+}
+
+// ---------------------------------------------------------------- colour
+
+// How a cell's values become the numbers 0 ... 255 of a colour table.
+function rangeOf(sheet, i, scale, data) {
+  const single = (k) => k % sheet.cols < sheet.cols - sheet.fused;
+  const topOf = (from, to) => {
+    let top = 0;
+    for (let k = from; k < to; k++) if (sheet.ready[k] && single(k)) top = Math.max(top, sheet.tops[k]);
+    return top;
+  };
+  if (sheet.unit === "cosine") return { low: 0, high: 1 };
+  if (sheet.unit === "share" && scale === "uniform") return { uniform: 1 / data.T };
+  if (sheet.unit === "value") {
+    const high = Math.max(sheet.tops[i], -sheet.lows[i]);
+    return { low: sheet.lows[i] < 0 ? -high : 0, high, signed: sheet.lows[i] < 0 };
+  }
+  const row = Math.floor(i / sheet.cols) * sheet.cols;
+  if (scale === "all") return { low: 0, high: topOf(0, sheet.count) };
+  if (scale === "layer" && sheet.fused) return { low: 0, high: topOf(row, row + sheet.cols) };
+  return { low: 0, high: sheet.tops[i] };
+}
+
+function level(value, range) {  // 0 ... 1
+  const t = range.uniform
+    ? 0.5 + Math.log2(Math.max(value / range.uniform, 1e-9)) / (2 * OCTAVES)
+    : (value - range.low) / (range.high - range.low || 1);
+  return t < 0 ? 0 : t > 1 ? 1 : t;
+}
+
+function tableFor(range, state, data) {
+  const name = range.signed ? "RdBu_r" : state.colormap;
+  return data.tables[name] ?? Object.values(data.tables)[0];
+}
+
+// One cell as colours, one number per patch.
+function colorize(out, sheet, i, range, table) {
+  const { cellWidth, cellHeight, size, first, colors } = sheet;
+  const count = cellWidth * cellHeight;
+  if (colors) {
+    for (let k = 0, at = i * count * 3; k < count; k++, at += 3)
+      out[k] = 0xff000000 | colors[at + 2] << 16 | colors[at + 1] << 8 | colors[at];
+    return;
+  }
+  const values = sheet.values, at = i * size + first;
+  if (range.uniform) for (let k = 0; k < count; k++) out[k] = table[Math.round(255 * level(values[at + k], range))];
+  else {
+    const gain = 255 / (range.high - range.low || 1), low = range.low;
+    for (let k = 0; k < count; k++) {
+      const step = (values[at + k] - low) * gain + 0.5;
+      out[k] = table[step < 0 ? 0 : step > 255 ? 255 : step | 0];
+    }
+  }
+}
+
+// ---------------------------------------------------------------- words
+
+function percent(share) {
+  const value = 100 * share;
+  if (value > 0 && value < 0.01) return "< 0.01 %";
+  return (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2)) + " %";
+}
+const short = (value) => Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
+  : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1);
+const place = (token, data) => `(${Math.floor((token - data.pre) / data.w)}, ${(token - data.pre) % data.w})`;
+const nameOf = (token, data) => token < data.pre ? data.prefix_names[token] : "patch " + place(token, data);
+const among = (token, query, data) => token === query ? "itself" : token < data.pre ? data.prefix_names[token] : place(token, data);
+
+function largest(values, from, to, count) {
+  const best = [];
+  for (let k = from; k < to; k++) {
+    if (best.length === count && values[k] <= values[best[count - 1]]) continue;
+    let at = best.length;
+    while (at > 0 && values[best[at - 1]] < values[k]) at--;
+    best.splice(at, 0, k);
+    if (best.length > count) best.pop();
+  }
+  return best;
+}
+
+function titleOf(state, now, data, methods) {
+  if (state.mode === "attention") {
+    if (now.fuse === "one") return `L${now.layer}.H${now.head}`;
+    return `L${now.layer}, ${now.fuse} of ${data.H} heads`;
+  }
+  if (state.mode === "rollout") return `Rollout up to L${now.layer}`;
+  if (state.mode === "method") return methods.find((m) => m.name === now.method)?.label ?? "Method";
+  if (state.embedding === "positions") return "Position embeddings";
+  if (state.embedding === "filters") return "Patch filters";
+  return now.layer < 0 ? "After the embedding" : `After L${now.layer}`;
+}
+
+function sentence(state, now, data, pane, methods) {
+  const { sheet, cell } = pane;
+  const title = titleOf(state, now, data, methods);
+  if (!sheet.ready[cell]) return [title, state.mode === "method" ? "this map is being computed …" : "on its way …"];
+  const at = cell * sheet.size;
+  const values = sheet.colors ? null : sheet.values.subarray(at, at + sheet.size);
+  const who = nameOf(now.query, data);
+  if (sheet.unit === "share") {
+    const best = largest(values, 0, data.T, 4);
+    const parts = best.filter((k) => values[k] > 0).map((k) => [values[k], among(k, now.query, data)]);
+    if (pane.direction === "column") {
+      const list = parts.map(([v, name]) => `${name} (${percent(v)})`).join(", ");
+      return [title, `${who} gets most from ${list} of what they give`];
+    }
+    const list = parts.map(([v, name]) => `${percent(v)} to ${name}`).join(", ");
+    return [title, `${who} gives ${list}`];
+  }
+  if (sheet.unit === "value") {
+    const best = largest(values, 0, data.P, 3).map((k) => place(k + data.pre, data)).join(", ");
+    const label = data.classes.find((c) => c.index === now.target)?.name;
+    return [title, `strongest at ${best}${label ? ` for “${label}”` : ""}`];
+  }
+  if (sheet.unit === "norm") {
+    const best = largest(values, 0, data.T, 3).map((k) => `${nameOf(k, data)} (${short(values[k])})`).join(", ");
+    let sum = 0;
+    for (let k = data.pre; k < data.T; k++) sum += values[k];
+    return [title, `longest tokens ${best}; patches have ${short(sum / data.P)} on average`];
+  }
+  if (sheet.unit === "cosine") {
+    const own = state.embedding === "positions" ? now.query - data.pre : now.query;
+    const shift = state.embedding === "positions" ? data.pre : 0;
+    const best = largest(values, 0, values.length, 5).filter((k) => k !== own).slice(0, 3);
+    const list = best.map((k) => `${among(k + shift, -1, data)} (${values[k].toFixed(2)})`).join(", ");
+    return [title, `${who} is most like ${list}`];
+  }
+  if (state.embedding === "filters") return [title, `the ${sheet.count} directions in which the patch filters differ most`];
+  const basis = state.basis === "joint" ? "one basis for all depths" : "a basis of its own";
+  return [title, `the first three principal components of the patches as red, green and blue (${basis})`];
+}
+
+// ---------------------------------------------------------------- elements
+
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") node.className = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name in node && name !== "role" && !name.startsWith("aria")) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+let names = 0;  // radio groups need a name of their own
+function choice(label, options, onpick) {
+  const name = "vit-" + names++;
+  const radios = options.map(([value, text, title = ""]) => el("label", { title },
+    el("input", { type: "radio", name, value, onchange: () => onpick(value) }), el("span", {}, text)));
+  const node = el("fieldset", { class: "choice" }, el("legend", {}, label), el("div", { class: "segments" }, ...radios));
+  node.show = (value, allowed = null) => {
+    for (const radio of node.querySelectorAll("input")) {
+      radio.checked = radio.value === value;
+      radio.parentNode.hidden = allowed !== null && !allowed.includes(radio.value);
+    }
+  };
+  return node;
+}
+
+function toggle(text, title, onpick) {
+  const box = el("input", { type: "checkbox", onchange: () => onpick(box.checked) });
+  const node = el("label", { class: "toggle", title }, box, el("span", {}, text));
+  node.show = (value) => { box.checked = value; };
+  return node;
+}
+
+function icon(path) {
+  const span = el("span", { class: "icon" });
+  span.innerHTML = `<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true"><path d="${path}"/></svg>`;
+  return span;
+}
+const ICONS = {
+  play: "M4.5 2.8v10.4L13 8z",
+  pause: "M4 3h3v10H4zM9 3h3v10H9z",
+};
+
+const SVG = "http://www.w3.org/2000/svg";
+function svg(tag, attributes, text) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+const KEYS = [
+  ["← →", "previous or next head"],
+  ["↑ ↓", "previous or next layer"],
+  ["Shift + arrows", "move the query patch"],
+  ["Home", "query = the first token, [CLS]"],
+  ["Space", "play through depth"],
+  ["Enter", "pin the query; Esc lets it go"],
+  ["1 2 3", "one head, mean, max over heads"],
+  ["d", "direction: looks at, is looked at by, both"],
+  ["x", "Intervene: hide or show the query patch"],
+  ["o", "Intervene: switch the head off or on"],
+  ["?", "this list"],
+];
+
+// ---------------------------------------------------------------- the address bar
+
+function readAddress() {
+  const found = {};
+  for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
+    if (!(name in START)) continue;
+    const kind = typeof START[name];
+    if (Array.isArray(START[name])) found[name] = text.split("_").filter(Boolean).map((v) => name === "patches" ? +v : v);
+    else if (kind === "number" && Number.isFinite(+text)) found[name] = +text;
+    else if (kind === "boolean") found[name] = text === "1";
+    else if (kind === "string") found[name] = text;
+  }
+  return found;
+}
+
+function addressOf(state) {
+  const params = new URLSearchParams(location.hash.slice(1));  // keys of others stay
+  for (const [name, start] of Object.entries(START)) {
+    const value = state[name];
+    params.delete(name);
+    if (Array.isArray(start) ? value.length === 0 : value === start) continue;
+    params.set(name, Array.isArray(value) ? value.join("_") : typeof value === "boolean" ? +value : value);
+  }
+  return params.toString();
+}
+
+function writeAddress(state) {
+  const hash = addressOf(state);
+  if (location.hash.slice(1) === hash) return;
+  history.replaceState(history.state, "", hash ? "#" + hash : location.pathname + location.search);
+  if ([...(location.ancestorOrigins ?? [])].includes("https://huggingface.co"))  // a Space lives in a frame
+    window.parent.postMessage({ hash }, "https://huggingface.co");
+}
+
+// ---------------------------------------------------------------- mount
+
+const channels = window.__vitChannels ??= new Map();
+
+function mount(root, source, options = {}) {
+  const emit = options.emit ?? (() => {});
+  const methods = (options.methods ?? []).slice();
+  const state = { ...START, ...options.state, ...(options.address ? readAddress() : {}) };
+  const hover = {};                       // query, layer, head, fuse, method: what the pointer previews
+  const pointer = { pane: -1, token: -1 };  // the patch under the pointer, pinned or not
+  const perf = { draw: [], hover: [], frames: [], first: null, bytes: 0 };
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  let data = null, after = null, generation = 0, playing = null, mix = 0, intervening = false, theme = {};
+  const memories = [{ values: new Float32Array(0) }, { values: new Float32Array(0) }];
+
+  // ---- what is shown: the pinned, under what is hovered
+
+  function shown() {
+    const likeliest = data?.classes[0]?.index ?? -1;
+    const now = {
+      layer: state.layer, head: state.head, fuse: state.fuse, query: state.query, method: state.method,
+      target: state.target < 0 ? likeliest : state.target, ...hover,
+    };
+    if (state.mode === "embeddings" && state.embedding === "positions" && now.query < data.pre) now.query = data.pre;
+    return now;
+  }
+
+  function cellOf(now, sheet) {
+    if (state.mode === "attention") {
+      const column = now.fuse === "one" ? now.head : data.H + (now.fuse === "max" ? 1 : 0);
+      return now.layer * sheet.cols + column;
+    }
+    if (state.mode === "rollout") return now.layer;
+    if (state.mode === "method") return Math.max(0, methods.findIndex((m) => m.name === now.method));
+    if (state.embedding === "positions") return now.query - data.pre;
+    if (state.embedding === "filters") return Math.min(hover.filter ?? 0, sheet.count - 1);
+    return now.layer + 1;
+  }
+
+  function pickOf(cell, sheet) {  // the inverse: what a cell of the sheet stands for
+    if (state.mode === "attention") {
+      const layer = Math.floor(cell / sheet.cols), head = cell % sheet.cols;
+      return head < data.H ? { layer, head, fuse: "one" } : { layer, fuse: head === data.H ? "mean" : "max" };
+    }
+    if (state.mode === "rollout") return { layer: cell };
+    if (state.mode === "method") return { method: methods[cell].name };
+    if (state.embedding === "positions") return { query: cell + data.pre };
+    if (state.embedding === "filters") return { filter: cell };
+    return { layer: cell - 1 };
+  }
+
+  const lowestLayer = () => state.mode === "embeddings" ? -1 : 0;
+  const directional = () => state.mode === "attention" || state.mode === "rollout";
+
+  function clamp() {
+    if (!data) return;
+    const fit = (value, low, high) => Math.max(low, Math.min(high, value));
+    if (state.layer === START.layer && !state.depthChosen) state.layer = data.L - 1;
+    state.depthChosen = true;
+    state.layer = fit(state.layer, lowestLayer(), data.L - 1);
+    state.head = fit(state.head, 0, data.H - 1);
+    state.query = fit(state.query, 0, data.T - 1);
+    if (!data.tables[state.colormap]) state.colormap = Object.keys(data.tables)[0];
+    if (!methods.some((m) => m.name === state.method)) state.method = methods[0]?.name ?? "";
+    if (state.mode === "embeddings" && !embeddings().includes(state.embedding)) state.embedding = "pca";
+    if (!modes().includes(state.mode)) state.mode = "attention";
+  }
+
+  const embeddings = () => ["pca", "similarity", "norms", "positions", "filters"]
+    .filter((name) => !(name in { positions: 1, filters: 1 }) || data?.[name]);
+  const modes = () => (options.modes ?? ["attention", "rollout", "method", "embeddings"])
+    .filter((name) => name !== "method" || methods.length || !data);
+
+  // ---- changes
+
+  function set(patch, quiet = false) {
+    Object.assign(state, patch);
+    clamp();
+    if ("mode" in patch || "embedding" in patch || "direction" in patch) layout();
+    sync();
+    draw();
+    if (options.address) later("address", 250, () => writeAddress(state));
+    if (!quiet) tell();
+    if (data) wantMap();
+  }
+
+  function commit(patch, event) {
+    for (const name of Object.keys(hover)) delete hover[name];
+    set(patch);
+    if (event) perf.since.push(event.timeStamp);
+    const { query, layer, head, fuse, direction, mode } = state;
+    later("pick", 120, () => emit("pick", { query, layer, head, fuse, direction, mode }));
+  }
+
+  function preview(patch, event) {
+    const same = Object.keys({ ...hover, ...patch }).every((name) => hover[name] === patch[name]);
+    if (same) return;
+    for (const name of Object.keys(hover)) delete hover[name];
+    Object.assign(hover, patch);
+    draw(event);
+    tell();
+  }
+
+  const timers = {};
+  function later(name, wait, action) {
+    clearTimeout(timers[name]);
+    timers[name] = setTimeout(action, wait);
+  }
+
+  // ---- linked viewers: patches travel as places on the image, so that grids may differ
+
+  function relative(token) {
+    if (token < data.pre) return { prefix: token };
+    const patch = token - data.pre;
+    return { y: (Math.floor(patch / data.w) + 0.5) / data.h, x: (patch % data.w + 0.5) / data.w };
+  }
+  function absolute({ prefix, y, x }) {
+    if (prefix !== undefined) return Math.min(prefix, Math.max(0, data.pre - 1));
+    return data.pre + Math.floor(y * data.h) * data.w + Math.floor(x * data.w);
+  }
+  function tell() {
+    if (!options.link || !data) return;
+    const message = { state: Object.fromEntries(SHARED.map((name) => [name, state[name]])), hover: { ...hover } };
+    message.at = relative(state.query);
+    if (hover.query !== undefined) message.hoverAt = relative(hover.query);
+    for (const other of channels.get(options.link)) if (other !== hear) other(message);
+  }
+  function hear(message) {
+    if (!data) return;
+    for (const name of Object.keys(hover)) delete hover[name];
+    Object.assign(hover, message.hover);
+    if (message.hoverAt) hover.query = absolute(message.hoverAt);
+    if (hover.layer !== undefined) hover.layer = Math.min(hover.layer, data.L - 1);
+    if (hover.head !== undefined) hover.head = Math.min(hover.head, data.H - 1);
+    set({ ...message.state, query: absolute(message.at) }, true);
+  }
+
+  // ---- sources
+
+  async function setSource(next) {
+    const mine = ++generation;
+    root.classList.add("is-loading");
+    try {
+      const opened = await open(next);
+      if (mine !== generation) return;
+      const before = data;
+      const first = !before;
+      if (first) adopt(opened, before);
+      const layer = state.layer < 0 ? (state.depthChosen ? 0 : opened.L - 1) : Math.min(state.layer, opened.L - 1);
+      await need(opened, layer);
+      if (mine !== generation) return;
+      if (!first) adopt(opened, before);
+      draw();
+      await prefetch(opened, layer, mine);
+    } catch (error) {
+      if (mine === generation) complain(error);
+    } finally {
+      if (mine === generation) root.classList.remove("is-loading");
+    }
+  }
+
+  function adopt(opened, before) {
+    if (before && (before.h !== opened.h || before.w !== opened.w || before.pre !== opened.pre)) {
+      const at = relative(state.query);
+      data = opened;
+      state.query = absolute(at);
+    }
+    data = opened;
+    after = null;
+    clamp();
+    build();
+    layout();
+    sync();
+    draw();
+    wantMap();
+  }
+
+  async function prefetch(from, layer, mine) {
+    const few = from.L * from.layer_bytes > PREFETCH_BYTES;
+    const rest = from.layers.map((_, l) => l).filter((l) => !few || Math.abs(l - layer) <= 1)
+      .sort((a, b) => Math.abs(a - layer) - Math.abs(b - layer));
+    const work = async () => {
+      while (rest.length && mine === generation) {
+        await need(from, rest.shift());
+        draw();
+      }
+    };
+    await Promise.all([work(), work(), work()]);
+  }
+
+  async function setAfter(next) {
+    if (!next) { after = null; layout(); sync(); draw(); return; }
+    const mine = generation;
+    const opened = await open(next).catch(complain);
+    if (!opened || mine !== generation) return;
+    await need(opened, Math.max(0, state.layer));
+    if (mine !== generation) return;
+    after = opened;
+    layout();
+    sync();
+    draw();
+    await prefetch(opened, Math.max(0, state.layer), mine);
+  }
+
+  async function addMaps(buffer) {
+    const { meta, arrays } = await unpack(buffer);
+    if (!data) return;
+    for (const [name, map] of Object.entries(arrays)) {
+      if (!methods.some((m) => m.name === name)) methods.push({ name, label: name.replaceAll("_", " "), about: "" });
+      data.maps.set(keyOf(methods.find((m) => m.name === name), meta), map);
+    }
+    working("");
+    clamp();
+    layout();
+    sync();
+    draw();
+  }
+
+  const asked = new Set();
+  function wantMap() {
+    if (state.mode !== "method" || !methods.length) return;
+    const now = { ...shown(), ...state, target: shown().target };
+    const method = methods.find((m) => m.name === state.method);
+    const key = data.name + keyOf(method, now);
+    if (data.maps.has(keyOf(method, now)) || asked.has(key)) return;
+    asked.add(key);
+    setTimeout(() => asked.delete(key), 15000);
+    const { query, layer, head, target } = now;
+    later("need", 60, () => emit("need_maps", { method: method.name, target, query, layer, head }));
+  }
+
+  function complain(error) {
+    parts.title.textContent = "";
+    parts.words.textContent = error?.message ?? "The viewer could not be loaded.";
+  }
+  function working(text) { parts.working.textContent = text; }
+
+  // ---- the page
+
+  const parts = {};
+  const part = (name, node) => parts[name] = node;
+  const MODES = [["attention", "Attention"], ["rollout", "Rollout"], ["method", "Methods"], ["embeddings", "Embeddings"]];
+
+  function pane(index) {
+    const node = el("figure", { class: "pane" },
+      el("figcaption", {}, el("span", { class: "label" }), el("span", { class: "value" })),
+      el("canvas", { class: "picture", tabIndex: 0, role: "img" }));
+    const canvas = node.querySelector("canvas");
+    canvas.addEventListener("pointermove", (event) => onStage(event, index));
+    canvas.addEventListener("pointerdown", (event) => onStageDown(event, index));
+    canvas.addEventListener("pointerleave", (event) => offStage(event));
+    canvas.addEventListener("click", (event) => onStageClick(event));
+    return { node, canvas, label: node.querySelector(".label"), value: node.querySelector(".value") };
+  }
+  const panes = [pane(0), pane(1)];
+  const small = document.createElement("canvas");     // one map, one pixel per patch
+  const matrixImage = document.createElement("canvas");
+
+  root.classList.add("vit-viewer");
+  root.setAttribute("role", "region");
+  root.setAttribute("aria-label", "Viewer of a Vision Transformer");
+  root.replaceChildren(
+    el("div", { class: "bar" },
+      part("mode", choice("View", MODES, (mode) => commit({ mode }))),
+      el("span", { class: "spring" }),
+      part("working", el("span", { class: "working", role: "status" })),
+      part("intervene", el("button", {
+        type: "button", class: "button", title: "Hide patches, switch heads off", "aria-pressed": "false",
+        onclick: () => { intervening = !intervening; layout(); sync(); draw(); },
+      }, "Intervene")),
+      part("copy", el("button", { type: "button", class: "button", title: "Copy a link to exactly this view", onclick: copyLink }, "Copy link")),
+      el("button", { type: "button", class: "button round", title: "All keys (?)", "aria-label": "All keys", onclick: () => parts.help.showModal() }, "?")),
+    part("body", el("div", { class: "body" },
+      part("stage", el("section", { class: "stage", "aria-label": "Image" },
+        part("panes", el("div", { class: "panes" }, panes[0].node, panes[1].node)),
+        part("under", el("div", { class: "under" },
+          part("chips", el("div", { class: "chips", role: "group", "aria-label": "Prefix tokens" })),
+          part("legend", el("div", { class: "legend" },
+            part("legendLow", el("span")), part("legendBar", el("canvas", { width: 256, height: 1 })), part("legendHigh", el("span")),
+            part("legendName", el("span", { class: "quiet" })))))),
+        part("gauge", el("div", { class: "gauge" },
+          el("div", { class: "track" }, part("gaugeFill", el("div", { class: "fill" }))),
+          part("gaugeText", el("span")))),
+        el("p", { class: "readout" }, part("title", el("b")), " ", part("words", el("span"))),
+        el("div", { class: "transport" },
+          part("play", el("button", { type: "button", class: "button round play", onclick: play })),
+          part("depth", el("input", { type: "range", step: 1, "aria-label": "Layer", oninput: (e) => commit({ layer: +e.target.value }, e) })),
+          part("depthText", el("output", {})),
+          part("headBox", el("label", { class: "stepper" }, el("span", { class: "sr" }, "Head"),
+            part("head", el("select", { onchange: (e) => pickHead(e.target.value) }))))))),
+      part("panel", el("section", { class: "panel", "aria-label": "Small maps" },
+        el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "quiet" }))),
+        part("sheetBox", el("div", { class: "sheet" },
+          part("sheetCanvas", el("canvas", { tabIndex: 0, role: "img" })), part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
+      part("side", el("section", { class: "side", "aria-label": "Prediction and figures" },
+        part("classesBox", el("div", { class: "block" }, el("h3", {}, "Prediction", part("classesNote", el("span", { class: "quiet" }))),
+          part("classes", el("div", { class: "classes" })))),
+        part("matrixBox", el("div", { class: "block" }, el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
+          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "img" })))),
+        part("charts", el("div", { class: "block charts" })))))),
+    part("edits", el("div", { class: "edits" })),
+    part("settings", el("div", { class: "settings" },
+      part("embedding", choice("Show", [["pca", "PCA colours"], ["similarity", "Similarity"], ["norms", "Norms"],
+        ["positions", "Positions"], ["filters", "Patch filters"]], (embedding) => commit({ embedding }))),
+      part("basis", choice("Basis", [["joint", "All depths", "One basis for all depths: change is visible"],
+        ["depth", "Each depth", "A basis of its own for every depth"]], (basis) => commit({ basis }))),
+      part("direction", choice("Direction", [["row", "Looks at"], ["column", "Is looked at by"], ["both", "Both"]], (direction) => commit({ direction }))),
+      part("fuse", choice("Heads", [["one", "One"], ["mean", "Mean"], ["max", "Max"]], (fuse) => commit({ fuse }))),
+      part("scale", choice("Brightest", [["map", "This map"], ["layer", "Layer"], ["all", "All"],
+        ["uniform", "× uniform", "Relative to uniform attention, logarithmic"]], (scale) => commit({ scale }))),
+      el("label", { class: "field" }, el("span", { class: "name" }, "Colours"),
+        part("colormap", el("select", { onchange: (e) => commit({ colormap: e.target.value }) }))),
+      el("label", { class: "field" }, el("span", { class: "name" }, "Opacity"),
+        part("opacity", el("input", { type: "range", min: 0, max: 1, step: 0.05, oninput: (e) => set({ opacity: +e.target.value }) }))),
+      el("div", { class: "field" }, el("span", { class: "name" }, "Overlay"), el("div", { class: "toggles" },
+        part("fade", toggle("Fade", "Small weights let the image through", (fade) => set({ fade }))),
+        part("smooth", toggle("Smooth", "Interpolated between patches: prettier, less true", (smooth) => set({ smooth }))),
+        part("links", toggle("Links", "Arcs to the patches that weigh most", (links) => set({ links }))))))),
+    part("live", el("div", { class: "sr", "aria-live": "polite" })),
+    part("help", el("dialog", { class: "help", "aria-label": "Keys" }, el("h3", {}, "Keys"),
+      el("dl", {}, ...KEYS.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)])),
+      el("p", { class: "quiet" }, "Hover a patch: every head answers. Click pins it. Hover a small map to preview that head, click to keep it."),
+      el("form", { method: "dialog" }, el("button", { class: "button" }, "Close")))));
+
+  // Parts that depend on the trace.
+  function build() {
+    parts.chips.replaceChildren(...data.prefix_names.map((name, token) => {
+      const chip = el("button", { type: "button", class: "chip", onclick: (event) => commit({ query: token, pinned: true }, event) },
+        el("span", { class: "fill" }), el("span", { class: "name" }, name), el("span", { class: "share" }));
+      chip.addEventListener("pointerenter", (event) => !state.pinned && preview({ query: token }, event));
+      chip.addEventListener("pointerleave", (event) => preview({}, event));
+      return chip;
+    }));
+    parts.head.replaceChildren(...Array.from({ length: data.H }, (_, head) => el("option", { value: head }, "Head " + head)),
+      el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
+    parts.colormap.replaceChildren(...Object.keys(data.tables).filter((name) => !SIGNED.includes(name)).map((name) => el("option", { value: name }, name)));
+    buildClasses();
+    buildCharts();
+  }
+  const SIGNED = ["RdBu_r", "PuOr_r", "berlin"];
+
+  function buildClasses() {
+    parts.classesBox.hidden = !data.classes.length;
+    parts.classes.replaceChildren(...data.classes.slice(0, 5).map((one) => {
+      const edited = after?.classes.find((c) => c.index === one.index);
+      const row = el("button", {
+        type: "button", class: "class", title: `Explain “${one.name}”`, "data-index": one.index,
+        onclick: () => { set({ target: one.index }); emit("target", { target: one.index }); },
+      }, el("span", { class: "name" }, one.name), el("span", { class: "share" }, percent(one.probability)),
+        el("span", { class: "bar-track" }, el("span", { class: "bar-fill" })));
+      row.querySelector(".bar-fill").style.width = 100 * one.probability + "%";
+      if (after) {
+        const probability = edited?.probability ?? 0, change = 100 * (probability - one.probability);
+        row.querySelector(".share").textContent = `${percent(one.probability)} → ${edited ? percent(probability) : "—"}`;
+        row.querySelector(".bar-track").append(el("span", { class: "bar-after" }));
+        row.querySelector(".bar-after").style.left = 100 * probability + "%";
+        row.title = `${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(1)} points`;
+      }
+      return row;
+    }));
+  }
+
+  // Small charts: one dot per head over the layers.
+  const dots = [];
+  function buildCharts() {
+    dots.length = 0;
+    const uniformShare = data.pre / data.T;
+    const charts = [
+      ["distance", "Attention distance", "pixels", data.distance, data.uniform_distance],
+      ["entropy", "Attention entropy", "nats", data.entropy, Math.log(data.T)],
+      ["prefix_share", "Share on prefix tokens", "", data.pre ? data.prefix_share : null, uniformShare],
+    ].filter(([, , , values]) => values);
+    parts.charts.replaceChildren(...charts.map(([name, title, unit, values, uniform]) => chartOf(name, title, unit, values, uniform)));
+  }
+
+  function chartOf(name, title, unit, values, uniform) {
+    const { L, H } = data, width = 232, height = 84, left = 30, right = 6, top = 6, bottom = 14;
+    const high = Math.max(...values, uniform ?? 0) * 1.05 || 1;
+    const x = (layer) => left + (L === 1 ? 0.5 : layer / (L - 1)) * (width - left - right - 8) + 4;
+    const y = (value) => height - bottom - value / high * (height - top - bottom);
+    const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} of every head, by layer` });
+    picture.append(svg("line", { x1: left, x2: width - right, y1: y(0), y2: y(0), class: "axis" }));
+    for (const value of [0, high / 1.05]) picture.append(svg("text", { x: left - 5, y: y(value) + 3.5, class: "tick end" }, short(value)));
+    for (const layer of new Set([0, L - 1])) picture.append(svg("text", { x: x(layer), y: height - 2, class: "tick middle" }, "L" + layer));
+    if (uniform) {
+      picture.append(svg("line", { x1: left, x2: width - right, y1: y(uniform), y2: y(uniform), class: "uniform" }));
+      picture.append(svg("text", { x: width - right, y: y(uniform) + (y(uniform) > 20 ? -3 : 10), class: "tick end" }, "uniform"));
+    }
+    const own = [];
+    for (let layer = 0; layer < L; layer++) for (let head = 0; head < H; head++) {
+      const dot = svg("circle", { cx: x(layer) + (H > 1 ? (head / (H - 1) - 0.5) * Math.min(6, 90 / L) : 0), cy: y(values[layer * H + head]), r: 2.2, class: "dot" });
+      picture.append(dot);
+      own.push({ dot, layer, head, value: values[layer * H + head] });
+    }
+    dots.push(own);
+    const note = el("span", { class: "quiet" });
+    const nearest = (event) => {
+      const box = picture.getBoundingClientRect(), k = width / box.width;
+      const px = (event.clientX - box.left) * k, py = (event.clientY - box.top) * k;
+      const far = ({ dot }) => (dot.cx.baseVal.value - px) ** 2 + (dot.cy.baseVal.value - py) ** 2;
+      return own.reduce((best, one) => far(one) < far(best) ? one : best);
+    };
+    picture.addEventListener("pointermove", (event) => {
+      const { layer, head } = nearest(event);
+      preview({ layer, head, fuse: "one" }, event);
+    });
+    picture.addEventListener("pointerleave", (event) => preview({}, event));
+    picture.addEventListener("click", (event) => {
+      const { layer, head } = nearest(event);
+      commit({ layer, head, fuse: "one" }, event);
+    });
+    own.note = note;
+    own.unit = unit;
+    return el("div", { class: "chart" }, el("h3", {}, title, note), picture);
+  }
+
+  function markDots(now) {
+    for (const own of dots) for (const one of own) {
+      const here = one.layer === now.layer && (now.fuse !== "one" || one.head === now.head);
+      if (one.here !== here) one.dot.classList.toggle("here", one.here = here);
+      if (here && now.fuse === "one") own.note.textContent = `${short(one.value)} ${own.unit}`;
+      else if (here) own.note.textContent = own.unit;
+    }
+  }
+
+  // ---- layout: whole device pixels per patch, so that every edge is sharp
+
+  const size = { dpr: 1, panes: [0, 0], unit: 1, gap: 2, gutter: 0, head: 0, stride: 0, pool: 1 };
+
+  function layout() {
+    if (!data) return;
+    const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1);
+    const width = root.clientWidth;
+    if (!width) return;
+    const columns = width >= 1020 ? 3 : width >= 620 ? 2 : 1;
+    root.dataset.columns = columns;
+    const sheet = sheetOf(data, state, shown(), "row", methods);
+    const attention = state.mode === "attention";
+    const side = columns === 3 ? 236 : 0, space = 24;
+    const free = width - (side ? side + space : 0);
+    size.gutter = attention ? 30 : 0;
+    size.head = attention ? 18 : sheet.label ? 17 : 0;
+    const most = columns === 1 ? width : Math.min(free * 0.52, 560);
+    const tallest = columns === 1 ? 900 : 560;
+    const spread = (sheet.fused ? 8 : 0);
+    size.gap = Math.max(1, Math.round((sheet.count > 100 ? 2 : sheet.label ? 8 : 4) * dpr));
+    const fit = (pool) => Math.min(
+      ((most - size.gutter - spread) * dpr / sheet.cols - size.gap) / Math.ceil(sheet.cellWidth / pool),
+      ((tallest - size.head * (attention ? 1 : sheet.rows)) * dpr / sheet.rows - size.gap) / Math.ceil(sheet.cellHeight / pool));
+    size.pool = 1;
+    while (fit(size.pool) < 1 && size.pool < 16) size.pool += 1;
+    size.unit = Math.max(1, Math.floor(fit(size.pool)));
+    size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
+    size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;
+    size.spread = Math.round(spread * dpr);
+    size.rowHead = attention ? 0 : Math.round(size.head * dpr);
+    size.stepX = size.cellWidth + size.gap;
+    size.stepY = size.cellHeight + size.gap + size.rowHead;
+    const sheetWidth = sheet.cols * size.stepX - size.gap + size.spread;
+    const sheetHeight = sheet.rows * size.stepY - size.gap;
+    sizeCanvas(parts.sheetCanvas, sheetWidth, sheetHeight, dpr);
+    const panelWidth = Math.ceil(sheetWidth / dpr) + size.gutter;
+    parts.sheetBox.style.padding = `${attention ? size.head : 0}px 0 0 ${size.gutter}px`;
+    parts.body.style.gridTemplateColumns = columns === 1 ? "minmax(0, 1fr)"
+      : `minmax(0, 1fr) ${Math.max(panelWidth, 240)}px${side ? ` ${side}px` : ""}`;
+    const stageWidth = columns === 1 ? width : free - space - Math.max(panelWidth, 240);
+    const two = twoPanes();
+    panes[1].node.hidden = !two;
+    parts.panes.classList.toggle("two", two);
+    const paneWidth = Math.max(120, two ? (stageWidth - 12) / 2 : stageWidth);
+    size.patch = Math.max(1, Math.floor(Math.min(paneWidth * dpr / data.w, 580 * dpr / data.h)));
+    for (const { canvas } of panes) sizeCanvas(canvas, size.patch * data.w, size.patch * data.h, dpr);
+    root.style.setProperty("--picture", size.patch * data.w / dpr * (two ? 2 : 1) + (two ? 12 : 0) + "px");
+    const matrixSide = Math.min(side || 220, 236);
+    sizeCanvas(parts.matrix, Math.round(matrixSide * dpr), Math.round(matrixSide * dpr), dpr);
+    layoutLabels(sheet, dpr);
+    size.key = "";  // whatever was cached in pixels is stale
+  }
+
+  function sizeCanvas(canvas, width, height, dpr) {
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+    canvas.style.width = width / dpr + "px";
+    canvas.style.height = height / dpr + "px";
+  }
+
+  function layoutLabels(sheet, dpr) {
+    const labels = [];
+    const label = (text, left, top, width, kind) => {
+      const node = el("span", { class: kind }, text);
+      Object.assign(node.style, { left: left + "px", top: top + "px", width: width + "px" });
+      labels.push(node);
+    };
+    const cell = size.cellWidth / dpr;
+    if (state.mode === "attention") {
+      const every = cell < 17 ? 2 : 1;
+      for (let c = 0; c < sheet.cols; c++) {
+        const text = c < data.H ? (cell < 24 ? String(c) : "H" + c) : c === data.H ? (cell < 26 ? "x̄" : "mean") : (cell < 26 ? "↑" : "max");
+        if (c < data.H && c % every) continue;
+        label(text, size.gutter + xOf(c, sheet) / dpr, 0, cell, "column");
+      }
+      for (let r = 0; r < sheet.rows; r++)
+        label("L" + r, 0, size.head + r * size.stepY / dpr + size.cellHeight / dpr / 2 - 8, size.gutter - 6, "row");
+    } else if (sheet.label) {
+      for (let i = 0; i < sheet.count; i++)
+        label(sheet.label(i), xOf(i % sheet.cols, sheet) / dpr, Math.floor(i / sheet.cols) * size.stepY / dpr, cell, "cell");
+    }
+    parts.labels.replaceChildren(...labels);
+  }
+
+  const xOf = (column, sheet) => column * size.stepX + (column >= sheet.cols - sheet.fused ? size.spread : 0);
+  const twoPanes = () => !!after || (state.direction === "both" && directional());
+
+  // ---- drawing
+
+  perf.since = [];
+  let scheduled = false;
+  function draw(event) {
+    if (event?.timeStamp) perf.since.push(event.timeStamp);
+    if (scheduled) return;
+    scheduled = true;
+    requestAnimationFrame(() => {
+      scheduled = false;
+      frame();
+      const since = perf.since;
+      perf.since = [];
+      if (!since.length && perf.first) return;
+      const channel = new MessageChannel();  // its message comes after the frame was presented
+      channel.port1.onmessage = () => {
+        const end = performance.now();
+        for (const start of since) remember(perf.hover, end - start);
+        if (perf.first === null && data && data.loaded) perf.first = end;
+      };
+      channel.port2.postMessage(0);
+    });
+  }
+  const remember = (list, value) => { list.push(value); if (list.length > 2000) list.shift(); };
+
+  function frame() {
+    if (!data || !root.clientWidth) return;
+    const start = performance.now();
+    readTheme();
+    const now = shown();
+    const views = viewsOf(now);
+    for (const view of views) if (state.mode !== "method" && now.layer >= 0 && !view.data.layers[now.layer])
+      need(view.data, now.layer).then(() => draw(), complain);
+    paintSheet(views[after && state.matrix === "before" ? 0 : views.length === 2 && after ? 1 : 0], now);
+    views.forEach((view, index) => paintPane(panes[index], view, now, index));
+    paintMatrix(views[0], now);
+    markDots(now);
+    speak(now, views);
+    remember(perf.draw, performance.now() - start);
+  }
+
+  function viewsOf(now) {
+    const view = (from, direction, index, label) => {
+      const sheet = fillSheet(sheetOf(from, state, now, direction, methods), memories[index]);
+      const cell = Math.min(cellOf(now, sheet), sheet.count - 1);
+      return { data: from, direction, sheet, cell, label, range: rangeOf(sheet, cell, state.scale, from) };
+    };
+    const both = state.direction === "both" && directional();
+    const direction = directional() ? (state.direction === "column" ? "column" : "row") : "row";
+    if (after) return [view(data, direction, 0, "Before"), view(after, direction, 1, "After")];
+    const label = directional() ? (direction === "row" ? "Looks at" : "Is looked at by") : titleOf(state, now, data, methods);
+    if (!both) return [view(data, direction, 0, label)];
+    return [view(data, "row", 0, "Looks at"), view(data, "column", 1, "Is looked at by")];
+  }
+
+  let sheetImage = null, cellColors = new Uint32Array(0);
+  function paintSheet(view, now) {
+    const { sheet } = view, canvas = parts.sheetCanvas;
+    const { cellWidth, cellHeight } = sheet;
+    if (sheetImage?.width !== canvas.width || sheetImage?.height !== canvas.height) sheetImage = new ImageData(canvas.width, canvas.height);
+    if (cellColors.length < cellWidth * cellHeight) cellColors = new Uint32Array(cellWidth * cellHeight);
+    const pixels = new Uint32Array(sheetImage.data.buffer);
+    pixels.fill(0);
+    const shared = state.scale !== "map" && state.scale !== "layer" ? rangeOf(sheet, 0, state.scale, view.data) : null;
+    for (let i = 0; i < sheet.count; i++) {
+      const x = xOf(i % sheet.cols, sheet), y = Math.floor(i / sheet.cols) * size.stepY + size.rowHead;
+      if (!sheet.ready[i]) { blank(pixels, canvas.width, x, y); continue; }
+      const range = sheet.unit === "value" || !shared ? rangeOf(sheet, i, state.scale, view.data) : shared;
+      colorize(cellColors, sheet, i, range, tableFor(range, state, view.data));
+      stamp(pixels, canvas.width, x, y, cellColors, cellWidth, cellHeight);
+    }
+    const context = canvas.getContext("2d");
+    context.putImageData(sheetImage, 0, 0);
+    for (const key of state.heads) {
+      const [layer, head] = key.split(".").map(Number);
+      if (state.mode === "attention") cross(context, xOf(head, sheet), layer * size.stepY);
+    }
+    ring(context, cellOf({ ...shown(), ...pinnedPart() }, sheet), sheet, theme.accent, 2);
+    if (view.cell !== cellOf({ ...shown(), ...pinnedPart() }, sheet)) ring(context, view.cell, sheet, theme.ink, 1);
+  }
+  const pinnedPart = () => ({ layer: state.layer, head: state.head, fuse: state.fuse, query: state.query, method: state.method });
+
+  function stamp(pixels, stride, x, y, colors, width, height) {  // each patch becomes unit x unit device pixels
+    const { unit, pool } = size;
+    const across = Math.ceil(width / pool), down = Math.ceil(height / pool);
+    for (let row = 0; row < down; row++) {
+      let at = (y + row * unit) * stride + x;
+      for (let column = 0; column < across; column++) {
+        const color = colors[Math.min(row * pool, height - 1) * width + Math.min(column * pool, width - 1)];
+        for (let k = 0; k < unit; k++) pixels[at++] = color;
+      }
+      const from = (y + row * unit) * stride + x;
+      for (let k = 1; k < unit; k++) pixels.copyWithin(from + k * stride, from, from + across * unit);
+    }
+  }
+
+  function blank(pixels, stride, x, y) {
+    for (let row = 0; row < size.cellHeight; row++) pixels.fill(0x18808080, (y + row) * stride + x, (y + row) * stride + x + size.cellWidth);
+  }
+
+  function ring(context, cell, sheet, color, width) {
+    if (cell < 0 || cell >= sheet.count) return;
+    const w = Math.round(width * size.dpr), x = xOf(cell % sheet.cols, sheet), y = Math.floor(cell / sheet.cols) * size.stepY + size.rowHead;
+    context.lineWidth = w;
+    context.strokeStyle = color;
+    context.strokeRect(x + w / 2, y + w / 2, size.cellWidth - w, size.cellHeight - w);
+  }
+
+  function cross(context, x, y) {
+    context.fillStyle = theme.veil;
+    context.fillRect(x, y, size.cellWidth, size.cellHeight);
+    context.strokeStyle = theme.ink;
+    context.lineWidth = Math.max(1, size.dpr);
+    context.beginPath();
+    context.moveTo(x + 3, y + 3);
+    context.lineTo(x + size.cellWidth - 3, y + size.cellHeight - 3);
+    context.stroke();
+  }
+
+  let smallImage = null;
+  function paintPane(pane, view, now, index) {
+    const { canvas } = pane, { sheet, cell, range } = view, d = view.data;
+    const context = canvas.getContext("2d"), W = canvas.width, H = canvas.height;
+    context.imageSmoothingEnabled = true;
+    context.imageSmoothingQuality = "high";
+    context.clearRect(0, 0, W, H);
+    context.drawImage(d.image, 0, 0, W, H);
+    if (sheet.ready[cell] && sheet.cellWidth === d.w && sheet.cellHeight === d.h && state.embedding !== "filters" || state.mode !== "embeddings") {
+      if (sheet.ready[cell]) overlay(context, view, now, W, H);
+    }
+    gridLines(context, W, H, d);
+    if (state.links && directional() && sheet.ready[cell]) arcs(context, view, now);
+    for (const patch of state.patches) hatch(context, patch, d);
+    if (now.query >= d.pre && state.mode !== "method" && !(state.mode === "embeddings" && ["pca", "norms", "filters"].includes(state.embedding)))
+      outline(context, now.query - d.pre, d, theme.accent, state.pinned && hover.query === undefined);
+    if (pointer.pane === index && pointer.token >= d.pre && pointer.token !== now.query) outline(context, pointer.token - d.pre, d, "#fff", false);
+    pane.label.textContent = view.label;
+    pane.value.textContent = valueText(view, now, index);
+  }
+
+  function overlay(context, view, now, W, H) {
+    const { sheet, cell, range } = view, d = view.data, count = d.P;
+    if (small.width !== d.w || small.height !== d.h || !smallImage) {
+      small.width = d.w;
+      small.height = d.h;
+      smallImage = new ImageData(d.w, d.h);
+    }
+    const pixels = new Uint32Array(smallImage.data.buffer);
+    if (sheet.colors) colorize(pixels, sheet, cell, range, null);
+    else {
+      const table = tableFor(range, state, d), next = mix && cell + sheet.cols < sheet.count && sheet.ready[cell + sheet.cols] ? cell + sheet.cols : -1;
+      const stride = state.mode === "attention" ? sheet.cols : 1;
+      const to = mix && cell + stride < sheet.count && sheet.ready[cell + stride] ? cell + stride : -1;
+      const toRange = to < 0 ? null : rangeOf(sheet, to, state.scale, d);
+      for (let k = 0; k < count; k++) {
+        let t = level(sheet.values[cell * sheet.size + sheet.first + k], range);
+        if (to >= 0) t += mix * (level(sheet.values[to * sheet.size + sheet.first + k], toRange) - t);
+        const weight = range.signed ? Math.abs(2 * t - 1) : t;
+        const alpha = state.fade ? Math.min(1, 0.12 + 1.1 * weight) : 1;
+        pixels[k] = table[Math.round(255 * t)] & 0xffffff | Math.round(255 * alpha) << 24;
+      }
+    }
+    small.getContext("2d").putImageData(smallImage, 0, 0);
+    context.globalAlpha = state.opacity;
+    context.imageSmoothingEnabled = state.smooth;
+    context.drawImage(small, 0, 0, W, H);
+    context.globalAlpha = 1;
+  }
+
+  function gridLines(context, W, H, d) {
+    if (size.patch / size.dpr < 9) return;
+    context.fillStyle = "rgba(255, 255, 255, 0.16)";
+    for (let c = 1; c < d.w; c++) context.fillRect(c * size.patch, 0, 1, H);
+    for (let r = 1; r < d.h; r++) context.fillRect(0, r * size.patch, W, 1);
+  }
+
+  function outline(context, patch, d, color, strong) {
+    const x = patch % d.w * size.patch, y = Math.floor(patch / d.w) * size.patch, s = size.patch;
+    const w = Math.max(1, Math.round((strong ? 2.5 : 1.5) * size.dpr));
+    context.lineWidth = w + 2 * Math.round(size.dpr);
+    context.strokeStyle = "rgba(0, 0, 0, 0.75)";
+    context.strokeRect(x, y, s, s);
+    context.lineWidth = w;
+    context.strokeStyle = color;
+    context.strokeRect(x, y, s, s);
+  }
+
+  function hatch(context, patch, d) {
+    const x = patch % d.w * size.patch, y = Math.floor(patch / d.w) * size.patch, s = size.patch;
+    context.fillStyle = theme.paper;
+    context.fillRect(x, y, s, s);
+    context.strokeStyle = theme.soft;
+    context.lineWidth = Math.max(1, size.dpr);
+    context.beginPath();
+    context.moveTo(x, y + s);
+    context.lineTo(x + s, y);
+    context.stroke();
+  }
+
+  function arcs(context, view, now) {
+    const { sheet, cell } = view, d = view.data, at = cell * sheet.size;
+    const values = sheet.values.subarray(at, at + d.T);
+    const centre = (token) => [(token - d.pre) % d.w * size.patch + size.patch / 2, Math.floor((token - d.pre) / d.w) * size.patch + size.patch / 2];
+    const from = now.query >= d.pre ? centre(now.query) : [size.patch * 0.5 + now.query * size.patch, d.h * size.patch];
+    const best = largest(values, d.pre, d.T, LINKS).filter((token) => token !== now.query && values[token] > 0);
+    const top = values[best[0]] || 1;
+    context.lineCap = "round";
+    for (const token of best.reverse()) {
+      const to = centre(token), dx = to[0] - from[0], dy = to[1] - from[1];
+      const bend = [(from[0] + to[0]) / 2 + dy * 0.22, (from[1] + to[1]) / 2 - dx * 0.22];
+      const width = (1 + 3 * values[token] / top) * size.dpr;
+      for (const [extra, color] of [[2 * size.dpr, "rgba(0, 0, 0, 0.45)"], [0, "#fff"]]) {
+        context.strokeStyle = context.fillStyle = color;
+        context.lineWidth = width + extra;
+        context.beginPath();
+        context.moveTo(...from);
+        context.quadraticCurveTo(...bend, ...to);
+        context.stroke();
+        context.beginPath();
+        context.arc(...to, width + extra / 2, 0, 7);
+        context.fill();
+      }
+    }
+  }
+
+  function valueText(view, now, index) {
+    const { sheet, cell } = view, d = view.data;
+    if (pointer.pane !== index || pointer.token < d.pre || !sheet.ready[cell] || sheet.colors) return "";
+    const value = sheet.values[cell * sheet.size + sheet.first + pointer.token - d.pre];
+    const at = place(pointer.token, d);
+    if (sheet.unit === "share") return `${at} ${percent(value)}, ${short(value * d.T)} × uniform`;
+    return `${at} ${sheet.unit === "cosine" ? value.toFixed(2) : short(value)}`;
+  }
+
+  function paintMatrix(view, now) {
+    const d = view.data, canvas = parts.matrix, layer = d.layers[Math.max(0, now.layer)];
+    const kind = state.mode === "method" ? "attention" : state.mode;
+    const key = [kind, d.name, now.layer, now.head, now.fuse, d.loaded, state.colormap, generation, d === after].join();
+    const context = canvas.getContext("2d");
+    if (size.key !== key || matrixImage.data !== d) {
+      size.key = key;
+      matrixImage.data = d;
+      matrixImage.width = d.T;
+      matrixImage.height = d.Q;
+      if (layer) matrixImage.getContext("2d").putImageData(matrixPixels(layer, kind, now, d), 0, 0);
+    }
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.imageSmoothingEnabled = d.T > canvas.width;
+    if (layer) context.drawImage(matrixImage, 0, 0, canvas.width, canvas.height);
+    const line = Math.max(size.dpr, canvas.height / d.Q);
+    context.fillStyle = theme.accent;
+    const step = Math.max(line, 1.5 * size.dpr);
+    if (!directional() || state.direction !== "column") context.fillRect(0, d.row_of[now.query] * canvas.height / d.Q, canvas.width, step);
+    if (directional() && state.direction !== "row") context.fillRect(now.query * canvas.width / d.T, 0, step, canvas.height);
+  }
+
+  function matrixPixels(layer, kind, now, d) {
+    const { T, Q, H, pre } = d, image = new ImageData(T, Q), pixels = new Uint32Array(image.data.buffer);
+    const table = d.tables[state.colormap];
+    if (kind === "embeddings") {
+      const rows = now.layer < 0 ? layer.similarity_embed : layer.similarity;
+      for (let k = 0; k < T * Q; k++) pixels[k] = table[Math.max(0, Math.min(255, Math.round((rows[k] - 127) * 255 / 127)))];
+      return image;
+    }
+    const steps = kind === "rollout" ? layer.rollout : layer.attn, maxima = kind === "rollout" ? layer.rollout_max : layer.attn_max;
+    if (!steps) return image;
+    const first = kind === "rollout" ? 0 : now.fuse === "one" ? now.head : 0;
+    const last = kind === "rollout" || now.fuse === "one" ? first : H - 1;
+    const sums = new Float32Array(T * Q);
+    for (let head = first; head <= last; head++) for (let row = 0; row < Q; row++) {
+      const r = head * Q + row, toPrefix = maxima[2 * r] / 65025, toPatch = maxima[2 * r + 1] / 65025;
+      for (let k = 0, at = row * T, from = r * T; k < T; k++, at++, from++) {
+        const value = (k < pre ? toPrefix : toPatch) * steps[from] * steps[from];
+        if (now.fuse === "max") { if (value > sums[at]) sums[at] = value; } else sums[at] += value;
+      }
+    }
+    let top = 0;
+    for (let k = 0; k < T * Q; k++) if (sums[k] > top) top = sums[k];
+    for (let k = 0; k < T * Q; k++) pixels[k] = table[Math.round(255 * Math.sqrt(sums[k] / (top || 1)))];
+    return image;
+  }
+
+  // ---- words, gauge, legend
+
+  function speak(now, views) {
+    const view = views[views.length === 2 && after ? 1 : 0], { sheet, cell, range } = view, d = view.data;
+    const [title, words] = sentence(state, now, d, view, methods);
+    parts.title.textContent = title;
+    parts.words.textContent = words + (words.endsWith("…") ? "" : ".");
+    panes.forEach(({ canvas }) => { canvas.ariaLabel = `${title}: ${words}`; });
+    const ready = sheet.ready[cell], shares = sheet.unit === "share" && ready;
+    parts.under.classList.toggle("no-shares", !shares);
+    let prefix = 0;
+    [...parts.chips.children].forEach((chip, token) => {
+      const value = shares || (ready && sheet.first) ? sheet.values[cell * sheet.size + token] : NaN;
+      if (shares) prefix += value;
+      chip.classList.toggle("is-query", token === now.query);
+      chip.ariaPressed = String(token === state.query);
+      chip.querySelector(".share").textContent = shares ? percent(value) : sheet.unit === "norm" ? short(value) : sheet.unit === "cosine" && sheet.first ? value.toFixed(2) : "";
+      chip.querySelector(".fill").style.transform = `scaleX(${shares ? Math.min(1, value) : 0})`;
+    });
+    const row = shares && view.direction === "row" && d.pre > 0;
+    parts.gauge.style.visibility = row ? "visible" : "hidden";
+    parts.gauge.hidden = !directional();
+    if (row) {
+      parts.gaugeFill.style.transform = `scaleX(${Math.min(1, prefix)})`;
+      parts.gaugeText.textContent = `${percent(prefix)} on ${d.pre > 1 ? "prefix tokens" : d.prefix_names[0]}, ${percent(Math.max(0, 1 - prefix))} on the image`;
+    }
+    legendOf(sheet, range, d, ready);
+    if (!playing) later("live", 500, () => { parts.live.textContent = `${title}: ${words}`; });
+  }
+
+  let legendKey = "";
+  function legendOf(sheet, range, d, ready) {
+    parts.legend.style.visibility = sheet.colors || !ready ? "hidden" : "visible";
+    if (sheet.colors || !ready) return;
+    const key = `${range.signed} ${state.colormap}`;
+    if (key !== legendKey) {
+      legendKey = key;
+      const image = new ImageData(256, 1);
+      new Uint32Array(image.data.buffer).set(tableFor(range, state, d));
+      parts.legendBar.getContext("2d").putImageData(image, 0, 0);
+    }
+    const text = sheet.unit === "share" ? percent : short;
+    const names = { map: "this map", layer: sheet.fused ? "this layer" : "this map", all: sheet.fused ? "all heads" : "all depths", uniform: "× uniform" };
+    parts.legendLow.textContent = range.uniform ? "1/" + 2 ** OCTAVES : range.low === 0 ? "0" : text(range.low);
+    parts.legendHigh.textContent = range.uniform ? String(2 ** OCTAVES) : sheet.unit === "cosine" ? "1" : text(range.high);
+    parts.legendName.textContent = sheet.unit === "cosine" ? "cosine" : sheet.unit === "value" ? "this map"
+      : sheet.unit === "norm" && state.scale !== "all" ? "this depth" : names[state.scale];
+  }
+
+  function readTheme() {
+    const key = getComputedStyle(root).color + getComputedStyle(root).getPropertyValue("--vit-accent");
+    if (theme.key === key) return;
+    const probe = (name) => {
+      parts.live.style.color = `var(${name})`;
+      return getComputedStyle(parts.live).color;
+    };
+    theme = { key, ink: probe("--vit-ink"), soft: probe("--vit-soft"), paper: probe("--vit-paper"), accent: probe("--vit-accent") };
+    theme.veil = `color-mix(in srgb, ${theme.paper} 78%, transparent)`;
+  }
+
+  // ---- controls follow the state
+
+  function sync() {
+    if (!data) return;
+    const attention = state.mode === "attention", embedding = state.mode === "embeddings";
+    root.dataset.mode = state.mode;
+    parts.mode.show(state.mode, modes());
+    parts.embedding.hidden = !embedding;
+    parts.embedding.show(state.embedding, embeddings());
+    parts.basis.hidden = !(embedding && state.embedding === "pca");
+    parts.basis.show(state.basis);
+    parts.direction.hidden = !directional();
+    parts.direction.show(state.direction);
+    parts.fuse.hidden = !attention;
+    parts.fuse.show(state.fuse);
+    const scales = attention ? null : state.mode === "rollout" ? ["map", "all", "uniform"] : ["map", "all"];
+    parts.scale.hidden = !(directional() || embedding && state.embedding === "norms");
+    parts.scale.show(state.scale, scales);
+    parts.colormap.value = state.colormap;
+    parts.opacity.value = state.opacity;
+    parts.fade.show(state.fade);
+    parts.smooth.show(state.smooth);
+    parts.links.show(state.links);
+    parts.links.hidden = !directional();
+    const depth = state.mode === "method" || embedding && ["positions", "filters"].includes(state.embedding);
+    parts.play.disabled = parts.depth.disabled = depth;
+    parts.depth.min = lowestLayer();
+    parts.depth.max = data.L - 1;
+    parts.depth.value = state.layer;
+    parts.depthText.textContent = state.layer < 0 ? "embed" : `L${state.layer}`;
+    parts.headBox.hidden = !attention;
+    parts.head.value = state.fuse === "one" ? state.head : state.fuse;
+    parts.play.replaceChildren(icon(playing ? ICONS.pause : ICONS.play));
+    parts.play.title = parts.play.ariaLabel = playing ? "Pause" : "Play through depth";
+    parts.panelTitle.textContent = attention ? "Every head" : state.mode === "rollout" ? "Rollout through depth"
+      : state.mode === "method" ? "Every method" : { positions: "Every position", filters: "Patch filters" }[state.embedding] ?? "Through depth";
+    parts.panelNote.textContent = attention ? `${data.L} layers × ${data.H} heads` : "";
+    parts.matrixNote.textContent = { attention: "row: query, column: key", rollout: "rollout", method: "attention", embeddings: "cosine" }[state.mode];
+    parts.sheetCanvas.ariaLabel = `${parts.panelTitle.textContent}, for the current query. Arrow keys move.`;
+    parts.matrix.ariaLabel = "Token by token matrix of the chosen head. Hover or click a row to choose the query.";
+    parts.charts.hidden = embedding || !dots.length;
+    root.classList.toggle("is-intervening", intervening);
+    parts.intervene.hidden = !options.intervene;
+    parts.intervene.ariaPressed = String(intervening);
+    for (const row of parts.classes.children) row.classList.toggle("is-target", +row.dataset.index === shown().target);
+    syncEdits();
+  }
+
+  // ---- pointer
+
+  function tokenAt(event) {
+    const box = event.currentTarget.getBoundingClientRect();
+    const x = Math.floor((event.clientX - box.left) / box.width * data.w), y = Math.floor((event.clientY - box.top) / box.height * data.h);
+    return x < 0 || y < 0 || x >= data.w || y >= data.h ? -1 : data.pre + y * data.w + x;
+  }
+
+  let painting = null;
+  function onStage(event, index) {
+    if (!data) return;
+    const token = tokenAt(event);
+    if (token === pointer.token && pointer.pane === index) return;
+    pointer.pane = index;
+    pointer.token = token;
+    if (token >= 0 && painting !== null) hide(token - data.pre, painting);
+    else if (token >= 0 && !state.pinned) return preview({ query: token }, event);
+    draw(event);
+  }
+  function onStageDown(event) {
+    if (!data || !intervening) return;
+    const patch = tokenAt(event) - data.pre;
+    if (patch < 0) return;
+    painting = !state.patches.includes(patch);
+    hide(patch, painting);
+    window.addEventListener("pointerup", () => { painting = null; }, { once: true });
+  }
+  function offStage(event) {
+    pointer.pane = pointer.token = -1;
+    preview({}, event);
+    draw(event);
+  }
+  function onStageClick(event) {
+    if (!data || intervening) return;
+    const token = tokenAt(event);
+    if (token < 0) return;
+    const unpin = state.pinned && state.query === token;
+    commit({ query: token, pinned: !unpin }, event);
+  }
+
+  function cellAt(event) {
+    const box = parts.sheetCanvas.getBoundingClientRect(), sheet = sheetOf(data, state, shown(), "row", methods);
+    const x = (event.clientX - box.left) * size.dpr, y = (event.clientY - box.top) * size.dpr;
+    let column = Math.floor(x / size.stepX);
+    if (sheet.fused && x >= xOf(sheet.cols - sheet.fused, sheet)) column = Math.floor((x - size.spread) / size.stepX);
+    const row = Math.floor(y / size.stepY), cell = row * sheet.cols + column;
+    return column < 0 || column >= sheet.cols || row < 0 || row >= sheet.rows || cell >= sheet.count ? null : pickOf(cell, sheet);
+  }
+  parts.sheetCanvas.addEventListener("pointermove", (event) => data && preview(cellAt(event) ?? {}, event));
+  parts.sheetCanvas.addEventListener("pointerleave", (event) => preview({}, event));
+  parts.sheetCanvas.addEventListener("click", (event) => {
+    const pick = data && cellAt(event);
+    if (!pick) return;
+    if (intervening && (event.altKey || event.ctrlKey || event.metaKey) && pick.fuse === "one") return switchHead(pick.layer, pick.head);
+    if (pick.filter === undefined) commit("query" in pick ? { ...pick, pinned: true } : pick, event);
+  });
+
+  function rowAt(event) {
+    const box = parts.matrix.getBoundingClientRect();
+    if (directional() && state.direction === "column") return Math.min(data.T - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * data.T)));
+    return data.tokens_sent[Math.min(data.Q - 1, Math.max(0, Math.floor((event.clientY - box.top) / box.height * data.Q)))];
+  }
+  parts.matrix.addEventListener("pointermove", (event) => data && preview({ query: rowAt(event) }, event));
+  parts.matrix.addEventListener("pointerleave", (event) => preview({}, event));
+  parts.matrix.addEventListener("click", (event) => data && commit({ query: rowAt(event), pinned: true }, event));
+
+  // ---- keyboard
+
+  function pickHead(value) {
+    commit(value === "mean" || value === "max" ? { fuse: value } : { fuse: "one", head: +value });
+  }
+
+  function moveQuery(dx, dy) {
+    const patch = state.query < data.pre ? -1 : state.query - data.pre;
+    if (patch < 0) return { query: data.pre + Math.floor(data.h / 2) * data.w + Math.floor(data.w / 2), pinned: true };
+    const x = (patch % data.w + dx + data.w) % data.w, y = (Math.floor(patch / data.w) + dy + data.h) % data.h;
+    return { query: data.pre + y * data.w + x, pinned: true };
+  }
+
+  function moveHead(step) {
+    if (state.mode === "method") {
+      const at = methods.findIndex((m) => m.name === state.method);
+      return { method: methods[(at + step + methods.length) % methods.length].name };
+    }
+    if (state.mode !== "attention") return moveLayer(step);
+    const all = data.H + 2, at = state.fuse === "one" ? state.head : state.fuse === "mean" ? data.H : data.H + 1;
+    const next = (at + step + all) % all;
+    return next < data.H ? { head: next, fuse: "one" } : { fuse: next === data.H ? "mean" : "max" };
+  }
+
+  function moveLayer(step) {
+    const low = lowestLayer(), count = data.L - low;
+    return { layer: low + (state.layer - low + step + count) % count };
+  }
+
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  function onKey(event) {
+    if (!data || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { key } = event, at = event.target;
+    if (parts.help.open) return;
+    if (key === "Escape") return state.pinned ? commit({ pinned: false, query: Math.min(0, data.T) }, event) : undefined;
+    if (["INPUT", "SELECT", "TEXTAREA"].includes(at.tagName) && (key.startsWith("Arrow") || key === " " || key === "Home" || at.tagName !== "INPUT" || at.type === "text")) return;
+    if (at.tagName === "BUTTON" && (key === " " || key === "Enter")) return;
+    let patch = null;
+    if (key in ARROWS) {
+      const [dx, dy] = ARROWS[key];
+      patch = event.shiftKey ? moveQuery(dx, dy) : dx ? moveHead(dx) : moveLayer(dy);
+    } else if (key === "Home") patch = { query: 0, pinned: true };
+    else if (key === "Enter") patch = { query: shown().query, pinned: true };
+    else if (key === " ") play();
+    else if (key === "?") parts.help.showModal();
+    else if ("123".includes(key) && state.mode === "attention") patch = { fuse: ["one", "mean", "max"][key - 1] };
+    else if (key === "d" && directional()) patch = { direction: { row: "column", column: "both", both: "row" }[state.direction] };
+    else if (key === "x" && intervening && state.query >= data.pre) hide(state.query - data.pre, !state.patches.includes(state.query - data.pre));
+    else if (key === "o" && intervening && state.mode === "attention" && state.fuse === "one") switchHead(state.layer, state.head);
+    else return;
+    event.preventDefault();
+    if (patch) commit(patch, event);
+  }
+  root.addEventListener("keydown", onKey);
+
+  // ---- play through depth: layers blend into each other, unless motion is unwelcome
+
+  function play() {
+    if (playing) {
+      cancelAnimationFrame(playing);
+      playing = null;
+      mix = 0;
+      sync();
+      draw();
+      return;
+    }
+    if (parts.play.disabled) return;
+    if (state.layer >= data.L - 1) set({ layer: lowestLayer() });
+    let start = null, last = null;
+    const step = (time) => {
+      start ??= time;
+      if (last !== null) remember(perf.frames, time - last);
+      last = time;
+      const passed = (time - start) / STEP_MS;
+      if (passed >= 1) {
+        start = time;
+        mix = 0;
+        if (state.layer >= data.L - 1) { playing = 1; return play(); }
+        set({ layer: state.layer + 1 });
+      } else mix = still.matches ? 0 : Math.max(0, (passed - 0.35) / 0.65);
+      if (!still.matches) draw();
+      playing = requestAnimationFrame(step);
+    };
+    playing = requestAnimationFrame(step);
+    sync();
+  }
+
+  // ---- interventions
+
+  function hide(patch, hidden) {
+    const patches = state.patches.filter((p) => p !== patch);
+    if (hidden) patches.push(patch);
+    edit({ patches: patches.sort((a, b) => a - b) });
+  }
+  function switchHead(layer, head) {
+    const key = `${layer}.${head}`;
+    edit({ heads: state.heads.includes(key) ? state.heads.filter((k) => k !== key) : [...state.heads, key] });
+  }
+  function edit(patch) {
+    set(patch);
+    later("edits", 250, () => emit("edits", { patches: state.patches, heads: state.heads.map((key) => key.split(".").map(Number)) }));
+  }
+  function syncEdits() {
+    parts.edits.hidden = !intervening && !state.patches.length && !state.heads.length;
+    if (parts.edits.hidden) return;
+    const query = state.query - data.pre, key = `${state.layer}.${state.head}`;
+    const button = (text, onclick, disabled = false) => el("button", { type: "button", class: "button", onclick, disabled }, text);
+    const said = [state.patches.length && `${state.patches.length} ${state.patches.length > 1 ? "patches" : "patch"} hidden`,
+      state.heads.length && `${state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ")} off`].filter(Boolean).join(" · ");
+    parts.edits.replaceChildren(
+      el("span", { class: "said" }, said || "Paint over patches to hide them. Alt-click a small map to switch its head off."),
+      button(state.patches.includes(query) ? "Show query patch" : "Hide query patch", () => hide(query, !state.patches.includes(query)), query < 0),
+      button(state.heads.includes(key) ? `Switch L${state.layer}.H${state.head} on` : `Switch L${state.layer}.H${state.head} off`,
+        () => switchHead(state.layer, state.head), state.fuse !== "one" || state.layer < 0),
+      button("Undo all", () => edit({ patches: [], heads: [] }), !said));
+    if (after) {
+      const which = choice("Small maps", [["before", "Before"], ["after", "After"]], (matrix) => set({ matrix }));
+      which.show(state.matrix);
+      parts.edits.append(which);
+    }
+    buildClasses();
+    for (const row of parts.classes.children) row.classList.toggle("is-target", +row.dataset.index === shown().target);
+  }
+
+  async function copyLink() {
+    if (options.address) writeAddress(state);
+    const link = location.href.split("#")[0] + "#" + addressOf(state);
+    const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+    parts.copy.textContent = copied ? "Copied" : "Link is in the address bar";
+    later("copied", 1600, () => { parts.copy.textContent = "Copy link"; });
+  }
+
+  // ---- wiring
+
+  const watcher = new ResizeObserver(() => { layout(); draw(); });
+  watcher.observe(root);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const repaint = () => { theme = {}; draw(); };
+  dark.addEventListener("change", repaint);
+  const skin = new MutationObserver(repaint);
+  for (const node of [document.documentElement, document.body]) skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
+  if (options.link) {
+    if (!channels.has(options.link)) channels.set(options.link, new Set());
+    channels.get(options.link).add(hear);
+  }
+  function destroy() {
+    generation++;
+    if (playing) cancelAnimationFrame(playing);
+    Object.values(timers).forEach(clearTimeout);
+    watcher.disconnect();
+    skin.disconnect();
+    dark.removeEventListener("change", repaint);
+    root.removeEventListener("keydown", onKey);
+    channels.get(options.link)?.delete(hear);
+    root.replaceChildren();
+  }
+
+  const handle = {
+    state, perf, set, setSource, setAfter, addMaps, working, destroy,
+    get data() { return data; }, get hover() { return hover; }, get after() { return after; }, frame,
+  };
+  window.__vit = handle;
+  if (source) setSource(source);
+  return handle;
+}
+
+// ---------------------------------------------------------------- houses
+
+async function download(url) {
+  const response = await fetch(new URL(url, document.baseURI));
+  if (!response.ok) throw new Error("This view has expired: open the image again.");
+  return response.arrayBuffer();
+}
+
+const addresses = (value) => ({ head: () => download(value.head), layer: (l) => download(value.layers[l]) });
+
+// The Gradio house: a value with addresses comes in, as explorer/viewer/host.py describes it.
+function host(element, options) {
+  const viewer = mount(element, null, options);
+  let head = "", after = "", restored = "";
+  const seen = new Set();
+  return {
+    async receive(value) {
+      if (!value?.head) return;
+      viewer.working(value.progress ?? "");
+      const wish = JSON.stringify(value.state ?? null);
+      if (value.state && wish !== restored) viewer.set(value.state);
+      restored = wish;
+      if (value.head !== head) {
+        head = value.head;
+        after = "";
+        seen.clear();
+        viewer.setSource(addresses(value));
+      }
+      if ((value.after?.head ?? "") !== after) {
+        after = value.after?.head ?? "";
+        viewer.setAfter(value.after ? addresses(value.after) : null);
+      }
+      for (const url of value.maps ?? []) if (!seen.has(url)) {
+        seen.add(url);
+        viewer.addMaps(await download(url));
+      }
+    },
+  };
+}
+
+// The house without a server: the same bytes as base64, in the page.
+function embedded(element, messages, options) {
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const viewer = mount(element, { head: async () => bytes(messages.head), layer: async (l) => bytes(messages.layers[l]) }, options);
+  for (const text of messages.maps ?? []) viewer.addMaps(bytes(text));
+  return viewer;
+}
+
+return { mount, host, embedded, unpack, START };
+})();
