@@ -204,11 +204,6 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield "has no position embedding"
     if any(type(block).__name__ != "Block" for block in m.blocks):
         yield f"has blocks of another order ({type(m.blocks[0]).__name__})"
-    norms = [module for module in m.modules() if "Norm" in type(module).__name__]
-    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
-        yield RMS
-    if len({norm.eps for norm in norms}) > 1:
-        yield "has norms of different eps"
     if type(attn).__name__ != "Attention" or attn.gate is not None or not isinstance(attn.norm, nn.Identity):
         yield f"has another attention ({type(attn).__name__})"
     if attn.head_dim * attn.num_heads != m.embed_dim or attn.proj.bias is None:
@@ -218,6 +213,11 @@ def unlike_ours(m: Any) -> Iterable[str]:
         mlp.norm, nn.Identity
     ):
         yield f"has another MLP ({type(mlp).__name__} with {type(mlp.act).__name__})"
+    norms = [module for module in m.modules() if "Norm" in type(module).__name__]
+    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
+        yield RMS
+    if len({norm.eps for norm in norms}) > 1:
+        yield "has norms of different eps"
     if not isinstance(m.norm, nn.LayerNorm) and not isinstance(m.fc_norm, nn.LayerNorm):
         yield "has no final norm"
     if m.global_pool not in ("", "token", "avg", "map"):
@@ -585,38 +585,24 @@ def fetch(name: str, max_bytes: int) -> Path:
     """Download config and weights into the Hub's cache, or find them there. Raises CheckpointError."""
     match = REPO_ID.fullmatch(name)
     if not match:
-        raise CheckpointError(
-            f"There is no folder {name!r}; a model of the Hugging Face Hub is written owner/name."
-        )
+        raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
     from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
 
     repo, revision = match.groups()
-    api, configs = HfApi(), ["config.json", "preprocessor_config.json", INDEX]
+    configs = ["config.json", "preprocessor_config.json", INDEX]
     try:
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
-        if revision is None and not any(
-            file.rfilename.endswith(".safetensors") for file in info.siblings or ()
-        ):
-            # the Hub's own bot offers safetensors copies of pickled weights as pull requests
-            offers = api.get_repo_discussions(repo, author="SFconvertbot", discussion_type="pull_request")
-            revision = next((offer.git_reference for offer in offers if offer.status == "open"), None)
-            info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    except errors.GatedRepoError as error:
-        ask = f"accept its terms at https://huggingface.co/{repo}, then log in with `hf auth login`."
-        raise CheckpointError(f"{repo} is open only to those who asked for it: {ask}") from error
+        sizes, revision = offered(HfApi(), repo, revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise CheckpointError(
-            f"{name} is neither a folder here nor a model on the Hugging Face Hub."
-        ) from error
+        raise CheckpointError(said_by_the_hub(name, error)) from error
     except Exception as error:  # unreachable: each version of the client says it with another class
         try:  # what was loaded before is in the cache
-            return Path(
-                snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=configs[:1])
+            folder = snapshot_download(
+                repo, revision=revision, local_files_only=True, allow_patterns="*.json"
             )
-        except (errors.LocalEntryNotFoundError, OSError):
+        except Exception:
             where = "the Hugging Face Hub cannot be reached and the model was not loaded before"
             raise CheckpointError(f"{name} is not here: {where}; check the connection.") from error
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        return Path(folder)
     weights = weight_files(sizes, name)
     total = sum(sizes[file] for file in weights)
     if total > max_bytes:
@@ -630,8 +616,33 @@ def fetch(name: str, max_bytes: int) -> Path:
     except CheckpointError:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: run it again, it goes on where it stopped."
-        raise CheckpointError(f"The download of {name} broke off with {why}") from error
+        raise CheckpointError(said_by_the_hub(name, error)) from error
+
+
+def offered(api: Any, repo: str, revision: str | None) -> tuple[dict[str, int], str | None]:
+    """({file: bytes}, revision) of a repository, or of the Hub's own safe copy where it has only pickles."""
+    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if revision is None and not any(file.endswith(".safetensors") for file in sizes):
+        copies = api.get_repo_discussions(repo, author="SFconvertbot", discussion_type="pull_request")
+        for copy in copies:
+            if copy.status == "open":
+                return offered(api, repo, copy.git_reference)
+    return sizes, revision
+
+
+def said_by_the_hub(name: str, error: Exception) -> str:
+    """One sentence for an error of huggingface_hub."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        ask = f"accept its terms at https://huggingface.co/{name}, then log in with `hf auth login`."
+        return f"{name} is open only to those who asked: {ask}"
+    absent = errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError
+    if isinstance(error, absent):
+        return f"{name} is neither a folder here nor a model on the Hugging Face Hub that you may read."
+    why = getattr(error, "strerror", None) or type(error).__name__
+    return f"The download of {name} broke off ({why}): run it again, it goes on where it stopped."
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:

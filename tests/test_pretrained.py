@@ -1,0 +1,649 @@
+"""vit/pretrained.py: every family's numbers are its library's own, and what cannot be exact is refused.
+
+Tiny models with every parameter random, biases, gains and tokens too: zeros and ones hide mistakes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+import torchvision
+import transformers as hf
+from conftest import randomised, tiny_config
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from vit import Card, CheckpointError, Recorder, ViT, load, save
+from vit.pretrained import MAX_BYTES, from_timm, from_torchvision, from_transformers, load_pretrained, push
+
+NATIVE, OTHER = (32, 48), (64, 32)  # (height, width): not square, and resampled to another shape
+pytestmark = pytest.mark.filterwarnings("ignore:.*loaded without")
+
+
+def scrambled(module: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.15)
+    return module.eval().requires_grad_(False)
+
+
+def same(ours: Tensor, theirs: Tensor, atol: float = 1e-5) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+def seen_by(model: ViT, images: Tensor) -> tuple[Tensor, Recorder]:
+    recorder = Recorder({"attn", "norm"})
+    return model(images, recorder), recorder
+
+
+# --- timm ---------------------------------------------------------------------------------------------
+
+TIMM = {
+    "ViT, AugReg": ("vit_base_patch16_224", {}),
+    "ViT without class token": ("vit_medium_patch16_gap_256", {}),
+    "ViT with registers": ("vit_medium_patch16_reg4_gap_256", dict(class_token=True, global_pool="token")),
+    "ViT with mean pool": ("vit_medium_patch16_reg4_gap_256", {}),
+    "registers with positions": ("vit_base_patch16_224", dict(reg_tokens=3)),
+    "query and key norm": ("vit_base_patch16_224", dict(qk_norm=True)),
+    "DeiT": ("deit_small_patch16_224", {}),
+    "DeiT, distilled": ("deit_base_distilled_patch16_224", {}),
+    "DeiT, distilled, no head": ("deit_base_distilled_patch16_224", dict(num_classes=0)),
+    "DeiT-III": ("deit3_small_patch16_224", {}),
+    "DINO": ("vit_small_patch16_224", dict(num_classes=0)),
+    "MAE": ("vit_base_patch16_224", dict(num_classes=0, global_pool="avg")),
+    "DINOv2": ("vit_small_patch14_dinov2", dict(patch_size=16)),
+    "DINOv2 with registers": ("vit_small_patch14_reg4_dinov2", dict(patch_size=16)),
+    "DINOv2 giant, SwiGLU": ("vit_giant_patch14_dinov2", dict(patch_size=16)),
+    "CLIP": ("vit_base_patch16_clip_224", {}),
+    "CLIP, quick GELU": ("vit_base_patch16_clip_quickgelu_224", {}),
+    "SigLIP with mean pool": ("vit_base_patch16_siglip_gap_224", {}),
+    "I-JEPA": ("vit_huge_patch14_gap_224", dict(patch_size=16, num_classes=0)),
+}
+
+
+def tiny_timm(name: str, **changes) -> nn.Module:
+    shape = dict(img_size=NATIVE, embed_dim=48, depth=2, num_heads=3, num_classes=5, dynamic_img_size=True)
+    return scrambled(timm.create_model(name, pretrained=False, **shape | changes))
+
+
+def timm_attention(module: nn.Module, images: Tensor) -> list[Tensor]:
+    """Each layer's attention, with the fused kernel off."""
+    attention: list[Tensor] = []
+    for block in module.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda _, inputs, out: attention.append(out))
+    module(images)
+    return attention
+
+
+@pytest.mark.parametrize("size", [NATIVE, OTHER], ids=["native", "resampled"])
+@pytest.mark.parametrize("name, changes", TIMM.values(), ids=TIMM)
+def test_timm_family(name: str, changes: dict, size: tuple[int, int]) -> None:
+    theirs = tiny_timm(name, **changes)
+    ours, images = from_timm(theirs), torch.randn(2, 3, *size)
+    same(ours(images), theirs(images))
+    logits, recorder = seen_by(ours, images)
+    same(logits, theirs(images))
+    same(recorder.stack("attn"), torch.stack(timm_attention(theirs, images)), atol=1e-6)
+
+
+def test_timm_state_dict_needs_only_the_name_of_its_architecture() -> None:
+    theirs = scrambled(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=9))
+    ours = from_timm(theirs.state_dict(), {"architecture": "vit_tiny_patch16_224", "num_classes": 9})
+    images = torch.randn(1, 3, 224, 224)
+    same(ours(images), theirs(images))
+
+
+def test_ours_has_weights_of_its_own() -> None:
+    theirs = tiny_timm("vit_base_patch16_224")
+    ours, images = from_timm(theirs), torch.randn(1, 3, *NATIVE)
+    before = ours(images)
+    for parameter in theirs.parameters():
+        parameter.zero_()
+    same(ours(images), before, atol=0)
+
+
+@pytest.mark.parametrize("new", [(4, 4), (2, 7), (9, 3), (1, 1)])
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+def test_positions_are_resampled_as_timm_does(new: tuple[int, int], prefix: int) -> None:
+    from vit.model import resample_pos_embed
+
+    table = torch.randn(1, prefix + 15, 8)
+    theirs = resample_abs_pos_embed(table, new, (3, 5), num_prefix_tokens=prefix)
+    same(resample_pos_embed(table, (3, 5), new), theirs, atol=0)
+
+
+# --- torchvision --------------------------------------------------------------------------------------
+
+
+def tiny_torchvision(**changes) -> nn.Module:
+    shape = dict(image_size=32, patch_size=8, num_layers=2, num_heads=3, hidden_dim=48, mlp_dim=96)
+    return scrambled(torchvision.models.VisionTransformer(**shape | dict(num_classes=5) | changes))
+
+
+def torchvision_attention(module: nn.Module, images: Tensor) -> list[Tensor]:
+    """torchvision never asks for the weights: ask its attention again with the same input."""
+    inputs: list[Tensor] = []
+    for block in module.encoder.layers:
+        block.ln_1.register_forward_hook(lambda _, args, out: inputs.append(out))
+    module(images)
+    layers = zip(module.encoder.layers, inputs)
+    return [layer.self_attention(x, x, x, average_attn_weights=False)[1] for layer, x in layers]
+
+
+@pytest.mark.parametrize("size", [32, 56], ids=["native", "resampled"])
+def test_torchvision(size: int) -> None:
+    ours = from_torchvision(theirs := tiny_torchvision())
+    if size != 32:  # torchvision has one size: the same weights, with positions resampled by timm
+        weights = theirs.state_dict()
+        weights["encoder.pos_embedding"] = resample_abs_pos_embed(weights["encoder.pos_embedding"], (7, 7))
+        theirs = tiny_torchvision(image_size=size)
+        theirs.load_state_dict(weights)
+    images = torch.randn(2, 3, size, size)
+    same(ours(images), theirs(images))
+    _, recorder = seen_by(ours, images)
+    same(recorder.stack("attn"), torch.stack(torchvision_attention(theirs, images)), atol=1e-6)
+
+
+def test_torchvision_state_dict_with_the_names_of_today_and_of_old() -> None:
+    theirs, images = tiny_torchvision(), torch.randn(1, 3, 32, 32)
+    shape = dict(image_size=32, patch_size=8, num_layers=2, num_heads=3, hidden_dim=48, mlp_dim=96)
+    old = {
+        name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): x
+        for name, x in theirs.state_dict().items()
+    }
+    for state in (theirs.state_dict(), old):
+        same(from_torchvision(state, shape | {"num_classes": 5})(images), theirs(images))
+
+
+# --- transformers -------------------------------------------------------------------------------------
+
+SHAPE = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)
+RECTANGLE, SQUARE = dict(image_size=NATIVE, patch_size=16), dict(image_size=32, patch_size=16)
+K5 = dict(num_labels=5)
+# (model class, config, what its forward also takes, which output is compared)
+TRANSFORMERS = {
+    "ViT": (hf.ViTForImageClassification, hf.ViTConfig(**SHAPE, **RECTANGLE, **K5), {}, "logits"),
+    "ViT, no bias": (hf.ViTModel, hf.ViTConfig(**SHAPE, **RECTANGLE, qkv_bias=False), {}, "tokens"),
+    "DINO": (hf.ViTModel, hf.ViTConfig(**SHAPE, **RECTANGLE), {}, "tokens"),
+    "DeiT": (hf.DeiTForImageClassification, hf.DeiTConfig(**SHAPE, **RECTANGLE, **K5), {}, "logits"),
+    "DeiT with its teacher's head": (
+        hf.DeiTForImageClassificationWithTeacher,
+        hf.DeiTConfig(**SHAPE, **RECTANGLE, **K5),
+        {},
+        "logits",
+    ),
+    "DeiT, no head": (hf.DeiTModel, hf.DeiTConfig(**SHAPE, **RECTANGLE), {}, "tokens"),
+    "MAE": (hf.ViTMAEModel, hf.ViTMAEConfig(**SHAPE, **RECTANGLE, mask_ratio=0.0), {"noise"}, "tokens"),
+    "MSN": (hf.ViTMSNForImageClassification, hf.ViTMSNConfig(**SHAPE, **RECTANGLE, **K5), {}, "logits"),
+    "DINOv2": (hf.Dinov2Model, hf.Dinov2Config(**SHAPE, **SQUARE), {}, "tokens"),
+    "DINOv2, SwiGLU": (hf.Dinov2Model, hf.Dinov2Config(**SHAPE, **SQUARE, use_swiglu_ffn=True), {}, "tokens"),
+    "DINOv2 with registers": (
+        hf.Dinov2WithRegistersModel,
+        hf.Dinov2WithRegistersConfig(**SHAPE, **SQUARE),
+        {},
+        "tokens",
+    ),
+    "CLIP": (hf.CLIPVisionModel, hf.CLIPVisionConfig(**SHAPE, **SQUARE), {}, "pooled"),
+    "SigLIP": (hf.SiglipVisionModel, hf.SiglipVisionConfig(**SHAPE, **SQUARE), {}, "tokens"),
+    "SigLIP, classifier": (
+        hf.SiglipForImageClassification,
+        hf.SiglipConfig(vision_config=SHAPE | SQUARE, text_config=SHAPE, **K5),
+        {},
+        "logits",
+    ),
+    "I-JEPA": (hf.IJepaModel, hf.IJepaConfig(**SHAPE, **RECTANGLE), {}, "tokens"),
+    "I-JEPA, classifier": (
+        hf.IJepaForImageClassification,
+        hf.IJepaConfig(**SHAPE, **RECTANGLE, **K5),
+        {},
+        "logits",
+    ),
+}
+
+
+def tiny_transformers(case: str) -> nn.Module:
+    kind, config, *_ = TRANSFORMERS[case]
+    model = kind(config)
+    model.set_attn_implementation("eager")
+    return scrambled(model)
+
+
+def run_transformers(case: str, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """(the compared output, attention (L, B, H, T, T)); positions resampled by timm, as everywhere here."""
+    *_, options, output = TRANSFORMERS[case]
+    height, width = images.shape[-2:]
+    grid = (height // 16, width // 16)
+    extra: dict = {"noise": torch.arange(grid[0] * grid[1]).expand(2, -1)} if options else {}
+    embeddings = next(m for m in model.modules() if hasattr(m, "interpolate_pos_encoding"))
+    flat = getattr(embeddings, "position_embedding", None)
+    table = embeddings.position_embeddings if flat is None else flat.weight[None]
+    size = getattr(model.config, "vision_config", model.config).image_size
+    old = (2, 2) if size == 32 else (2, 3)
+    prefix = table.shape[1] - old[0] * old[1]
+    resampled = resample_abs_pos_embed(table, grid, old, num_prefix_tokens=prefix)
+    embeddings.interpolate_pos_encoding = lambda *_: resampled
+    if not isinstance(model, hf.Dinov2Model | hf.Dinov2WithRegistersModel):
+        extra["interpolate_pos_encoding"] = True
+    out = model(images, output_attentions=True, **extra)
+    pick = {"logits": "logits", "tokens": "last_hidden_state", "pooled": "pooler_output"}[output]
+    return out[pick], torch.stack(out.attentions)
+
+
+@pytest.mark.parametrize("size", ["native", "resampled"])
+@pytest.mark.parametrize("case", TRANSFORMERS)
+def test_transformers_family(case: str, size: str) -> None:
+    theirs = tiny_transformers(case)
+    ours = from_transformers(theirs)
+    images = torch.randn(2, 3, *(OTHER if size == "resampled" else ours.config.image_size))
+    wanted, attention = run_transformers(case, theirs, images)
+    logits, recorder = seen_by(ours, images)
+    same(recorder.stack("norm")[0] if TRANSFORMERS[case][3] == "tokens" else logits, wanted)
+    same(recorder.stack("attn"), attention, atol=1e-6)
+    same(ours(images), logits)
+
+
+def test_registers_are_resampled_as_transformers_does_too() -> None:
+    """DINOv2 with registers is the one family whose library resamples with anti-aliasing, as timm does."""
+    theirs = tiny_transformers("DINOv2 with registers")
+    images = torch.randn(2, 3, *OTHER)
+    same(seen_by(from_transformers(theirs), images)[1].stack("norm")[0], theirs(images).last_hidden_state)
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS)
+def test_transformers_files_carry_older_names_and_load_all_the_same(case: str, tmp_path: Path) -> None:
+    theirs = tiny_transformers(case)
+    theirs.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    config = json.loads((tmp_path / "config.json").read_text())
+    live = from_transformers(theirs)
+    images = torch.randn(1, 3, *live.config.image_size)
+    same(from_transformers(state, config)(images), live(images), atol=1e-6)
+
+
+def test_the_vision_tower_of_a_whole_clip() -> None:
+    text = SHAPE | dict(vocab_size=9, max_position_embeddings=5, eos_token_id=8)
+    whole = scrambled(hf.CLIPModel(hf.CLIPConfig(vision_config=SHAPE | SQUARE, text_config=text)))
+    images = torch.randn(2, 3, 32, 32)
+    same(from_transformers(whole)(images), whole.vision_model(images).pooler_output)
+
+
+def test_mae_for_pretraining_gives_its_encoder() -> None:
+    config = hf.ViTMAEConfig(**SHAPE, **SQUARE, mask_ratio=0.0, decoder_hidden_size=16)
+    whole = scrambled(hf.ViTMAEForPreTraining(config))
+    images, noise = torch.randn(2, 3, 32, 32), torch.arange(4.0).expand(2, -1)
+    _, recorder = seen_by(from_transformers(whole), images)
+    same(recorder.stack("norm")[0], whole.vit(images, noise=noise).last_hidden_state)
+
+
+# --- what is left behind, what is refused ----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "load_it, said",
+    [
+        (lambda: from_timm(tiny_timm("vit_base_patch16_siglip_224")), "attention pooling"),
+        (lambda: from_transformers(tiny_transformers("SigLIP")), "attention pooling"),
+        (
+            lambda: from_transformers(
+                hf.Dinov2ForImageClassification(hf.Dinov2Config(**SHAPE, **SQUARE, **K5))
+            ),
+            "class token and mean patch",
+        ),
+    ],
+)
+def test_a_head_that_is_not_plain_is_left_behind_and_said_so(load_it, said: str) -> None:
+    with pytest.warns(UserWarning, match=said):
+        assert load_it().config.num_classes == 0
+
+
+def test_the_encoder_of_siglip_is_exact_without_its_head() -> None:
+    theirs = tiny_timm("vit_base_patch16_siglip_224")
+    images = torch.randn(2, 3, *NATIVE)
+    _, recorder = seen_by(from_timm(theirs), images)
+    same(recorder.stack("norm")[0], theirs.forward_features(images))
+
+
+REFUSED_TIMM = {
+    "swin_tiny_patch4_window7_224": "windows",
+    "beit_base_patch16_224": "relative position bias",
+    "vit_relpos_small_patch16_224": "relative position bias",
+    "vit_tiny_r_s16_p8_224": "convolutional stem",
+    "eva02_tiny_patch14_224": "RoPE",
+    "samvit_base_patch16": "windows",
+    "cait_xxs24_224": "talking heads",
+    "xcit_nano_12_p16_224": "between channels",
+    "pvt_v2_b0": "merges patches",
+    "resnet18": "not a plain ViT",
+    "vit_small_patch16_rope_224": "RoPE",
+    "vit_base_patch16_xp_224": "another order",
+}
+
+
+@pytest.mark.parametrize("name, why", REFUSED_TIMM.items())
+def test_timm_models_that_are_no_plain_vit_are_refused_by_name(name: str, why: str) -> None:
+    with pytest.raises(CheckpointError, match=why) as caught:
+        from_timm({}, {"architecture": name})
+    assert "\n" not in str(caught.value)
+
+
+REFUSED_PARTS = {
+    "blocks of another order": dict(block_fn=timm.models.vision_transformer.ParallelScalingBlock),
+    "another attention": dict(attn_layer="diff"),
+    "pools by 'max'": dict(global_pool="max"),
+    "no final norm": dict(final_norm=False),
+    "RMSNorm": dict(norm_layer="rmsnorm"),
+    "ReLU": dict(act_layer="relu"),
+    "no position embedding": dict(pos_embed="none"),
+    "not square": dict(patch_size=(16, 8)),
+    "pools its class token": dict(global_pool="avg", pool_include_prefix=True),
+    "another MLP": dict(scale_mlp_norm=True),
+}
+
+
+@pytest.mark.parametrize("why, changes", REFUSED_PARTS.items(), ids=REFUSED_PARTS)
+def test_a_timm_vit_with_an_unusual_part_is_refused_by_that_part(why: str, changes: dict) -> None:
+    with pytest.raises(CheckpointError, match=why):
+        from_timm(tiny_timm("vit_base_patch16_224", **changes))
+
+
+@pytest.mark.parametrize(
+    "config, why",
+    [
+        (hf.SwinConfig(), "windows"),
+        (hf.BeitConfig(), "relative position bias"),
+        (hf.BertConfig(), "not known to be a plain ViT"),
+        (hf.ViTConfig(hidden_act="relu"), "activation"),
+        (hf.ViTConfig(patch_size=(16, 8)), "not square"),
+    ],
+)
+def test_transformers_models_that_are_no_plain_vit_are_refused(config, why: str) -> None:
+    with pytest.raises(CheckpointError, match=why):
+        from_transformers({}, config)
+
+
+def test_torchvision_models_that_are_no_plain_vit_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="windows"):
+        from_torchvision(torchvision.models.swin_t())
+    with pytest.raises(CheckpointError, match="more than one layer"):
+        from_torchvision(tiny_torchvision(representation_size=8))
+    stem = [torchvision.models.vision_transformer.ConvStemConfig(8, 3, 8)]
+    with pytest.raises(CheckpointError, match="convolutional stem"):
+        from_torchvision(tiny_torchvision(conv_stem_configs=stem))
+
+
+def test_a_tensor_too_many_or_too_few_is_refused() -> None:
+    theirs = tiny_timm("vit_base_patch16_224")
+    state, config = theirs.state_dict(), {"architecture": "vit_base_patch16_224"}
+    config["model_args"] = dict(img_size=NATIVE, embed_dim=48, depth=2, num_heads=3, num_classes=5)
+    with pytest.raises(CheckpointError, match=r"blocks.0.attn.gate"):
+        from_timm(state | {"blocks.0.attn.gate": torch.zeros(3)}, config)
+    del state["norm.weight"]
+    with pytest.raises(CheckpointError, match=r"norm.weight"):
+        from_timm(state, config)
+
+
+# --- folders and the Hub --------------------------------------------------------------------------------
+
+
+def timm_folder(folder: Path, **changes) -> nn.Module:
+    theirs = tiny_timm("vit_base_patch16_224", **changes)
+    timm.models.save_for_hf(theirs, folder, safe_serialization=True)
+    return theirs
+
+
+def transformers_folder(folder: Path, processor=None, **save_options) -> nn.Module:
+    theirs = tiny_transformers("ViT")
+    theirs.config.id2label = {0: "cat", 1: "dog", 2: "LABEL_2", 3: "owl", 4: "fox"}
+    theirs.save_pretrained(folder, **save_options)
+    if processor is not None:
+        processor.save_pretrained(folder)
+    return theirs
+
+
+def test_a_folder_of_timm(tmp_path: Path) -> None:
+    theirs = timm_folder(tmp_path)
+    model, card = load_pretrained(str(tmp_path))
+    images = torch.randn(1, 3, *NATIVE)
+    same(model(images), theirs(images))
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    about = theirs.pretrained_cfg
+    assert (card.mean, card.std) == (tuple(about["mean"]), tuple(about["std"]))
+    assert (card.crop_pct, card.interpolation) == (about["crop_pct"], about["interpolation"])
+    assert card.class_names == tuple(f"class {i}" for i in range(5))
+
+
+def test_imagenet_names_come_from_the_package_and_only_for_a_model_that_says_imagenet(tmp_path: Path) -> None:
+    timm_folder(tmp_path, num_classes=1000)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["pretrained_cfg"]["tag"].endswith("in1k")
+    names = load_pretrained(str(tmp_path))[1].class_names
+    assert names[0].startswith("tench") and len(names) == 1000
+    config["pretrained_cfg"]["tag"] = "my_own_thousand"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_pretrained(str(tmp_path))[1].class_names[0] == "class 0"
+
+
+def test_timm_labels_of_the_config_come_first(tmp_path: Path) -> None:
+    timm_folder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {
+        "label_names": ["n1", "n2", "n3", "n4", "n5"],
+        "label_descriptions": {"n1": "cat", "n5": "owl"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_pretrained(str(tmp_path))[1].class_names == ("cat", "n2", "n3", "n4", "owl")
+
+
+def test_a_folder_of_transformers(tmp_path: Path) -> None:
+    crop = dict(do_center_crop=True, crop_size={"height": 224, "width": 224}, size={"shortest_edge": 256})
+    processor = hf.BitImageProcessor(
+        **crop, resample=2, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]
+    )
+    theirs = transformers_folder(tmp_path, processor)
+    model, card = load_pretrained(str(tmp_path))
+    images = torch.randn(1, 3, *NATIVE)
+    same(model(images), theirs(images).logits)
+    assert card.class_names == ("cat", "dog", "class 2", "owl", "fox")
+    assert (card.mean, card.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (card.crop_pct, card.interpolation) == (0.875, "bilinear")
+
+
+def test_weights_in_several_files(tmp_path: Path) -> None:
+    theirs = transformers_folder(tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    images = torch.randn(1, 3, *NATIVE)
+    same(load_pretrained(str(tmp_path))[0](images), theirs(images).logits)
+    max(tmp_path.glob("*.safetensors")).unlink()
+    with pytest.raises(CheckpointError, match="does not list exactly"):
+        load_pretrained(str(tmp_path))
+
+
+def test_what_was_left_behind_stands_in_the_card(tmp_path: Path) -> None:
+    tiny_transformers("SigLIP").save_pretrained(tmp_path)
+    model, card = load_pretrained(str(tmp_path))
+    assert model.config.num_classes == 0 and card.class_names == () and "attention pooling" in card.source
+
+
+class Hub:
+    """The Hugging Face Hub as a folder: what its client would say and do, and what it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path):
+        self.folder, self.asked = folder, []
+        self.pull_requests: list[SimpleNamespace] = []
+        self.error: Exception | None = None
+        self.monkeypatch = monkeypatch
+        api = "huggingface_hub.HfApi."
+        monkeypatch.setattr(api + "model_info", lambda _, repo, **options: self.model_info(**options))
+        monkeypatch.setattr(
+            api + "get_repo_discussions", lambda _, repo, **options: self.discussions(**options)
+        )
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
+
+    def model_info(self, revision: str | None = None, **_) -> SimpleNamespace:
+        if self.error:
+            raise self.error
+        files = [
+            f
+            for f in self.folder.iterdir()
+            if revision is not None or not self.pull_requests or f.suffix != ".safetensors"
+        ]
+        return SimpleNamespace(
+            siblings=[SimpleNamespace(rfilename=f.name, size=f.stat().st_size) for f in files]
+        )
+
+    def discussions(self, author: str, discussion_type: str) -> list[SimpleNamespace]:
+        assert (author, discussion_type) == ("SFconvertbot", "pull_request")
+        return self.pull_requests
+
+    def snapshot_download(self, repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        self.asked += [(revision, name) for name in allow_patterns]
+        return str(self.folder)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    return Hub(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["timm/tiny.test", "hf-hub:timm/tiny.test", "timm/tiny.test@v2"])
+def test_a_hub_id_downloads_json_and_safetensors_only(hub: Hub, name: str) -> None:
+    theirs = timm_folder(hub.folder)
+    torch.save(theirs.state_dict(), hub.folder / "pytorch_model.bin")
+    model, card = load(name)
+    same(model(torch.ones(1, 3, *NATIVE)), theirs(torch.ones(1, 3, *NATIVE)))
+    assert card.name == name.removeprefix("hf-hub:")
+    assert {revision for revision, _ in hub.asked} == {"v2" if "@" in name else None}
+    assert {Path(file).suffix for _, file in hub.asked} == {".json", ".safetensors"}
+
+
+def test_only_pickled_weights_are_taken_from_the_hubs_own_safe_copy(hub: Hub) -> None:
+    transformers_folder(hub.folder)
+    (hub.folder / "pytorch_model.bin").write_bytes(b"")
+    hub.pull_requests = [SimpleNamespace(status="open", git_reference="refs/pr/3")]
+    assert load("facebook/tiny")[0].config.num_classes == 5
+    assert {revision for revision, _ in hub.asked} == {"refs/pr/3"}
+
+
+def test_only_pickled_weights_are_refused(hub: Hub) -> None:
+    transformers_folder(hub.folder)
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="may run code"):
+        load("facebook/tiny")
+    assert not hub.asked
+
+
+def test_a_model_that_will_be_refused_does_not_travel(hub: Hub) -> None:
+    (hub.folder / "config.json").write_text('{"model_type": "swin"}')
+    (hub.folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="windows"):
+        load("microsoft/swin-tiny")
+    assert not any(file.endswith(".safetensors") for _, file in hub.asked)
+
+
+def test_a_model_that_is_too_large_does_not_travel(hub: Hub) -> None:
+    timm_folder(hub.folder)
+    with pytest.raises(CheckpointError, match="choose a smaller model"):
+        load_pretrained("timm/tiny", max_bytes=100_000)
+    assert not hub.asked and MAX_BYTES == 8 * 2**30
+
+
+def test_a_folder_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    timm_folder(tmp_path)
+    with pytest.raises(CheckpointError, match="choose a smaller model"):
+        load_pretrained(str(tmp_path), max_bytes=100_000)
+
+
+def hub_error(name: str) -> Exception:
+    """An error of huggingface_hub without the HTTP response that its constructor wants."""
+    kind = getattr(huggingface_hub.errors, name)
+    return kind.__new__(kind)
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (hub_error("RepositoryNotFoundError"), "neither a folder here nor a model"),
+        (hub_error("RevisionNotFoundError"), "neither a folder here nor a model"),
+        (hub_error("GatedRepoError"), "accept its terms at https://huggingface.co/timm/tiny"),
+        (hub_error("OfflineModeIsEnabled"), "cannot be reached"),
+        (ConnectionError("no route"), "cannot be reached"),
+        (TimeoutError(), "cannot be reached"),
+    ],
+)
+def test_what_the_hub_says_is_one_sentence(hub: Hub, error: Exception, said: str) -> None:
+    hub.error = error
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load("timm/tiny")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (hub_error("GatedRepoError"), "accept its terms"),
+        (ConnectionError("reset"), "run it again"),
+        (OSError(28, "No space left on device"), "No space left"),
+    ],
+)
+def test_a_download_that_breaks_off_is_one_sentence(hub: Hub, error: Exception, said: str) -> None:
+    timm_folder(hub.folder)
+
+    def break_off(*_, **__) -> str:
+        raise error
+
+    hub.monkeypatch.setattr(huggingface_hub, "snapshot_download", break_off)
+    with pytest.raises(CheckpointError, match=said):
+        load("timm/tiny")
+
+
+def test_what_was_loaded_before_loads_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    repo = tmp_path / "models--timm--tiny"
+    theirs = timm_folder(repo / "snapshots" / ("a" * 40))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    same(load("timm/tiny")[0](torch.ones(1, 3, *NATIVE)), theirs(torch.ones(1, 3, *NATIVE)))
+    with pytest.raises(CheckpointError, match="not loaded before"):
+        load("timm/another")
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "a/b/c", "../..", "owner/na me", "", "timm/"])
+def test_a_name_that_is_nothing_is_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError):
+        load(name)
+
+
+def test_our_own_checkpoint_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path_factory) -> None:
+    source = tmp_path_factory.mktemp("checkpoint")
+    model = randomised(ViT(tiny_config()))
+    card = Card("mine", class_names=tuple("abcdefg"), accuracy=0.5)
+    save(source, model, card, dtype=torch.float32)
+    (source / "README.md").write_text("---\nlibrary_name: vit-explorer\n---\n")
+    (source / "last.pt").write_bytes(b"optimiser")
+
+    def upload_folder(_, *, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> None:
+        for path in Path(folder_path).iterdir():
+            if path.name in allow_patterns:
+                shutil.copy(path, hub.folder)
+
+    hub.monkeypatch.setattr(
+        "huggingface_hub.HfApi.create_repo", lambda *_, **__: "https://huggingface.co/me/mine"
+    )
+    hub.monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload_folder)
+    assert push(source, "me/mine") == "https://huggingface.co/me/mine"
+    assert {path.name for path in hub.folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    back, back_card = load("me/mine")
+    same(back(torch.ones(1, 3, 12, 20)), model(torch.ones(1, 3, 12, 20)))
+    assert back_card == card and back.config == model.config
