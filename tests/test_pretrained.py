@@ -5,6 +5,8 @@ Tiny models with every parameter random, biases, gains and tokens too: zeros and
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +20,11 @@ from conftest import randomised, tiny_config
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from vit import Card, CheckpointError, Recorder, ViT, load, save
+from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
 from vit.pretrained import MAX_BYTES, from_timm, from_torchvision, from_transformers, load_pretrained, push
+from vit.trace import attention_at, cost
 
 NATIVE, OTHER = (32, 48), (64, 32)  # (height, width): not square, and resampled to another shape
 pytestmark = pytest.mark.filterwarnings("ignore:.*loaded without")
@@ -647,3 +651,38 @@ def test_our_own_checkpoint_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path_fa
     back, back_card = load("me/mine")
     same(back(torch.ones(1, 3, 12, 20)), model(torch.ones(1, 3, 12, 20)))
     assert back_card == card and back.config == model.config
+
+
+# --- other sizes: what it costs, told before -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, dict(distillation=True), dict(activation="swiglu"), dict(num_classes=0)]
+)
+def test_the_cost_that_is_told_is_the_cost_that_is_paid(changes: dict) -> None:
+    model, image = randomised(ViT(tiny_config(**changes))), torch.randn(3, 16, 24)
+    told = cost(model.config, (16, 24))
+    with FlopCounterMode(display=False) as paid:
+        seen = trace(model, image)
+    assert told.flops == paid.get_total_flops()
+    assert told.tokens == seen.tokens.shape[1]
+    assert told.attn_bytes == seen.attn.nbytes
+    assert told.layer_bytes == attention_at(model, seen.tokens[0], 0).nbytes
+
+
+LARGE = """
+import resource, torch
+from vit import ViT, ViTConfig, trace
+from vit.trace import attention_at
+model = ViT(ViTConfig.variant("B/8", image_size=224, depth=1)).eval().requires_grad_(False)
+seen = trace(model, torch.randn(3, 480, 640), keep=())
+attn = attention_at(model, seen.tokens[0], 0)
+assert attn.shape == (12, 4801, 4801) and seen.attn.numel() == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def test_4801_tokens_stay_within_4_gigabytes() -> None:
+    """B/8 at 480 x 640. Each of the 11 layers not built here would add weights (28 MB) and tokens (15 MB)."""
+    run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    assert float(run.stdout) + 11 * (28 + 15) / 1024 < 4

@@ -4,13 +4,14 @@ L layers, H heads, T tokens, D width, K classes, (h, w) patches.  All of them ar
 arguments of one forward pass, never state of the model, so many threads may share one model.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from vit.model import Block, Hook, ViT, grid_of, shown_at
+from vit.model import Block, Hook, ViT, ViTConfig, grid_of, shown_at
 
 
 class Recorder:
@@ -178,3 +179,25 @@ def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] =
     x = x if block.post_norm else block.norm1(x)
     block.attn(x, shown_at(layer, hook))
     return recorder.seen["attn"][layer][0].float().cpu()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a look at one image takes, told before it is run."""
+
+    tokens: int  # T
+    flops: int  # multiplications and additions in the matrix products of one forward pass
+    layer_bytes: int  # one layer's attention (H, T, T) in float32: what `attention_at` needs
+    attn_bytes: int  # every layer's (L, H, T, T): what `trace` keeps with "attn"
+
+
+def cost(config: ViTConfig, image_size: tuple[int, int] | None = None) -> Cost:
+    """The cost of one image of (height, width). Raises ValueError where patches do not fit it evenly."""
+    D, M, K = config.embed_dim, config.mlp_dim, config.num_classes * (1 + config.distillation)
+    P = math.prod(grid_of(image_size or config.image_size, config.patch_size))
+    T = config.num_prefix_tokens + P
+    out = M // 2 if config.activation == "swiglu" else M
+    block = T * D * (4 * D + M + out) + 2 * T * T * D  # qkv, proj and the MLP; q kᵀ and attn v
+    embed = P * config.in_chans * config.patch_size**2 * D
+    layer_bytes = 4 * config.num_heads * T * T
+    return Cost(T, 2 * (embed + config.depth * block + D * K), layer_bytes, config.depth * layer_bytes)
