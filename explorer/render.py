@@ -617,37 +617,39 @@ def lens_chart(
 def curves_chart(
     curves: Mapping[str, np.ndarray],
     *,
+    fractions: np.ndarray,
     random: np.ndarray | None = None,
     centre: np.ndarray | None = None,
-    label: str = "patches removed",
+    label: str = "patches hidden",
     better: str = "lower",
     title: str = "",
     theme: str = "light",
     into: SubFigure | None = None,
 ) -> Figure:
-    """Deletion or insertion: probability of the class (n,) from none to all of the patches.
+    """Deletion or insertion: probability of the class (S,) at fractions (S,) of the patches.
 
     Args:
-        random: curves of random orders (R, n): the band holds all of them, the line is their mean.
+        random: curves of random orders (R, S): the band holds all of them, the line is their mean.
         centre: the curve of "nearest to the centre first", which every map ought to beat.
         better: "lower" for deletion, "higher" for insertion; sorts the key, best first.
     """
     figure = _figure(6.4, 3.5, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
-    sign = 1 if better == "lower" else -1
-    for i, (name, curve) in enumerate(sorted(curves.items(), key=lambda c: sign * _area(c[1]))):
+    areas = {name: float(np.trapezoid(curve, fractions)) for name, curve in curves.items()}
+    best_first = sorted(curves, key=lambda name: areas[name], reverse=better == "higher")
+    for i, name in enumerate(best_first):
         color, dash = colors.series[i % 7], ("-", "--", ":")[i // 7 % 3]
-        text = f"{_shorten(name, 22)}  {_area(curve):.3f}"
-        axes.plot(_share(curve), curve, color=color, ls=dash, lw=1.6, label=text)
+        text = f"{_shorten(name, 24)}  {areas[name]:.3f}"
+        axes.plot(fractions, curves[name], color=color, ls=dash, lw=1.6, label=text)
     if centre is not None:
-        text = f"centre first  {_area(centre):.3f}"
-        axes.plot(_share(centre), centre, color=colors.ink, lw=1.2, ls=(0, (4, 3)), label=text)
+        text = f"centre prior  {np.trapezoid(centre, fractions):.3f}"
+        axes.plot(fractions, centre, color=colors.ink, lw=1.2, ls=(0, (4, 3)), label=text)
     if random is not None:
-        x, mean = _share(random[0]), random.mean(0)
-        axes.fill_between(x, random.min(0), random.max(0), color=colors.muted, alpha=0.22, lw=0)
-        text = f"random order  {_area(mean):.3f}"
-        axes.plot(x, mean, color=colors.muted, lw=1.2, ls=(0, (1, 1.5)), label=text)
+        mean = random.mean(0)
+        axes.fill_between(fractions, random.min(0), random.max(0), color=colors.muted, alpha=0.22, lw=0)
+        text = f"random orders  {np.trapezoid(mean, fractions):.3f}"
+        axes.plot(fractions, mean, color=colors.muted, lw=1.2, ls=(0, (1, 1.5)), label=text)
     axes.set(xlabel=label, ylabel="probability of the class", xlim=(0, 1))
     axes.set_ylim(0, None)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -656,12 +658,43 @@ def curves_chart(
     return figure
 
 
-def _share(curve: np.ndarray) -> np.ndarray:
-    return np.linspace(0, 1, len(curve))
-
-
-def _area(curve: np.ndarray) -> float:
-    return float(np.trapezoid(curve, _share(curve)))
+def intervals_chart(
+    names: Sequence[str],
+    intervals: np.ndarray,
+    *,
+    label: str,
+    reference: float | None = None,
+    reference_label: str = "",
+    title: str = "",
+    theme: str = "light",
+) -> Figure:
+    """Means with their confidence intervals (N, 3): low, mean, high; one line each, in the given order,
+    and a reference that earns the others their colour only where their whole interval is beyond it."""
+    figure = _figure(6.4, 0.24 * len(names) + 1.3, theme)
+    axes = figure.add_subplot()
+    colors = _style(axes, theme)
+    low, mean, high = intervals.T
+    for y, name in enumerate(names):
+        beyond = reference is None or low[y] > reference
+        color = colors.series[0] if beyond and name != reference_label else colors.muted
+        axes.plot([low[y], high[y]], [y, y], color=color, lw=1.8)
+        axes.plot(mean[y], y, "o", color=color, ms=4.5)
+    if reference is not None:
+        axes.axvline(reference, color=colors.ink, lw=1, ls=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            f" {reference_label}",
+            (reference, 1),
+            xycoords=("data", "axes fraction"),
+            size=8,
+            color=colors.ink,
+        )
+    axes.grid(axis="x", color=colors.faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names], color=colors.ink)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(label)
+    _titles(figure, title, "", theme)
+    return figure
 
 
 def confusion_figure(

@@ -1,0 +1,583 @@
+"""Figures without a browser: `python -m explorer map cat.jpg`. The same functions that the app calls."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from explorer import export, faithfulness
+from explorer.export import Export, Style, Subject
+from explorer.maps import METHODS
+from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
+from vit.checkpoint import Card, list_checkpoints, load
+from vit.data import (
+    SHAPES_CLASSES,
+    SUFFIXES,
+    PictureError,
+    find_pictures,
+    open_picture,
+    preprocess,
+    shapes_sample,
+    to_pixels,
+)
+from vit.model import VARIANTS, ViT, ViTConfig, grid_of
+
+OK, PARTIAL, NOTHING = 0, 1, 2  # exit codes
+HELD_OUT = 1_000_000  # the seed of generated pictures that no training run has drawn
+
+EXAMPLES = """\
+examples
+  python -m explorer map
+      where the model looks on a picture that is already there, with the bundled checkpoint
+  python -m explorer map cat.jpg --method rollout,relevance,occlusion --out cat.png --out cat.npz
+      three methods side by side, as a figure and as numbers
+  python -m explorer map cat.jpg --query 4,7 --layer 3 --head 2
+      where the patch in row 4, column 7 looks (counted from 0), in head 2 of layer 3
+  python -m explorer map photos/ --method relevance --target "golf ball" --out "maps/{name}.svg"
+      what speaks for one class, on a whole folder
+  python -m explorer grid cat.jpg --model facebook/dino-vits8
+      every head of every layer on one sheet, for a model from the Hugging Face Hub
+  python -m explorer film cat.jpg --out cat.gif
+      play through depth
+  python -m explorer html cat.jpg
+      one file that anyone can open offline and explore with the mouse
+  python -m explorer faithfulness --data shapes --images 100 --out table.md
+      which maps are true? measured over a data set, with confidence intervals
+  python -m explorer shapes --variant B/16
+      the shape of every tensor from pixels to logits
+
+The ending of --out chooses the format. `python -m explorer map --help` tells a command's options.
+Exit code: 0 all well, 1 some pictures could not be read, 2 nothing could be done.
+"""
+
+
+class Usage(ValueError):
+    """What was asked for cannot be done; one sentence that says what to do instead."""
+
+
+# ---- what to look at -------------------------------------------------------------------------------
+
+
+def load_model(name: str | None) -> tuple[ViT, Card]:
+    """The model by name, folder or Hub id; without a name the one that the app opens with."""
+    names = list_checkpoints()
+    if name is None and not names:
+        raise Usage("No checkpoint is bundled: train one (python train.py shapes) or name one with --model.")
+    return load(name or names[0])
+
+
+def default_picture(card: Card) -> tuple[str, Image.Image]:
+    """A picture of the kind the model knows, there without a download: drawn, or brought by pip."""
+    if card.class_names == SHAPES_CLASSES:
+        return "shape", shapes_sample(HELD_OUT, 0)[0]
+    package = find_spec("gradio")  # found, not imported: only its photographs are wanted
+    if package is None or package.origin is None:
+        raise Usage("Name a picture: the example photographs come with gradio, which is not installed.")
+    return "lion", open_picture(Path(package.origin).parent / "media_assets" / "images" / "lion.jpg")
+
+
+def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
+    """(name, path) of every picture among files and folders; the names are unique, for the results."""
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        paths = [source]
+        if source.is_dir():
+            paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not paths:
+                raise Usage(f"There is no picture in the folder {source}.")
+        for path in paths:
+            inside = path.relative_to(source) if source.is_dir() else Path(path.name)
+            stem = name = "-".join(inside.with_suffix("").parts)
+            number = 2
+            while name in found:
+                name, number = f"{stem}-{number}", number + 1
+            found[name] = path
+    return list(found.items())
+
+
+def parse_size(text: str | None, config: ViTConfig) -> tuple[int, int]:
+    """ "224", or "224x336" for height x width; without a text the size the model was made for."""
+    if text is None:
+        return config.image_size  # type: ignore[return-value]
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise Usage(f"--size {text} is no size: write 224, or HEIGHTxWIDTH such as 224x336.")
+    size = int(parts[0]), int(parts[-1])
+    grid_of(size, config.patch_size)
+    return size
+
+
+def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int]) -> int | None:
+    """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from."""
+    if text is None:
+        return None
+    names = [name.strip("[]").lower() for name in config.prefix_names]
+    if text.strip("[]").lower() in names:
+        return names.index(text.strip("[]").lower())
+    h, w = grid_size
+    try:
+        row, column = (int(part) for part in text.split(","))
+    except ValueError:
+        known = f" or {', '.join(names)}" if names else ""
+        raise Usage(f"--query {text} is no token of this model: write ROW,COLUMN{known}.") from None
+    if not (0 <= row < h and 0 <= column < w):
+        raise Usage(
+            f"There is no patch {row},{column}: rows go from 0 to {h - 1}, columns from 0 to {w - 1}."
+        )
+    return config.num_prefix_tokens + row * w + column
+
+
+def parse_target(text: str | None, card: Card, num_classes: int) -> int | None:
+    """A class by number, by name, or by the unmistakable beginning of its name; None stays None."""
+    if text is None:
+        return None
+    if not num_classes:
+        raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
+    if text.isdigit() and int(text) < num_classes:
+        return int(text)
+    names = [name.lower() for name in card.class_names]
+    exact = [k for k, name in enumerate(names) if name == text.lower()]
+    found = exact or [k for k, name in enumerate(names) if name.startswith(text.lower())]
+    if len(found) != 1:
+        some = ", ".join(card.class_names[:12]) + (", ..." if len(names) > 12 else "")
+        problem = "may be several classes" if found else "is no class"
+        choices = f" or one of {some}" if names else ""
+        raise Usage(f"{text!r} {problem} of {card.name}: give a number below {num_classes}{choices}.")
+    return found[0]
+
+
+def parse_methods(text: str) -> list[str]:
+    """ "rollout,relevance" or "all" -> names of METHODS."""
+    names = list(METHODS) if text == "all" else text.split(",")
+    for name in names:
+        if name not in METHODS:
+            raise argparse.ArgumentTypeError(f"no method {name!r}: choose from {', '.join(METHODS)}, or all")
+    return names
+
+
+def check_index(what: str, index: int | None, count: int) -> None:
+    if index is not None and not -count <= index < count:
+        raise Usage(f"There is no {what} {index}: this model has {count}, 0 to {count - 1}.")
+
+
+# ---- commands about pictures -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of COMMANDS: from a look at one picture to something to take home."""
+
+    about: str
+    endings: tuple[str, ...]  # the first is the default
+    make: Callable[[Subject, argparse.Namespace], Export]
+
+
+def make_map(subject: Subject, args: argparse.Namespace) -> Export:
+    return export.maps(
+        subject,
+        args.method,
+        query=args.token,
+        layer=args.layer,
+        head=args.head,
+        target=subject.trace.target if args.target_index is None else args.target_index,
+        scale=args.scale,
+        style=args.style,
+        progress=progress_bar(f"{subject.name}: passes"),
+    )
+
+
+def make_grid(subject: Subject, args: argparse.Namespace) -> Export:
+    return export.grid(subject, query=args.token, scale=args.scale, style=args.style)
+
+
+def make_matrix(subject: Subject, args: argparse.Namespace) -> Export:
+    layer = -1 if args.layer is None else args.layer
+    return export.matrix(subject, layer=layer, head=args.head, style=args.style)
+
+
+def make_stats(subject: Subject, args: argparse.Namespace) -> Export:
+    return export.figures_of_heads(subject, style=args.style)
+
+
+def make_ledger(subject: Subject, args: argparse.Namespace) -> Export:
+    return export.ledger(subject, target=args.target_index, style=args.style)
+
+
+def make_film(subject: Subject, args: argparse.Namespace) -> Export:
+    return export.film(
+        subject,
+        args.method,
+        query=args.token,
+        head=args.head,
+        target=subject.trace.target if args.target_index is None else args.target_index,
+        style=args.style,
+        fps=args.fps,
+        progress=progress_bar(f"{subject.name}: frames"),
+    )
+
+
+def make_html(subject: Subject, args: argparse.Namespace) -> Export:
+    view = {"query": args.token, "layer": args.layer, "head": args.head}
+    return export.everything(subject, **{name: x for name, x in view.items() if x is not None})
+
+
+FIGURE = (".png", ".svg", ".npz", ".csv")
+COMMANDS = {
+    "map": Command("where the model looks, or what speaks for a class", FIGURE, make_map),
+    "grid": Command("every head of every layer on one sheet", FIGURE, make_grid),
+    "matrix": Command("one head's attention, token by token", FIGURE, make_matrix),
+    "stats": Command("how far, and at how many tokens, heads look", (*FIGURE, ".md"), make_stats),
+    "ledger": Command("what every head and MLP gave to the logit", (*FIGURE, ".md"), make_ledger),
+    "film": Command("play through depth", (".gif", ".mp4"), make_film),
+    "html": Command("one page to explore offline, or all numbers", (".html", ".npz"), make_html),
+}
+
+
+def run_on_pictures(args: argparse.Namespace) -> int:
+    """One command on one picture or many; a picture that cannot be read does not stop the others."""
+    command = COMMANDS[args.command]
+    files = find_files(args.pictures)
+    check_endings(args.out, args.command, command.endings, len(files))
+    model, card = load_model(args.model)
+    size = parse_size(args.size, model.config)
+    args.token = parse_query(args.query, model.config, grid_of(size, model.config.patch_size))
+    args.target_index = parse_target(args.target, card, model.config.num_classes)
+    check_index("layer", args.layer, model.config.depth)
+    check_index("head", args.head, model.config.num_heads)
+
+    with_gradients = any(METHODS[name].needs_grad for name in args.method)
+    failed = 0
+    for name, path in tqdm(files or [("", None)], desc="pictures", disable=len(files) < 2, delay=1):
+        try:
+            name, picture = default_picture(card) if path is None else (name, open_picture(path))
+        except PictureError as error:
+            failed += 1
+            tqdm.write(f"{path}: {error}", file=sys.stderr)
+            continue
+        image = preprocess(picture, card, size)
+        target = answer_of(model, image, args.target_index) if with_gradients else None
+        subject = export.look(name, image, model, card, target)
+        made = command.make(subject, args)
+        tqdm.write(f"{name}: {subject.answers()}")
+        for path in outputs(args.out, args.command, name, command.endings[0]):
+            tqdm.write(f"  {made.save(path)}")
+    return OK if not failed else PARTIAL if failed < len(files) else NOTHING
+
+
+def answer_of(model: ViT, image: Tensor, target: int | None) -> int:
+    """The class to explain: the one asked for, else what the model says."""
+    if not model.config.num_classes:
+        raise Usage("This model has no classification head: choose a method that explains no class.")
+    return int(model(image[None]).argmax()) if target is None else target
+
+
+def check_endings(outs: Sequence[str], command: str, endings: Sequence[str], pictures: int) -> None:
+    """Before anything is computed: can each --out be written, and is there one file per picture?"""
+    for out in outs:
+        suffix = Path(out).suffix.lower()
+        if suffix and suffix not in endings:
+            raise Usage(f"{command} cannot write {suffix}: let --out end in {', '.join(endings)}.")
+        if suffix and pictures > 1 and "{name}" not in out:
+            raise Usage(
+                f'{pictures} pictures need {pictures} files: write --out "{{name}}{suffix}" or a folder.'
+            )
+
+
+def outputs(outs: Sequence[str], command: str, name: str, ending: str) -> list[Path]:
+    """Where the results for one picture go. An --out without an ending is a folder."""
+    paths = [Path(out.replace("{name}", name)) for out in outs or ["."]]
+    return [path if path.suffix else path / f"{name}-{command}{ending}" for path in paths]
+
+
+def progress_bar(words: str) -> Callable[[int, int], None]:
+    """progress(done, total) as a bar on stderr that shows itself when the work takes over a second."""
+    bar: tqdm | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None or bar.total != total:
+            bar = tqdm(total=total, desc=words, delay=1, leave=False)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+            bar = None
+
+    return progress
+
+
+# ---- faithfulness ----------------------------------------------------------------------------------
+
+
+def run_faithfulness(args: argparse.Namespace) -> int:
+    """One picture: the race of its maps, curve by curve. A folder or data set: the table."""
+    one = len(args.pictures) == 1 and not Path(args.pictures[0]).is_dir()
+    check_endings(args.out, "faithfulness", (*FIGURE, ".md") if one else (".md", ".csv", ".png", ".svg"), 1)
+    model, card = load_model(args.model)
+    size = parse_size(args.size, model.config)
+    methods = args.method or None
+    if one:
+        image = preprocess(open_picture(args.pictures[0]), card, size)
+        target = answer_of(model, image, parse_target(args.target, card, model.config.num_classes))
+        name = Path(args.pictures[0]).stem
+        subject = export.look(name, image, model, card, target)
+        modes = {"modes": args.mode, "points": args.points, "progress": progress_bar("maps and curves")}
+        made = export.race(subject, methods, style=args.style, **modes)
+    else:
+        name, count, images = images_of(args, model, card, size)
+        bar = progress_bar("images")
+        found = faithfulness.table(
+            model,
+            images,
+            methods,
+            modes=args.mode,
+            points=args.points,
+            progress=lambda done: bar(done, count),
+        )
+        made = export.faithfulness_table(found, f"{card.name} on {name}", style=args.style)
+    print(made.as_markdown())
+    for out in outputs(args.out, "faithfulness", name, ".md") if args.out else []:
+        print(made.save(out))
+    return OK
+
+
+def images_of(
+    args: argparse.Namespace, model: ViT, card: Card, size: tuple[int, int]
+) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
+    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split, evenly
+    spread over it. Only generated shapes have masks."""
+    if not model.config.num_classes:
+        raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
+
+    def prepared(source: Path | Image.Image) -> Tensor:
+        picture = open_picture(source) if isinstance(source, Path) else source
+        return preprocess(picture, card, size)
+
+    if args.pictures:
+        files = [path for _, path in find_files(args.pictures)]
+        some = spread(len(files), args.images)
+        return Path(args.pictures[0]).name, len(some), ((prepared(files[i]), None) for i in some)
+    data = args.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
+    if data is None:
+        raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
+    if data == "shapes":
+
+        def drawn() -> Iterator[tuple[Tensor, Tensor]]:
+            for index in range(args.images):
+                picture, _, mask = shapes_sample(HELD_OUT, index)
+                inside = Image.fromarray(np.asarray(mask).astype(np.uint8) * 255).convert("RGB")
+                covered = to_pixels(inside, size, card.crop_pct, "nearest")[0] > 127
+                yield prepared(picture), covered
+
+        return "shapes", args.images, drawn()
+    pictures, _ = find_pictures(data, "test")
+    some = spread(len(pictures), args.images)
+    return data, len(some), ((prepared(pictures[i][0]), None) for i in some)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """`count` numbers, or all there are, evenly over range(total)."""
+    return [i * total // min(count, total) for i in range(min(count, total))]
+
+
+# ---- shapes ----------------------------------------------------------------------------------------
+
+SAYS = {  # what happened just before the hook saw the tensor
+    "embed": "{P} patches of {p} x {p} pixels, each projected to {D} numbers",
+    "pos": "{prefix}positions added",
+    "norm1": "every token normalised",
+    "q": "queries of {H} heads, {d} numbers per token",
+    "k": "keys",
+    "v": "values",
+    "scores": "query times key over the square root of {d}",
+    "attn": "softmax: every row sums to 1",
+    "z": "attention times values",
+    "attn_out": "heads joined and projected",
+    "resid_mid": "added to the stream",
+    "norm2": "normalised again",
+    "mlp_pre": "{M} hidden numbers per token",
+    "mlp_post": "{activation}",
+    "resid_post": "back to {D}, added to the stream",
+    "norm": "the final norm",
+    "logits": "the head reads {pooled}: one number per class",
+}
+
+
+def run_shapes(args: argparse.Namespace) -> int:
+    """A dry run through the real model: the hook prints every shape. No number is computed."""
+    check_endings(args.out, "shapes", (".md", ".csv"), 1)
+    if args.variant:
+        config, name = ViTConfig.variant(args.variant), f"ViT-{args.variant}"
+    else:
+        model, card = load_model(args.model)
+        config, name = model.config, card.name
+    with torch.device("meta"):  # tensors with a shape and without memory
+        model, image = ViT(config).eval(), torch.empty(1, config.in_chans, *parse_size(args.size, config))
+    rows = shapes_of(model, image)
+    width = max(len(row["shape"]) for row in rows)
+    for row in rows:
+        if row["layer"] in (None, 0):
+            print(f"{row['shape']:<{width}}  {row['name']:<10} {row['about']}")
+        elif row["name"] == "norm1" and row["layer"] == 1:
+            print(f"{'...':<{width}}  {'':<10} the same in layers 1 to {config.depth - 1}")
+    steps = ("image", "embed", "pos", "resid_post", "logits")
+    chain = [
+        row["shape"] for row in rows if row["name"] in steps and row["layer"] in (None, config.depth - 1)
+    ]
+    count = sum(p.numel() for p in model.parameters())
+    print(f"\n{name}: {' -> '.join(chain)}, {count / 1e6:.2f} million parameters")
+    for out in args.out:
+        print(Export(rows=lambda: rows).save(out))
+    return OK
+
+
+def shapes_of(model: ViT, image: Tensor) -> list[dict[str, Any]]:
+    """One row per named activation, in the order in which the image meets them."""
+    config = model.config
+    h, w = grid_of((image.shape[-2], image.shape[-1]), config.patch_size)
+    words = {
+        "P": h * w,
+        "p": config.patch_size,
+        "D": config.embed_dim,
+        "H": config.num_heads,
+        "d": config.head_dim,
+        "M": config.mlp_dim,
+        "activation": config.activation,
+        "prefix": " and ".join(config.prefix_names) + " in front, " if config.prefix_names else "",
+        "pooled": "[CLS]" if config.pool == "cls" else "the mean over patches",
+    }
+    rows: list[dict[str, Any]] = [
+        {"layer": None, "name": "image", "shape": str(list(image.shape)), "about": "pixels, normalised"}
+    ]
+
+    def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
+        about = SAYS[name].format(**words)
+        rows.append({"layer": layer, "name": name, "shape": str(list(x.shape)), "about": about})
+        return x
+
+    model(image, hook)
+    return rows
+
+
+# ---- the command line ------------------------------------------------------------------------------
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m explorer",
+        description="See inside a Vision Transformer without a browser.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    nothing = {name: None for name in ("query", "layer", "head", "target", "size", "model", "colormap")}
+    parser.set_defaults(**nothing, method=None, scale="map", theme="light", smooth=False, lines=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, about: str, *options: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        for option in ("model", "size", "out", *options):
+            flags, keywords = OPTIONS[option]
+            sub.add_argument(*flags, **keywords)
+        return sub
+
+    drawn = ("pictures", "theme", "colormap")
+    on_picture = (*drawn, "smooth", "lines")
+    map_ = add("map", COMMANDS["map"].about, *on_picture, "method", "query", "layer", "head", "target")
+    full = "what full colour stands for: each map's own maximum (map, default) or 8 x uniform attention"
+    map_.add_argument("--scale", choices=["map", "uniform"], help=full)
+    grid = add("grid", COMMANDS["grid"].about, *drawn, "query")
+    full = "what full colour stands for: the maximum of each map, layer, or all (default), or 8 x uniform"
+    grid.add_argument("--scale", choices=list(SCALES), default="all", help=full)
+    add("matrix", COMMANDS["matrix"].about, *drawn, "layer", "head")
+    add("stats", COMMANDS["stats"].about, "pictures", "theme")
+    add("ledger", COMMANDS["ledger"].about, "pictures", "theme", "target")
+    film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "head", "target")
+    film.add_argument("--fps", type=float, default=2, help="layers per second (default 2)")
+    add("html", COMMANDS["html"].about, "pictures", "query", "layer", "head")
+    true = add("faithfulness", "which maps are true, measured", "pictures", "theme", "method", "target")
+    true.add_argument(
+        "--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes"
+    )
+    true.add_argument("--images", type=positive, default=50, help="how many of them (default 50)")
+    both = "hide patches by painting them grey or by leaving them out (default both)"
+    true.add_argument("--mode", action="append", choices=faithfulness.MODES, help=both)
+    true.add_argument("--points", type=positive, default=9, help="points of each curve (default 9)")
+    shapes = add("shapes", "the shape of every tensor from pixels to logits")
+    sizes = f"a paper's model instead, such as B/16; sizes: {', '.join(VARIANTS)}"
+    shapes.add_argument("--variant", metavar="SIZE/PATCH", help=sizes)
+    return parser
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no positive whole number")
+    return int(text)
+
+
+OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
+    "pictures": (
+        ("pictures",),
+        {"nargs": "*", "metavar": "PICTURE", "help": "files or folders; none: an example"},
+    ),
+    "model": (("--model", "-m"), {"help": "checkpoint: bundled name, folder or Hub id (default: the app's)"}),
+    "size": (("--size",), {"help": "pixels the model is given: 224 or HEIGHTxWIDTH (default: its own)"}),
+    "out": (
+        ("--out", "-o"),
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "PATH",
+            "help": "file, or folder; {name} stands for the picture's name; may be given several times",
+        },
+    ),
+    "method": (
+        ("--method",),
+        {
+            "action": "extend",
+            "type": parse_methods,
+            "metavar": "NAMES",
+            "help": f"one or several with commas, or all: {', '.join(METHODS)}",
+        },
+    ),
+    "query": (
+        ("--query", "-q"),
+        {"help": "token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0"},
+    ),
+    "layer": (("--layer",), {"type": int, "help": "from 0; -1 is the last (default)"}),
+    "head": (("--head",), {"type": int, "help": "from 0 (default: mean of all)"}),
+    "target": (("--target",), {"help": "class to explain, by name or number (default: the model's answer)"}),
+    "theme": (("--theme",), {"choices": list(THEMES), "default": "light", "help": "of the figure"}),
+    "colormap": (("--colormap",), {"choices": [*SEQUENTIAL, *DIVERGING], "help": "colours of the maps"}),
+    "smooth": (("--smooth",), {"action": "store_true", "help": "interpolate between patches, and say so"}),
+    "lines": (("--lines",), {"action": "store_true", "help": "draw the lines between patches"}),
+}
+DEFAULT_METHODS = {"map": ["attention", "rollout"], "film": ["attention"]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    args = build_parser().parse_args(argv)
+    args.method = args.method or DEFAULT_METHODS.get(args.command, [])
+    args.style = Style(args.theme, args.colormap, args.smooth, args.lines)
+    try:
+        if args.command == "faithfulness":
+            args.mode = args.mode or list(faithfulness.MODES)
+            return run_faithfulness(args)
+        return run_shapes(args) if args.command == "shapes" else run_on_pictures(args)
+    except (ValueError, OSError) as error:  # every error of the house is a ValueError with one sentence
+        print(f"python -m explorer: {error}", file=sys.stderr)
+        return NOTHING
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

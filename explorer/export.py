@@ -1,0 +1,596 @@
+"""Files to take home: from a picture that a model has looked at to figures, films, numbers and pages.
+
+L layers, H heads, T tokens, D width, K classes, (h, w) patch grid.
+
+Every function here returns an `Export`: one result in all the forms that a file can hold it in, each
+made only when a file asks for it.  The app's buttons and `python -m explorer` call the same ones.
+"""
+
+import csv
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from explorer import faithfulness, render, stats
+from explorer import ledger as ledgers
+from explorer.maps import METHODS
+from vit.checkpoint import Card
+from vit.data import denormalize
+from vit.model import ViT
+from vit.trace import Trace, trace
+
+Rows = Sequence[Mapping[str, object]]
+ROWS_SUM_TO_ONE = ("attention", "attention_all_layers", "rollout")  # of these "× uniform" can be asked
+
+
+class ExportError(ValueError):
+    """A file cannot be written; the message says why and what to do, in one sentence."""
+
+
+# ---- one result in all its forms -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Export:
+    """Something to take home. `save` looks at the ending of the file's name."""
+
+    figure: Callable[[], Figure] | None = None  # .png .svg
+    arrays: Callable[[], Mapping[str, np.ndarray]] | None = None  # .npz
+    rows: Callable[[], Rows] | None = None  # .csv .md
+    frames: Callable[[], Sequence[np.ndarray]] | None = None  # .gif .mp4
+    page: Callable[[Path], object] | None = None  # .html: is given the path to write to
+    markdown: Callable[[], str] | None = None  # .md, where it is to look otherwise than its rows
+    fps: float = 2
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """What its files may be called."""
+        forms = {
+            (".png", ".svg"): self.figure,
+            (".gif", ".mp4"): self.frames,
+            (".npz",): self.arrays,
+            (".csv",): self.rows,
+            (".md",): self.markdown or self.rows,
+            (".html",): self.page,
+        }
+        return tuple(ending for endings, form in forms.items() if form for ending in endings)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file whole or not at all. Raises ExportError."""
+        path = Path(path)
+        ending = path.suffix.lower()
+        if ending not in self.endings:
+            raise ExportError(f"{path.name} cannot hold this: let its name end in {_either(self.endings)}.")
+        with atomic(path) as temporary:
+            if ending == ".png" and self.figure:
+                temporary.write_bytes(render.png(self.figure()))
+            elif ending == ".svg" and self.figure:
+                temporary.write_bytes(render.svg(self.figure()))
+            elif ending == ".gif" and self.frames:
+                temporary.write_bytes(render.gif(self.frames(), self.fps))
+            elif ending == ".mp4" and self.frames:
+                render.mp4(temporary, self.frames(), self.fps)
+            elif ending == ".npz" and self.arrays:
+                np.savez(temporary, allow_pickle=False, **self.arrays())
+            elif ending == ".csv" and self.rows:
+                temporary.write_text(to_csv(self.rows()), encoding="utf-8")
+            elif ending == ".md":
+                temporary.write_text(self.as_markdown(), encoding="utf-8")
+            elif self.page:
+                self.page(temporary)
+        return path
+
+    def as_markdown(self) -> str:
+        """A table for people."""
+        return self.markdown() if self.markdown else to_markdown(self.rows()) if self.rows else ""
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which takes its place when all went well. Raises ExportError."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}{path.suffix.lower()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ExportError(f"{path} cannot be written: {why}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_csv(rows: Rows) -> str:
+    """A header and one line per row; numbers with all their digits."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_markdown(rows: Rows) -> str:
+    """The same as a table that a README shows, numbers shortened and flush right."""
+    names = list(rows[0])
+    numeric = [all(isinstance(row[name], int | float) for row in rows) for name in names]
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *cells)]
+
+    def line(parts: Sequence[str]) -> str:
+        padded = (f"{p:>{n}}" if right else f"{p:<{n}}" for p, n, right in zip(parts, widths, numeric))
+        return f"| {' | '.join(padded)} |\n"
+
+    rule = ["-" * (n - 1) + (":" if right else "-") for n, right in zip(widths, numeric)]
+    return line(names) + line(rule) + "".join(map(line, cells))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+# ---- what is looked at, and how it is drawn --------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A picture that a model has looked at: what every figure here is made from."""
+
+    name: str  # of the picture
+    trace: Trace
+    model: ViT
+    card: Card
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """(height, width, 3) uint8: the very pixels the model saw, in their true colours."""
+        pixels = denormalize(self.trace.image, self.card)
+        return (pixels * 255).round().byte().permute(1, 2, 0).numpy()
+
+    def class_name(self, target: int) -> str:
+        names = self.card.class_names
+        return names[target] if target < len(names) else f"class {target}"
+
+    def answers(self, count: int = 3) -> str:
+        """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
+        if not len(self.trace.logits):
+            return "no classes: this model has no head"
+        top = self.trace.logits.softmax(dim=0).topk(min(count, len(self.trace.logits)))
+        found = zip(top.indices.tolist(), top.values.tolist())
+        return ", ".join(f"{self.class_name(k)} {100 * share:.0f} %" for k, share in found)
+
+    def token_name(self, query: int | None) -> str:
+        """The query in words; None is what the class is read from."""
+        prefix = self.model.config.prefix_names
+        if query is None:
+            return "[CLS]" if self.model.config.pool == "cls" else "the mean over patches"
+        patch = self.patch(query)
+        return f"patch {patch}" if patch else prefix[query]
+
+    def patch(self, query: int | None) -> tuple[int, int] | None:
+        """(row, column) of a token; None for prefix tokens."""
+        if query is None or query < self.trace.num_prefix_tokens:
+            return None
+        row, column = divmod(query - self.trace.num_prefix_tokens, self.trace.grid_size[1])
+        return row, column
+
+
+@dataclass(frozen=True)
+class Style:
+    """How figures look."""
+
+    theme: str = "light"
+    colormap: str | None = None
+    smooth: bool = False
+    lines: bool = False  # between patches
+
+
+# ---- recipes ---------------------------------------------------------------------------------------
+
+
+def maps(
+    subject: Subject,
+    methods: Sequence[str],
+    *,
+    query: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    scale: str = "map",
+    style: Style = Style(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """One or several methods on the picture, side by side. Those that need gradients need a trace of
+    the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name."""
+    traced, model = subject.trace, subject.model
+    options = {"query": query, "layer": layer, "head": head, "target": target}
+
+    @cache
+    def made() -> dict[str, Tensor]:
+        given = options | {"model": model, "progress": progress}
+        return {name: METHODS[name](traced, **given) for name in methods}
+
+    def label(name: str) -> str:
+        known = METHODS[name].options
+        depth, parts = len(traced.tokens) - 1, [METHODS[name].label]
+        if "layer" in known:
+            parts.append(f"L{(-1 if layer is None else layer) % depth}")
+        if "head" in known:
+            parts.append("mean of heads" if head is None else f"H{head % traced.attn.shape[1]}")
+        return ", ".join(parts)
+
+    def figure() -> Figure:
+        drawn = {label(name): values.numpy() for name, values in made().items()}
+        tokens = traced.tokens.shape[1]
+        scales = {
+            label(name): render.scale_for(drawn[label(name)], "uniform", tokens)
+            for name in methods
+            if scale == "uniform" and name in ROWS_SUM_TO_ONE
+        }
+        return render.maps_figure(
+            subject.picture,
+            drawn,
+            scales=scales,
+            query=subject.patch(query),
+            without_query={label(name) for name in methods if "query" not in METHODS[name].options},
+            title=subject.name,
+            caption=caption(),
+            colormap=style.colormap,
+            smooth=style.smooth,
+            grid=style.lines,
+            theme=style.theme,
+        )
+
+    def caption() -> str:
+        words = [f"{subject.card.name}: {subject.answers()}"]
+        if any("query" in METHODS[name].options for name in methods):
+            words.append(f"query: {subject.token_name(query)}")
+        if target is not None and any(METHODS[name].class_specific for name in methods):
+            words.append(f"class explained: {subject.class_name(target)}")
+        return "  ·  ".join(words)
+
+    def rows() -> Rows:
+        h, w = traced.grid_size
+        lists = {name: values.tolist() for name, values in made().items()}
+        return [
+            {"row": r, "column": c} | {name: values[r][c] for name, values in lists.items()}
+            for r in range(h)
+            for c in range(w)
+        ]
+
+    arrays = lambda: {name: values.numpy() for name, values in made().items()}  # noqa: E731
+    return Export(figure=figure, arrays=arrays, rows=rows)
+
+
+def head_maps(subject: Subject, query: int | None = None) -> Tensor:
+    """(L, H, h, w): where the query looks, in every head of every layer."""
+    layers, heads = subject.trace.attn.shape[:2]
+    look = partial(METHODS["attention"], subject.trace, query=query, model=subject.model)
+    looked = [look(layer=layer, head=head) for layer in range(layers) for head in range(heads)]
+    return torch.stack(looked).unflatten(0, (layers, heads))
+
+
+def grid(subject: Subject, *, query: int | None = None, scale: str = "all", style: Style = Style()) -> Export:
+    """Contact sheet: where one query looks, layers down and heads across. NPZ: maps (L, H, h, w)."""
+    made = cache(lambda: head_maps(subject, query))
+
+    def figure() -> Figure:
+        values = made().numpy()
+        tokens = subject.trace.tokens.shape[1]
+        words = "Each small map is one head; bright patches get more of its attention."
+        if scale == "uniform":
+            words += f" A head that looks everywhere alike gives 1 ×, which is 1 / {tokens}."
+        return render.sheet_figure(
+            values,
+            picture=subject.picture,
+            scale=render.scale_for(values, scale, tokens),
+            query=subject.patch(query),
+            colormap=style.colormap,
+            title=f"Where {subject.token_name(query)} looks",
+            caption=f"{subject.name}. {subject.card.name}: {subject.answers(1)}. {words}",
+            theme=style.theme,
+        )
+
+    def rows() -> Rows:
+        names = ("layer", "head", "row", "column", "attention")
+        return [dict(zip(names, (*index, float(x)))) for index, x in np.ndenumerate(made().numpy())]
+
+    return Export(figure=figure, arrays=lambda: {"maps": made().numpy()}, rows=rows)
+
+
+def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style: Style = Style()) -> Export:
+    """One head's attention, every token to every token (T, T); without a head the mean of all."""
+    attn = subject.trace.attn[layer]  # (H, T, T)
+    values = (attn.mean(dim=0) if head is None else attn[head]).numpy()
+    layer %= len(subject.trace.attn)
+    name = f"L{layer}, mean of heads" if head is None else f"L{layer}.H{head % len(attn)}"
+
+    def figure() -> Figure:
+        return render.matrix_figure(
+            values,
+            subject.trace.grid_size,
+            subject.trace.num_prefix_tokens,
+            colormap=style.colormap,
+            title=f"{name} · {subject.name}",
+            theme=style.theme,
+        )
+
+    def rows() -> Rows:
+        return [{"query": q, "key": k, "attention": float(x)} for (q, k), x in np.ndenumerate(values)]
+
+    return Export(figure=figure, arrays=lambda: {"attn": values}, rows=rows)
+
+
+def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
+    """How far heads look, at how many tokens, what falls on prefix tokens, and the answer by depth.
+    A CSV has one row per head; an NPZ holds distance_px, effective_tokens ... (L, H), lens (L+1, K)."""
+    traced, model = subject.trace, subject.model
+
+    @cache
+    def arrays() -> dict[str, np.ndarray]:
+        table = stats.head_table(traced)
+        shape = traced.attn.shape[:2]
+        names = [name for name in table[0] if name not in ("layer", "head")]
+        columns = {name: np.array([row[name] for row in table]).reshape(shape) for name in names}
+        if model.config.num_classes:
+            columns["lens"] = stats.logit_lens(model, traced).softmax(dim=-1).numpy()
+        return columns | {"token_norms": stats.token_norms(traced).numpy()}
+
+    def figure() -> Figure:
+        found, tokens = arrays(), traced.tokens.shape[1]
+        dots = partial(render.heads_chart, theme=style.theme)
+        charts = [
+            partial(
+                dots,
+                found["distance_px"],
+                label="mean attention distance (px)",
+                reference=stats.uniform_distance(traced),
+                title="How far patches look",
+            ),
+            partial(
+                dots,
+                found["effective_tokens_patches"],
+                label="effective number of tokens",
+                reference=tokens,
+                title="At how many tokens patches look",
+            ),
+        ]
+        if traced.num_prefix_tokens:
+            charts.append(
+                partial(
+                    dots,
+                    found["prefix_share"],
+                    label="share of attention",
+                    reference=traced.num_prefix_tokens / tokens,
+                    title="What patches give to " + " ".join(model.config.prefix_names[:1]),
+                )
+            )
+        if "lens" in found:
+            names = [subject.class_name(k) for k in range(model.config.num_classes)]
+            lens = partial(render.lens_chart, found["lens"], names, theme=style.theme)
+            charts.append(partial(lens, title="Logit lens: the answer if the model stopped early"))
+        drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
+        caption = f"{subject.card.name}: {subject.answers()}"
+        return render.board(drawn, title=subject.name, caption=caption, theme=style.theme)
+
+    return Export(figure=figure, arrays=arrays, rows=lambda: stats.head_table(traced))
+
+
+def ledger(subject: Subject, *, target: int | None = None, style: Style = Style()) -> Export:
+    """What every head, MLP and patch gave to one class, adding up to its logit. A CSV has one row per
+    entry; an NPZ heads (L, H, T), mlp (L,), embed (T,), bias, logit."""
+    made = cache(lambda: ledgers.ledger(subject.trace, subject.model, target))
+
+    def figure() -> Figure:
+        book = made()
+        return render.ledger_figure(
+            book.head_grid().numpy(),
+            book.mlp.numpy(),
+            {"embedding": float(book.embed.sum()), "biases": book.bias},
+            title=f"What gave {subject.class_name(book.target)} its logit of {book.logit:.2f}",
+            theme=style.theme,
+        )
+
+    def arrays() -> dict[str, np.ndarray]:
+        book = made()
+        parts = {"heads": book.heads, "mlp": book.mlp, "embed": book.embed}
+        numbers = {"bias": book.bias, "logit": book.logit, "target": book.target}
+        return {k: x.numpy() for k, x in parts.items()} | {k: np.array(x) for k, x in numbers.items()}
+
+    return Export(figure=figure, arrays=arrays, rows=lambda: made().table())
+
+
+def film(
+    subject: Subject,
+    methods: Sequence[str] = ("attention",),
+    *,
+    query: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    style: Style = Style(),
+    fps: float = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Play through depth: the maps of each layer in turn, all frames on one scale per method."""
+    for name in methods:
+        if "layer" not in METHODS[name].options:
+            able = [other for other in METHODS if "layer" in METHODS[other].options]
+            raise ExportError(f"{METHODS[name].label} has no layers to play through: take {_either(able)}.")
+    depth = len(subject.trace.tokens) - 1
+
+    def frames() -> list[np.ndarray]:
+        options = {"query": query, "head": head, "target": target, "model": subject.model}
+        stacks = {
+            METHODS[name].label: np.stack(
+                [METHODS[name](subject.trace, layer=layer, **options).numpy() for layer in range(depth)]
+            )
+            for name in methods
+        }
+        scales = {name: replace(render.scale_for(x[:, None], "all"), words="") for name, x in stacks.items()}
+        drawn = []
+        for layer in range(depth):
+            of_head = "mean of heads" if head is None else f"head {head}"
+            figure = render.maps_figure(
+                subject.picture,
+                {name: values[layer] for name, values in stacks.items()},
+                scales={name: scale[layer, 0] for name, scale in scales.items()},
+                query=subject.patch(query),
+                title=f"layer {layer} of {depth - 1}",
+                caption=f"{subject.card.name}  ·  query: {subject.token_name(query)}  ·  {of_head}",
+                colormap=style.colormap,
+                smooth=style.smooth,
+                grid=style.lines,
+                theme=style.theme,
+            )
+            drawn.append(render.picture_of(figure, dpi=110))
+            if progress:
+                progress(layer + 1, depth)
+        return drawn
+
+    return Export(frames=frames, fps=fps)
+
+
+ARRAYS = {  # what an NPZ of a trace holds
+    "image": "(3, height, width) the normalised pixels the model saw",
+    "tokens": "(L+1, T, D) residual stream: after the embedding, then after each block",
+    "attn": "(L, H, T, T) attention; row = query, column = key; rows sum to 1",
+    "logits": "(K,)",
+    "grid_size": "(2,) rows and columns of patches, (h, w)",
+    "num_prefix_tokens": "() tokens in front of the patches: [CLS], distillation token, registers",
+    "target": "() the class that attn_grad explains, where there is one",
+    "attn_grad": "(L, H, T, T) d logits[target] / d attn, where there is a target",
+    "class_names": "(K,) text",
+    "picture": "(height, width, 3) uint8, the image in its true colours",
+}
+
+
+def race(
+    subject: Subject,
+    methods: Sequence[str] | None = None,
+    *,
+    modes: Sequence[str] = faithfulness.MODES,
+    points: int = 17,
+    randoms: int = 8,
+    style: Style = Style(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Is it true? Deletion and insertion curves of every map of one picture, against random orders and
+    the centre prior. Needs a trace of a target. A CSV has one row per map; an NPZ its maps and curves."""
+    model, traced = subject.model, subject.trace
+
+    @cache
+    def runners() -> list[faithfulness.Runner]:
+        counted = {"points": points, "randoms": randoms, "progress": progress}
+        return faithfulness.race(model, traced, methods, modes=modes, **counted)
+
+    def figure() -> Figure:
+        orders = [faithfulness.random_map(traced.grid_size, seed) for seed in range(randoms)]
+        orders = torch.stack([faithfulness.order_of(order) for order in orders])
+        charts = []
+        for mode in modes:
+            chance = faithfulness.perturbation_curves(model, traced, orders, mode, points)
+            for kind, better in (("deletion", "lower"), ("insertion", "higher")):
+                curves = {r.name: getattr(r.curves[mode], kind).numpy() for r in runners()}
+                curves.pop(faithfulness.RANDOM, None)
+                centre = curves.pop(faithfulness.CENTRE)
+                chart = partial(
+                    render.curves_chart,
+                    {METHODS[name].label: curve for name, curve in curves.items()},
+                    fractions=chance[0].fractions.numpy(),
+                    centre=centre,
+                    random=np.stack([getattr(c, kind) for c in chance]),
+                    label=f"patches {HIDDEN[mode]}" if kind == "deletion" else "patches shown",
+                    better=better,
+                    title=f"{kind.capitalize()}, patches {HIDDEN[mode]}",
+                    theme=style.theme,
+                )
+                charts.append(lambda part, chart=chart: chart(into=part))
+        watched = subject.class_name(traced.target or 0)
+        caption = f"{subject.card.name}: {subject.answers()}  ·  class watched: {watched}"
+        return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
+
+    def arrays() -> dict[str, np.ndarray]:
+        found = {}
+        for runner in runners():
+            found[f"{runner.name}/map"] = runner.map.numpy()
+            for mode, curves in runner.curves.items():
+                found["fractions"] = curves.fractions.numpy()
+                found[f"{runner.name}/deletion/{mode}"] = curves.deletion.numpy()
+                found[f"{runner.name}/insertion/{mode}"] = curves.insertion.numpy()
+        return found
+
+    rows = lambda: [{"method": r.name} | r.figures() for r in runners()]  # noqa: E731
+    return Export(figure=figure, arrays=arrays, rows=rows)
+
+
+HIDDEN = {"grey": "painted grey", "drop": "left out"}
+
+
+def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = Style()) -> Export:
+    """The same over a data set: each method's score with its confidence interval."""
+
+    def figure() -> Figure:
+        scores = [row.figures["score"] for row in table.rows]
+        names = [METHODS[row.name].label if row.name in METHODS else row.name for row in table.rows]
+        centre = next(row for row in table.rows if row.name == faithfulness.CENTRE)
+        return render.intervals_chart(
+            names,
+            np.array([[x.low, x.mean, x.high] for x in scores]),
+            label="faithfulness: area under insertion − area under deletion",
+            reference=centre.figures["score"].mean,
+            reference_label=faithfulness.CENTRE,
+            title=f"{title}, {table.images} images",
+            theme=style.theme,
+        )
+
+    return Export(figure=figure, rows=table.records, markdown=lambda: table.markdown() + "\n")
+
+
+def everything(subject: Subject, **view: Any) -> Export:
+    """The whole trace: as arrays for the researcher (NPZ, see `ARRAYS` and the array "README" inside),
+    or as one page that a browser opens offline (HTML). view: what the page shows first, such as layer=3."""
+    traced = subject.trace
+
+    def arrays() -> dict[str, np.ndarray]:
+        found = {name: getattr(traced, name) for name in ("image", "tokens", "attn", "logits", "attn_grad")}
+        kept = {name: x.numpy() for name, x in found.items() if x is not None and x.numel()}
+        kept |= {name: x.numpy() for name, x in traced.activations.items()}
+        kept["grid_size"] = np.array(traced.grid_size)
+        kept["num_prefix_tokens"] = np.array(traced.num_prefix_tokens)
+        if traced.target is not None:
+            kept["target"] = np.array(traced.target)
+        if subject.card.class_names:
+            kept["class_names"] = np.array(subject.card.class_names)
+        kept["picture"] = subject.picture
+        lines = [f"{name} {ARRAYS.get(name, list(kept[name].shape))}" for name in kept]
+        letters = "L layers, H heads, T tokens, D width, K classes, (h, w) patches"
+        kept["README"] = np.array("\n".join([f"{subject.name}, {subject.card.name}. {letters}.", *lines]))
+        return kept
+
+    def page(path: Path) -> None:
+        from explorer import show  # here: whoever wants no page needs no viewer
+
+        show(traced, subject.card, subject.model, title=subject.name, **view).save(path)
+
+    return Export(arrays=arrays, page=page)
+
+
+def look(name: str, image: Tensor, model: ViT, card: Card, target: int | None = None) -> Subject:
+    """Run the model on a preprocessed image (3, height, width); with a target, keep its gradients too."""
+    return Subject(name, trace(model, image, target=target), model, card)
