@@ -121,8 +121,8 @@ def rollout(
     """
     looked = _transitions(trace, fuse, discard, layer)  # (L, T, T)
     row = _one_hot(trace, _rows(trace, query, model)).to(looked)  # (T,)
-    for attn in looked.flip(0):
-        row = residual * row + (1 - residual) * (row @ attn)
+    for layer in reversed(range(len(looked))):
+        row = residual * row + (1 - residual) * (row @ looked[layer])
     return _map(trace, row)
 
 
@@ -220,11 +220,12 @@ def gradient_rollout(
     Heads are averaged before the clamp, so that opposite signs cancel, and gradients are small next
     to I: the product is nearly I + Σ_l Ā_l.
     """
-    weighed = (_attention(trace) * _gradient(trace, target)).mean(dim=1).clamp(min=0)  # (L, T, T)
-    row = _one_hot(trace, _rows(trace, query, model)).to(weighed)
-    for attn in weighed.flip(0):
-        row = row / (1 + attn.sum(dim=-1))  # the row sums of Ā + I
-        row = row + row @ attn
+    attn, grad = _attention(trace), _gradient(trace, target)
+    row = _one_hot(trace, _rows(trace, query, model)).to(attn)
+    for layer in reversed(range(len(attn))):
+        fused = (attn[layer] * grad[layer]).mean(dim=0).clamp_(min=0)  # (T, T)
+        row = row / (1 + fused.sum(dim=-1))  # the row sums of Ā + I
+        row = row + row @ fused
     return _map(trace, row)
 
 
@@ -241,10 +242,11 @@ def relevance(
     Chefer, Gur & Wolf 2021 (ICCV), "Generic Attention-model Explainability", eqs. 5 and 6: clamped
     before the heads are averaged, and rows are not normalised.  Cost: the trace's backward pass.
     """
-    weighed = (_attention(trace) * _gradient(trace, target)).clamp(min=0).mean(dim=1)  # (L, T, T)
-    row = _one_hot(trace, _rows(trace, query, model)).to(weighed)
-    for attn in weighed.flip(0):
-        row = row + row @ attn
+    attn, grad = _attention(trace), _gradient(trace, target)
+    row = _one_hot(trace, _rows(trace, query, model)).to(attn)
+    for layer in reversed(range(len(attn))):
+        fused = (attn[layer] * grad[layer]).clamp_(min=0).mean(dim=0)  # (T, T)
+        row = row + row @ fused
     return _map(trace, row)
 
 
