@@ -1,0 +1,418 @@
+"""Models and traces, memoised: the only shared mutable state of the project.
+
+Thirty people who look at the same picture cost one forward pass; a person who leaves takes along
+what only they needed; whatever is kept is bounded in bytes, the oldest goes first.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vit.checkpoint import (
+    BUNDLED,
+    Card,
+    CheckpointError,
+    Snapshot,
+    list_checkpoints,
+    list_snapshots,
+    load,
+    load_snapshot,
+)
+from vit.data import open_picture, preprocess
+from vit.model import Hook, ViT
+from vit.trace import Trace, attention_at, trace
+
+V = TypeVar("V")
+MiB = 2**20
+EVERYONE = ""  # an owner who never leaves: what the house itself keeps
+ROUTE = "shard"  # where the app serves what was promised
+MAX_PROMISES = 20_000
+ATTENTION_LIMIT = 512 * MiB  # beyond this, attention is made again layer by layer from the residual stream
+BF16_FROM = 50_000_000  # parameters; below, a float32 pass is quick and exact (python benchmarks/visitors.py)
+
+# Small published models worth a look beside the bundled ones; fetched on first use.
+PUBLISHED = {
+    "facebook/dino-vits8": "DINO S/8: heads that found objects without labels",
+    "facebook/dino-vits16": "DINO S/16",
+    "facebook/dinov2-with-registers-small": "DINOv2 S/14 with registers",
+    "facebook/dinov2-small": "DINOv2 S/14: look for high-norm tokens",
+    "facebook/deit-tiny-patch16-224": "DeiT Ti/16, ImageNet-1k",
+    "timm/vit_small_patch16_224.augreg_in21k_ft_in1k": "AugReg S/16, ImageNet-1k",
+    "google/vit-base-patch16-224": "ViT B/16, ImageNet-1k",
+}
+
+
+def nbytes(value: Any) -> int:
+    """What a value holds in memory: its tensors and arrays, wherever they lie; everything else is small."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.nbytes
+    if isinstance(value, nn.Module):
+        return sum(nbytes(x) for x in value.state_dict().values())
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return 64 + sum(nbytes(x) for x in value.values())
+    if isinstance(value, Sequence | set):
+        return 64 + sum(nbytes(x) for x in value)
+    if is_dataclass(value):
+        return 64 + sum(nbytes(getattr(value, f.name)) for f in fields(value))
+    return 64
+
+
+@dataclass
+class Entry(Generic[V]):
+    value: V
+    size: int
+    owners: set[str]
+
+
+class Cache(Generic[V]):
+    """Values by key: made once however many ask at once, and forgotten, oldest first, beyond `max_bytes`.
+
+    A value larger than the bound is given to those who asked and not kept. `dropped` hears of every
+    value that is forgotten.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int,
+        size: Callable[[V], int] = nbytes,
+        dropped: Callable[[V], None] = lambda value: None,
+    ):
+        self.max_bytes, self.size, self.dropped = max_bytes, size, dropped
+        self.held = 0  # bytes
+        self._entries: OrderedDict[Hashable, Entry[V]] = OrderedDict()
+        self._making: dict[Hashable, Future[V]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Hashable, make: Callable[[], V], *owners: str) -> V:
+        """The value under this key, made now if nobody has it; an error in making it reaches all who wait.
+
+        It is kept until its owners have left; without an owner, until there is no more room.
+        """
+        owners = owners or (EVERYONE,)
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                self._entries[key].owners.update(owners)
+                return self._entries[key].value
+            waiting = self._making.get(key)
+            if waiting is None:
+                mine = self._making[key] = Future()
+        if waiting is not None:
+            value = waiting.result()
+            with self._lock:
+                if key in self._entries:
+                    self._entries[key].owners.update(owners)
+            return value
+        try:
+            value = make()
+        except BaseException as error:
+            with self._lock:
+                del self._making[key]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._making[key]
+            self._entries[key] = Entry(value, self.size(value), set(owners))
+            self.held += self._entries[key].size
+            forgotten = []
+            while self.held > self.max_bytes:
+                forgotten.append(self._forget(next(iter(self._entries))))
+        mine.set_result(value)
+        for old in forgotten:
+            self.dropped(old)
+        return value
+
+    def peek(self, key: Hashable) -> tuple[V, set[str]] | None:
+        """(value, owners) if it is there."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return None if entry is None else (entry.value, set(entry.owners))
+
+    def _forget(self, key: Hashable) -> V:
+        entry = self._entries.pop(key)
+        self.held -= entry.size
+        return entry.value
+
+    def release(self, owner: str) -> None:
+        """This owner has left: forget what nobody else holds."""
+        with self._lock:
+            for entry in self._entries.values():
+                entry.owners.discard(owner)
+            orphans = [key for key, entry in self._entries.items() if not entry.owners]
+            forgotten = [self._forget(key) for key in orphans]
+        for old in forgotten:
+            self.dropped(old)
+
+
+@cache
+def bf16_is_fast() -> bool:
+    """Does this processor multiply bf16 matrices in hardware (AMX, AVX-512 BF16)?"""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model that is ready to be looked into. key tells two versions of the same checkpoint apart."""
+
+    model: ViT
+    card: Card
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One picture in front of one model: what every view is given, and asks for what it shows.
+
+    Nothing is computed until asked for, and nothing twice. A Look is small and holds no tensor: what
+    it asks for may have been forgotten in the meantime, and is then made again.
+    """
+
+    session: "Session"
+    name: str  # of the model
+    step: int | None  # of its training, or as it is
+    key: str  # of these very weights
+    picture: Path
+    digest: str  # of the picture's bytes
+    owner: str
+
+    @property
+    def loaded(self) -> Loaded:
+        loaded = self.session.model(self.name, self.step)
+        if loaded.key != self.key:
+            raise CheckpointError(
+                f"{self.name} was written again in the meantime: choose the picture once more."
+            )
+        return loaded
+
+    @property
+    def model(self) -> ViT:
+        return self.loaded.model
+
+    @property
+    def card(self) -> Card:
+        return self.loaded.card
+
+    def remember(self, what: Hashable, make: Callable[[], V]) -> V:
+        """A result that depends on this picture, this model and `what`."""
+        return self.session.results.get((self.key, self.digest, what), make, self.owner)
+
+    def address(self, what: Hashable, make: Callable[[], bytes], suffix: str = "bin") -> str:
+        """Where a browser finds these bytes, made when it first asks for them."""
+        return self.session.promise((self.key, self.digest, what), make, suffix, self.owner)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.model.config.image_size  # type: ignore[misc]  # always a pair after __post_init__
+        return height, width
+
+    @property
+    def image(self) -> Tensor:
+        """(3, height, width): the picture as the model takes it."""
+        return self.remember(
+            "image", lambda: preprocess(open_picture(self.picture), self.card, self.image_size)
+        )
+
+    def trace(self, target: int | None = None, edits: tuple[Hook, ...] = (), exact: bool = False) -> Trace:
+        """What the forward pass did; with a target, also its gradients; with edits, after them.
+
+        exact: in float32 also where a look at this model runs in bf16.
+        """
+        exact = exact or target is not None or not in_bf16(self.model)
+        keep = ("attn", "resid_post") if self.keeps_attention else ("resid_post",)
+        if target is not None and not self.keeps_attention:
+            raise TooLarge(self.attention_bytes)
+
+        def make() -> Trace:
+            image = self.image
+            with self.session.model_lock, nullcontext() if exact else torch.autocast("cpu", torch.bfloat16):
+                return trace(self.model, image, target=target, edits=edits, keep=keep)
+
+        return self.remember(("trace", target, edits, exact), make)
+
+    @property
+    def attention_bytes(self) -> int:
+        config = self.model.config
+        height, width = self.image.shape[1:]
+        tokens = height * width // config.patch_size**2 + config.num_prefix_tokens
+        return 4 * config.depth * config.num_heads * tokens**2
+
+    @property
+    def keeps_attention(self) -> bool:
+        return self.attention_bytes <= ATTENTION_LIMIT
+
+    def attention(self, layer: int, edits: tuple[Hook, ...] = ()) -> Tensor:
+        """One layer's attention (H, T, T), also where there is too much of it to keep it all."""
+        traced = self.trace(edits=edits)
+        if self.keeps_attention:
+            return traced.attn[layer]
+        with self.session.model_lock:
+            return attention_at(self.model, traced.tokens[layer], layer, edits)
+
+
+class TooLarge(ValueError):
+    """A view needs all attention at once, and there is too much of it."""
+
+    def __init__(self, needed: int):
+        super().__init__(
+            f"This needs {needed / 2**30:.1f} GiB of attention at once: choose a model with fewer tokens."
+        )
+
+
+def in_bf16(model: ViT) -> bool:
+    """Does a look at this model run in bf16? Where the processor is made for it, and the model large."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return on_cpu and bf16_is_fast() and sum(p.numel() for p in model.parameters()) >= BF16_FROM
+
+
+@dataclass(eq=False)
+class Session:
+    """Everything that visitors share. public: strangers can reach it, so folders stay closed to them."""
+
+    public: bool = False
+    extra: tuple[str, ...] = ()  # checkpoints that the owner named on the command line
+    result_bytes: int = 1024 * MiB
+    model_bytes: int = 4096 * MiB
+    shard_bytes: int = 1024 * MiB
+    hub_models: int = 8  # how many different Hub models strangers may make this process fetch,
+    hub_bytes: int = 1024 * MiB  # and how large each may be
+    model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
+
+    def __post_init__(self) -> None:
+        self._room = tempfile.TemporaryDirectory(prefix="vit-explorer-")  # gone when the process ends
+        self.folder = Path(self._room.name)
+        self._secret = secrets.token_bytes(32)
+        self._fetched: set[str] = set()
+        self._fetching = threading.Lock()
+        self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: nbytes(loaded.model))
+        self.results: Cache[Any] = Cache(self.result_bytes)
+        self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1)
+        self.shards: Cache[Path] = Cache(
+            self.shard_bytes, lambda path: path.stat().st_size, lambda path: path.unlink(missing_ok=True)
+        )
+
+    # models ------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Checkpoints that are on this machine: those named by the owner first, then the bundled ones."""
+        return [*self.extra, *(name for name in list_checkpoints() if name not in self.extra)]
+
+    def model(self, name: str, step: int | None = None) -> Loaded:
+        """A model by name, folder or Hub id, or as it was at a step of training. Raises CheckpointError."""
+        name = self.allowed(name)
+        file = self.folder_of(name) / "model.safetensors"
+        if step is not None:
+            file = next((shot.path for shot in self.snapshots(name) if shot.step == step), None)
+            if file is None:
+                raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
+        written = file.stat().st_mtime_ns if file.is_file() else 0  # a run that is going on writes again
+        key = f"{name}@{step}#{written}"
+
+        def make() -> Loaded:
+            model, card = load(name) if step is None else load_snapshot(file)
+            return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
+
+        return self.models.get(key, make)
+
+    def snapshots(self, name: str) -> list[Snapshot]:
+        """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
+        return list_snapshots(self.folder_of(self.allowed(name)))
+
+    def folder_of(self, name: str) -> Path:
+        return BUNDLED / name if name in list_checkpoints() else Path(name)
+
+    def allowed(self, name: str) -> str:
+        """The name, or one sentence about why this visitor may not have it (CheckpointError)."""
+        name = name.strip()
+        if not self.public or name in self.names() or name in PUBLISHED:
+            return name
+        hub_id = name.removeprefix("hf-hub:")
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_id) or Path(hub_id).exists():
+            raise CheckpointError(
+                f"{name[:80]!r} is not a model on offer here: write a Hub id such as facebook/dino-vits16."
+            )
+        with self._fetching:
+            if hub_id not in self._fetched:
+                if len(self._fetched) >= self.hub_models:
+                    raise CheckpointError(
+                        "This server has fetched all the Hub models it may: choose one from the list."
+                    )
+                if hub_size(hub_id) > self.hub_bytes:
+                    limit = self.hub_bytes // MiB
+                    raise CheckpointError(
+                        f"{hub_id} is larger than the {limit} MiB that this server may fetch."
+                    )
+                self._fetched.add(hub_id)
+        return name
+
+    # pictures ----------------------------------------------------------------------------------
+
+    def look(self, picture: str | Path, name: str, step: int | None = None, owner: str = EVERYONE) -> Look:
+        """Put a picture's file in front of a model. Raises CheckpointError."""
+        digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
+        return Look(self, name.strip(), step, self.model(name, step).key, Path(picture), digest, owner)
+
+    # what browsers fetch -----------------------------------------------------------------------
+
+    def promise(
+        self, key: Hashable, make: Callable[[], bytes], suffix: str = "bin", owner: str = EVERYONE
+    ) -> str:
+        """An address, relative to the page, under a name that only this process can derive."""
+        name = hmac.new(self._secret, repr(key).encode(), "sha256").hexdigest() + "." + suffix
+        self.promises.get(name, lambda: make, owner)
+        return f"{ROUTE}/{name}"
+
+    def keep_promise(self, name: str) -> Path | None:
+        """The file behind an address, written when first asked for; None if nobody was promised it."""
+        promised = self.promises.peek(name)
+        if promised is None:
+            return None
+        make, owners = promised
+
+        def write() -> Path:
+            path = self.folder / name
+            half = path.with_suffix(f".{secrets.token_hex(4)}")
+            half.write_bytes(make())
+            os.replace(half, path)
+            return path
+
+        return self.shards.get(name, write, *owners)
+
+    def release(self, owner: str) -> None:
+        """A tab was closed: forget what nobody else is looking at."""
+        for kept in (self.results, self.promises, self.shards):
+            kept.release(owner)
+
+
+def hub_size(hub_id: str) -> int:
+    """Bytes of a Hub model's safetensors, asked before anything is fetched."""
+    from huggingface_hub import model_info
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        siblings = model_info(hub_id, files_metadata=True, timeout=10).siblings or []
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise CheckpointError(f"The Hub has no model {hub_id}, or cannot be reached from here.") from error
+    return sum(file.size or 0 for file in siblings if file.rfilename.endswith(".safetensors"))

@@ -1,0 +1,338 @@
+"""The page: header, shared controls on the left, a tab per view on the right.
+
+`build(session)` makes it, `launch_options(session)` says how it is served. A handler takes the values of
+widgets and returns values of widgets: it can be called from a test without a server.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+import matplotlib
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from explorer.maps import METHODS
+from explorer.session import PUBLISHED, ROUTE, Look, Session
+from explorer.viewer.host import attention_viewer
+from explorer.views import about, compare, explore, heads, inside, training, why
+from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly, valid_target
+from explorer.views.parts import bars
+from vit.checkpoint import CheckpointError
+from vit.data import open_picture, shapes_sample
+
+FOLDER = Path(__file__).parent
+TITLE = "ViT Explorer"
+LINE = "See where a Vision Transformer looks, why it answers, and how it learned to."
+TABS = (
+    ("explore", "Explore", explore),
+    ("why", "Why", why),
+    ("heads", "Heads & layers", heads),
+    ("training", "Training", training),
+    ("compare", "Compare", compare),
+    ("inside", "Inside", inside),
+    ("about", "About", about),
+)
+THUMB, SIDE = 96, 768  # pixels
+
+
+# pictures that are already there --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    name: str  # as in the page's address
+    label: str
+    path: Path
+    thumb: Path
+
+
+def make_examples(folder: Path) -> dict[str, Example]:
+    """Photographs that came with Gradio and Matplotlib, and generated shapes, as files of a moderate size."""
+    folder.mkdir(exist_ok=True)
+    sources: list[tuple[str, str, Any]] = [
+        ("lion", "Lion", gr.media.get_image("lion.jpg")),
+        ("tower", "Tower at dusk", gr.media.get_image("tower.jpg")),
+        ("cheetah", "Cheetah", gr.media.get_image("cheetah1.jpg")),
+        ("runner", "Cheetah at full speed", gr.media.get_image("cheetah.jpg")),
+        ("admiral", "Grace Hopper", matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)),
+    ]
+    sources += [(f"shapes-{i}", f"Generated shapes {i + 1}", shapes_sample(7, i)[0]) for i in range(5)]
+    examples = {}
+    for name, label, source in sources:
+        picture = open_picture(source) if isinstance(source, str) else as_picture(source)
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        path, thumb = folder / f"{name}.png", folder / f"{name}-thumb.jpg"
+        picture.save(path)
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        small = picture.crop((left, top, left + side, top + side)).resize(
+            (THUMB, THUMB), Image.Resampling.LANCZOS
+        )
+        small.save(thumb, quality=88)
+        examples[name] = Example(name, label, path, thumb)
+    return examples
+
+
+def as_picture(source: Any) -> Image.Image:
+    """A generated sample (height, width, 3) uint8, or a picture already."""
+    return source.copy() if isinstance(source, Image.Image) else Image.fromarray(source)
+
+
+def suited(examples: dict[str, Example], data: str) -> list[Example]:
+    """Examples for a model trained on `data`: what it knows comes first."""
+    shapes = [example for example in examples.values() if example.name.startswith("shapes")]
+    photos = [example for example in examples.values() if not example.name.startswith("shapes")]
+    return [*shapes, *photos[:2]] if "shapes" in data.lower() else [*photos, *shapes[:2]]
+
+
+def strip(examples: list[Example], chosen: str = "") -> str:
+    """The row of small pictures under the large one."""
+    return "".join(
+        f'<button type="button" data-example="{e.name}" aria-label="{e.label}" aria-pressed="{str(e.name == chosen).lower()}"'
+        f' data-tip="{e.label}"><img src="{file_address(e.thumb)}" alt="" width="48" height="48"></button>'
+        for e in examples
+    )
+
+
+def file_address(path: Path) -> str:
+    return f"gradio_api/file={quote(str(path))}"
+
+
+# handlers -------------------------------------------------------------------------------------------
+
+
+def describe(look: Look) -> str:
+    """What this model is, in two lines."""
+    config, card = look.model.config, look.card
+    height, width = look.image.shape[1:]
+    h, w = height // config.patch_size, width // config.patch_size
+    parameters = sum(p.numel() for p in look.model.parameters())
+    facts = [
+        f"{h} × {w} patches of {config.patch_size} px",
+        f"{config.depth} layers × {config.num_heads} heads",
+        f"{parameters / 1e6:.1f} M parameters",
+    ]
+    if card.accuracy is not None:
+        facts.append(f"{100 * card.accuracy:.1f} % right on its test set")
+    return '<p class="vx-card">' + " · ".join(facts) + "</p>"
+
+
+def predictions(look: Look, target: int | None = None) -> str:
+    """The likeliest classes; without a choice, the first is the one explained."""
+    logits = look.trace().logits
+    if not len(logits):
+        return bars([])
+    probabilities = logits.softmax(dim=-1)
+    best = probabilities.argsort(descending=True)[:5].tolist()
+    if target is not None and target not in best:
+        best = [*best[:4], target]
+    rows = [(index, class_name(look, index), float(probabilities[index])) for index in best]
+    return bars(rows, best[0] if target is None else target)
+
+
+def show(
+    page: Page, examples: dict[str, Example], picture: str | None, model: str, request: gr.Request
+) -> list[Any]:
+    """A new picture or another model: values for `page.viewer` and all that stands beside it."""
+    if not picture:
+        raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
+    look = page.look(picture, model, request)
+    with kindly():
+        chosen = Path(picture).stem
+        return [
+            explore.viewer_value(look),
+            predictions(look),
+            describe(look),
+            strip(suited(examples, look.card.data + look.name), chosen),
+            None,  # the class to explain: the answer, again
+            ((), ()),  # no intervention
+            {
+                "model": look.name,
+                "example": chosen if chosen in examples else "",
+                "stamp": secrets.token_hex(4),
+            },
+        ]
+
+
+def first_picture(page: Page, examples: dict[str, Example], request: gr.Request) -> list[Any]:
+    """What a visitor finds: the picture and model that the address names, else the first ones. Values for picture,
+    model, and what `show` returns."""
+    query = dict(request.query_params) if request is not None else {}
+    model, example = query.get("model", ""), query.get("example", "")
+    default = page.session.names()[0]
+    if model and model != default:
+        try:
+            page.session.model(model)
+        except (CheckpointError, OSError) as error:
+            gr.Warning(f"{error} Showing {default} instead.", title="Another model")
+            model = default
+    model = model or default
+    if example not in examples:
+        example = suited(examples, page.session.model(model).card.data + model)[0].name
+    picture = str(examples[example].path)
+    return [picture, model, *show(page, examples, picture, model, request)]
+
+
+def choose_target(
+    page: Page, picture: str | None, model: str, event: gr.EventData, request: gr.Request
+) -> list[Any]:
+    """A class was clicked: explain this one. Values for target, predictions, beacon."""
+    look = page.look(picture, model, request)
+    with kindly():
+        target = valid_target(look, getattr(event, "target", None))
+        return [
+            target,
+            predictions(look, target),
+            {"model": look.name, "target": target, "stamp": secrets.token_hex(4)},
+        ]
+
+
+# the page -------------------------------------------------------------------------------------------
+
+EXAMPLES_JS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-example]");
+  if (button) trigger("choose", {example: button.dataset.example});
+});
+"""
+BARS_JS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-target]");
+  if (button) trigger("target", {target: Number(button.dataset.target)});
+});
+"""
+# Hears of everything new, keeps model and example in the page's address, and wakes the tab that is open.
+BEACON_JS = """
+const tabs = ["explore", "why", "heads", "training", "compare", "inside"];
+window.vitPage.connect(tabs, trigger);
+const hear = () => props.value && window.vitPage.news(props.value);
+hear();
+watch("value", hear);
+"""
+
+
+def build(session: Session) -> gr.Blocks:
+    """The whole page."""
+    examples = make_examples(session.folder / "examples")
+    gr.set_static_paths([session.folder / "examples"])
+    choices = [(name, name) for name in session.names()] + [
+        (label, hub_id) for hub_id, label in PUBLISHED.items()
+    ]
+    place = "a Hub id" if session.public else "a Hub id or a folder"
+    with gr.Blocks(title=TITLE, delete_cache=(600, 3600), analytics_enabled=False, fill_width=True) as demo:
+        gr.HTML(f'<header class="vx-header"><h1>{TITLE}</h1><p>{LINE}</p></header>', apply_default_css=False)
+        with gr.Row(elem_id="page", equal_height=False):
+            with gr.Column(elem_id="side", scale=0, min_width=264):
+                picture = gr.Image(
+                    type="filepath", image_mode=None, sources=["upload", "clipboard", "webcam"], height=196,
+                    label="Picture", show_label=False, buttons=[], elem_id="picture", placeholder="Drop a picture",
+                )  # fmt: skip
+                thumbs = gr.HTML("", js_on_load=EXAMPLES_JS, elem_id="examples", apply_default_css=False)
+                model = gr.Dropdown(
+                    choices, value=session.names()[0], label="Model", allow_custom_value=True, elem_id="model",
+                    info=f"Choose, or type {place}.",
+                )  # fmt: skip
+                card = gr.HTML("", elem_id="card", apply_default_css=False)
+                gr.HTML(
+                    '<h2 class="vx-side-title">What it sees</h2>', elem_id="sees", apply_default_css=False
+                )
+                answer = gr.HTML("", js_on_load=BARS_JS, elem_id="predictions", apply_default_css=False)
+            with gr.Column(elem_id="main", scale=1, min_width=320):
+                target, edits, picked = gr.State(None), gr.State(((), ())), gr.State({})
+                beacon = gr.HTML({}, html_template="<span></span>", js_on_load=BEACON_JS, elem_id="beacon")
+                methods = [
+                    {"name": m.name, "label": m.label, "about": m.about}
+                    for m in METHODS.values()
+                    if m.name != "attention"
+                ]
+                with gr.Tabs(elem_id="tabs"):
+                    viewer = None
+                    for name, label, view in TABS:
+                        with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
+                            if viewer is None:
+                                viewer = attention_viewer(elem_id="viewer", methods=methods, link="main")
+                                page = Page(session, picture, model, target, edits, picked, viewer, beacon)
+                            view.build(page)
+                        tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
+        connect(demo, page, examples, thumbs, card, answer)
+    return demo
+
+
+def connect(
+    demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML, answer: gr.HTML
+) -> None:
+    """The events that every tab lives from."""
+    shown = [page.viewer, answer, card, thumbs, page.target, page.edits, page.beacon]
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def on_load(request: gr.Request):
+        return first_picture(page, examples, request)
+
+    def on_show(picture, model, request: gr.Request):
+        return show(page, examples, picture, model, request)
+
+    def on_choose(model, event: gr.EventData, request: gr.Request):
+        example = examples.get(str(getattr(event, "example", "")))
+        if example is None:
+            raise gr.Error("This example does not exist.", print_exception=False)
+        return [str(example.path), *show(page, examples, str(example.path), model, request)]
+
+    def on_target(picture, model, event: gr.EventData, request: gr.Request):
+        return choose_target(page, picture, model, event, request)
+
+    def on_close(request: gr.Request):
+        if request.session_hash:
+            page.session.release(request.session_hash)
+
+    demo.load(on_load, None, [page.picture, page.model, *shown], **quiet, **MODEL_QUEUE)
+    gr.on(
+        [page.picture.input, page.model.input], on_show, page.shown, shown, api_name="look", show_progress="hidden",
+        trigger_mode="always_last", **MODEL_QUEUE,
+    )  # fmt: skip
+    thumbs.choose(on_choose, [page.model], [page.picture, *shown], **quiet, **MODEL_QUEUE)
+    for source in (answer.target, page.viewer.target):
+        source(on_target, page.shown, [page.target, answer, page.beacon], **quiet, **MODEL_QUEUE)
+    demo.unload(on_close)
+
+
+def launch_options(session: Session) -> dict[str, Any]:
+    """How the page is served: nothing from elsewhere, nothing kept without a bound."""
+
+    async def shard(request: Request) -> Response:
+        path = await run_in_threadpool(session.keep_promise, request.path_params["name"])
+        if path is None:
+            return PlainTextResponse("This picture is no longer kept: choose it once more.", 404)
+        return FileResponse(path, headers={"Cache-Control": "private, max-age=3600, immutable"})
+
+    return {
+        "theme": theme(),
+        "css": (FOLDER / "views" / "page.css").read_text(encoding="utf-8"),
+        "head": "<script>{" + (FOLDER / "views" / "page.js").read_text(encoding="utf-8") + "}</script>",
+        "app_kwargs": {"routes": [Route(f"/{ROUTE}/{{name}}", shard)]},
+        "max_file_size": "10mb",
+        "max_threads": 16,
+        "state_session_capacity": 200,
+        "footer_links": ["api"],
+        "run_history": False,
+        "show_error": False,
+        "ssr_mode": False,
+        "pwa": False,
+    }
+
+
+def theme() -> gr.themes.Base:
+    """One accent colour, system-independent type that ships with Gradio: no request leaves the page."""
+    return gr.themes.Base(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        font=[gr.themes.GoogleFont("IBM Plex Sans"), "system-ui", "sans-serif"],
+        font_mono=[gr.themes.GoogleFont("IBM Plex Mono"), "ui-monospace", "monospace"],
+        radius_size="md",
+    )

@@ -1,0 +1,9 @@
+"""compare."""
+
+import gradio as gr
+
+from explorer.views.page import Page
+
+
+def build(page: Page) -> None:
+    gr.Markdown(__doc__ or "")

@@ -1,0 +1,196 @@
+"""Point at a patch and see where it looks, in every head of every layer.
+
+Hover previews, a click pins. Arrow keys step through layers and heads, the space bar plays through depth, `?` shows
+all keys. *Method* shows attribution maps of the class that you choose; *Intervene* hides patches and switches heads
+off, and shows the answer before and after.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from explorer import maps, stats
+from explorer.maps import METHODS, Method
+from explorer.payload import head_payload, layer_payload, maps_payload
+from explorer.session import Look
+from explorer.views.page import MODEL_QUEUE, Page, kindly, valid_target
+from explorer.views.parts import note
+from vit.model import Hook
+from vit.trace import MaskPatches, ZeroHeads
+
+CHEAP = {
+    "none",
+    "1 projection",
+    "1 backward",
+    "1 block, forward and backward",
+    "⅓ forward",
+    "1 forward, 1 backward",
+}
+
+
+# what the viewer is given ---------------------------------------------------------------------------
+
+
+def viewer_value(look: Look, edits: tuple[Hook, ...] = (), **more: Any) -> dict[str, Any]:
+    """The addresses of a look's head and layers, and of the same after an intervention."""
+    value = {**addresses(look), "nonce": f"{look.key} {look.digest} {edits} {more.get('maps')}", **more}
+    return value | {"after": addresses(look, edits)} if edits else value
+
+
+def addresses(look: Look, edits: tuple[Hook, ...] = ()) -> dict[str, Any]:
+    """Made when the browser asks for them: the first picture does not wait for the last layer."""
+    layers = range(look.model.config.depth)
+    return {
+        "head": look.address(("head", edits), partial(make_head, look, edits)),
+        "layers": [look.address(("layer", at, edits), partial(make_layer, look, at, edits)) for at in layers],
+    }
+
+
+def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
+    return head_payload(look.trace(edits=edits), look.card, look.model)
+
+
+def make_layer(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:
+    trace = look.trace(edits=edits)
+    if not look.keeps_attention:
+        return layer_payload(trace, layer, attn=look.attention(layer, edits))
+    return layer_payload(trace, layer, rollout=rollouts(look, edits)[layer + 1])
+
+
+def rollouts(look: Look, edits: tuple[Hook, ...] = ()) -> Tensor:
+    """(L+1, T, T): attention rollout at every depth, made once for all layers."""
+    return look.remember(("rollout", edits), lambda: maps.rollout_all(look.trace(edits=edits)))
+
+
+# maps -----------------------------------------------------------------------------------------------
+
+
+def refusal(look: Look, method: Method) -> str:
+    """Why this method says nothing here, in one sentence; empty if it does."""
+    config = look.model.config
+    if method.class_specific and not config.num_classes:
+        return f"{method.label} explains a class, and this model has no classification head."
+    if method.name == "logit_ledger" and config.post_norm:
+        return f"{method.label} needs a residual stream that only adds: this model normalises it after every addition."
+    if not look.keeps_attention:
+        return f"{method.label} needs all attention at once: too much for a model with so many tokens."
+    tokens = look.trace().tokens.shape[1]
+    if method.name == "flow" and tokens > maps.MAX_FLOW_TOKENS:
+        return (
+            f"{method.label} is made for up to {maps.MAX_FLOW_TOKENS} tokens, and this picture has {tokens}."
+        )
+    return ""
+
+
+def map_of(look: Look, method: Method, target: int | None, progress: maps.Progress | None = None) -> Tensor:
+    """(h, w): what this method says about the class; made once for all visitors."""
+    target = target if method.class_specific else None
+    trace = look.trace(target) if method.needs_grad else look.trace()
+
+    def make() -> Tensor:
+        options = {"model": look.model, "target": target, "progress": progress}
+        return method(trace, **options)
+
+    return look.remember(("map", method.name, target), make)
+
+
+def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...]) -> dict[str, Any]:
+    """The viewer's value with the map that was asked for, and with all that cost next to nothing."""
+    asked = METHODS[name]
+    why_not = refusal(look, asked)
+    if why_not:
+        return viewer_value(look, edits, progress=why_not)
+    cheap = [m for m in METHODS.values() if m.cost in CHEAP and not refusal(look, m)]
+    wanted = {m.name: m for m in (asked, *cheap)}
+    found = {name: map_of(look, method, target) for name, method in wanted.items()}
+    address = look.address(("maps", name, target), lambda: maps_payload(found, target))
+    return viewer_value(look, edits, maps=[address])
+
+
+# interventions --------------------------------------------------------------------------------------
+
+
+def edits_of(look: Look, patches: Any, heads: Any) -> tuple[Hook, ...]:
+    """What a browser asked to hide and to switch off, as far as this model has it."""
+    config, trace = look.model.config, look.trace()
+    h, w = trace.grid_size
+    hidden = sorted({p for p in as_ints(patches) if 0 <= p < h * w})
+    off = sorted(
+        {(a, b) for a, b in map(as_pair, heads or ()) if 0 <= a < config.depth and 0 <= b < config.num_heads}
+    )
+    edits: list[Hook] = []
+    if len(hidden) == h * w:
+        raise gr.Error("Leave at least one patch to see.", title="Nothing left", print_exception=False)
+    if hidden:
+        edits.append(MaskPatches(tuple(hidden), trace.num_prefix_tokens))
+    if off:
+        edits.append(ZeroHeads(tuple(off)))
+    return tuple(edits)
+
+
+def as_ints(values: Any) -> list[int]:
+    return [v for v in values if isinstance(v, int)] if isinstance(values, Sequence) else []
+
+
+def as_pair(value: Any) -> tuple[int, int]:
+    pair = as_ints(value)
+    return (pair[0], pair[1]) if len(pair) == 2 else (-1, -1)
+
+
+# the page -------------------------------------------------------------------------------------------
+
+
+def check_strip(look: Look) -> str:
+    """Green or red, with the number: is what the screen shows what the model did?"""
+    if not look.keeps_attention:
+        return note("The self-check needs all attention at once: too much for a model with so many tokens.")
+    checks = look.remember("checks", lambda: stats.self_check(look.model, look.trace(exact=True)))
+    pills = "".join(
+        f'<li class="{"vx-good" if check.ok else "vx-bad"}" data-tip="{check.about}">'
+        f"<b>{'✓' if check.ok else '✗'}</b> {check.name} <span>{check.value:.0e}</span></li>"
+        for check in checks
+    )
+    return f'<ul class="vx-checks" aria-label="Self-check of this picture">{pills}</ul>'
+
+
+def build(page: Page) -> None:
+    checks = gr.HTML("", elem_id="checks", apply_default_css=False)
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def on_checks(picture, model, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            return check_strip(look)
+
+    def on_need_maps(picture, model, edits, event: gr.EventData, request: gr.Request):
+        look = page.look(picture, model, request)
+        name = str(getattr(event, "method", ""))
+        if name not in METHODS:
+            raise gr.Error("This method does not exist.", print_exception=False)
+        with kindly():
+            return maps_value(
+                look, name, valid_target(look, getattr(event, "target", None)), edits_of(look, *edits)
+            )
+
+    def on_edits(picture, model, event: gr.EventData, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            edits = edits_of(look, getattr(event, "patches", ()), getattr(event, "heads", ()))
+            look.trace(edits=edits)
+        asked = (getattr(event, "patches", ()), getattr(event, "heads", ()))
+        return viewer_value(look, edits), asked if edits else ((), ())
+
+    def on_pick(event: gr.EventData):
+        return {
+            name: value
+            for name in ("query", "layer", "head")
+            if isinstance(value := getattr(event, name, None), int)
+        }
+
+    page.when_open("explore", on_checks, page.shown, [checks])
+    page.viewer.need_maps(on_need_maps, [*page.shown, page.edits], [page.viewer], **quiet, **MODEL_QUEUE)
+    page.viewer.edits(on_edits, page.shown, [page.viewer, page.edits], **quiet, **MODEL_QUEUE)
+    page.viewer.pick(on_pick, None, [page.picked], queue=False, **quiet)

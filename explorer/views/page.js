@@ -1,0 +1,50 @@
+// What the page does beside its components: wakes the open tab, keeps the address, shows read-outs, links charts with
+// the viewer. One object, window.vitPage; no framework, no network.
+
+const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp: "", fresh: {} });
+
+page.connect = (tabs, trigger) => Object.assign(page, { tabs, trigger });
+
+// Something new is to be shown: a picture, a model, a class.
+page.news = (value) => {
+  page.stamp = value.stamp;
+  const address = new URL(location.href);
+  for (const key of ["model", "example"]) {
+    if (value[key]) address.searchParams.set(key, value[key]);
+    else if (key in value) address.searchParams.delete(key);
+  }
+  history.replaceState(history.state, "", address);
+  page.refresh();
+};
+
+page.opened = (tab) => {
+  page.open = tab;
+  page.refresh();
+};
+
+// Each tab is asked once for each news, and only while it is open.
+page.refresh = () => {
+  const { open, stamp } = page;
+  if (!page.trigger || !stamp || !page.tabs.includes(open) || page.fresh[open] === stamp) return;
+  page.fresh[open] = stamp;
+  page.trigger(open, { stamp });
+};
+
+// Read-outs: any element with data-tip says it beside the pointer.
+const tip = document.createElement("div");
+tip.className = "vx-tip";
+tip.setAttribute("role", "status");
+addEventListener("DOMContentLoaded", () => document.body.append(tip));
+const hideTip = () => tip.classList.remove("is-shown");
+document.addEventListener("pointerover", (event) => {
+  const at = event.target.closest?.("[data-tip]");
+  if (!at) return hideTip();
+  tip.textContent = at.dataset.tip;
+  tip.classList.add("is-shown");
+  const box = at.getBoundingClientRect();
+  const half = tip.offsetWidth / 2;
+  const x = Math.min(Math.max(box.left + box.width / 2, half + 4), innerWidth - half - 4);
+  const y = box.top - tip.offsetHeight - 6;
+  tip.style.transform = `translate(${Math.round(x - half)}px, ${Math.round(y < 4 ? box.bottom + 6 : y)}px)`;
+});
+addEventListener("scroll", hideTip, { passive: true, capture: true });

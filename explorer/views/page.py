@@ -1,0 +1,90 @@
+"""What every view is handed: the components that all share, and how to turn their values into a `Look`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from explorer.session import Look, Session, TooLarge
+from vit.checkpoint import CheckpointError
+from vit.data import PictureError
+
+MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}  # a pass gets all cores; the next one waits
+
+
+@contextmanager
+def kindly() -> Iterator[None]:
+    """What went wrong becomes one sentence for the visitor; what is on the screen stays there."""
+    try:
+        yield
+    except (CheckpointError, PictureError, TooLarge) as error:
+        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
+    except OSError as error:
+        raise gr.Error(
+            "The picture is no longer there: choose it once more.",
+            title="That did not work",
+            print_exception=False,
+        ) from error
+
+
+@dataclass
+class Page:
+    """The shared components. `beacon` hears of every new picture, model or class, and then asks the tab that is open
+    to show it: an event per tab, so that no view works for a tab that nobody looks at."""
+
+    session: Session
+    picture: gr.Image
+    model: gr.Dropdown
+    target: gr.State  # the class to explain; None: the model's answer
+    edits: gr.State  # (hidden patches, heads switched off) as the browser named them
+    picked: gr.State  # {query, layer, head} that was last pinned
+    viewer: gr.HTML
+    beacon: gr.HTML
+
+    @property
+    def shown(self) -> list[Any]:
+        """The inputs of `look`."""
+        return [self.picture, self.model]
+
+    def look(
+        self, picture: str | None, model: str, request: gr.Request | None, step: int | None = None
+    ) -> Look:
+        """The visitor's picture in front of the visitor's model, or one sentence about why not."""
+        if not picture:
+            raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
+        owner = request.session_hash if request is not None and request.session_hash else ""
+        with kindly():
+            return self.session.look(picture, model, step, owner)
+
+    def when_open(
+        self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any
+    ) -> None:
+        """Run fn when something new is to be shown and this tab is open, or when it is opened."""
+        event = getattr(self.beacon, tab)
+        event(
+            fn,
+            list(inputs),
+            list(outputs),
+            show_progress="hidden",
+            api_visibility="private",
+            **MODEL_QUEUE,
+            **options,
+        )
+
+
+def class_name(look: Look, index: int) -> str:
+    """The class's name, or its number."""
+    names = look.card.class_names
+    return names[index] if index < len(names) else f"class {index}"
+
+
+def valid_target(look: Look, target: Any) -> int | None:
+    """The class to explain, as far as this model has it: the one asked for, else its answer; None without a head."""
+    classes = look.model.config.num_classes
+    if not classes:
+        return None
+    if isinstance(target, int | float) and 0 <= int(target) < classes:
+        return int(target)
+    return int(look.trace().logits.argmax())

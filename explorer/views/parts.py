@@ -1,0 +1,241 @@
+"""The small pieces that views share: bars, charts, cells, maps on a picture. Numbers in, HTML out.
+
+L layers, H heads, (h, w) patches.  Everything is plain HTML and SVG in the theme's colours, so that light and
+dark are one.  Text from outside (class names, file names) passes through `escape`, here and nowhere else.
+
+An element with `data-layer` (and `data-head`, `data-query`) makes the viewer show that place while the pointer is on it
+(page.js); one with `data-tip` says its value.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED
+
+WIDTH, HEIGHT = 360, 220  # of a chart, in its own units: about one phone
+LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 32  # margins
+
+
+def percent(share: float) -> str:
+    """0.1234 -> 12.3 %; small shares keep a digit that says something."""
+    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else "< 0.1 %"
+
+
+def note(text: str, kind: str = "note") -> str:
+    """A paragraph beside a figure."""
+    return f'<p class="vx-{kind}">{escape(text)}</p>'
+
+
+def panel(title: str, body: str, words: str = "") -> str:
+    """A figure with its title and the words that say how to read it."""
+    about = f'<p class="vx-words">{escape(words)}</p>' if words else ""
+    return f'<section class="vx-panel"><h3>{escape(title)}</h3>{body}{about}</section>'
+
+
+def bars(rows: Sequence[tuple[int, str, float]], target: int | None = None) -> str:
+    """Classes with their probabilities, each a button that makes it the class to explain."""
+    if not rows:
+        return note("This model has no classification head: it sees, but does not name.")
+    items = []
+    for index, name, probability in rows:
+        pressed = "true" if index == target else "false"
+        items.append(
+            f'<button type="button" class="vx-bar" data-target="{index}" aria-pressed="{pressed}">'
+            f'<span class="vx-bar-name">{escape(name)}</span><span class="vx-bar-value">{percent(probability)}</span>'
+            f'<span class="vx-bar-track"><i style="width:{100 * probability:.2f}%"></i></span></button>'
+        )
+    return f'<div class="vx-bars">{"".join(items)}</div>'
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round numbers that cover [low, high]."""
+    span = (high - low) or 1.0
+    step = 10 ** np.floor(np.log10(span / count))
+    step *= next(m for m in (1, 2, 2.5, 5, 10) if span / (step * m) <= count + 0.5)
+    first = np.ceil(low / step - 1e-9) * step
+    return [float(round(x, 10)) for x in np.arange(first, high + step * 1e-6, step)]
+
+
+def label(x: float) -> str:
+    return f"{x:,.0f}" if float(x).is_integer() and abs(x) < 1e6 else f"{x:.4g}"
+
+
+def axes(
+    x_range: tuple[float, float], y_range: tuple[float, float], x_title: str, y_title: str, x_ticks=None
+):
+    """(place, svg): `place(x, y)` puts a value on the chart; svg draws grid, ticks and titles."""
+    (x0, x1), (y0, y1) = x_range, y_range
+    x1, y1 = (x1 if x1 > x0 else x0 + 1), (y1 if y1 > y0 else y0 + 1)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across, up = (x - x0) / (x1 - x0), (y - y0) / (y1 - y0)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+    parts = []
+    for value in ticks(y0, y1):
+        _, y = place(x0, value)
+        parts.append(f'<line class="vx-grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text class="vx-tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label(value)}</text>'
+        )
+    for value in x_ticks if x_ticks is not None else ticks(x0, x1, 6):
+        x, _ = place(value, y0)
+        parts.append(
+            f'<text class="vx-tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{label(value)}</text>'
+        )
+    parts.append(
+        f'<text class="vx-title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_title)}</text>'
+    )
+    parts.append(
+        f'<text class="vx-title" x="{LEFT}" y="{TOP - 1}" text-anchor="start">{escape(y_title)}</text>'
+    )
+    return place, "".join(parts)
+
+
+def svg(body: str, name: str, height: int = HEIGHT) -> str:
+    return f'<svg class="vx-chart" viewBox="0 -8 {WIDTH} {height + 8}" role="img" aria-label="{escape(name)}">{body}</svg>'
+
+
+def legend(names: Sequence[str]) -> str:
+    items = "".join(f'<span class="vx-s{i}">{escape(name)}</span>' for i, name in enumerate(names))
+    return f'<div class="vx-legend">{items}</div>'
+
+
+def dots(
+    values: np.ndarray, y_title: str, *, unit: str = "", line: float | None = None, line_name: str = ""
+) -> str:
+    """One dot per head (L, H) over the layers, with the mean of each layer; hover one and the viewer shows it."""
+    layers, heads = values.shape
+    top = max(float(values.max()), line or 0.0) * 1.08
+    place, body = axes(
+        (-0.5, layers - 0.5), (0, top), "layer", y_title, list(range(0, layers, -(-layers // 12)))
+    )
+    if line is not None:
+        (x, y), (right, _) = place(-0.5, line), place(layers - 0.5, line)
+        body += f'<line class="vx-rule" x1="{x:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        body += f'<text class="vx-tick" x="{right - 2:.1f}" y="{y - 4:.1f}" text-anchor="end">{escape(line_name)}</text>'
+    means = [place(layer, float(values[layer].mean())) for layer in range(layers)]
+    body += f'<polyline class="vx-mean" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in means)}"/>'
+    spread = min(0.5, 0.06 * heads)
+    for layer in range(layers):
+        for head in range(heads):
+            x, y = place(layer + spread * ((head + 0.5) / heads - 0.5), float(values[layer, head]))
+            tip = f"L{layer}.H{head}: {label(float(values[layer, head]))}{unit}"
+            body += (
+                f'<circle class="vx-dot" cx="{x:.1f}" cy="{y:.1f}" r="3.4" data-layer="{layer}" data-head="{head}"'
+                f' data-tip="{escape(tip)}"/>'
+            )
+    return svg(body, f"{y_title}, one dot per head over {layers} layers")
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_title: str,
+    y_title: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+    key: str | None = None,
+    x_ticks: Sequence[float] | None = None,
+) -> str:
+    """Curves by name, each (xs, ys). key: the points carry `data-<key>` with their x."""
+    shown = {
+        name: (np.asarray(xs, float), np.asarray(ys, float)) for name, (xs, ys) in series.items() if len(xs)
+    }
+    if not shown:
+        return note("Nothing to draw yet.")
+    xs, ys = (np.concatenate([pair[i] for pair in shown.values()]) for i in (0, 1))
+    low, high = y_range or (min(0.0, float(ys.min())), float(ys.max()) * 1.05)
+    place, body = axes((float(xs.min()), float(xs.max())), (low, high), x_title, y_title, x_ticks)
+    for i, (name, (xs, ys)) in enumerate(shown.items()):
+        points = [place(x, y) for x, y in zip(xs, ys)]
+        body += (
+            f'<polyline class="vx-line vx-s{i}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
+        )
+        for (x, y), at, value in zip(points, xs, ys):
+            mark = f' data-{key}="{label(at).replace(",", "")}"' if key else ""
+            tip = escape(f"{name}, {x_title} {label(at)}: {value:.4g}")
+            body += (
+                f'<circle class="vx-point vx-s{i}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"{mark} data-tip="{tip}"/>'
+            )
+    return svg(body, f"{y_title} over {x_title}: {', '.join(shown)}") + legend(list(shown))
+
+
+def color(share: float, colormap: str = DEFAULT) -> str:
+    red, green, blue = COLORMAPS[colormap][int(np.clip(share, 0, 1) * 255)]
+    return f"rgb({red},{green},{blue})"
+
+
+def cells(
+    values: np.ndarray,
+    *,
+    rows: str = "L",
+    columns: str = "H",
+    signed: bool = False,
+    unit: str = "",
+    links: bool = True,
+) -> str:
+    """A matrix as coloured cells: (L, H) figures, one per head, linked with the viewer, or any other matrix."""
+    top = float(np.abs(values).max()) or 1.0
+    height, width = values.shape
+    head = "".join(f"<span>{columns}{i}</span>" for i in range(width))
+    body = []
+    for i in range(height):
+        body.append(f'<span class="vx-cell-row">{rows}{i}</span>')
+        for j in range(width):
+            value = float(values[i, j])
+            share = 0.5 + value / top / 2 if signed else value / top
+            link = f' data-layer="{i}" data-head="{j}"' if links else ""
+            tip = (
+                f"{rows}{i}{'.' if links else ', '}{columns}{j}: {value:+.3g}{unit}"
+                if signed
+                else (f"{rows}{i}{'.' if links else ', '}{columns}{j}: {value:.3g}{unit}")
+            )
+            body.append(
+                f'<i style="background:{color(share, DEFAULT_SIGNED if signed else DEFAULT)}"{link} data-tip="{escape(tip)}"></i>'
+            )
+    return (
+        f'<div class="vx-cells" style="--columns:{width}" role="img" aria-label="{height} by {width} values">'
+        f"<span></span>{head}{''.join(body)}</div>"
+    )
+
+
+def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
+    """A map (h, w) as a data URL, one pixel per patch: colour says how much, and so does opacity."""
+    grid = np.asarray(values, dtype=np.float32)
+    top = float(np.abs(grid).max()) or 1.0
+    share = np.clip(grid / top, -1, 1)
+    table = COLORMAPS[DEFAULT_SIGNED if signed else DEFAULT]
+    steps = ((share + 1) / 2 if signed else share.clip(0)) * 255
+    alpha = np.abs(share) * 0.85 + (0.0 if signed else 0.1)
+    pixels = np.dstack([table[steps.astype(np.uint8)], (alpha.clip(0, 1) * 255).astype(np.uint8)])
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture_map(
+    picture: str, values: Tensor | np.ndarray | None, caption: str, *, signed: bool = False
+) -> str:
+    """A map over its picture (an address), with a caption that is already HTML."""
+    over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="">' if values is not None else ""
+    return f'<figure class="vx-map"><div><img src="{escape(picture)}" alt="">{over}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    """A table of text; columns named in `numbers` are set flush right."""
+    head = "".join(
+        f"<th{' class=vx-num' if i in numbers else ''}>{escape(c)}</th>" for i, c in enumerate(columns)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{' class=vx-num' if i in numbers else ''}>{escape(c)}</td>" for i, c in enumerate(row))
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="vx-table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
