@@ -33,6 +33,7 @@ const START = {
   heads: [],            // heads switched off, as "layer.head"
 };
 const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
+const SIDE = 236, SPACE = 24;  // CSS pixels
 const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700;
 
 // ---------------------------------------------------------------- bytes
@@ -131,10 +132,7 @@ function cosinesTo(out, at, rows, query, data) {
 function sheetOf(data, state, now, direction, methods) {
   const { L, H, T, P, pre, h, w } = data;
   const grid = { cellWidth: w, cellHeight: h, size: T, first: pre, unit: "share" };
-  const strip = (count, label) => {
-    const cols = Math.min(count, count > 16 ? 5 : 4);
-    return { ...grid, count, cols, rows: Math.ceil(count / cols), label, fused: 0 };
-  };
+  const strip = (count, label) => ({ ...grid, count, label, fused: 0 });  // its columns follow from the room there is
   if (state.mode === "attention") return {
     ...grid, count: L * (H + 2), rows: L, cols: H + 2, fused: 2,
     fill(out, i) {
@@ -183,18 +181,15 @@ function sheetOf(data, state, now, direction, methods) {
     }),
     filters: () => {
       const [count, cellHeight, cellWidth] = data.filters.shape;
-      const cols = Math.min(8, count);
-      return {
-        count, cols, rows: Math.ceil(count / cols), cellWidth, cellHeight, size: 3 * cellHeight * cellWidth, first: 0,
-        colors: data.filters, unit: "color", fused: 0, fill() {},
-      };
+      const size = 3 * cellHeight * cellWidth;
+      return { ...strip(count, () => ""), cellWidth, cellHeight, size, first: 0, colors: data.filters, unit: "color", fill() {} };
     },
   }[state.embedding]();
 }
 
 // What a method's map depends on is what its key holds.
 function keyOf(method, now) {
-  return [method.name, ...(method.depends ?? ["target"]).map((name) => name + now[name])].join(" ");
+  return [method.name, ...(method.depends ?? ["target"]).map((name) => name + (now[name] ?? -1))].join(" ");
 }
 
 function fillSheet(sheet, memory) {
@@ -278,12 +273,12 @@ function colorize(out, sheet, i, range, table) {
 
 function percent(share) {
   const value = 100 * share;
-  if (value > 0 && value < 0.01) return "< 0.01 %";
-  return (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2)) + " %";
+  if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
+  return (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2)) + "\u00a0%";
 }
 const short = (value) => Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
   : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1);
-const place = (token, data) => `(${Math.floor((token - data.pre) / data.w)}, ${(token - data.pre) % data.w})`;
+const place = (token, data) => `(${Math.floor((token - data.pre) / data.w)},\u00a0${(token - data.pre) % data.w})`;
 const nameOf = (token, data) => token < data.pre ? data.prefix_names[token] : "patch " + place(token, data);
 const among = (token, query, data) => token === query ? "itself" : token < data.pre ? data.prefix_names[token] : place(token, data);
 
@@ -395,6 +390,7 @@ function icon(path) {
 const ICONS = {
   play: "M4.5 2.8v10.4L13 8z",
   pause: "M4 3h3v10H4zM9 3h3v10H9z",
+  link: "M6.6 9.4a.7.7 0 0 1 0-1l3-3a.7.7 0 1 1 1 1l-3 3a.7.7 0 0 1-1 0zM4.5 13.6a3.1 3.1 0 0 1-2.2-5.3L4.2 6.4a.7.7 0 1 1 1 1L3.3 9.3a1.7 1.7 0 0 0 2.4 2.4l1.9-1.9a.7.7 0 1 1 1 1l-1.9 1.9c-.6.6-1.4.9-2.2.9zm6.8-3.8a.7.7 0 0 1-.5-1.2l1.9-1.9a1.7 1.7 0 0 0-2.4-2.4L8.4 6.2a.7.7 0 1 1-1-1l1.9-1.9a3.1 3.1 0 0 1 4.4 4.4l-1.9 1.9a.7.7 0 0 1-.5.2z",
 };
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -717,26 +713,32 @@ function mount(root, source, options = {}) {
   root.replaceChildren(
     el("div", { class: "bar" },
       part("mode", choice("View", MODES, (mode) => commit({ mode }))),
+      part("direction", choice("Direction", [["row", "Looks at"], ["column", "Is looked at by"], ["both", "Both"]],
+        (direction) => commit({ direction }))),
+      part("method", el("select", { "aria-label": "Method", onchange: (e) => commit({ method: e.target.value }) })),
+      part("embedding", choice("Show", [["pca", "PCA colours"], ["similarity", "Similarity"], ["norms", "Norms"],
+        ["positions", "Positions"], ["filters", "Patch filters"]], (embedding) => commit({ embedding }))),
       el("span", { class: "spring" }),
       part("working", el("span", { class: "working", role: "status" })),
       part("intervene", el("button", {
         type: "button", class: "button", title: "Hide patches, switch heads off", "aria-pressed": "false",
         onclick: () => { intervening = !intervening; layout(); sync(); draw(); },
       }, "Intervene")),
-      part("copy", el("button", { type: "button", class: "button", title: "Copy a link to exactly this view", onclick: copyLink }, "Copy link")),
+      part("copy", el("button", { type: "button", class: "button", title: "Copy a link to exactly this view", onclick: copyLink },
+        icon(ICONS.link), part("copyText", el("span", { class: "text" }, "Copy link")))),
       el("button", { type: "button", class: "button round", title: "All keys (?)", "aria-label": "All keys", onclick: () => parts.help.showModal() }, "?")),
     part("body", el("div", { class: "body" },
       part("stage", el("section", { class: "stage", "aria-label": "Image" },
         part("panes", el("div", { class: "panes" }, panes[0].node, panes[1].node)),
-        part("under", el("div", { class: "under" },
-          part("chips", el("div", { class: "chips", role: "group", "aria-label": "Prefix tokens" })),
+        el("p", { class: "readout" }, part("title", el("b")), " ", part("words", el("span"))),
+        part("chips", el("div", { class: "chips", role: "group", "aria-label": "Prefix tokens" })),
+        el("div", { class: "under" },
+          part("gauge", el("div", { class: "gauge" },
+            el("div", { class: "track" }, part("gaugeFill", el("div", { class: "fill" }))),
+            part("gaugeText", el("span")))),
           part("legend", el("div", { class: "legend" },
             part("legendLow", el("span")), part("legendBar", el("canvas", { width: 256, height: 1 })), part("legendHigh", el("span")),
-            part("legendName", el("span", { class: "quiet" })))))),
-        part("gauge", el("div", { class: "gauge" },
-          el("div", { class: "track" }, part("gaugeFill", el("div", { class: "fill" }))),
-          part("gaugeText", el("span")))),
-        el("p", { class: "readout" }, part("title", el("b")), " ", part("words", el("span"))),
+            part("legendName", el("span", { class: "quiet" }))))),
         el("div", { class: "transport" },
           part("play", el("button", { type: "button", class: "button round play", onclick: play })),
           part("depth", el("input", { type: "range", step: 1, "aria-label": "Layer", oninput: (e) => commit({ layer: +e.target.value }, e) })),
@@ -745,24 +747,23 @@ function mount(root, source, options = {}) {
             part("head", el("select", { onchange: (e) => pickHead(e.target.value) }))))))),
       part("panel", el("section", { class: "panel", "aria-label": "Small maps" },
         el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "quiet" }))),
-        part("sheetBox", el("div", { class: "sheet" },
-          part("sheetCanvas", el("canvas", { tabIndex: 0, role: "img" })), part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
+        part("panelRow", el("div", { class: "row" },
+          part("sheetBox", el("div", { class: "sheet" },
+            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "img" })), part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
+        part("about", el("p", { class: "quiet about" })))),
       part("side", el("section", { class: "side", "aria-label": "Prediction and figures" },
-        part("classesBox", el("div", { class: "block" }, el("h3", {}, "Prediction", part("classesNote", el("span", { class: "quiet" }))),
+        part("classesBox", el("div", { class: "block predictions" }, el("h3", {}, "Prediction", part("classesNote", el("span", { class: "quiet" }))),
           part("classes", el("div", { class: "classes" })))),
         part("matrixBox", el("div", { class: "block" }, el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
           part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "img" })))),
         part("charts", el("div", { class: "block charts" })))))),
     part("edits", el("div", { class: "edits" })),
     part("settings", el("div", { class: "settings" },
-      part("embedding", choice("Show", [["pca", "PCA colours"], ["similarity", "Similarity"], ["norms", "Norms"],
-        ["positions", "Positions"], ["filters", "Patch filters"]], (embedding) => commit({ embedding }))),
       part("basis", choice("Basis", [["joint", "All depths", "One basis for all depths: change is visible"],
         ["depth", "Each depth", "A basis of its own for every depth"]], (basis) => commit({ basis }))),
-      part("direction", choice("Direction", [["row", "Looks at"], ["column", "Is looked at by"], ["both", "Both"]], (direction) => commit({ direction }))),
-      part("fuse", choice("Heads", [["one", "One"], ["mean", "Mean"], ["max", "Max"]], (fuse) => commit({ fuse }))),
-      part("scale", choice("Brightest", [["map", "This map"], ["layer", "Layer"], ["all", "All"],
-        ["uniform", "× uniform", "Relative to uniform attention, logarithmic"]], (scale) => commit({ scale }))),
+      part("scale", choice("Scale", [["map", "This map", "The brightest colour is the largest weight of this map"],
+        ["layer", "Layer", "One scale for all heads of a layer"], ["all", "All", "One scale for all maps"],
+        ["uniform", "× uniform", "Relative to uniform attention, logarithmic: a flat head looks flat"]], (scale) => commit({ scale }))),
       el("label", { class: "field" }, el("span", { class: "name" }, "Colours"),
         part("colormap", el("select", { onchange: (e) => commit({ colormap: e.target.value }) }))),
       el("label", { class: "field" }, el("span", { class: "name" }, "Opacity"),
@@ -790,12 +791,11 @@ function mount(root, source, options = {}) {
       el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
     parts.colormap.replaceChildren(...Object.keys(data.tables).filter((name) => !SIGNED.includes(name)).map((name) => el("option", { value: name }, name)));
     buildClasses();
-    buildCharts();
   }
   const SIGNED = ["RdBu_r", "PuOr_r", "berlin"];
 
   function buildClasses() {
-    parts.classesBox.hidden = !data.classes.length;
+    parts.classesBox.hidden = !data.classes.length || options.predictions === false && !after;
     parts.classes.replaceChildren(...data.classes.slice(0, 5).map((one) => {
       const edited = after?.classes.find((c) => c.index === one.index);
       const row = el("button", {
@@ -819,27 +819,30 @@ function mount(root, source, options = {}) {
   const dots = [];
   function buildCharts() {
     dots.length = 0;
+    const room = parts.charts.clientWidth, across = Math.max(1, Math.floor((room + 20) / 220));
+    const width = Math.min(340, (room - 20 * (across - 1)) / across);
+    parts.charts.style.gridTemplateColumns = `repeat(${across}, ${width}px)`;
     const uniformShare = data.pre / data.T;
     const charts = [
-      ["distance", "Attention distance", "pixels", data.distance, data.uniform_distance],
-      ["entropy", "Attention entropy", "nats", data.entropy, Math.log(data.T)],
-      ["prefix_share", "Share on prefix tokens", "", data.pre ? data.prefix_share : null, uniformShare],
-    ].filter(([, , , values]) => values);
-    parts.charts.replaceChildren(...charts.map(([name, title, unit, values, uniform]) => chartOf(name, title, unit, values, uniform)));
+      ["Attention distance", "pixels", data.distance, data.uniform_distance],
+      ["Attention entropy", "nats", data.entropy, Math.log(data.T)],
+      ["Share on prefix tokens", "", data.pre ? data.prefix_share : null, uniformShare],
+    ].filter(([, , values]) => values);
+    parts.charts.replaceChildren(...charts.map((chart) => chartOf(...chart, width)));
   }
 
-  function chartOf(name, title, unit, values, uniform) {
-    const { L, H } = data, width = 232, height = 84, left = 30, right = 6, top = 6, bottom = 14;
-    const high = Math.max(...values, uniform ?? 0) * 1.05 || 1;
-    const x = (layer) => left + (L === 1 ? 0.5 : layer / (L - 1)) * (width - left - right - 8) + 4;
+  function chartOf(title, unit, values, uniform, width) {
+    const { L, H } = data, height = 92, left = 36, right = 4, top = 14, bottom = 16;
+    const high = Math.max(...values, uniform ?? 0) || 1;
+    const text = unit ? short : percent;
+    const x = (layer) => left + 6 + (L === 1 ? 0.5 : layer / (L - 1)) * (width - left - right - 12);
     const y = (value) => height - bottom - value / high * (height - top - bottom);
-    const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title} of every head, by layer` });
+    const picture = svg("svg", { width, height, role: "img", "aria-label": `${title} of every head, by layer` });
     picture.append(svg("line", { x1: left, x2: width - right, y1: y(0), y2: y(0), class: "axis" }));
-    for (const value of [0, high / 1.05]) picture.append(svg("text", { x: left - 5, y: y(value) + 3.5, class: "tick end" }, short(value)));
-    for (const layer of new Set([0, L - 1])) picture.append(svg("text", { x: x(layer), y: height - 2, class: "tick middle" }, "L" + layer));
+    for (const value of [0, high]) picture.append(svg("text", { x: left - 5, y: y(value) + 3.5, class: "tick end" }, value ? text(value) : "0"));
+    for (const layer of new Set([0, L - 1])) picture.append(svg("text", { x: x(layer), y: height - 3, class: "tick middle" }, "L" + layer));
     if (uniform) {
       picture.append(svg("line", { x1: left, x2: width - right, y1: y(uniform), y2: y(uniform), class: "uniform" }));
-      picture.append(svg("text", { x: width - right, y: y(uniform) + (y(uniform) > 20 ? -3 : 10), class: "tick end" }, "uniform"));
     }
     const own = [];
     for (let layer = 0; layer < L; layer++) for (let head = 0; head < H; head++) {
@@ -847,11 +850,11 @@ function mount(root, source, options = {}) {
       picture.append(dot);
       own.push({ dot, layer, head, value: values[layer * H + head] });
     }
+    if (uniform) picture.append(svg("text", { x: width - right, y: y(uniform) - 4, class: "tick end halo" }, "uniform"));
     dots.push(own);
     const note = el("span", { class: "quiet" });
     const nearest = (event) => {
-      const box = picture.getBoundingClientRect(), k = width / box.width;
-      const px = (event.clientX - box.left) * k, py = (event.clientY - box.top) * k;
+      const box = picture.getBoundingClientRect(), px = event.clientX - box.left, py = event.clientY - box.top;
       const far = ({ dot }) => (dot.cx.baseVal.value - px) ** 2 + (dot.cy.baseVal.value - py) ** 2;
       return own.reduce((best, one) => far(one) < far(best) ? one : best);
     };
@@ -873,63 +876,91 @@ function mount(root, source, options = {}) {
     for (const own of dots) for (const one of own) {
       const here = one.layer === now.layer && (now.fuse !== "one" || one.head === now.head);
       if (one.here !== here) one.dot.classList.toggle("here", one.here = here);
-      if (here && now.fuse === "one") own.note.textContent = `${short(one.value)} ${own.unit}`;
+      if (one.only !== (here && now.fuse === "one")) one.dot.classList.toggle("only", one.only = here && now.fuse === "one");
+      if (here && now.fuse === "one") own.note.textContent = own.unit ? `${short(one.value)} ${own.unit}` : percent(one.value);
       else if (here) own.note.textContent = own.unit;
     }
   }
 
   // ---- layout: whole device pixels per patch, so that every edge is sharp
 
-  const size = { dpr: 1, panes: [0, 0], unit: 1, gap: 2, gutter: 0, head: 0, stride: 0, pool: 1 };
+  const size = {};
+  const photos = [];  // the image at the size of the stage, one per pane
 
   function layout() {
-    if (!data) return;
-    const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1);
     const width = root.clientWidth;
-    if (!width) return;
-    const columns = width >= 1020 ? 3 : width >= 620 ? 2 : 1;
-    root.dataset.columns = columns;
-    const sheet = sheetOf(data, state, shown(), "row", methods);
-    const attention = state.mode === "attention";
-    const side = columns === 3 ? 236 : 0, space = 24;
-    const free = width - (side ? side + space : 0);
-    size.gutter = attention ? 30 : 0;
-    size.head = attention ? 18 : sheet.label ? 17 : 0;
-    const most = columns === 1 ? width : Math.min(free * 0.52, 560);
-    const tallest = columns === 1 ? 900 : 560;
-    const spread = (sheet.fused ? 8 : 0);
-    size.gap = Math.max(1, Math.round((sheet.count > 100 ? 2 : sheet.label ? 8 : 4) * dpr));
-    const fit = (pool) => Math.min(
-      ((most - size.gutter - spread) * dpr / sheet.cols - size.gap) / Math.ceil(sheet.cellWidth / pool),
-      ((tallest - size.head * (attention ? 1 : sheet.rows)) * dpr / sheet.rows - size.gap) / Math.ceil(sheet.cellHeight / pool));
-    size.pool = 1;
-    while (fit(size.pool) < 1 && size.pool < 16) size.pool += 1;
-    size.unit = Math.max(1, Math.floor(fit(size.pool)));
-    size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
-    size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;
-    size.spread = Math.round(spread * dpr);
-    size.rowHead = attention ? 0 : Math.round(size.head * dpr);
-    size.stepX = size.cellWidth + size.gap;
-    size.stepY = size.cellHeight + size.gap + size.rowHead;
-    const sheetWidth = sheet.cols * size.stepX - size.gap + size.spread;
-    const sheetHeight = sheet.rows * size.stepY - size.gap;
-    sizeCanvas(parts.sheetCanvas, sheetWidth, sheetHeight, dpr);
-    const panelWidth = Math.ceil(sheetWidth / dpr) + size.gutter;
-    parts.sheetBox.style.padding = `${attention ? size.head : 0}px 0 0 ${size.gutter}px`;
-    parts.body.style.gridTemplateColumns = columns === 1 ? "minmax(0, 1fr)"
-      : `minmax(0, 1fr) ${Math.max(panelWidth, 240)}px${side ? ` ${side}px` : ""}`;
-    const stageWidth = columns === 1 ? width : free - space - Math.max(panelWidth, 240);
+    if (!data || !width) return;
+    const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1);
     const two = twoPanes();
+    const columns = width >= 1180 && !two ? 3 : width >= 720 ? 2 : 1;
+    root.dataset.columns = columns;
+    if (columns === 2) parts.stage.append(parts.settings);
+    else if (columns === 1) parts.panel.after(parts.settings);
+    else parts.body.after(parts.settings);
+    const side = columns === 3 ? SIDE : 0, free = width - (side ? side + SPACE : 0);
+    const room = columns === 1 ? width : columns === 2 ? Math.min(0.46 * width, 560) : Math.max(0.4 * free, free - SPACE - 546);
+    layoutSheet(room, columns, dpr);
+    const beside = room - size.sheet >= 230;  // few heads leave room for the charts
+    (columns === 3 || beside ? parts.panelRow : parts.side).append(parts.charts);
+    const stage = columns === 1 ? width : free - SPACE - Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
+    const paneWidth = (two ? (stage - 12) / 2 : stage) * dpr;
+    const tallest = Math.max(320, Math.min(600, window.innerHeight - 360)) * dpr;
+    size.patch = Math.max(1, Math.floor(Math.min(paneWidth / data.w, tallest / data.h)));
+    const picture = size.patch * data.w / dpr * (two ? 2 : 1) + (two ? 12 : 0);
     panes[1].node.hidden = !two;
     parts.panes.classList.toggle("two", two);
-    const paneWidth = Math.max(120, two ? (stageWidth - 12) / 2 : stageWidth);
-    size.patch = Math.max(1, Math.floor(Math.min(paneWidth * dpr / data.w, 580 * dpr / data.h)));
     for (const { canvas } of panes) sizeCanvas(canvas, size.patch * data.w, size.patch * data.h, dpr);
-    root.style.setProperty("--picture", size.patch * data.w / dpr * (two ? 2 : 1) + (two ? 12 : 0) + "px");
-    const matrixSide = Math.min(side || 220, 236);
-    sizeCanvas(parts.matrix, Math.round(matrixSide * dpr), Math.round(matrixSide * dpr), dpr);
-    layoutLabels(sheet, dpr);
+    const stageWidth = Math.min(stage, Math.max(picture, 330));
+    parts.body.style.gridTemplateColumns = columns === 1 ? "minmax(0, 1fr)"
+      : `${stageWidth}px minmax(0, 1fr)${side ? ` ${side}px` : ""}`;
+    const matrix = Math.round((columns === 1 ? width : SIDE) * dpr);
+    sizeCanvas(parts.matrix, matrix, matrix, dpr);
+    buildCharts();
+    photos.length = 0;
     size.key = "";  // whatever was cached in pixels is stale
+  }
+
+  // The small maps: as large as the room allows, in whole device pixels per patch.
+  function layoutSheet(room, columns, dpr) {
+    const attention = state.mode === "attention";
+    const sheet = sheetOf(data, state, shown(), "row", methods);
+    const crowded = room < 420;
+    const tallest = columns === 1 ? 900 : sheet.label ? 560 : 420;
+    size.gutter = attention ? (crowded ? 24 : 30) : 0;
+    size.head = attention ? 18 : 0;
+    size.rowHead = Math.round((sheet.label?.(0) ? 18 : 0) * dpr);
+    size.spread = sheet.fused ? Math.round((crowded ? 4 : 8) * dpr) : 0;
+    const least = Math.round(dpr);
+    const most = Math.round((sheet.label ? 8 : 4) * dpr);
+    const unitFor = (cols, pool) => {
+      const rows = Math.ceil(sheet.count / cols);
+      const stepX = ((room - size.gutter) * dpr - size.spread) / cols, stepY = (tallest - size.head) * dpr / rows - size.rowHead;
+      return Math.min((stepX - least) / Math.ceil(sheet.cellWidth / pool), (stepY - least) / Math.ceil(sheet.cellHeight / pool));
+    };
+    const candidates = sheet.cols ? [sheet.cols] : Array.from({ length: Math.min(8, sheet.count) }, (_, i) => i + 1);
+    const best = (pool) => candidates.reduce((a, b) => Math.floor(unitFor(b, pool)) > Math.floor(unitFor(a, pool)) ? b : a);
+    size.pool = 1;
+    while (unitFor(best(size.pool), size.pool) < 1 && size.pool < 16) size.pool += 1;
+    size.cols = best(size.pool);
+    size.unit = Math.max(1, Math.floor(unitFor(size.cols, size.pool)));
+    size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
+    size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;
+    const spare = ((room - size.gutter) * dpr - size.spread) / size.cols - size.cellWidth;
+    size.gap = Math.max(least, Math.min(most, Math.floor(spare)));
+    size.stepX = size.cellWidth + size.gap;
+    size.stepY = size.cellHeight + size.gap + size.rowHead;
+    arrange(sheet);
+    const wide = sheet.cols * size.stepX - size.gap + size.spread;
+    sizeCanvas(parts.sheetCanvas, wide, sheet.rows * size.stepY - size.gap, dpr);
+    size.sheet = Math.ceil(wide / dpr) + size.gutter;
+    parts.sheetBox.style.padding = `${size.head}px 0 0 ${size.gutter}px`;
+    layoutLabels(sheet, dpr);
+  }
+
+  function arrange(sheet) {
+    sheet.cols ??= Math.min(size.cols, sheet.count);
+    sheet.rows = Math.ceil(sheet.count / sheet.cols);
+    return sheet;
   }
 
   function sizeCanvas(canvas, width, height, dpr) {
@@ -950,7 +981,7 @@ function mount(root, source, options = {}) {
     if (state.mode === "attention") {
       const every = cell < 17 ? 2 : 1;
       for (let c = 0; c < sheet.cols; c++) {
-        const text = c < data.H ? (cell < 24 ? String(c) : "H" + c) : c === data.H ? (cell < 26 ? "x̄" : "mean") : (cell < 26 ? "↑" : "max");
+        const text = c < data.H ? (cell < 24 ? String(c) : "H" + c) : c === data.H ? (cell < 27 ? "x̄" : "mean") : (cell < 27 ? "↑" : "max");
         if (c < data.H && c % every) continue;
         label(text, size.gutter + xOf(c, sheet) / dpr, 0, cell, "column");
       }
@@ -994,7 +1025,7 @@ function mount(root, source, options = {}) {
   function frame() {
     if (!data || !root.clientWidth) return;
     const start = performance.now();
-    readTheme();
+    if (!theme.ink) readTheme();
     const now = shown();
     const views = viewsOf(now);
     for (const view of views) if (state.mode !== "method" && now.layer >= 0 && !view.data.layers[now.layer])
@@ -1009,7 +1040,7 @@ function mount(root, source, options = {}) {
 
   function viewsOf(now) {
     const view = (from, direction, index, label) => {
-      const sheet = fillSheet(sheetOf(from, state, now, direction, methods), memories[index]);
+      const sheet = fillSheet(arrange(sheetOf(from, state, now, direction, methods)), memories[index]);
       const cell = Math.min(cellOf(now, sheet), sheet.count - 1);
       return { data: from, direction, sheet, cell, label, range: rangeOf(sheet, cell, state.scale, from) };
     };
@@ -1075,8 +1106,10 @@ function mount(root, source, options = {}) {
   }
 
   function cross(context, x, y) {
-    context.fillStyle = theme.veil;
+    context.globalAlpha = 0.75;
+    context.fillStyle = theme.paper;
     context.fillRect(x, y, size.cellWidth, size.cellHeight);
+    context.globalAlpha = 1;
     context.strokeStyle = theme.ink;
     context.lineWidth = Math.max(1, size.dpr);
     context.beginPath();
@@ -1089,10 +1122,7 @@ function mount(root, source, options = {}) {
   function paintPane(pane, view, now, index) {
     const { canvas } = pane, { sheet, cell, range } = view, d = view.data;
     const context = canvas.getContext("2d"), W = canvas.width, H = canvas.height;
-    context.imageSmoothingEnabled = true;
-    context.imageSmoothingQuality = "high";
-    context.clearRect(0, 0, W, H);
-    context.drawImage(d.image, 0, 0, W, H);
+    context.drawImage(photoOf(d, index, W, H), 0, 0);
     if (sheet.ready[cell] && sheet.cellWidth === d.w && sheet.cellHeight === d.h && state.embedding !== "filters" || state.mode !== "embeddings") {
       if (sheet.ready[cell]) overlay(context, view, now, W, H);
     }
@@ -1106,6 +1136,17 @@ function mount(root, source, options = {}) {
     pane.value.textContent = valueText(view, now, index);
   }
 
+  function photoOf(d, index, W, H) {
+    if (photos[index]?.of !== d) {
+      const canvas = photos[index] = new OffscreenCanvas(W, H);
+      canvas.of = d;
+      const context = canvas.getContext("2d");
+      context.imageSmoothingQuality = "high";
+      context.drawImage(d.image, 0, 0, W, H);
+    }
+    return photos[index];
+  }
+
   function overlay(context, view, now, W, H) {
     const { sheet, cell, range } = view, d = view.data, count = d.P;
     if (small.width !== d.w || small.height !== d.h || !smallImage) {
@@ -1116,7 +1157,7 @@ function mount(root, source, options = {}) {
     const pixels = new Uint32Array(smallImage.data.buffer);
     if (sheet.colors) colorize(pixels, sheet, cell, range, null);
     else {
-      const table = tableFor(range, state, d), next = mix && cell + sheet.cols < sheet.count && sheet.ready[cell + sheet.cols] ? cell + sheet.cols : -1;
+      const table = tableFor(range, state, d);
       const stride = state.mode === "attention" ? sheet.cols : 1;
       const to = mix && cell + stride < sheet.count && sheet.ready[cell + stride] ? cell + stride : -1;
       const toRange = to < 0 ? null : rangeOf(sheet, to, state.scale, d);
@@ -1124,11 +1165,16 @@ function mount(root, source, options = {}) {
         let t = level(sheet.values[cell * sheet.size + sheet.first + k], range);
         if (to >= 0) t += mix * (level(sheet.values[to * sheet.size + sheet.first + k], toRange) - t);
         const weight = range.signed ? Math.abs(2 * t - 1) : t;
-        const alpha = state.fade ? Math.min(1, 0.12 + 1.1 * weight) : 1;
+        const alpha = state.fade ? Math.min(1, 1.15 * weight) : 1;
         pixels[k] = table[Math.round(255 * t)] & 0xffffff | Math.round(255 * alpha) << 24;
       }
     }
     small.getContext("2d").putImageData(smallImage, 0, 0);
+    if (state.fade && !sheet.colors) {  // a little darker where nothing is looked at
+      context.globalAlpha = 0.35 * state.opacity;
+      context.fillStyle = "#000";
+      context.fillRect(0, 0, W, H);
+    }
     context.globalAlpha = state.opacity;
     context.imageSmoothingEnabled = state.smooth;
     context.drawImage(small, 0, 0, W, H);
@@ -1176,8 +1222,8 @@ function mount(root, source, options = {}) {
     for (const token of best.reverse()) {
       const to = centre(token), dx = to[0] - from[0], dy = to[1] - from[1];
       const bend = [(from[0] + to[0]) / 2 + dy * 0.22, (from[1] + to[1]) / 2 - dx * 0.22];
-      const width = (1 + 3 * values[token] / top) * size.dpr;
-      for (const [extra, color] of [[2 * size.dpr, "rgba(0, 0, 0, 0.45)"], [0, "#fff"]]) {
+      const width = (0.8 + 1.8 * values[token] / top) * size.dpr;
+      for (const [extra, color] of [[1.6 * size.dpr, "rgba(0, 0, 0, 0.4)"], [0, "#fff"]]) {
         context.strokeStyle = context.fillStyle = color;
         context.lineWidth = width + extra;
         context.beginPath();
@@ -1185,7 +1231,7 @@ function mount(root, source, options = {}) {
         context.quadraticCurveTo(...bend, ...to);
         context.stroke();
         context.beginPath();
-        context.arc(...to, width + extra / 2, 0, 7);
+        context.arc(...to, 1.5 * size.dpr + width / 2 + extra / 2, 0, 7);
         context.fill();
       }
     }
@@ -1257,7 +1303,7 @@ function mount(root, source, options = {}) {
     parts.words.textContent = words + (words.endsWith("…") ? "" : ".");
     panes.forEach(({ canvas }) => { canvas.ariaLabel = `${title}: ${words}`; });
     const ready = sheet.ready[cell], shares = sheet.unit === "share" && ready;
-    parts.under.classList.toggle("no-shares", !shares);
+    parts.chips.hidden = !sheet.first;
     let prefix = 0;
     [...parts.chips.children].forEach((chip, token) => {
       const value = shares || (ready && sheet.first) ? sheet.values[cell * sheet.size + token] : NaN;
@@ -1269,10 +1315,9 @@ function mount(root, source, options = {}) {
     });
     const row = shares && view.direction === "row" && d.pre > 0;
     parts.gauge.style.visibility = row ? "visible" : "hidden";
-    parts.gauge.hidden = !directional();
     if (row) {
       parts.gaugeFill.style.transform = `scaleX(${Math.min(1, prefix)})`;
-      parts.gaugeText.textContent = `${percent(prefix)} on ${d.pre > 1 ? "prefix tokens" : d.prefix_names[0]}, ${percent(Math.max(0, 1 - prefix))} on the image`;
+      parts.gaugeText.textContent = `${percent(prefix)} on ${d.pre > 1 ? "prefix tokens" : d.prefix_names[0]}`;
     }
     legendOf(sheet, range, d, ready);
     if (!playing) later("live", 500, () => { parts.live.textContent = `${title}: ${words}`; });
@@ -1298,14 +1343,11 @@ function mount(root, source, options = {}) {
   }
 
   function readTheme() {
-    const key = getComputedStyle(root).color + getComputedStyle(root).getPropertyValue("--vit-accent");
-    if (theme.key === key) return;
     const probe = (name) => {
       parts.live.style.color = `var(${name})`;
       return getComputedStyle(parts.live).color;
     };
-    theme = { key, ink: probe("--vit-ink"), soft: probe("--vit-soft"), paper: probe("--vit-paper"), accent: probe("--vit-accent") };
-    theme.veil = `color-mix(in srgb, ${theme.paper} 78%, transparent)`;
+    theme = { ink: probe("--vit-ink"), soft: probe("--vit-soft"), paper: probe("--vit-paper"), accent: probe("--vit-accent") };
   }
 
   // ---- controls follow the state
@@ -1321,8 +1363,11 @@ function mount(root, source, options = {}) {
     parts.basis.show(state.basis);
     parts.direction.hidden = !directional();
     parts.direction.show(state.direction);
-    parts.fuse.hidden = !attention;
-    parts.fuse.show(state.fuse);
+    parts.method.hidden = state.mode !== "method";
+    if (parts.method.length !== methods.length)
+      parts.method.replaceChildren(...methods.map(({ name, label }) => el("option", { value: name }, label)));
+    parts.method.value = state.method;
+    parts.about.textContent = state.mode === "method" ? methods.find((m) => m.name === state.method)?.about ?? "" : "";
     const scales = attention ? null : state.mode === "rollout" ? ["map", "all", "uniform"] : ["map", "all"];
     parts.scale.hidden = !(directional() || embedding && state.embedding === "norms");
     parts.scale.show(state.scale, scales);
@@ -1345,7 +1390,7 @@ function mount(root, source, options = {}) {
     parts.panelTitle.textContent = attention ? "Every head" : state.mode === "rollout" ? "Rollout through depth"
       : state.mode === "method" ? "Every method" : { positions: "Every position", filters: "Patch filters" }[state.embedding] ?? "Through depth";
     parts.panelNote.textContent = attention ? `${data.L} layers × ${data.H} heads` : "";
-    parts.matrixNote.textContent = { attention: "row: query, column: key", rollout: "rollout", method: "attention", embeddings: "cosine" }[state.mode];
+    parts.matrixNote.textContent = { attention: "row → column", rollout: "rollout", method: "attention", embeddings: "cosine" }[state.mode];
     parts.sheetCanvas.ariaLabel = `${parts.panelTitle.textContent}, for the current query. Arrow keys move.`;
     parts.matrix.ariaLabel = "Token by token matrix of the chosen head. Hover or click a row to choose the query.";
     parts.charts.hidden = embedding || !dots.length;
@@ -1397,7 +1442,7 @@ function mount(root, source, options = {}) {
   }
 
   function cellAt(event) {
-    const box = parts.sheetCanvas.getBoundingClientRect(), sheet = sheetOf(data, state, shown(), "row", methods);
+    const box = parts.sheetCanvas.getBoundingClientRect(), sheet = arrange(sheetOf(data, state, shown(), "row", methods));
     const x = (event.clientX - box.left) * size.dpr, y = (event.clientY - box.top) * size.dpr;
     let column = Math.floor(x / size.stepX);
     if (sheet.fused && x >= xOf(sheet.cols - sheet.fused, sheet)) column = Math.floor((x - size.spread) / size.stepX);
@@ -1550,8 +1595,8 @@ function mount(root, source, options = {}) {
     if (options.address) writeAddress(state);
     const link = location.href.split("#")[0] + "#" + addressOf(state);
     const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-    parts.copy.textContent = copied ? "Copied" : "Link is in the address bar";
-    later("copied", 1600, () => { parts.copy.textContent = "Copy link"; });
+    parts.copyText.textContent = copied ? "Copied" : "It is in the address bar";
+    later("copied", 1600, () => { parts.copyText.textContent = "Copy link"; });
   }
 
   // ---- wiring
@@ -1560,6 +1605,8 @@ function mount(root, source, options = {}) {
   watcher.observe(root);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const repaint = () => { theme = {}; draw(); };
+  root.addEventListener("vit-preview", (event) => preview(event.detail ?? {}));  // other parts of a page may point, too
+  root.addEventListener("vit-pick", (event) => commit(event.detail));
   dark.addEventListener("change", repaint);
   const skin = new MutationObserver(repaint);
   for (const node of [document.documentElement, document.body]) skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
