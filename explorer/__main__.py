@@ -428,12 +428,11 @@ def run_shapes(args: argparse.Namespace) -> int:
             print(f"{row['shape']:<{width}}  {row['name']:<10} {row['about']}")
         elif row["name"] == "norm1" and row["layer"] == 1:
             print(f"{'...':<{width}}  {'':<10} the same in layers 1 to {config.depth - 1}")
-    steps = ("image", "embed", "pos", "resid_post", "logits")
-    chain = [
-        row["shape"] for row in rows if row["name"] in steps and row["layer"] in (None, config.depth - 1)
-    ]
+    shape = {row["name"]: row["shape"] for row in rows}
+    stream = f"{config.depth} x {shape['resid_post']}"
+    chain = " -> ".join([shape["image"], shape["embed"], shape["pos"], stream, shape["logits"]])
     count = sum(p.numel() for p in model.parameters())
-    print(f"\n{name}: {' -> '.join(chain)}, {count / 1e6:.2f} million parameters")
+    print(f"\n{name}: {chain}, {count / 1e6:.2f} million parameters")
     for out in args.out:
         print(Export(rows=lambda: rows).save(out))
     return OK

@@ -403,7 +403,7 @@ def ledger(subject: Subject, *, target: int | None = None, style: Style = Style(
             book.head_grid().numpy(),
             book.mlp.numpy(),
             {"embedding": float(book.embed.sum()), "biases": book.bias},
-            title=f"What gave {subject.class_name(book.target)} its logit of {book.logit:.2f}",
+            title=f"What gave {subject.class_name(book.target)} its logit of {render.number(book.logit)}",
             theme=style.theme,
         )
 
@@ -434,6 +434,7 @@ def film(
             raise ExportError(f"{METHODS[name].label} has no layers to play through: take {_either(able)}.")
     depth = len(subject.trace.tokens) - 1
 
+    @cache
     def frames() -> list[np.ndarray]:
         options = {"query": query, "head": head, "target": target, "model": subject.model}
         stacks = {
@@ -502,22 +503,23 @@ def race(
     def figure() -> Figure:
         orders = [faithfulness.random_map(traced.grid_size, seed) for seed in range(randoms)]
         orders = torch.stack([faithfulness.order_of(order) for order in orders])
+        ranked = [r for r in runners() if r.name not in (faithfulness.CENTRE, faithfulness.RANDOM)]
+        centre = next(r for r in runners() if r.name == faithfulness.CENTRE)
         charts = []
         for mode in modes:
             chance = faithfulness.perturbation_curves(model, traced, orders, mode, points)
             for kind, better in (("deletion", "lower"), ("insertion", "higher")):
-                curves = {r.name: getattr(r.curves[mode], kind).numpy() for r in runners()}
-                curves.pop(faithfulness.RANDOM, None)
-                centre = curves.pop(faithfulness.CENTRE)
+                of = lambda r, mode=mode, kind=kind: getattr(r.curves[mode], kind).numpy()  # noqa: E731
                 chart = partial(
                     render.curves_chart,
-                    {METHODS[name].label: curve for name, curve in curves.items()},
+                    {METHODS[r.name].label: of(r) for r in ranked[:6]},
+                    others=[of(r) for r in ranked[6:]],
                     fractions=chance[0].fractions.numpy(),
-                    centre=centre,
+                    centre=of(centre),
                     random=np.stack([getattr(c, kind) for c in chance]),
                     label=f"patches {HIDDEN[mode]}" if kind == "deletion" else "patches shown",
                     better=better,
-                    title=f"{kind.capitalize()}, patches {HIDDEN[mode]}",
+                    title=f"{kind.capitalize()}, hidden patches {HIDDEN[mode]}",
                     theme=style.theme,
                 )
                 charts.append(lambda part, chart=chart: chart(into=part))

@@ -7,7 +7,7 @@ L layers, H heads, T tokens, K classes, (h, w) patches.
 
 import io
 import textwrap
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -347,14 +347,14 @@ def maps_figure(
     The query's patch is framed, except on maps named in `without_query`, which do not depend on it.
     """
     height, width = picture.shape[:2]
-    columns = min(len(maps) + 1, 5)
-    rows = -(-(len(maps) + 1) // columns)
+    rows = -(-(len(maps) + 1) // 5)
+    columns = -(-(len(maps) + 1) // rows)
     panel = 2.5 * height / width
     figure = _figure(2.55 * columns, rows * (panel + 0.6) + 0.3 * bool(title) + 0.2, theme)
     ground = enlarge(picture)
     for i, (name, values) in enumerate([("picture", None), *maps.items()]):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.set_title(_plain(name), size=9, color=THEMES[theme].ink)
+        axes.set_title(_wrap(name, 30), size=9, color=THEMES[theme].ink)
         _style(axes, theme)
         if values is None:
             shape = next(iter(maps.values())).shape
@@ -490,7 +490,7 @@ def heatmap(
     return figure
 
 
-def _number(value: float, decimals: int = 2, sign: str = "-") -> str:
+def number(value: float, decimals: int = 2, sign: str = "-") -> str:
     """A typeset number: a true minus, and no minus on zero (the `z`)."""
     return f"{value:{sign}z.{decimals}f}".replace("-", "−")
 
@@ -520,7 +520,7 @@ def _cells(
     for (r, c), value in np.ndenumerate(values):
         dark = pixels[r, c] @ (0.299, 0.587, 0.114) < 140
         color = "w" if dark else "k"
-        axes.text(c, r, _number(value, decimals), ha="center", va="center", size=6.5, color=color)
+        axes.text(c, r, number(value, decimals), ha="center", va="center", size=6.5, color=color)
 
 
 def heads_chart(
@@ -579,7 +579,7 @@ def _key_beside(axes: Axes, theme: str, title: str) -> None:
         labelcolor=THEMES[theme].ink,
         handlelength=1.6,
         loc="upper left",
-        bbox_to_anchor=(1.01, 1.02),
+        bbox_to_anchor=(1.05, 1.02),
     )
     key.get_title().set_color(THEMES[theme].muted)
 
@@ -599,12 +599,12 @@ def lens_chart(
     figure = _figure(6.4, 3.3, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
-    # rank by the final answer first, then by the best moment on the way
-    order = np.argsort(-(10 * probabilities[-1] + probabilities.max(0)))[:top]
+    final = probabilities[-1]
+    strongest = np.argsort(-probabilities.max(0) - (final == final.max()))[:top]  # the answer, and rivals
+    order = strongest[np.argsort(-final[strongest])]
     for color, k in zip(colors.series, order, strict=False):
-        name = f"{_shorten(class_names[int(k)])}  {100 * probabilities[-1, k]:.0f} %"
-        final = k == order[0]
-        axes.plot(probabilities[:, k], color=color, lw=2.2 if final else 1.3, label=name)
+        name = f"{_shorten(class_names[int(k)])}  {100 * final[k]:.0f} %"
+        axes.plot(probabilities[:, k], color=color, lw=2.2 if k == order[0] else 1.3, label=name)
     axes.set(xlabel="read out after", ylabel="probability", ylim=(0, 1.02), xlim=(0, steps - 1))
     skip = max(1, steps // 12)
     names = ["embed", *[f"L{i}" for i in range(steps - 1)]]
@@ -618,6 +618,7 @@ def curves_chart(
     curves: Mapping[str, np.ndarray],
     *,
     fractions: np.ndarray,
+    others: Sequence[np.ndarray] = (),
     random: np.ndarray | None = None,
     centre: np.ndarray | None = None,
     label: str = "patches hidden",
@@ -629,19 +630,21 @@ def curves_chart(
     """Deletion or insertion: probability of the class (S,) at fractions (S,) of the patches.
 
     Args:
+        curves: up to seven by name, in their order: so colours stay the same from chart to chart.
+        others: more curves, faint and without a name.
         random: curves of random orders (R, S): the band holds all of them, the line is their mean.
         centre: the curve of "nearest to the centre first", which every map ought to beat.
-        better: "lower" for deletion, "higher" for insertion; sorts the key, best first.
+        better: "lower" for deletion, "higher" for insertion.
     """
     figure = _figure(6.4, 3.5, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
-    areas = {name: float(np.trapezoid(curve, fractions)) for name, curve in curves.items()}
-    best_first = sorted(curves, key=lambda name: areas[name], reverse=better == "higher")
-    for i, name in enumerate(best_first):
-        color, dash = colors.series[i % 7], ("-", "--", ":")[i // 7 % 3]
-        text = f"{_shorten(name, 24)}  {areas[name]:.3f}"
-        axes.plot(fractions, curves[name], color=color, ls=dash, lw=1.6, label=text)
+    faint = {"color": colors.muted, "alpha": 0.45, "lw": 0.7}
+    for curve in others:
+        axes.plot(fractions, curve, **faint)
+    for color, (name, curve) in zip(colors.series, curves.items()):
+        text = f"{_shorten(name, 24)}  {np.trapezoid(curve, fractions):.3f}"
+        axes.plot(fractions, curve, color=color, lw=1.6, label=text)
     if centre is not None:
         text = f"centre prior  {np.trapezoid(centre, fractions):.3f}"
         axes.plot(fractions, centre, color=colors.ink, lw=1.2, ls=(0, (4, 3)), label=text)
@@ -650,6 +653,8 @@ def curves_chart(
         axes.fill_between(fractions, random.min(0), random.max(0), color=colors.muted, alpha=0.22, lw=0)
         text = f"random orders  {np.trapezoid(mean, fractions):.3f}"
         axes.plot(fractions, mean, color=colors.muted, lw=1.2, ls=(0, (1, 1.5)), label=text)
+    if others:
+        axes.plot([], [], label=f"{len(others)} more", **faint)
     axes.set(xlabel=label, ylabel="probability of the class", xlim=(0, 1))
     axes.set_ylim(0, None)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -791,8 +796,8 @@ def ledger_figure(
     chart.axvline(totals[-1], color=colors.ink, lw=1, ls=(0, (4, 3)))
     chart.set_ylim(depth + 0.5, -0.5)
     chart.set_yticks(range(depth + 1), ["start", *layers])
-    chart.set_title(f"running total to {_number(totals[-1])}", size=9, color=colors.ink)
-    parts = ", ".join(f"{_plain(name)} {_number(part, sign='+')}" for name, part in rest.items())
+    chart.set_title(f"running total to {number(totals[-1])}", size=9, color=colors.ink)
+    parts = ", ".join(f"{_plain(name)} {number(part, sign='+')}" for name, part in rest.items())
     chart.set_xlabel(f"start: {parts}", size=8, color=colors.muted)
     _titles(figure, title, "", theme)
     return figure
@@ -823,11 +828,20 @@ def svg(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def gif(frames: Iterable[np.ndarray], fps: float = 2) -> bytes:
-    """Equally large pictures as a looping film that a slide or README plays."""
-    images = [Image.fromarray(frame).quantize(dither=Image.Dither.NONE) for frame in frames]
+def gif(frames: Sequence[np.ndarray], fps: float = 2, colormap: str = DEFAULT) -> bytes:
+    """Equally large pictures as a looping film that a slide or README plays.
+
+    A GIF has 256 colours: 64 are the colour table's, so that the legend stays true, the others are
+    those that the frames need most. One palette for all frames, so that what stands still stays still.
+    """
+    seen = np.concatenate([frame[::3, ::3].reshape(1, -1, 3) for frame in frames], axis=1)
+    common = Image.fromarray(seen).quantize(192).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*COLORMAPS[colormap][::4].ravel().tolist(), *common[: 192 * 3]])
+    images = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in frames]
     file = io.BytesIO()
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    duration = round(1000 / fps)
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return file.getvalue()
 
 
