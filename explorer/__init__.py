@@ -1,4 +1,4 @@
-"""Look inside a Vision Transformer: `show(trace)` in a notebook, `show(trace).save("view.html")` for a slide deck."""
+"""Look inside a Vision Transformer: `show(trace)` in a notebook, `show(trace).save("view.html")` for slides."""
 
 from dataclasses import dataclass
 from pathlib import Path

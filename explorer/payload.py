@@ -1,25 +1,26 @@
 """A trace as bytes for the viewer: one head, then one message per layer, fetched when first wanted.
 
-L layers, H heads, T tokens, K classes, (h, w) patches, P = h w, Q rows that are sent (all T unless T is large).
+L layers, H heads, T tokens, K classes, (h, w) patches, P = h w, Q rows that are sent (T unless T is large).
 
 A message is a container, compressed with gzip:
 
-    b"ViTX", version uint32, length of the header uint32, 0 uint32 | header: JSON, padded with spaces | sections
+    b"ViTX", uint32 version, uint32 length of the header, uint32 0 | header: JSON, then spaces | sections
 
     header = {"meta": {...}, "sections": {name: {"dtype", "shape", "offset"}}}
 
-Sections lie on multiples of 8 bytes counted from the first one, little-endian, row-major, so that a browser makes typed
-arrays without copying. The header names everything in it: a reader that knows an older version finds what it knows.
+Sections lie on multiples of 8 bytes counted from the first one, little-endian, row-major, so that a browser
+makes typed arrays without copying. The header names everything: a reader takes what it knows.
 
-Attention rows are uint8 on a square-root scale, q = round(255 sqrt(a / m)), so a ≈ m (q / 255)². Every row has two
-maxima m, in float32: one over its prefix tokens and one over its patches, because [CLS] or a register often takes nearly
-everything and would leave the patches without steps. The error is at most m (sqrt(a / m) / 255 + 1 / 510²), that is
-0.4 % of the largest weight shown beside it; uint8 on a linear scale would turn most of the small weights into zero.
+Attention rows are uint8 on a square-root scale, q = round(255 sqrt(a / m)), so a ≈ m (q / 255)². Every row
+has two maxima m, in float32: one over its prefix tokens and one over its patches, because [CLS] or a register
+often takes nearly everything and would leave the patches without steps. The error is at most
+m (sqrt(a / m) / 255 + 1 / 510²), that is 0.4 % of the largest weight shown beside it; uint8 on a linear scale
+would turn most of the small weights into zero.
 
-Large models: a layer is H Q T bytes. Up to `ROW_BUDGET` all rows are sent (Q = T: 836 tokens at 12 heads); beyond,
-only the rows of the prefix tokens and of every n-th patch in both directions, with the smallest n that fits, so that
-1,370 tokens take 6 MB per layer (every second patch) and 4,801 tokens 8 MB (every sixth). The columns, what is looked
-at, are always all there. `row_of` says which row stands for a token.
+Large models: a layer is H Q T bytes. Up to `ROW_BUDGET` all rows are sent (Q = T: 836 tokens at 12 heads);
+beyond, only the rows of the prefix tokens and of every n-th patch in both directions, with the smallest n
+that fits, so that 1,370 tokens take 6 MB per layer (every second patch) and 4,801 tokens 8 MB (every sixth).
+The columns, what is looked at, are always all there. `row_of` says which row stands for a token.
 """
 
 import gzip
@@ -51,7 +52,7 @@ def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
     """Named arrays and a JSON-able `meta` as one gzip'd container."""
     sections, parts, offset = {}, [], 0
     for name, array in arrays.items():
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        array = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
         sections[name] = {"dtype": array.dtype.name, "shape": array.shape, "offset": offset}
         padding = -array.nbytes % 8
         parts += [array.tobytes(), b"\0" * padding]
@@ -83,7 +84,7 @@ def unpack(message: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def quantize(rows: Tensor, num_prefix: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (..., T) >= 0 as uint8 on a square-root scale, and their maxima (..., 2) over prefix tokens and patches."""
+    """Rows (..., T) >= 0 as uint8 on a square-root scale, and their maxima (..., 2): prefix tokens, patches."""
     maxima = rows.new_zeros(*rows.shape[:-1], 2)
     steps = torch.empty(rows.shape, dtype=torch.uint8)
     for part, columns in enumerate((slice(0, num_prefix), slice(num_prefix, None))):
@@ -131,8 +132,8 @@ def prefix_names(num_prefix: int, class_token: bool = True, distillation: bool =
 def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
     """All that is small: geometry, image, classes, residual stream as colours and norms, figures per head.
 
-    With `model` also what belongs to it alone: names of its prefix tokens, similarity of its position embeddings,
-    its patch filters. Layers, heads and rows are counted from `trace.attn`, or from the model where that was not kept.
+    With `model` also what belongs to it alone: names of its prefix tokens, similarity of its position
+    embeddings, its patch filters. Where the trace kept no attention, the model says how many heads there are.
     """
     height, width = trace.image.shape[-2:]
     h, w = trace.grid_size
@@ -189,7 +190,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
 def layer_payload(
     trace: Trace, layer: int, *, attn: Tensor | None = None, rollout: Tensor | None = None
 ) -> bytes:
-    """All that is token × token in one layer: attention of every head, rollout up to here, similarity after it.
+    """What is token × token in one layer: attention of every head, rollout up to it, similarity after it.
 
     attn: (H, T, T) where `trace.attn` was not kept (see `vit.trace.attention_at`). rollout: (T, T), which is
     `maps.rollout_all(trace)[layer + 1]`, computed once for all layers by the caller.

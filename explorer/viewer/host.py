@@ -6,24 +6,26 @@ Its value is small JSON: addresses, never tensors. All keys but `head` and `laye
       "head": url,                  the bytes of payload.head_payload
       "layers": [url, ...],         payload.layer_payload of every layer, fetched when first wanted
       "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
-      "after": {"head": url, "layers": [url, ...]},    the same image after an edit, shown beside the first
-      "state": {"layer": 3, ...},   what to show: a patch of the viewer's state (keys below)
-      "progress": "text",           what is being worked on for this viewer (a map that was asked for)
+      "after": {"head": url, "layers": [url, ...]},   the same image after an edit, shown beside the first
+      "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in viewer.js
+      "progress": "text",           what is being worked on, or why a map does not come
       "nonce": any                  gr.HTML drops a value equal to the last one: change this to be heard
     }
 
 A url may be relative to the page, so that it survives a proxy: "gradio_api/file=/folder/name.bin".
-The viewer keeps its state (query, layer, head, settings) when another `head` arrives; a value with the same `head`
-and other `maps` or `after` only adds to what is shown. State keys: see `START` in viewer.js.
+The viewer keeps its state (query, layer, head, settings) when another `head` arrives; a value with the same
+`head` and other `maps` or `after` only adds to what is shown.
 
-Events, each with its payload as attributes of `gr.EventData`:
+Events, each with its payload as attributes of `gr.EventData`. Layers, heads and tokens count from 0; tokens
+count prefix tokens first, then patches.
 
-    viewer.pick       {query, layer, head, fuse, direction, mode}   something was pinned; query and head count from 0,
-                                                     query counts tokens: prefix tokens first, then patches
-    viewer.target     {target}                       a class was clicked: explain this one
-    viewer.need_maps  {method, target, query, layer, head}   a map that is not there yet was asked for
-    viewer.edits      {patches, heads}               patches: [patch index, ...]; heads: [[layer, head], ...];
-                                                     both empty: back to the untouched model
+    viewer.pick       {query, layer, head, fuse, direction, mode}   something was pinned or chosen
+    viewer.target     {target}                                      a class was clicked: explain this one
+    viewer.need_maps  {method, target, query, layer, head}          a map that is not there yet is wanted
+    viewer.edits      {patches: [patch index, ...], heads: [[layer, head], ...]}   both empty: undo all
+
+Other parts of the page may point, too, with DOM events on `.vit-viewer`: "vit-preview" (detail {layer, head,
+fuse, query}; {} ends it) shows a place for as long as it is pointed at, "vit-pick" keeps it.
 """
 
 from pathlib import Path
@@ -54,13 +56,17 @@ def attention_viewer(
     address: bool = True,
     modes: tuple[str, ...] = ("attention", "rollout", "method", "embeddings"),
     intervene: bool = True,
+    predictions: bool = False,
     **kwargs: Any,
 ) -> gr.HTML:
     """A viewer to put into `gr.Blocks`; return a new value (see above) to show another trace.
 
-    methods: what the Method view offers, [{"name", "label", "about"}, ...]. link: viewers on one page with the same link
-    share query, layer, head and settings. address: keep the state in the address bar (one viewer per page).
-    The template is static: user text in a `gr.HTML` template would be executed.
+    methods: what the Methods view offers, [{"name", "label", "about", "depends"}, ...]; depends: which of
+    target, query, layer, head a map belongs to (["target"] if not given; say the same in `maps_payload`).
+    link: viewers on one page with the same link share query, layer, head and settings. address: keep the
+    state in the address bar (one viewer per page). predictions: list the classes; without it they only come
+    out after an intervention, before and after side by side. The template is static: user text in a
+    `gr.HTML` template would be executed.
     """
     options = {
         "methods": methods or [],
@@ -68,6 +74,7 @@ def attention_viewer(
         "address": address,
         "modes": list(modes),
         "intervene": intervene,
+        "predictions": predictions,
     }
     return gr.HTML(
         value=value,

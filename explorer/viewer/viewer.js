@@ -925,7 +925,7 @@ function mount(root, source, options = {}) {
     const attention = state.mode === "attention";
     const sheet = sheetOf(data, state, shown(), "row", methods);
     const crowded = room < 420;
-    const tallest = columns === 1 ? 900 : sheet.label ? 560 : 420;
+    const tallest = columns === 1 ? 900 : sheet.label || data.H <= 4 ? 540 : 420;
     size.gutter = attention ? (crowded ? 24 : 30) : 0;
     size.head = attention ? 18 : 0;
     size.rowHead = Math.round((sheet.label?.(0) ? 18 : 0) * dpr);
@@ -1630,7 +1630,7 @@ function mount(root, source, options = {}) {
     state, perf, set, setSource, setAfter, addMaps, working, destroy,
     get data() { return data; }, get hover() { return hover; }, get after() { return after; }, frame,
   };
-  window.__vit = handle;
+  root.viewer = window.__vit = handle;
   if (source) setSource(source);
   return handle;
 }
