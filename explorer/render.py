@@ -24,9 +24,9 @@ from PIL import Image
 
 # Perceptually uniform: equal steps of a value look like equal steps. "viridis" and "cividis" stay
 # readable for colour-blind eyes and in grey print. The last three are for maps with a sign: the
-# middle is zero, blue (or violet) below, red (or orange) above.
+# middle is zero, blue (or green) below, red (or brown) above.
 SEQUENTIAL = ("viridis", "cividis", "magma", "inferno", "gray")
-DIVERGING = ("RdBu_r", "PuOr_r", "berlin")
+DIVERGING = ("RdBu_r", "BrBG_r", "berlin")
 DEFAULT, DEFAULT_SIGNED = "viridis", "RdBu_r"
 
 
@@ -395,7 +395,8 @@ def sheet_figure(
     cell = min(0.7, 8 / max(depth, heads))  # inches per head
     sheet_size = max(1.2, cell * heads), cell * depth * h / w
     side = 0 if picture is None else min(2.6, max(1.8, sheet_size[1]))
-    figure = _figure(max(4.0, sheet_size[0] + side + 0.6), sheet_size[1] + 0.9, theme)
+    below = 0.3 if caption and picture is None else 0
+    figure = _figure(max(4.0, sheet_size[0] + side + 0.6), max(side, sheet_size[1]) + 1.1 + below, theme)
     *left, right = figure.subplots(
         1,
         1 if picture is None else 2,

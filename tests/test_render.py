@@ -1,0 +1,412 @@
+"""Pictures are checked by what they show: where the hot patch lies, what a colour means, what is legible."""
+
+import io
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from explorer import render
+
+RNG = np.random.default_rng(0)
+GREY = np.full((30, 50, 3), 120, np.uint8)  # a 3 x 5 grid of patches of 10 pixels
+NAMES = ["tench", "a class with a name much longer than any axis", "$100 and <b>", "gas pump"]
+
+
+def hot(h: int, w: int, row: int, column: int) -> np.ndarray:
+    values = np.zeros((h, w))
+    values[row, column] = 0.5
+    return values
+
+
+def luminance(colors: np.ndarray) -> np.ndarray:
+    """CIE L* of (N, 3) uint8."""
+    return cv2.cvtColor((colors[None] / 255).astype(np.float32), cv2.COLOR_RGB2LAB)[0, :, 0]
+
+
+# colours ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", render.COLORMAPS)
+def test_a_colour_table_is_matplotlibs_and_cannot_be_changed(name: str) -> None:
+    table = render.COLORMAPS[name]
+    assert table.shape == (256, 3) and table.dtype == np.uint8
+    expected = matplotlib.colormaps[name](np.arange(256))[:, :3] * 255
+    assert np.abs(table - expected).max() <= 0.51
+    with pytest.raises(ValueError):
+        table[0] = 0
+
+
+def test_more_is_lighter_in_every_sequential_table() -> None:
+    for name in render.SEQUENTIAL:
+        assert (np.diff(luminance(render.COLORMAPS[name])) > -0.2).all(), name
+        assert np.ptp(luminance(render.COLORMAPS[name])) > 60, name
+
+
+def test_signs_look_equally_strong_and_zero_is_neutral() -> None:
+    for name in render.DIVERGING:
+        table = render.COLORMAPS[name].astype(int)
+        assert np.ptp(table[127:129], axis=-1).max() < 20, f"{name}: zero has a colour"
+        light = luminance(render.COLORMAPS[name])
+        assert abs(light[0] - light[-1]) < 15, name
+
+
+# scales -----------------------------------------------------------------------------------------------
+
+
+def test_a_flat_head_looks_flat() -> None:
+    noise = 1 + 0.01 * RNG.random((3, 5))
+    place = render.scale_for(noise)(noise)
+    assert np.ptp(place) < 0.011, "a scale that starts at the minimum would blow noise up to full contrast"
+
+
+def test_each_scale_reaches_full_colour_where_its_name_says() -> None:
+    maps = RNG.random((2, 3, 4, 5))
+    assert np.allclose(render.scale_for(maps, "map").top[..., 0, 0], maps.max(axis=(-2, -1)))
+    assert np.allclose(render.scale_for(maps, "layer").top[:, 0, 0, 0], maps.max(axis=(1, 2, 3)))
+    assert np.allclose(render.scale_for(maps, "all").top, maps.max())
+    uniform = render.scale_for(maps, "uniform", num_tokens=21)
+    assert np.allclose(uniform(np.full((4, 5), 1 / 21)), 1 / render.UNIFORM_TOP)
+    assert np.allclose(uniform[1, 2].top, uniform.top[1, 2])
+    with pytest.raises(ValueError, match="number of tokens"):
+        render.scale_for(maps, "uniform")
+
+
+def test_a_signed_map_has_zero_in_the_middle() -> None:
+    scale = render.scale_for(np.array([[-2.0, 0.0, 1.0]]))
+    assert scale(np.array([[-2.0, 0.0, 1.0]])).tolist() == [[0.0, 0.5, 0.75]]
+    assert scale.colormap == render.DEFAULT_SIGNED
+
+
+def test_a_map_of_zeros_is_drawn() -> None:
+    assert (render.overlay(GREY, np.zeros((3, 5))) == GREY).all()
+
+
+# overlays ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (2, 4), (1, 3)])
+def test_the_hot_patch_is_where_it_belongs_on_a_grid_that_is_not_square(row: int, column: int) -> None:
+    drawn = render.overlay(GREY, hot(3, 5, row, column))
+    changed = (drawn != GREY).any(axis=-1)
+    expected = np.zeros((30, 50), bool)
+    expected[10 * row : 10 * row + 10, 10 * column : 10 * column + 10] = True
+    assert (changed == expected).all()
+    full = np.round(0.1 * 120 + 0.9 * render.COLORMAPS["viridis"][255].astype(float))
+    assert np.abs(drawn[expected] - full).max() <= 1
+
+
+def test_cover_grows_with_the_value() -> None:
+    values = np.array([[0.0, 0.25, 0.5, 1.0]])
+    picture = np.full((10, 40, 3), 255, np.uint8)
+    drawn = render.overlay(picture, values, colormap="gray").astype(float)
+    for i, value in enumerate(values[0]):
+        cover = 0.9 * value
+        assert np.abs(drawn[5, 10 * i + 5] - (255 * (1 - cover) + 255 * value * cover)).max() <= 1.5
+
+
+def test_a_signed_overlay_is_blue_below_and_red_above() -> None:
+    drawn = render.overlay(np.full((10, 30, 3), 128, np.uint8), np.array([[-1.0, 0.0, 1.0]])).astype(int)
+    (below, zero, above) = drawn[5, [5, 15, 25]]
+    assert below[2] > below[0] + 50 and above[0] > above[2] + 50 and (zero == 128).all()
+
+
+def test_smoothing_is_a_choice_and_keeps_the_peak() -> None:
+    values = hot(3, 5, 1, 2)
+    by_patch = render.resize_map(values, 30, 50)
+    assert set(np.unique(by_patch)) == {0.0, 0.5}
+    smooth = render.resize_map(values, 30, 50, smooth=True)
+    assert len(np.unique(smooth)) > 20
+    row, column = np.unravel_index(smooth.argmax(), smooth.shape)
+    assert 10 <= row < 20 and 20 <= column < 30
+
+
+def test_the_query_box_frames_its_patch_and_nothing_else() -> None:
+    drawn = render.draw_box(GREY, (3, 5), (1, 4))
+    changed = (drawn != GREY).any(axis=-1)
+    assert changed[10:20, 40:50].sum() == changed.sum() > 0
+    assert changed[10, 40:50].all() and changed[10:20, 49].all() and not changed[13:17, 43:47].any()
+
+
+def test_grid_lines_lie_between_patches() -> None:
+    changed = (render.draw_grid(GREY, (3, 5)) != GREY).any(axis=-1)
+    assert changed[10].all() and changed[20].all() and changed[:, 40].all()
+    assert not changed[1:10, 1:10].any()
+
+
+def test_enlarging_repeats_pixels() -> None:
+    large = render.enlarge(GREY, 100)
+    assert large.shape == (60, 100, 3)
+    assert (render.enlarge(large, 100) == large).all()
+
+
+def test_tiles_stand_in_order() -> None:
+    tiles = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1, 1) * np.ones((4, 5, 3), np.uint8)
+    sheet = render.tile(tiles, gap=2, paper=99)
+    assert sheet.shape == (2 * 4 + 2, 3 * 5 + 4, 3)
+    assert sheet[0, 0, 0] == 0 and sheet[0, 14, 0] == 2 and sheet[9, 18, 0] == 5 and sheet[4, 0, 0] == 99
+
+
+# figures ----------------------------------------------------------------------------------------------
+
+
+def figures(theme: str) -> dict[str, Figure]:
+    """Every figure at ordinary and at awkward sizes, with names that are data, not markup."""
+    x = np.linspace(0, 1, 9)
+    curves = {name: RNG.random(9) for name in NAMES}
+    wide = RNG.random((3, 21))
+    heads = RNG.random((12, 12, 14, 14))
+    return {
+        "maps": render.maps_figure(
+            GREY,
+            {"Attention": wide, NAMES[1]: -wide, NAMES[2]: wide},
+            query=(1, 20),
+            title=NAMES[2],
+            caption="x",
+            theme=theme,
+        ),
+        "one map": render.maps_figure(
+            GREY, {"Attention": hot(3, 5, 0, 0)}, smooth=True, grid=True, theme=theme
+        ),
+        "six maps": render.maps_figure(GREY, {str(i): hot(3, 5, 0, 0) for i in range(6)}, theme=theme),
+        "tall": render.maps_figure(
+            GREY.transpose(1, 0, 2), {"a": hot(5, 3, 0, 0)}, title="tall", theme=theme
+        ),
+        "sheet": render.sheet_figure(
+            heads,
+            picture=GREY,
+            query=(2, 3),
+            scale=render.scale_for(heads, "uniform", 197),
+            title="Where patch (2, 3) looks",
+            caption="Each small map is one head. " * 3,
+            theme=theme,
+        ),
+        "small sheet": render.sheet_figure(RNG.random((1, 1, 3, 5)), title="x", caption="y", theme=theme),
+        "narrow sheet": render.sheet_figure(
+            RNG.random((6, 3, 8, 8)), scale=render.scale_for(RNG.random((6, 3, 8, 8)), "layer"), theme=theme
+        ),
+        "deep sheet": render.sheet_figure(
+            RNG.random((40, 16, 4, 4)), picture=GREY, title="deep", theme=theme
+        ),
+        "matrix": render.matrix_figure(RNG.random((197, 197)), (14, 14), 1, title="L3.H2", theme=theme),
+        "matrix without prefix": render.matrix_figure(RNG.random((15, 15)), (3, 5), 0, theme=theme),
+        "matrix with registers": render.matrix_figure(RNG.random((20, 20)), (3, 5), 5, theme=theme),
+        "heatmap": render.heatmap(
+            RNG.random((4, 4)) - 0.5,
+            rows=NAMES,
+            columns=NAMES,
+            row_label="a",
+            column_label="b",
+            value_label="CKA",
+            title="x",
+            theme=theme,
+        ),
+        "heads": render.heads_chart(
+            RNG.random((12, 6)), label="px", reference=1.2, title="Distance", theme=theme
+        ),
+        "one head": render.heads_chart(RNG.random((1, 1)), label="px", theme=theme),
+        "lens": render.lens_chart(RNG.dirichlet(np.ones(4), 13), NAMES, title="Lens", theme=theme),
+        "curves": render.curves_chart(
+            curves,
+            fractions=x,
+            others=[RNG.random(9)] * 3,
+            random=RNG.random((5, 9)),
+            centre=RNG.random(9),
+            title="Deletion",
+            theme=theme,
+        ),
+        "intervals": render.intervals_chart(
+            NAMES,
+            np.sort(RNG.random((4, 3))),
+            label="score",
+            reference=0.5,
+            reference_label="centre prior",
+            title="Faithfulness",
+            theme=theme,
+        ),
+        "confusion": render.confusion_figure(RNG.integers(0, 50, (4, 4)), NAMES, title="Test", theme=theme),
+        "large confusion": render.confusion_figure(
+            RNG.integers(0, 50, (100, 100)), [f"class {i}" for i in range(100)], theme=theme
+        ),
+        "history": render.history_chart(
+            x,
+            {"train": RNG.random(9)},
+            {"train": RNG.random(9), "test": np.full(9, np.nan)},
+            title="x",
+            theme=theme,
+        ),
+        "ledger": render.ledger_figure(
+            RNG.normal(size=(12, 12)),
+            RNG.normal(size=12),
+            {"embedding": 0.3, "biases": -1.2},
+            title="x",
+            theme=theme,
+        ),
+        "small ledger": render.ledger_figure(
+            RNG.normal(size=(2, 1)),
+            RNG.normal(size=2),
+            {"embedding": 0.3, "biases": -1.2},
+            title="x",
+            theme=theme,
+        ),
+        "board": render.board(
+            [lambda part: render.heads_chart(RNG.random((3, 3)), label="px", theme=theme, into=part)] * 3,
+            title="x",
+            caption="y",
+            theme=theme,
+        ),
+    }
+
+
+def ticks_out_of_view(axes: Axes) -> list[Text]:
+    """matplotlib keeps them, and does not draw them."""
+    hidden = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        ticks = axis.get_major_ticks()
+        hidden += [tick.label1 for tick in ticks if not low - 1e-9 <= tick.get_loc() <= high + 1e-9]
+    return hidden
+
+
+@pytest.mark.parametrize("theme", render.THEMES)
+def test_no_word_is_cut_off_at_the_edge(theme: str) -> None:
+    for name, figure in figures(theme).items():
+        height, width, _ = render.picture_of(figure, dpi=60).shape
+        unseen = {id(label) for axes in figure.findobj(Axes) for label in ticks_out_of_view(axes)}
+        for text in figure.findobj(Text):
+            if text.get_visible() and text.get_text().strip() and id(text) not in unseen:
+                box = text.get_window_extent()
+                inside = box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1
+                assert inside, (
+                    f"{name}: {text.get_text()!r} reaches {box.extents.round()} of {width} x {height}"
+                )
+
+
+@pytest.mark.parametrize("theme", render.THEMES)
+def test_the_paper_has_the_themes_colour(theme: str) -> None:
+    corner = render.picture_of(render.heads_chart(RNG.random((2, 2)), label="px", theme=theme), 40)[0, 0]
+    assert tuple(corner) == tuple(bytes.fromhex(render.THEMES[theme].paper[1:]))
+
+
+def test_ink_stands_out_from_paper() -> None:
+    for theme in render.THEMES.values():
+        shown = [theme.paper, theme.ink, theme.muted, *theme.series, *theme.signs]
+        light = luminance(np.array([list(bytes.fromhex(color[1:])) for color in shown], np.uint8))
+        assert abs(light[0] - light[1]) > 75 and (np.abs(light[0] - light[2:]) > 35).all()
+
+
+def test_sheet_and_matrix_show_the_values_they_are_given() -> None:
+    maps = np.zeros((4, 3, 2, 5))
+    maps[2, 1, 1, 4] = 1
+    sheet = render.sheet_figure(maps).axes[0].images[0].get_array()
+    hottest = (sheet == render.COLORMAPS["viridis"][255]).all(axis=-1)
+    rows, columns = np.nonzero(hottest)
+    height, width = hottest.shape
+    assert 2 / 4 < rows.mean() / height < 3 / 4 and 1 / 3 < columns.mean() / width < 2 / 3
+    attn = RNG.random((16, 16))
+    matrix = render.matrix_figure(attn, (3, 5), 1).axes[0].images[0].get_array()
+    assert (matrix == render.colorize(attn)).all()
+
+
+def test_the_reference_line_lies_at_its_value() -> None:
+    axes = render.heads_chart(RNG.random((3, 2)), label="px", reference=116.5).axes[0]
+    assert 116.5 in [line.get_ydata()[0] for line in axes.lines]
+    assert axes.get_ylim()[1] > 116.5
+
+
+def test_the_key_names_areas_in_the_order_given() -> None:
+    x = np.linspace(0, 1, 5)
+    figure = render.curves_chart(
+        {"slow": 1 - x, "fast": (1 - x) ** 4}, fractions=x, random=np.stack([1 - x] * 2)
+    )
+    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert words == ["slow  0.500", f"fast  {np.trapezoid((1 - x) ** 4, x):.3f}", "random orders  0.500"]
+
+
+def test_the_ledgers_running_total_ends_at_the_logit() -> None:
+    heads, mlps = RNG.normal(size=(3, 2)), RNG.normal(size=3)
+    chart = render.ledger_figure(heads, mlps, {"embedding": 0.5, "biases": -0.1}).axes[1]
+    total = heads.sum() + mlps.sum() + 0.4
+    assert chart.get_title() == f"running total to {render.number(total)}"
+    last = chart.patches[-1]
+    assert np.isclose(last.get_x() + last.get_width(), total) or np.isclose(last.get_x(), total)
+
+
+def test_numbers_have_a_true_minus_and_zero_has_none() -> None:
+    assert (
+        render.number(-0.001) == "0.00"
+        and render.number(-1.5) == "−1.50"
+        and render.number(2, 1, "+") == "+2.0"
+    )
+
+
+# files ------------------------------------------------------------------------------------------------
+
+
+def test_svgs_are_well_formed_and_hold_no_missing_number() -> None:
+    drawn = figures("light")
+    for name in ("maps", "small sheet", "heatmap", "lens", "curves", "ledger"):
+        text = render.svg(drawn[name])
+        assert ET.fromstring(text).tag.endswith("svg"), name
+        assert b"nan" not in text.lower().split(b"<defs>")[0], name
+
+
+def test_patches_stay_sharp_in_an_svg() -> None:
+    text = render.svg(render.maps_figure(GREY, {"a": hot(3, 5, 0, 0)})).decode()
+    assert "pixelated" in text
+
+
+def test_a_png_has_the_size_that_its_inches_promise() -> None:
+    figure = render.heads_chart(RNG.random((2, 2)), label="px")
+    inches = figure.get_size_inches()
+    assert Image.open(io.BytesIO(render.png(figure, dpi=100))).size == tuple(round(100 * x) for x in inches)
+    assert np.asarray(Image.open(io.BytesIO(render.png(GREY)))).tolist() == GREY.tolist()
+
+
+def frames() -> list[np.ndarray]:
+    return [render.overlay(GREY, hot(3, 5, i % 3, i)) for i in range(5)]
+
+
+def test_a_gif_plays_every_frame_in_true_colours() -> None:
+    film = Image.open(io.BytesIO(render.gif(frames(), fps=4)))
+    assert film.n_frames == 5 and film.info["loop"] == 0 and film.info["duration"] == 250
+    for i, frame in enumerate(frames()):
+        film.seek(i)
+        assert np.abs(np.asarray(film.convert("RGB")).astype(int) - frame).mean() < 6
+
+
+def test_an_mp4_plays_every_frame_also_at_odd_sizes(tmp_path: Path) -> None:
+    odd = [frame[:29, :49] for frame in frames()]
+    render.mp4(tmp_path / "film.mp4", odd, fps=3)
+    video = cv2.VideoCapture(str(tmp_path / "film.mp4"))
+    read = [video.read()[1] for _ in range(5)]
+    assert not video.read()[0] and video.get(cv2.CAP_PROP_FPS) == 3
+    assert read[0].shape == (30, 50, 3)
+    assert np.abs(cv2.cvtColor(read[3], cv2.COLOR_BGR2RGB)[:29, :49].astype(int) - odd[3]).mean() < 12
+
+
+# threads ----------------------------------------------------------------------------------------------
+
+
+def test_threads_draw_what_one_alone_draws() -> None:
+    def draw(seed: int) -> bytes:
+        values = np.random.default_rng(seed).random((4, 3))
+        return render.picture_of(render.heads_chart(values, label=f"thread {seed}"), 60).tobytes()
+
+    alone = [draw(seed) for seed in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(draw, range(12))) == alone
+
+
+def test_no_figure_is_left_behind() -> None:
+    render.picture_of(render.heads_chart(RNG.random((2, 2)), label="px"), 40)
+    assert plt.get_fignums() == []
