@@ -36,7 +36,7 @@ from vit.checkpoint import (
 )
 from vit.data import open_picture, preprocess
 from vit.model import Hook, ViT
-from vit.trace import Trace, attention_at, trace
+from vit.trace import Cost, Trace, attention_at, cost, trace
 
 V = TypeVar("V")
 MiB = 2**20
@@ -44,7 +44,7 @@ EVERYONE = ""  # an owner who never leaves: what the house itself keeps
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
 ATTENTION_LIMIT = 512 * MiB  # beyond this, attention is made again layer by layer from the residual stream
-BF16_FROM = 50_000_000  # parameters; below, a float32 pass is quick and exact (python benchmarks/visitors.py)
+BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 
 # Small published models worth a look beside the bundled ones; fetched on first use.
 PUBLISHED = {
@@ -240,10 +240,10 @@ class Look:
 
         exact: in float32 also where a look at this model runs in bf16.
         """
-        exact = exact or target is not None or not in_bf16(self.model)
+        exact = exact or target is not None or not self.in_bf16
         keep = ("attn", "resid_post") if self.keeps_attention else ("resid_post",)
         if target is not None and not self.keeps_attention:
-            raise TooLarge(self.attention_bytes)
+            raise TooLarge(self.cost.attn_bytes)
 
         def make() -> Trace:
             image = self.image
@@ -253,15 +253,18 @@ class Look:
         return self.remember(("trace", target, edits, exact), make)
 
     @property
-    def attention_bytes(self) -> int:
-        config = self.model.config
-        height, width = self.image.shape[1:]
-        tokens = height * width // config.patch_size**2 + config.num_prefix_tokens
-        return 4 * config.depth * config.num_heads * tokens**2
+    def cost(self) -> Cost:
+        return cost(self.model.config, self.image_size)
+
+    @property
+    def in_bf16(self) -> bool:
+        """Does a first look run in bf16? Where the processor is made for it, and the pass long."""
+        on_cpu = next(self.model.parameters()).device.type == "cpu"
+        return on_cpu and bf16_is_fast() and self.cost.flops >= BF16_FROM
 
     @property
     def keeps_attention(self) -> bool:
-        return self.attention_bytes <= ATTENTION_LIMIT
+        return self.cost.attn_bytes <= ATTENTION_LIMIT
 
     def attention(self, layer: int, edits: tuple[Hook, ...] = ()) -> Tensor:
         """One layer's attention (H, T, T), also where there is too much of it to keep it all."""
@@ -279,12 +282,6 @@ class TooLarge(ValueError):
         super().__init__(
             f"This needs {needed / 2**30:.1f} GiB of attention at once: choose a model with fewer tokens."
         )
-
-
-def in_bf16(model: ViT) -> bool:
-    """Does a look at this model run in bf16? Where the processor is made for it, and the model large."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return on_cpu and bf16_is_fast() and sum(p.numel() for p in model.parameters()) >= BF16_FROM
 
 
 @dataclass(eq=False)

@@ -22,8 +22,7 @@ from explorer.maps import METHODS
 from explorer.session import PUBLISHED, ROUTE, Look, Session
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
-from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly, valid_target
-from explorer.views.parts import bars
+from explorer.views.page import MODEL_QUEUE, Page, kindly, valid_target
 from vit.checkpoint import CheckpointError
 from vit.data import open_picture, shapes_sample
 
@@ -94,11 +93,12 @@ def suited(examples: dict[str, Example], data: str) -> list[Example]:
 
 def strip(examples: list[Example], chosen: str = "") -> str:
     """The row of small pictures under the large one."""
-    return "".join(
-        f'<button type="button" data-example="{e.name}" aria-label="{e.label}" aria-pressed="{str(e.name == chosen).lower()}"'
-        f' data-tip="{e.label}"><img src="{file_address(e.thumb)}" alt="" width="48" height="48"></button>'
+    buttons = (
+        f'<button type="button" data-example="{e.name}" data-tip="{e.label}" aria-label="{e.label}"'
+        f' aria-pressed="{str(e.name == chosen).lower()}"><img src="{file_address(e.thumb)}" alt=""></button>'
         for e in examples
     )
+    return f'<div class="vx-examples">{"".join(buttons)}</div>'
 
 
 def file_address(path: Path) -> str:
@@ -124,19 +124,6 @@ def describe(look: Look) -> str:
     return '<p class="vx-card">' + " · ".join(facts) + "</p>"
 
 
-def predictions(look: Look, target: int | None = None) -> str:
-    """The likeliest classes; without a choice, the first is the one explained."""
-    logits = look.trace().logits
-    if not len(logits):
-        return bars([])
-    probabilities = logits.softmax(dim=-1)
-    best = probabilities.argsort(descending=True)[:5].tolist()
-    if target is not None and target not in best:
-        best = [*best[:4], target]
-    rows = [(index, class_name(look, index), float(probabilities[index])) for index in best]
-    return bars(rows, best[0] if target is None else target)
-
-
 def show(
     page: Page, examples: dict[str, Example], picture: str | None, model: str, request: gr.Request
 ) -> list[Any]:
@@ -145,10 +132,10 @@ def show(
         raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
     look = page.look(picture, model, request)
     with kindly():
+        look.trace()  # here, in the queue: what the browser then asks for is drawn from it
         chosen = Path(picture).stem
         return [
             explore.viewer_value(look),
-            predictions(look),
             describe(look),
             strip(suited(examples, look.card.data + look.name), chosen),
             None,  # the class to explain: the answer, again
@@ -183,15 +170,11 @@ def first_picture(page: Page, examples: dict[str, Example], request: gr.Request)
 def choose_target(
     page: Page, picture: str | None, model: str, event: gr.EventData, request: gr.Request
 ) -> list[Any]:
-    """A class was clicked: explain this one. Values for target, predictions, beacon."""
+    """A class was clicked: explain this one. Values for target and beacon."""
     look = page.look(picture, model, request)
     with kindly():
         target = valid_target(look, getattr(event, "target", None))
-        return [
-            target,
-            predictions(look, target),
-            {"model": look.name, "target": target, "stamp": secrets.token_hex(4)},
-        ]
+    return [target, {"model": look.name, "stamp": secrets.token_hex(4)}]
 
 
 # the page -------------------------------------------------------------------------------------------
@@ -200,12 +183,6 @@ EXAMPLES_JS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-example]");
   if (button) trigger("choose", {example: button.dataset.example});
-});
-"""
-BARS_JS = """
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-target]");
-  if (button) trigger("target", {target: Number(button.dataset.target)});
 });
 """
 # Hears of everything new, keeps model and example in the page's address, and wakes the tab that is open.
@@ -240,17 +217,12 @@ def build(session: Session) -> gr.Blocks:
                     info=f"Choose, or type {place}.",
                 )  # fmt: skip
                 card = gr.HTML("", elem_id="card", apply_default_css=False)
-                gr.HTML(
-                    '<h2 class="vx-side-title">What it sees</h2>', elem_id="sees", apply_default_css=False
-                )
-                answer = gr.HTML("", js_on_load=BARS_JS, elem_id="predictions", apply_default_css=False)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 target, edits, picked = gr.State(None), gr.State(((), ())), gr.State({})
                 beacon = gr.HTML({}, html_template="<span></span>", js_on_load=BEACON_JS, elem_id="beacon")
                 methods = [
-                    {"name": m.name, "label": m.label, "about": m.about}
+                    {"name": m.name, "label": m.label, "about": m.about, "depends": ["target"] * m.class_specific}
                     for m in METHODS.values()
-                    if m.name != "attention"
                 ]
                 with gr.Tabs(elem_id="tabs"):
                     viewer = None
@@ -261,15 +233,15 @@ def build(session: Session) -> gr.Blocks:
                                 page = Page(session, picture, model, target, edits, picked, viewer, beacon)
                             view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
-        connect(demo, page, examples, thumbs, card, answer)
+        connect(demo, page, examples, thumbs, card)
     return demo
 
 
 def connect(
-    demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML, answer: gr.HTML
+    demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML
 ) -> None:
     """The events that every tab lives from."""
-    shown = [page.viewer, answer, card, thumbs, page.target, page.edits, page.beacon]
+    shown = [page.viewer, card, thumbs, page.target, page.edits, page.beacon]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
     def on_load(request: gr.Request):
@@ -297,8 +269,7 @@ def connect(
         trigger_mode="always_last", **MODEL_QUEUE,
     )  # fmt: skip
     thumbs.choose(on_choose, [page.model], [page.picture, *shown], **quiet, **MODEL_QUEUE)
-    for source in (answer.target, page.viewer.target):
-        source(on_target, page.shown, [page.target, answer, page.beacon], **quiet, **MODEL_QUEUE)
+    page.viewer.target(on_target, page.shown, [page.target, page.beacon], **quiet, **MODEL_QUEUE)
     demo.unload(on_close)
 
 
@@ -332,7 +303,7 @@ def theme() -> gr.themes.Base:
     return gr.themes.Base(
         primary_hue="indigo",
         neutral_hue="slate",
-        font=[gr.themes.GoogleFont("IBM Plex Sans"), "system-ui", "sans-serif"],
-        font_mono=[gr.themes.GoogleFont("IBM Plex Mono"), "ui-monospace", "monospace"],
+        font=[gr.themes.GoogleFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
+        font_mono=[gr.themes.GoogleFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"],
         radius_size="md",
     )

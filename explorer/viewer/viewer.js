@@ -592,7 +592,7 @@ function mount(root, source, options = {}) {
     const mine = ++generation;
     root.classList.add("is-loading");
     try {
-      const opened = await open(next);
+      const opened = await (next.opened ??= open(next));  // a source shown before is shown again at once
       if (mine !== generation) return;
       const before = data;
       const first = !before;
@@ -792,7 +792,7 @@ function mount(root, source, options = {}) {
     parts.colormap.replaceChildren(...Object.keys(data.tables).filter((name) => !SIGNED.includes(name)).map((name) => el("option", { value: name }, name)));
     buildClasses();
   }
-  const SIGNED = ["RdBu_r", "PuOr_r", "berlin"];
+  const SIGNED = ["RdBu_r", "BrBG_r", "berlin"];
 
   function buildClasses() {
     parts.classesBox.hidden = !data.classes.length || options.predictions === false && !after;
@@ -995,6 +995,9 @@ function mount(root, source, options = {}) {
   }
 
   const xOf = (column, sheet) => column * size.stepX + (column >= sheet.cols - sheet.fused ? size.spread : 0);
+  const placeOf = (cell, sheet) => [
+    xOf(cell % sheet.cols, sheet), Math.floor(cell / sheet.cols) * size.stepY + size.rowHead,
+  ];
   const twoPanes = () => !!after || (state.direction === "both" && directional());
 
   // ---- drawing
@@ -1062,7 +1065,7 @@ function mount(root, source, options = {}) {
     pixels.fill(0);
     const shared = state.scale !== "map" && state.scale !== "layer" ? rangeOf(sheet, 0, state.scale, view.data) : null;
     for (let i = 0; i < sheet.count; i++) {
-      const x = xOf(i % sheet.cols, sheet), y = Math.floor(i / sheet.cols) * size.stepY + size.rowHead;
+      const [x, y] = placeOf(i, sheet);
       if (!sheet.ready[i]) { blank(pixels, canvas.width, x, y); continue; }
       const range = sheet.unit === "value" || !shared ? rangeOf(sheet, i, state.scale, view.data) : shared;
       colorize(cellColors, sheet, i, range, tableFor(range, state, view.data));
@@ -1072,7 +1075,7 @@ function mount(root, source, options = {}) {
     context.putImageData(sheetImage, 0, 0);
     for (const key of state.heads) {
       const [layer, head] = key.split(".").map(Number);
-      if (state.mode === "attention") cross(context, xOf(head, sheet), layer * size.stepY);
+      if (state.mode === "attention") cross(context, ...placeOf(layer * sheet.cols + head, sheet));
     }
     ring(context, cellOf({ ...shown(), ...pinnedPart() }, sheet), sheet, theme.accent, 2);
     if (view.cell !== cellOf({ ...shown(), ...pinnedPart() }, sheet)) ring(context, view.cell, sheet, theme.ink, 1);
@@ -1099,7 +1102,7 @@ function mount(root, source, options = {}) {
 
   function ring(context, cell, sheet, color, width) {
     if (cell < 0 || cell >= sheet.count) return;
-    const w = Math.round(width * size.dpr), x = xOf(cell % sheet.cols, sheet), y = Math.floor(cell / sheet.cols) * size.stepY + size.rowHead;
+    const w = Math.round(width * size.dpr), [x, y] = placeOf(cell, sheet);
     context.lineWidth = w;
     context.strokeStyle = color;
     context.strokeRect(x + w / 2, y + w / 2, size.cellWidth - w, size.cellHeight - w);
@@ -1628,7 +1631,11 @@ function mount(root, source, options = {}) {
 
   const handle = {
     state, perf, set, setSource, setAfter, addMaps, working, destroy,
-    get data() { return data; }, get hover() { return hover; }, get after() { return after; }, frame,
+    get data() { return data; }, get hover() { return hover; }, get after() { return after; },
+    layoutOf() {  // for tests and exports: where each small map lies, in device pixels
+      const sheet = arrange(sheetOf(data, state, shown(), "row", methods));
+      return { size, sheet: { ...sheet, at: (cell) => placeOf(cell, sheet) }, canvas: parts.sheetCanvas };
+    },
   };
   root.viewer = window.__vit = handle;
   if (source) setSource(source);

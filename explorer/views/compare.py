@@ -1,9 +1,93 @@
-"""compare."""
+"""The same picture, twice: two checkpoints, or two moments of one training. Hover one side, and the other follows.
+"""
+
+from typing import Any
 
 import gradio as gr
 
-from explorer.views.page import Page
+from explorer.session import PUBLISHED, Look
+from explorer.viewer.host import attention_viewer
+from explorer.views.explore import viewer_value
+from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly
+from explorer.views.parts import escape, percent
+
+LAST = -1  # the finished model; any other number is a step of its training
+SAME = ""  # the model on the left
+
+
+def moments(look: Look) -> list[tuple[str, int]]:
+    """What can be chosen of a model: the end, and the snapshots before it."""
+    found = [("finished", LAST)]
+    for snapshot in reversed(look.session.snapshots(look.name)):
+        accuracy = snapshot.metrics.get("accuracy")
+        label = f"step {snapshot.step:,}" + (f", {100 * accuracy:.0f} % right" if accuracy is not None else "")
+        found.append((label, snapshot.step))
+    return found
+
+
+def answer(look: Look) -> str:
+    """The likeliest class, in words."""
+    trace = look.trace()
+    if not len(trace.logits):
+        return '<p class="vx-answer">no classification head</p>'
+    best = int(trace.logits.argmax())
+    share = percent(float(trace.logits.softmax(dim=-1)[best]))
+    return f'<p class="vx-answer"><b>{escape(class_name(look, best))}</b> {share}</p>'
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__ or "")
+    session = page.session
+    gr.Markdown(__doc__, elem_classes="vx-lead")
+    choices = [("the model on the left", SAME), *((name, name) for name in session.names())]
+    choices += [(label, hub_id) for hub_id, label in PUBLISHED.items()]
+    sides: list[tuple[gr.Dropdown, gr.Dropdown, gr.HTML, gr.HTML]] = []
+    with gr.Row(elem_classes="vx-sides", equal_height=False):
+        for side in ("A", "B"):
+            with gr.Column(min_width=320):
+                with gr.Row(elem_classes="vx-tools"):
+                    model = gr.Dropdown(
+                        choices, value=SAME, label=f"Model {side}", allow_custom_value=True, elem_id=f"compare-model-{side}"
+                    )
+                    moment = gr.Dropdown(
+                        [("finished", LAST)], value=LAST, label="Moment", elem_id=f"compare-moment-{side}"
+                    )
+                said = gr.HTML("", apply_default_css=False, elem_id=f"compare-answer-{side}")
+                viewer = attention_viewer(
+                    elem_id=f"compare-{side}", link="compare", address=False, intervene=False,
+                    modes=("attention", "rollout", "embeddings"),
+                )  # fmt: skip
+                sides.append((model, moment, said, viewer))
+
+    def one(picture: str, left: str, model: str, step: Any, request: gr.Request, default: int | None = None) -> list[Any]:
+        """Values for moment, answer and viewer of one side."""
+        name = (model or "").strip() or left
+        with kindly():
+            finished = page.look(picture, name, request)
+            offered = moments(finished)
+            if default is not None:
+                step = offered[default % len(offered)][1]
+            chosen = step if step in [value for _, value in offered] else LAST
+            look = finished if chosen == LAST else page.look(picture, name, request, chosen)
+            return [gr.Dropdown(choices=offered, value=chosen), answer(look), viewer_value(look)]
+
+    def on_open(picture, left, model_a, moment_a, model_b, moment_b, request: gr.Request):
+        """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
+        untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
+        early = 3 if untouched else None
+        first = one(picture, left, model_a, moment_a, request)
+        second = one(picture, left, model_b, moment_b, request, -early if early else None)
+        return [*first, *second]
+
+    def on_side(picture, left, model, moment, request: gr.Request):
+        return one(picture, left, model, moment, request)
+
+    (model_a, moment_a, said_a, viewer_a), (model_b, moment_b, said_b, viewer_b) = sides
+    page.when_open(
+        "compare", on_open, [*page.shown, model_a, moment_a, model_b, moment_b],
+        [moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
+    )  # fmt: skip
+    for model, moment, said, viewer in sides:
+        gr.on(
+            [model.input, moment.input], on_side, [*page.shown, model, moment], [moment, said, viewer],
+            show_progress="hidden", api_visibility="private", **MODEL_QUEUE,
+        )  # fmt: skip

@@ -1,9 +1,168 @@
-"""heads."""
+"""What each head and each layer does with this picture. Point at a dot or a cell and the viewer under **Explore** shows
+that head; click to keep it.
+"""
 
 import gradio as gr
+import numpy as np
+import torch
 
-from explorer.views.page import Page
+from explorer import stats
+from explorer.session import Look
+from explorer.views.page import Page, class_name, kindly, picture_address, valid_target
+from explorer.views.parts import cells, dots, lines, note, panel, picture_map, scale
+from vit.data import preprocess, shapes_sample
+
+CKA_IMAGES, CKA_BATCH = 256, 64
+
+
+def report(look: Look, target: int | None) -> str:
+    """All panels of the page."""
+    if not look.keeps_attention:
+        return note("These figures need all attention at once: choose a model with fewer tokens.") + depth_panels(look, target)
+    return f'<div class="vx-row">{head_panels(look)}{depth_panels(look, target)}</div>'
+
+
+def head_panels(look: Look) -> str:
+    trace, config = look.trace(), look.model.config
+    prefix = trace.num_prefix_tokens
+    entropy = stats.entropy(trace)[..., prefix:].mean(dim=-1)  # (L, H): rows of patches
+    tokens = trace.tokens.shape[1]
+    similar = look.remember("similarity", lambda: stats.head_similarity(trace)).numpy()
+    names = [f"L{at}.H{head}" for at in range(config.depth) for head in range(config.num_heads)]
+    panels = [
+        panel(
+            "Attention distance",
+            dots(
+                stats.attention_distance(trace).numpy(),
+                "pixels",
+                unit=" px",
+                line=stats.uniform_distance(trace),
+                line_name="looking everywhere alike",
+            ),
+            "How far away patches look, on average. Near zero: a head that stays local, like a convolution. At the dashed "
+            "line a head looks nowhere in particular. Prefix tokens are left out.",
+        ),
+        panel(
+            "Effective tokens",
+            dots(entropy.exp().numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
+            "e to the entropy of the patches' rows: how many tokens a head looks at, in effect. One: it points. At the "
+            "dashed line it averages over everything.",
+        ),
+    ]
+    if prefix:
+        panels.append(
+            panel(
+                "Share on " + ("[CLS]" if prefix == 1 else "prefix tokens"),
+                dots(stats.prefix_share(trace).sum(dim=-1).numpy(), "share of attention", line=prefix / tokens, line_name="uniform"),
+                "What patches give to the tokens that the picture does not show. A large share in late layers is the "
+                "rule: heads that have nothing to do rest there.",
+            )
+        )
+    panels += [
+        panel(
+            "Share on itself",
+            dots(stats.self_share(trace).numpy(), "share of attention", line=1 / tokens, line_name="uniform"),
+            "What patches give to themselves: high where a head copies.",
+        ),
+        panel(
+            "Heads that do the same",
+            cells(similar.clip(0), rows="", columns="", links=False, numbered=False, names=names) + scale("0", "1"),
+            f"Correlation between the attention of all {len(names)} heads, layer by layer. Bright squares off the diagonal "
+            "are heads that could stand in for each other.",
+        ),
+    ]
+    return "".join(panels)
+
+
+def depth_panels(look: Look, target: int | None) -> str:
+    """Through depth: the answer so far, and the length of tokens."""
+    trace, model = look.trace(), look.model
+    panels = []
+    if target is not None:
+        lens = look.remember("lens", lambda: stats.logit_lens(model, trace)).softmax(dim=-1)  # (L+1, K)
+        best = list(dict.fromkeys([target, *lens[-1].argsort(descending=True).tolist(), *lens[0].argsort().tolist()]))[:4]
+        depths = list(range(len(lens)))
+        series = {class_name(look, index): (depths, lens[:, index].tolist()) for index in best}
+        panels.append(
+            panel(
+                "Logit lens",
+                lines(series, "layers passed", "probability", y_range=(0, 1), x_ticks=depths[:: -(-len(depths) // 12)]),
+                "The answer if the model stopped after so many layers: final norm and head, early. Early layers speak "
+                "another language; read which class leads, not small differences.",
+            )
+        )
+        patches = look.remember("patch lens", lambda: stats.patch_lens(model, trace)[-1].softmax(dim=-1)[:, target])
+        panels.append(
+            panel(
+                f"Patches that say {class_name(look, target)}",
+                picture_map(picture_address(look), patches.unflatten(0, trace.grid_size), ""),
+                "The head reads each patch of the last layer alone, as if it were the token it was taught to read"
+                + ("." if model.config.pool == "mean" else ". It was taught to read [CLS]: a hint, not an answer."),
+            )
+        )
+    panels.append(norms_panel(look))
+    return "".join(panels)
+
+
+def norms_panel(look: Look) -> str:
+    trace = look.trace()
+    norms, prefix = stats.token_norms(trace), trace.num_prefix_tokens
+    patches = norms[:, prefix:]
+    depths = list(range(len(norms)))
+    series = {"largest patch": patches.amax(dim=-1), "median patch": patches.median(dim=-1).values}
+    if prefix:
+        series["[CLS]" if look.model.config.class_token else "first register"] = norms[:, 0]
+    found = stats.outliers(norms, prefix)[-1]
+    words = (
+        f"{int(found.sum())} patches of the last layer stand out (median + 10 MAD): " if found.any() else "No patch stands out: "
+    )
+    return panel(
+        "Length of tokens",
+        lines({name: (depths, x.tolist()) for name, x in series.items()}, "layers passed", "norm",
+              x_ticks=depths[:: -(-len(depths) // 12)]),
+        words + "large models that trained long keep notes in background patches, ten times as long as the others "
+        "(Darcet et al. 2024); registers give them another place.",
+    )  # fmt: skip
+
+
+def cka_panel(look: Look, progress: gr.Progress) -> str:
+    """Which layers resemble each other, over many pictures: generated ones, as every installation has them."""
+    size = look.image_size
+
+    def batches():
+        for start in progress.tqdm(range(0, CKA_IMAGES, CKA_BATCH), desc="Layers over many pictures"):
+            pictures = [shapes_sample(11, index)[0] for index in range(start, start + CKA_BATCH)]
+            yield torch.stack([preprocess(picture, look.card, size) for picture in pictures])
+
+    def make() -> np.ndarray:
+        return stats.layer_cka(look.model, batches()).nan_to_num(0).numpy()
+
+    found = look.session.results.get((look.key, "cka"), make)
+    return panel(
+        "Layers that see alike (CKA)",
+        cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
+        f"Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over {CKA_IMAGES} generated "
+        "pictures. Blocks of bright cells are layers that change little.",
+    )
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__ or "")
+    gr.Markdown(__doc__, elem_classes="vx-lead")
+    board = gr.HTML("", elem_id="heads-board", apply_default_css=False, min_height=480)
+    ask = gr.Button("Compare layers over many pictures (CKA)", elem_id="heads-cka", size="sm", variant="secondary")
+    alike = gr.HTML("", elem_id="heads-alike", apply_default_css=False)
+
+    def on_open(picture, model, target, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            return report(look, valid_target(look, target))
+
+    def on_cka(picture, model, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
+        look = page.look(picture, model, request)
+        with kindly():
+            return cka_panel(look, progress)
+
+    page.when_open("heads", on_open, [*page.shown, page.target], [board])
+    ask.click(
+        on_cka, page.shown, [alike], api_visibility="private", concurrency_id="race", concurrency_limit=1
+    )

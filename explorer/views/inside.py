@@ -1,9 +1,238 @@
-"""inside."""
+"""Follow one number: from pixels to the answer, step by step, with the true tensors of this picture and this model.
+
+B is one picture, T tokens, H heads, D the width of a token, d the width of one head. Pin another patch in the viewer, or
+choose it here, and everything below follows.
+"""
+
+from collections.abc import Sequence
 
 import gradio as gr
+import numpy as np
+import torch
+from torch import Tensor
 
-from explorer.views.page import Page
+from explorer.session import Look
+from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly, picture_address
+from explorer.views.parts import color, escape, picture_map, table
+from vit.data import denormalize
+from vit.model import shown_at
+from vit.trace import Recorder
+
+FIRST = 6  # numbers shown of a long vector
+RIBBON = 96  # of its values as colours
+
+
+def block_tensors(look: Look, layer: int) -> dict[str, Tensor]:
+    """Every activation of one block, by name, made again from the residual stream in front of it: no forward pass."""
+
+    def make() -> dict[str, Tensor]:
+        seen = Recorder()
+        stream = look.trace().tokens[layer].to(next(look.model.parameters()))
+        with torch.no_grad(), look.session.model_lock:
+            look.model.blocks[layer](stream[None], shown_at(layer, seen))
+        return {name: tensors[layer][0].float().cpu() for name, tensors in seen.seen.items()}
+
+    return look.remember(("block", layer), make)
+
+
+# drawing --------------------------------------------------------------------------------------------
+
+
+def shape(x: Tensor | Sequence[int]) -> str:
+    return " × ".join(str(n) for n in (x.shape if isinstance(x, Tensor) else x))
+
+
+def numbers(x: Tensor, name: str = "") -> str:
+    """The first values of a vector, and all of it as a ribbon of colours."""
+    flat = x.flatten()
+    values = "  ".join(f"{value:+.3f}" for value in flat[:FIRST].tolist())
+    more = f"  … {len(flat) - FIRST} more" if len(flat) > FIRST else ""
+    top = float(flat.abs().max()) or 1.0
+    band = flat[:: max(1, -(-len(flat) // RIBBON))]
+    cells = "".join(f'<i style="background:{color(0.5 + value / top / 2, True)}"></i>' for value in band.tolist())
+    prefix = f"{escape(name)} = " if name else ""
+    return f'<div class="vx-numbers">{prefix}[{values}{more}]</div><div class="vx-ribbon" aria-hidden="true">{cells}</div>'
+
+
+def step(title: str, dims: str, words: str, body: str) -> str:
+    return (
+        f'<li class="vx-step"><div><h3>{escape(title)}</h3><p class="vx-shape">{escape(dims)}</p><p>{escape(words)}</p></div>'
+        f"<div>{body}</div></li>"
+    )
+
+
+def patch_picture(look: Look, row: int, column: int) -> str:
+    """The patch's pixels, large."""
+    p = look.model.config.patch_size
+    pixels = denormalize(look.image, look.card)[:, row * p : row * p + p, column * p : column * p + p]
+    cells = "".join(
+        f'<i style="background:rgb({r},{g},{b})" data-tip="({y}, {x}): red {r}, green {g}, blue {b}"></i>'
+        for y, line in enumerate(pixels.clamp(0, 1).mul(255).round().int().permute(1, 2, 0).tolist())
+        for x, (r, g, b) in enumerate(line)
+    )
+    return f'<div class="vx-pixels" style="--columns:{p}">{cells}</div>'
+
+
+# the story ------------------------------------------------------------------------------------------
+
+
+def token_name(look: Look, token: int) -> str:
+    trace = look.trace()
+    if token < trace.num_prefix_tokens:
+        return look.model.config.prefix_names[token]
+    row, column = divmod(token - trace.num_prefix_tokens, trace.grid_size[1])
+    return f"patch ({row}, {column})"
+
+
+def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
+    """Every step of the chosen patch through one head of one layer, to the logits."""
+    trace, model, config = look.trace(), look.model, look.model.config
+    prefix, (h, w) = trace.num_prefix_tokens, trace.grid_size
+    T, D, d = trace.tokens.shape[1], config.embed_dim, config.head_dim
+    patch = row * w + column
+    token = prefix + patch
+    x = block_tensors(look, layer)
+    me = f"patch ({row}, {column})"
+    image = trace.image
+    p = config.patch_size
+    with torch.no_grad():
+        weight = next(model.parameters())
+        square = image[:, row * p : row * p + p, column * p : column * p + p].to(weight)
+        embedded = model.patch_embed.proj(square[None]).flatten().float().cpu()  # (D,)
+    marker = np.zeros((h, w), np.float32)
+    marker[row, column] = 1
+    attn = x["attn"][head, token]
+    best = attn.argsort(descending=True)[:5].tolist()
+    kq = (x["q"][head, token] @ x["k"][head].mT) / d**0.5
+    looked = [[token_name(look, k), f"{float(x['scores'][head, token, k]):+.3f}", f"{100 * float(attn[k]):.2f} %"] for k in best]
+    added = trace.tokens[layer + 1][token] - trace.tokens[layer][token]
+    steps = [
+        step(
+            "The picture", f"3 × {image.shape[1]} × {image.shape[2]}",
+            f"Resized, cropped and normalised as the model's card says. It is cut into {h} × {w} squares; ours is {me}.",
+            f'<div class="vx-small">{picture_map(picture_address(look), marker, "")}</div>',
+        ),
+        step(
+            "One patch", f"3 × {p} × {p} = {3 * p * p} numbers",
+            "The only thing that this token knows at first.",
+            patch_picture(look, row, column) + numbers(square.float().cpu(), "pixels"),
+        ),
+        step(
+            "Patch embedding", f"{3 * p * p} → {D}",
+            "One linear layer, the same for every patch: a convolution whose stride is its size.",
+            numbers(embedded, "embed"),
+        ),
+        step(
+            "Position, and the tokens in front", f"{T} × {D}",
+            "The position's vector is added: without it the picture would be a bag of patches. "
+            + (f"In front stand {', '.join(config.prefix_names)}." if prefix else "There is no [CLS] token."),
+            numbers(trace.tokens[0, token], "x0"),
+        ),
+        step(
+            f"Layer {layer}: query, key, value", f"each {config.num_heads} × {T} × {d}",
+            f"Three linear views of the normalised token, cut into {config.num_heads} heads. This is head {head}: what {me} "
+            "asks for, what it offers, what it would carry.",
+            numbers(x["q"][head, token], "q") + numbers(x["k"][head, token], "k") + numbers(x["v"][head, token], "v"),
+        ),
+        step(
+            "Scores", f"q · k / √{d}: {T} numbers",
+            "How well the query of our patch fits the key of every token. "
+            + (f"With the best, {token_name(look, best[0])}: {float(kq[best[0]]):+.3f}."),
+            f'<div class="vx-small">{picture_map(picture_address(look), x["scores"][head, token, prefix:].unflatten(0, (h, w)), "", signed=True)}</div>',
+        ),
+        step(
+            "Softmax", f"{T} numbers ≥ 0, sum {float(attn.sum()):.4f}",
+            "Scores become shares of attention: what Explore shows.",
+            f'<div class="vx-pair"><div class="vx-small">{picture_map(picture_address(look), attn[prefix:].unflatten(0, (h, w)), "")}</div>'
+            + table(["looks at", "score", "attention"], looked, [1, 2]) + "</div>",
+        ),
+        step(
+            "z: what the head brings home", f"{d}",
+            "The values of all tokens, mixed by those shares.",
+            numbers(x["z"][head, token], "z"),
+        ),
+        step(
+            "All heads, written to the stream", f"{config.num_heads} · {d} → {D}",
+            "The heads' z side by side, through one linear layer, added to the token.",
+            numbers(x["attn_out"][token], "attn_out"),
+        ),
+        step(
+            "MLP", f"{D} → {config.mlp_dim} → {D}",
+            f"Every token thinks alone. {int((x['mlp_post'][token] > 0).sum())} of {x['mlp_post'].shape[-1]} hidden numbers "
+            "are above zero.",
+            numbers(x["mlp_pre"][token], "before") + numbers(x["mlp_post"][token], "after the nonlinearity"),
+        ),
+        step(
+            f"After layer {layer}", f"{T} × {D}",
+            f"Attention and MLP have added this to {me}; it grew from length {float(trace.tokens[layer][token].norm()):.2f} "
+            f"to {float(trace.tokens[layer + 1][token].norm()):.2f}. The next layer reads the sum.",
+            numbers(added, "added") + numbers(trace.tokens[layer + 1][token], f"x{layer + 1}"),
+        ),
+        answer_step(look),
+    ]  # fmt: skip
+    return f'<ol class="vx-steps">{"".join(steps)}</ol>'
+
+
+def answer_step(look: Look) -> str:
+    trace, config = look.trace(), look.model.config
+    reads = "the mean of all patches" if config.pool == "mean" else "[CLS]"
+    if not len(trace.logits):
+        return step(
+            f"After layer {config.depth - 1}", f"{config.embed_dim}",
+            f"This model has no head: its features are {reads} after the final norm.",
+            numbers(trace.tokens[-1][0], "x"),
+        )  # fmt: skip
+    probabilities = trace.logits.softmax(dim=-1)
+    rows = [
+        [class_name(look, i), f"{float(trace.logits[i]):+.3f}", f"{100 * float(probabilities[i]):.1f} %"]
+        for i in trace.logits.argsort(descending=True)[:5].tolist()
+    ]
+    return step(
+        "Logits", f"{config.embed_dim} → {len(trace.logits)}",
+        f"After the last layer the head reads {reads}: final norm, one linear layer, and a softmax over the classes.",
+        table(["class", "logit", "probability"], rows, [1, 2]),
+    )  # fmt: skip
+
+
+# the page -------------------------------------------------------------------------------------------
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__ or "")
+    gr.Markdown(__doc__, elem_classes="vx-lead")
+    with gr.Row(elem_classes="vx-tools"):
+        row = gr.Slider(0, 15, 8, step=1, label="Patch, row", elem_id="inside-row", buttons=[])
+        column = gr.Slider(0, 15, 8, step=1, label="Patch, column", elem_id="inside-column", buttons=[])
+        layer = gr.Slider(0, 11, 0, step=1, label="Layer", elem_id="inside-layer", buttons=[])
+        head = gr.Slider(0, 11, 0, step=1, label="Head", elem_id="inside-head", buttons=[])
+    told = gr.HTML("", elem_id="inside-story", apply_default_css=False, min_height=600)
+    chosen = [row, column, layer, head]
+
+    def clamp(look: Look, *values: float | None) -> list[int]:
+        config, (h, w) = look.model.config, look.trace().grid_size
+        limits = (h, w, config.depth, config.num_heads)
+        return [min(max(int(value or 0), 0), limit - 1) for value, limit in zip(values, limits)]
+
+    def on_open(picture, model, picked, row, column, layer, head, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            (h, w), prefix = look.trace().grid_size, look.trace().num_prefix_tokens
+            if picked and picked.get("query", -1) >= prefix:  # the sliders go where the viewer's pin is
+                row, column = divmod(picked["query"] - prefix, w)
+            if picked:
+                layer, head = picked.get("layer", layer), picked.get("head", head)
+            at = clamp(look, row, column, layer, head)
+            limits = (h, w, look.model.config.depth, look.model.config.num_heads)
+            sliders = [gr.Slider(maximum=max(limit - 1, 1), value=value) for value, limit in zip(at, limits)]
+            return [*sliders, story(look, *at)]
+
+    def on_choose(picture, model, row, column, layer, head, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            return story(look, *clamp(look, row, column, layer, head))
+
+    page.when_open("inside", on_open, [*page.shown, page.picked, *chosen], [*chosen, told])
+    for slider in chosen:
+        slider.input(
+            on_choose, [*page.shown, *chosen], [told], show_progress="hidden", trigger_mode="always_last",
+            api_visibility="private", **MODEL_QUEUE,
+        )  # fmt: skip

@@ -48,3 +48,24 @@ document.addEventListener("pointerover", (event) => {
   tip.style.transform = `translate(${Math.round(x - half)}px, ${Math.round(y < 4 ? box.bottom + 6 : y)}px)`;
 });
 addEventListener("scroll", hideTip, { passive: true, capture: true });
+
+// Charts and cells show their place in the viewer: while pointed at, or for good by a click.
+const viewerAt = () => document.querySelector("#viewer .vit-viewer")?.viewer;
+const placeOf = (at) => ({ layer: +at.dataset.layer, head: +at.dataset.head, fuse: "one", mode: "attention" });
+document.addEventListener("click", (event) => {
+  const cell = event.target.closest?.(".html-container [data-layer][data-head]");
+  if (cell) viewerAt()?.set(placeOf(cell));
+  const map = event.target.closest?.("[data-method]");
+  if (map) page.enlarge(map.dataset.method);
+});
+document.addEventListener("keydown", (event) => {
+  const map = event.target.closest?.("[data-method]");
+  if (map && (event.key === "Enter" || event.key === " ")) {
+    event.preventDefault();
+    page.enlarge(map.dataset.method);
+  }
+});
+page.enlarge = (method) => {
+  viewerAt()?.set({ mode: "method", method });
+  document.querySelector('[role="tab"]')?.click();
+};

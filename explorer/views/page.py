@@ -1,15 +1,17 @@
 """What every view is handed: the components that all share, and how to turn their values into a `Look`."""
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from explorer.session import Look, Session, TooLarge
 from vit.checkpoint import CheckpointError
-from vit.data import PictureError
+from vit.data import PictureError, denormalize
 
 MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}  # a pass gets all cores; the next one waits
 
@@ -62,7 +64,7 @@ class Page:
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any
     ) -> None:
         """Run fn when something new is to be shown and this tab is open, or when it is opened."""
-        event = getattr(self.beacon, tab)
+        event = getattr(self.beacon, tab)  # the beacon's events are named after the tabs
         event(
             fn,
             list(inputs),
@@ -72,6 +74,18 @@ class Page:
             **MODEL_QUEUE,
             **options,
         )
+
+
+def picture_address(look: Look) -> str:
+    """The pixels that the model saw, in true colours, as a picture for the browser."""
+
+    def make() -> bytes:
+        pixels = denormalize(look.image, look.card).clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return look.address("picture", make, "png")
 
 
 def class_name(look: Look, index: int) -> str:

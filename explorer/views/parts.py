@@ -38,28 +38,13 @@ def panel(title: str, body: str, words: str = "") -> str:
     return f'<section class="vx-panel"><h3>{escape(title)}</h3>{body}{about}</section>'
 
 
-def bars(rows: Sequence[tuple[int, str, float]], target: int | None = None) -> str:
-    """Classes with their probabilities, each a button that makes it the class to explain."""
-    if not rows:
-        return note("This model has no classification head: it sees, but does not name.")
-    items = []
-    for index, name, probability in rows:
-        pressed = "true" if index == target else "false"
-        items.append(
-            f'<button type="button" class="vx-bar" data-target="{index}" aria-pressed="{pressed}">'
-            f'<span class="vx-bar-name">{escape(name)}</span><span class="vx-bar-value">{percent(probability)}</span>'
-            f'<span class="vx-bar-track"><i style="width:{100 * probability:.2f}%"></i></span></button>'
-        )
-    return f'<div class="vx-bars">{"".join(items)}</div>'
-
-
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round numbers that cover [low, high]."""
     span = (high - low) or 1.0
     step = 10 ** np.floor(np.log10(span / count))
     step *= next(m for m in (1, 2, 2.5, 5, 10) if span / (step * m) <= count + 0.5)
     first = np.ceil(low / step - 1e-9) * step
-    return [float(round(x, 10)) for x in np.arange(first, high + step * 1e-6, step)]
+    return [float(round(x, 10)) + 0.0 for x in np.arange(first, high + step * 1e-6, step)]
 
 
 def label(x: float) -> str:
@@ -142,8 +127,9 @@ def lines(
     y_range: tuple[float, float] | None = None,
     key: str | None = None,
     x_ticks: Sequence[float] | None = None,
+    marks: Sequence[float] | None = None,
 ) -> str:
-    """Curves by name, each (xs, ys). key: the points carry `data-<key>` with their x."""
+    """Curves by name, each (xs, ys). key: the points carry `data-<key>` with their x. marks: points only there."""
     shown = {
         name: (np.asarray(xs, float), np.asarray(ys, float)) for name, (xs, ys) in series.items() if len(xs)
     }
@@ -158,7 +144,9 @@ def lines(
             f'<polyline class="vx-line vx-s{i}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
         )
         for (x, y), at, value in zip(points, xs, ys):
-            mark = f' data-{key}="{label(at).replace(",", "")}"' if key else ""
+            if marks is not None and at not in marks:
+                continue
+            mark = f' data-{key}="{at:g}"' if key else ""
             tip = escape(f"{name}, {x_title} {label(at)}: {value:.4g}")
             body += (
                 f'<circle class="vx-point vx-s{i}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"{mark} data-tip="{tip}"/>'
@@ -166,8 +154,8 @@ def lines(
     return svg(body, f"{y_title} over {x_title}: {', '.join(shown)}") + legend(list(shown))
 
 
-def color(share: float, colormap: str = DEFAULT) -> str:
-    red, green, blue = COLORMAPS[colormap][int(np.clip(share, 0, 1) * 255)]
+def color(share: float, signed: bool = False) -> str:
+    red, green, blue = COLORMAPS[DEFAULT_SIGNED if signed else DEFAULT][int(np.clip(share, 0, 1) * 255)]
     return f"rgb({red},{green},{blue})"
 
 
@@ -179,30 +167,44 @@ def cells(
     signed: bool = False,
     unit: str = "",
     links: bool = True,
+    extra: Mapping[str, np.ndarray] | None = None,
+    numbered: bool = True,
+    names: Sequence[str] | None = None,
 ) -> str:
-    """A matrix as coloured cells: (L, H) figures, one per head, linked with the viewer, or any other matrix."""
-    top = float(np.abs(values).max()) or 1.0
-    height, width = values.shape
-    head = "".join(f"<span>{columns}{i}</span>" for i in range(width))
+    """A matrix as coloured cells. links: it is (L, H), and a cell shows its head in the viewer.
+
+    extra: further columns by name, (rows,) each, on the same scale. names: of rows and columns, for the read-out.
+    """
+    extra = extra or {}
+    everything = np.concatenate([values, *(column[:, None] for column in extra.values())], axis=1)
+    top = float(np.abs(everything).max()) or 1.0
+    height, width = everything.shape
+    heads = [f"{columns}{i}" for i in range(values.shape[1])] + list(extra)
+    row_names = [f"{rows}{i}" for i in range(height)]
     body = []
     for i in range(height):
-        body.append(f'<span class="vx-cell-row">{rows}{i}</span>')
+        body.append(f'<span class="vx-cell-row">{row_names[i] if numbered else ""}</span>')
         for j in range(width):
-            value = float(values[i, j])
+            value = float(everything[i, j])
             share = 0.5 + value / top / 2 if signed else value / top
-            link = f' data-layer="{i}" data-head="{j}"' if links else ""
-            tip = (
-                f"{rows}{i}{'.' if links else ', '}{columns}{j}: {value:+.3g}{unit}"
-                if signed
-                else (f"{rows}{i}{'.' if links else ', '}{columns}{j}: {value:.3g}{unit}")
-            )
-            body.append(
-                f'<i style="background:{color(share, DEFAULT_SIGNED if signed else DEFAULT)}"{link} data-tip="{escape(tip)}"></i>'
-            )
+            linked = links and j < values.shape[1]
+            where = f"{names[i]}, {names[j]}" if names else f"{row_names[i]}{'.' if linked else ', '}{heads[j]}"
+            tip = escape(f"{where}: {value:+.3g}{unit}" if signed else f"{where}: {value:.3g}{unit}")
+            link = f' data-layer="{i}" data-head="{j}"' if linked else ""
+            body.append(f'<i style="background:{color(share, signed)}"{link} data-tip="{tip}"></i>')
+    top_row = "".join(f"<span>{escape(name)}</span>" for name in heads) if numbered else "<span></span>" * width
     return (
-        f'<div class="vx-cells" style="--columns:{width}" role="img" aria-label="{height} by {width} values">'
-        f"<span></span>{head}{''.join(body)}</div>"
+        f'<div class="vx-cells{"" if numbered else " is-dense"}" style="--columns:{width}" role="img"'
+        f' aria-label="{height} by {width} values, from {everything.min():.3g} to {everything.max():.3g}">'
+        f"<span></span>{top_row}{''.join(body)}</div>"
     )
+
+
+def scale(low: str = "0", high: str = "largest", *, signed: bool = False) -> str:
+    """What the colours mean."""
+    low, high = ("against", "for") if signed else (low, high)
+    stops = ", ".join(color(i / 8, signed) for i in range(9))
+    return f'<div class="vx-scale">{low}<i style="background:linear-gradient(90deg, {stops})"></i>{high}</div>'
 
 
 def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
@@ -220,11 +222,15 @@ def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
 
 
 def picture_map(
-    picture: str, values: Tensor | np.ndarray | None, caption: str, *, signed: bool = False
+    picture: str, values: Tensor | np.ndarray | None, caption: str, *, signed: bool = False, method: str = ""
 ) -> str:
-    """A map over its picture (an address), with a caption that is already HTML."""
+    """A map over its picture (an address), with a caption that is already HTML. method: a click shows it large."""
     over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="">' if values is not None else ""
-    return f'<figure class="vx-map"><div><img src="{escape(picture)}" alt="">{over}</div><figcaption>{caption}</figcaption></figure>'
+    link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
+    return (
+        f'<figure class="vx-map"{link}><div><img src="{escape(picture)}" alt="">{over}</div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:

@@ -1,9 +1,217 @@
-"""training."""
+"""How attention was learned: the same picture through the snapshots that `train.py` kept, from random weights to the end.
+Move along the curve, or play it. A run that is still going can be followed.
+"""
+
+import csv
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
-from explorer.views.page import Page
+from explorer.session import Look, Session
+from explorer.viewer.host import attention_viewer
+from explorer.views.explore import addresses
+from explorer.views.page import MODEL_QUEUE, Page, kindly
+from explorer.views.parts import lines
+
+RUNS = Path("runs")  # where train.py writes, unless told otherwise
+POLL = 5.0  # seconds between two looks at a run that is followed
+NOTHING = "This model kept no snapshots of its training. Those that train.py trained have them."
+
+TIMELINE = """
+<div class="vx-timeline">
+  <div class="vx-timeline-bar">
+    <button type="button" class="vx-play" aria-label="Play the training">▶</button>
+    <input type="range" min="0" max="0" value="0" step="1" aria-label="Moment of training">
+    <output aria-live="polite"></output>
+  </div>
+  <div class="vx-timeline-charts"></div>
+</div>
+"""
+# The browser keeps what it has seen: going back to a moment costs a drawing, not a download.
+TIMELINE_JS = """
+const find = (selector) => element.querySelector(selector);
+const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
+let moments = [], at = -1, playing = null, shown = null;
+
+const once = (fetcher) => { let kept; return () => (kept ??= fetcher().catch((error) => { kept = null; throw error; })); };
+const download = async (url) => {
+  const response = await fetch(new URL(url, document.baseURI));
+  if (!response.ok) throw new Error("This moment is no longer kept: open the picture again.");
+  return response.arrayBuffer();
+};
+const sourceOf = (moment) => {
+  const layers = moment.layers.map((url) => once(() => download(url)));
+  return { head: once(() => download(moment.head)), layer: (l) => layers[l]() };
+};
+const viewer = () => document.querySelector("#training-viewer .vit-viewer")?.viewer;
+
+function show(index) {
+  if (!moments[index] || !viewer()) return;
+  at = index;
+  slider.value = index;
+  const moment = moments[index];
+  said.textContent = moment.words + (moment.ready ? "" : " …");
+  for (const point of charts.querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
+  if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }
+}
+
+async function load(mine) {
+  let done = 0;
+  for (const moment of [...moments].reverse()) {
+    if (moments !== mine) return;
+    try {
+      await moment.source.head();
+      await Promise.all(moment.layers.map((_, layer) => moment.source.layer(layer)));
+      moment.ready = true;
+    } catch (error) { said.textContent = error.message; return; }
+    done += 1;
+    if (moments === mine && done < mine.length) said.textContent = `${moments[at]?.words ?? ""} · ${done} of ${mine.length} moments loaded`;
+  }
+  if (moments === mine && moments[at]) said.textContent = moments[at].words;
+}
+
+function stop() { clearInterval(playing); playing = null; play.textContent = "▶"; play.ariaLabel = "Play the training"; }
+play.addEventListener("click", () => {
+  if (playing) return stop();
+  if (at >= moments.length - 1) show(0);
+  play.textContent = "❚❚";
+  play.ariaLabel = "Pause";
+  playing = setInterval(() => at >= moments.length - 1 ? stop() : show(at + 1), 700);
+});
+slider.addEventListener("input", () => { stop(); show(+slider.value); });
+const toStep = (event) => {
+  const point = event.target.closest("[data-step]");
+  const index = point ? moments.findIndex((moment) => moment.step === +point.dataset.step) : -1;
+  if (index >= 0) { stop(); show(index); }
+};
+charts.addEventListener("pointerover", toStep);
+charts.addEventListener("click", toStep);
+
+function receive(value) {
+  element.hidden = !value?.moments?.length;
+  if (!value) return;
+  stop();
+  const before = new Map(moments.map((moment) => [moment.head, moment]));
+  const wasLast = at === moments.length - 1;
+  moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
+  slider.max = Math.max(0, moments.length - 1);
+  charts.innerHTML = value.charts ?? "";
+  const next = wasLast || at >= moments.length ? moments.length - 1 : at;
+  const wait = () => viewer() ? show(next) : moments.length && setTimeout(wait, 100);
+  wait();
+  load(moments);
+}
+receive(props.value);
+watch("value", () => receive(props.value));
+"""
+
+
+# what is told ---------------------------------------------------------------------------------------
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of history.csv, as far as they are numbers; a run that writes at this moment is read next time."""
+    try:
+        with open(folder / "history.csv", newline="", encoding="utf-8") as file:
+            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def timeline_value(look: Look, name: str) -> dict[str, Any]:
+    """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError."""
+    session = look.session
+    moments = []
+    for snapshot in session.snapshots(name):
+        then = session.look(look.picture, name, snapshot.step, look.owner)
+        moments.append({**addresses(then), "step": snapshot.step, "words": words_of(snapshot.step, snapshot.metrics)})
+    return {"moments": moments, "charts": charts_of(session, name, [moment["step"] for moment in moments])}
+
+
+def words_of(step: int, metrics: Any) -> str:
+    parts = [f"step {step:,}"]
+    if "epoch" in metrics:
+        parts.append(f"epoch {metrics['epoch']:.3g}")
+    if "accuracy" in metrics:
+        parts.append(f"accuracy {100 * metrics['accuracy']:.1f} %")
+    if "loss" in metrics:
+        parts.append(f"loss {metrics['loss']:.3g}")
+    return " · ".join(parts)
+
+
+def charts_of(session: Session, name: str, steps: list[int]) -> str:
+    """Accuracy and loss over the steps; the points are the snapshots."""
+    history = read_history(session.folder_of(name))
+    drawn = []
+    for title, keys in (("accuracy", ("accuracy",)), ("loss", ("loss", "test_loss", "val_loss"))):
+        series = {}
+        for key in keys:
+            rows = [(row["step"], row[key]) for row in history if "step" in row and key in row]
+            if rows:
+                series[key.replace("_", " ")] = tuple(zip(*rows))
+        if series:
+            drawn.append(lines(series, "step", title, key="step", marks=steps))
+    return "".join(f"<div>{chart}</div>" for chart in drawn)
+
+
+def runs(session: Session) -> list[str]:
+    """Runs of train.py on this machine that have something to show; strangers are not told of them."""
+    if session.public:
+        return []
+    return sorted(str(path.parent) for path in RUNS.glob("*/snapshots"))
+
+
+# the page -------------------------------------------------------------------------------------------
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__ or "")
+    session = page.session
+    gr.Markdown(__doc__, elem_classes="vx-lead")
+    with gr.Row(elem_classes="vx-tools", visible=not session.public):
+        run = gr.Dropdown(
+            [("the model on the left", "")], value="", label="Training run", allow_custom_value=True, scale=3,
+            info="A folder that train.py writes to, such as runs/cifar10.", elem_id="training-run",
+        )  # fmt: skip
+        follow = gr.Checkbox(label="follow a run that is going on", container=False, scale=1, elem_id="training-follow")
+    nothing = gr.HTML("", elem_id="training-nothing", apply_default_css=False)
+    timeline = gr.HTML(
+        None, html_template=TIMELINE, js_on_load=TIMELINE_JS, elem_id="training-timeline", apply_default_css=False
+    )
+    attention_viewer(
+        elem_id="training-viewer", link="training", address=False, intervene=False,
+        modes=("attention", "rollout", "embeddings"),
+    )  # fmt: skip
+    clock = gr.Timer(POLL, active=False)
+    inputs, outputs = [*page.shown, run], [timeline, nothing]
+
+    def tell(picture, model, run, request):
+        look = page.look(picture, model, request)
+        with kindly():
+            value = timeline_value(look, (run or "").strip() or look.name)
+        return value, "" if value["moments"] else f'<p class="vx-note">{NOTHING}</p>'
+
+    def on_open(picture, model, run, request: gr.Request):
+        choices = [("the model on the left", ""), *((name, name) for name in runs(session))]
+        return gr.Dropdown(choices=choices, value=run or ""), *tell(picture, model, run, request)
+
+    def on_run(picture, model, run, request: gr.Request):
+        return tell(picture, model, run, request)
+
+    def on_tick(picture, model, run, seen, request: gr.Request):
+        """New values if the run went on, else nothing."""
+        look = page.look(picture, model, request)
+        name = (run or "").strip() or look.name
+        with kindly():
+            steps = [snapshot.step for snapshot in session.snapshots(name)]
+        rows = len(read_history(session.folder_of(name)))
+        if (name, look.digest, steps, rows) == tuple(seen or ()):
+            return gr.skip(), gr.skip(), gr.skip()
+        return *tell(picture, model, run, request), (name, look.digest, steps, rows)
+
+    private = {"show_progress": "hidden", "api_visibility": "private"}
+    seen = gr.State(())
+    page.when_open("training", on_open, inputs, [run, *outputs])
+    run.input(on_run, inputs, outputs, **private, **MODEL_QUEUE)
+    follow.input(lambda on: gr.Timer(active=bool(on)), follow, clock, queue=False, **private)
+    clock.tick(on_tick, [*inputs, seen], [*outputs, seen], **private, **MODEL_QUEUE)

@@ -1,9 +1,243 @@
-"""why."""
+"""Why this answer? Every method points at the patches that it holds responsible for one class. They disagree, so do not
+believe a map because it looks right: the **race** below hides and shows patches in each map's order and measures what
+happens to the answer. A map that does not beat a blob in the middle of the picture has earned no belief.
+"""
+
+from functools import partial
+from typing import Any
 
 import gradio as gr
+import torch
 
-from explorer.views.page import Page
+from explorer import faithfulness
+from explorer.faithfulness import CENTRE, RANDOM, Runner
+from explorer.ledger import Ledger, ledger
+from explorer.maps import METHODS
+from explorer.session import Look
+from explorer.views.explore import CHEAP, map_of, refusal
+from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly, picture_address, valid_target
+from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
+
+NO_HEAD = "This model has no classification head: it gives no answer that could be explained. Explore and Heads work."
+TOP_ENTRIES = 12
+
+
+# maps -----------------------------------------------------------------------------------------------
+
+
+def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> str:
+    """Every method's map of one class; those that take many passes wait for the race."""
+    picture = picture_address(look)
+    scores = {runner.name: runner for runner in runners or ()}
+    order = [r.name for r in runners if r.name in METHODS] if runners else []
+    names = order + [name for name in METHODS if name not in order]
+    bar = scores[CENTRE].score if scores else None
+    figures = []
+    for name in names:
+        method = METHODS[name]
+        caption = f"<b>{escape(method.label)}</b>"
+        why_not = refusal(look, method)
+        if name in scores and bar is not None:
+            values = scores[name].map
+            caption += verdict(scores[name].score, bar)
+        elif why_not:
+            figures.append(waiting(method.label, why_not))
+            continue
+        elif method.cost not in CHEAP:
+            cost = method.cost.replace("P ", f"{look.model.config.num_patches} ")
+            figures.append(waiting(method.label, f"Takes {cost}: tick “slow methods too” and run the race."))
+            continue
+        else:
+            values = map_of(look, method, target)
+            caption += f'<span data-tip="{escape(method.source)}">{escape(method.about)}</span>'
+        figures.append(picture_map(picture, values, caption, signed=method.signed, method=name))
+    return f'<div class="vx-maps">{"".join(figures)}</div>'
+
+
+def waiting(label: str, reason: str) -> str:
+    """A method without a map, and why."""
+    return (
+        f'<figure class="vx-map is-off"><div>{escape(reason)}</div>'
+        f"<figcaption><b>{escape(label)}</b></figcaption></figure>"
+    )
+
+
+def verdict(score: float, bar: float) -> str:
+    """A score beside that of the centre prior."""
+    good = score > bar
+    words = "beats the centre" if good else "does not beat the centre"
+    return f'<span class="vx-verdict {"is-good" if good else "is-bad"}">{score:+.2f}, {words}</span>'
+
+
+# the race -------------------------------------------------------------------------------------------
+
+
+def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progress) -> list[Runner]:
+    """The race of this picture, run once for all who ask."""
+    trace = look.trace(target)
+    names = [name for name, m in METHODS.items() if not refusal(look, m) and (slow or m.cost in CHEAP)]
+    run = partial(faithfulness.race, look.model, trace, names, progress=progress)
+    return look.remember(("race", target, slow), run)
+
+
+def race_report(look: Look, target: int, runners: list[Runner]) -> str:
+    """Curves of the best three and the controls, and the table of all."""
+    best = [runner for runner in runners if runner.name in METHODS][:3]
+    shown = [*best, *(r for r in runners if r.name in (CENTRE, RANDOM))]
+
+    def curves(kind: str) -> str:
+        series = {}
+        for runner in shown:
+            modes = list(runner.curves.values())
+            mean = torch.stack([getattr(curve, kind) for curve in modes]).mean(dim=0)
+            series[name_of(runner)] = (modes[0].fractions.tolist(), mean.tolist())
+        x = "patches hidden" if kind == "deletion" else "patches shown"
+        return lines(series, f"share of {x}", "probability", y_range=(0, 1))
+
+    answer = class_name(look, target)
+    rows = [
+        [name_of(runner), f"{runner.score:+.3f}", *(f"{value:.3f}" for value in list(runner.figures().values())[1:])]
+        for runner in runners
+    ]
+    columns = ["map", "score", *list(runners[0].figures())[1:]]
+    return (
+        '<div class="vx-row">'
+        + panel(
+            "Deletion: lower is better",
+            curves("deletion"),
+            f"The map's highest patches are hidden first. A true map makes the probability of {answer} fall at once.",
+        )
+        + panel(
+            "Insertion: higher is better",
+            curves("insertion"),
+            f"The map's highest patches are shown first. A true map makes the probability of {answer} rise at once.",
+        )
+        + "</div>"
+        + panel(
+            "All figures",
+            table(columns, rows, range(1, len(columns))),
+            "Score: insertion minus deletion area, the mean of two ways to hide a patch (painted grey, or left out "
+            "of the sequence); 0 in the long run for random orders.",
+        )
+    )
+
+
+def name_of(runner: Runner) -> str:
+    return METHODS[runner.name].label if runner.name in METHODS else runner.name
+
+
+# the ledger -----------------------------------------------------------------------------------------
+
+
+def ledger_of(look: Look, target: int) -> Ledger:
+    return look.remember(("ledger", target), lambda: ledger(look.trace(exact=True), look.model, target))
+
+
+def ledger_report(look: Look, target: int) -> str:
+    """The class's logit as a sum: by head, by patch, and its largest entries."""
+    if refusal(look, METHODS["logit_ledger"]):
+        return note(refusal(look, METHODS["logit_ledger"]))
+    book = ledger_of(look, target)
+    answer, heads = class_name(look, target), book.head_grid().numpy()
+    columns = {"MLP": book.mlp.numpy()}
+    entries = sorted(book.table(), key=lambda entry: -abs(float(entry["logit"] or 0)))[:TOP_ENTRIES]
+    rows = [[entry_name(entry), f"{entry['logit']:+.3f}"] for entry in entries]
+    total = [
+        ["heads", f"{heads.sum():+.3f}"],
+        ["MLPs", f"{float(book.mlp.sum()):+.3f}"],
+        ["embedding", f"{float(book.embed.sum()):+.3f}"],
+        ["biases", f"{book.bias:+.3f}"],
+        ["sum", f"{book.total:+.3f}"],
+        [f"logit of {answer}", f"{book.logit:+.3f}"],
+    ]
+    from_prefix = float(book.heads[..., : book.num_prefix_tokens].sum())
+    return (
+        '<div class="vx-row">'
+        + panel(
+            "What each head gave",
+            cells(heads, signed=True, unit=" logit", extra=columns) + scale(signed=True),
+            f"Blue cells argued against {answer}, red ones for it. The last column is the layer's MLP. Point at a cell: "
+            "the viewer shows that head.",
+        )
+        + panel(
+            "Where it was carried from",
+            picture_map(picture_address(look), book.map(), "", signed=True),
+            f"The same sum by patch, through all heads. {from_prefix:+.2f} more came from [CLS] and other tokens that "
+            "the picture does not show."
+            if book.num_prefix_tokens
+            else "The same sum by patch, through all heads.",
+        )
+        + panel(
+            "It adds up",
+            table(["part", "logit"], total, [1])
+            + f'<details class="vx-more"><summary>The {TOP_ENTRIES} largest entries</summary>'
+            + table(["entry", "logit"], rows, [1])
+            + "</details>",
+            f"Direct effects, with the final LayerNorm's scale frozen. Gap: {book.gap:.0e}.",
+        )
+        + "</div>"
+    )
+
+
+def entry_name(entry: dict[str, Any]) -> str:
+    if entry["part"] == "head":
+        return f"L{entry['layer']}.H{entry['head']}"
+    return f"MLP of L{entry['layer']}" if entry["part"] == "mlp" else str(entry["part"])
+
+
+# the page -------------------------------------------------------------------------------------------
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__ or "")
+    gr.Markdown(__doc__, elem_classes="vx-lead")
+    with gr.Row(elem_classes="vx-tools"):
+        classes = gr.Dropdown([], label="Class to explain", elem_id="why-class", interactive=True, scale=2)
+        slow = gr.Checkbox(label="slow methods too", value=False, elem_id="why-slow", container=False, scale=1)
+        start = gr.Button("Run the race", variant="primary", elem_id="why-race", scale=1)
+    grid = gr.HTML("", elem_id="why-maps", apply_default_css=False, min_height=320)
+    report = gr.HTML("", elem_id="why-report", apply_default_css=False)
+    gr.HTML('<h2 class="vx-h2">The ledger: what every head gave, adding up exactly</h2>', apply_default_css=False)
+    book = gr.HTML("", elem_id="why-ledger", apply_default_css=False)
+
+    def on_open(picture, model, target, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            chosen = valid_target(look, target)
+            if chosen is None:
+                return gr.Dropdown([], value=None), maps_without_head(look), "", note(NO_HEAD)
+            order = look.trace().logits.argsort(descending=True).tolist()
+            choices = [(class_name(look, index), index) for index in order]
+            return gr.Dropdown(choices, value=chosen), maps_grid(look, chosen), "", ledger_report(look, chosen)
+
+    def on_class(picture, model, target, request: gr.Request):
+        look = page.look(picture, model, request)
+        with kindly():
+            chosen = valid_target(look, target)
+            if chosen is None:
+                raise gr.Error(NO_HEAD, title="Nothing to explain", print_exception=False)
+            return maps_grid(look, chosen), "", ledger_report(look, chosen), chosen
+
+    def on_race(picture, model, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
+        look = page.look(picture, model, request)
+        with kindly():
+            chosen = valid_target(look, target)
+            if chosen is None:
+                raise gr.Error(NO_HEAD, title="No race", print_exception=False)
+            runners = run_race(look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing"))
+            return maps_grid(look, chosen, runners), race_report(look, chosen, runners)
+
+    page.when_open("why", on_open, [*page.shown, page.target], [classes, grid, report, book])
+    chosen = [*page.shown, classes]
+    private = {"api_visibility": "private"}
+    classes.input(
+        on_class, chosen, [grid, report, book, page.target], show_progress="hidden", **private, **MODEL_QUEUE
+    )
+    start.click(
+        on_race, [*chosen, slow], [grid, report], show_progress_on=[report], concurrency_id="race",
+        concurrency_limit=1, **private,
+    )  # fmt: skip
+
+
+def maps_without_head(look: Look) -> str:
+    """The methods that need no class, and the reason at the others."""
+    return maps_grid(look, -1)
