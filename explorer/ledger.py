@@ -64,7 +64,8 @@ class Ledger:
 
 @torch.no_grad()
 def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
-    """The ledger of one class of one trace; `target` defaults to the trace's, else to the answer.
+    """The ledger of one class of one trace without edits; `target` defaults to the trace's, else to
+    the answer.
 
     With u the direction that the head reads (the class's weights times the final norm's gain,
     centred, over the frozen σ) and g the layer scale, for each row r that is pooled:

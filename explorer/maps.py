@@ -712,11 +712,10 @@ def _transitions(trace: Trace, fuse: str, discard: float, layer: int) -> Tensor:
         smallest = patches.topk(dropped, largest=False).indices
         kept = torch.ones_like(patches).scatter_(-1, smallest, 0)
         fused = torch.cat([fused[..., : trace.num_prefix_tokens], patches * kept], dim=-1)
-    if fuse == "mean" and not dropped:
-        return fused  # its rows sum to 1 already
     sums = fused.sum(dim=-1, keepdim=True)  # keepdim: rows, not columns
-    stay = torch.eye(fused.shape[-1]).to(fused)  # of a row that lost everything
-    return torch.where(sums > 0, fused / sums, stay)
+    if sums.min() > 0:
+        return fused / sums
+    return torch.where(sums > 0, fused / sums, torch.eye(fused.shape[-1]).to(fused))  # lost all: stays put
 
 
 def _map(trace: Trace, row: Tensor) -> Tensor:

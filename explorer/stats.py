@@ -227,7 +227,7 @@ def _signed(basis: Tensor) -> Tensor:
 @torch.no_grad()
 def depth_features(model: ViT, images: Tensor) -> Tensor:
     """(L+1, B, D): the token that the head reads ([CLS], or the mean patch) at every depth."""
-    tokens = model.embed(images)
+    tokens = model.embed(images.to(next(model.parameters())))
     rows = pooled_rows(model, tokens.shape[1])
     features = [tokens[:, rows].mean(dim=1)]
     for block in model.blocks:
