@@ -423,6 +423,12 @@ def test_rollout_rows_sum_to_1(prefix: int, options: dict) -> None:
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-5)
 
 
+def test_half_precision_attention_does_not_drift_with_depth() -> None:
+    t = random_trace(1, depth=24)
+    rough = with_attention(t, t.attn.bfloat16().float() * 0.99)  # rows that sum to a little less than 1
+    torch.testing.assert_close(rollout_all(rough).sum(dim=-1), torch.ones(25, 1 + h * w), rtol=0, atol=1e-5)
+
+
 def test_discarding_keeps_prefix_columns_and_never_empties_a_row() -> None:
     T, prefix = 3 + h * w, 3
     attn = torch.full((1, H, T, T), 0.0)

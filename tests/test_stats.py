@@ -320,7 +320,7 @@ def scaled(x: Tensor) -> Tensor:
     ("change", "noticed"),
     [
         (dict(logits=scaled), {"fused = spelled out", "ledger adds up"}),
-        (dict(attn=scaled), {"rows sum to 1", "attention · V", "ledger adds up", "rollout rows sum to 1"}),
+        (dict(attn=scaled), {"rows sum to 1", "attention · V", "ledger adds up"}),
         (dict(attn=lambda attn: attn.flip(1)), {"attention · V", "ledger adds up"}),
         (dict(tokens=lambda tokens: tokens.flip(0)), {"attention · V", "ledger adds up"}),
     ],
