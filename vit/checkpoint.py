@@ -28,12 +28,16 @@ FORMAT, VERSION = "vit-explorer", 1
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
 # larger than any published ViT: a config beyond these is broken or hostile, and is not built
 LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
+LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message says why and what to do, in one sentence."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.split())[:500])  # whatever a hostile file put into it
 
 
 @dataclass(frozen=True)
@@ -294,8 +298,11 @@ def checked(config: ViTConfig) -> ViTConfig:
 
 def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) -> ViT:
     """A frozen model with these weights as float32. Raises CheckpointError, naming the tensor."""
-    with torch.device("meta"):  # shapes without memory: nothing is allocated for weights that do not fit
-        model = ViT(config)
+    try:
+        with torch.device("meta"):  # shapes without memory: nothing is allocated for weights that do not fit
+            model = ViT(config)
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{file} describes no ViT that can be built: {error}") from error
     wanted = model.state_dict()
     for name in wanted.keys() - tensors.keys():
         raise CheckpointError(f"{file} has no tensor {name!r}, which its config asks for.")

@@ -10,7 +10,8 @@ import inspect
 import math
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from vit.checkpoint import (
     FORMAT,
+    LIMITS,
     PICKLES,
     Card,
     CheckpointError,
@@ -83,6 +85,22 @@ def refuse(what: str, why: str) -> NoReturn:
     raise CheckpointError(f"{what} cannot be loaded exactly, so it is not loaded: it {why}.")
 
 
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """A config that trips us up is refused in one sentence, whatever it is."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f"Its config describes no ViT that can be built: {error}") from error
+
+
+def configured(**fields: Any) -> ViTConfig:
+    """A ViTConfig whose fields have the types and sizes that a ViT can have. Raises TypeError, ValueError."""
+    return checked(ViTConfig(**typed(ViTConfig, fields)))
+
+
 def announce(note: str) -> None:
     """Say what was left behind, to whoever called from_timm and its like."""
     if note:
@@ -135,7 +153,8 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
     for number in numbers_in([arguments, told]):
         if not abs(number) < 100_000:
             raise CheckpointError(f"config.json gives {name} the number {number}, which no ViT has.")
-    if not 0 < (depth := arguments.get("depth", 1)) <= 200:
+    depth = arguments.get("depth", 1)
+    if type(depth) is not int or not 0 < depth <= LIMITS["depth"]:
         raise CheckpointError(f"config.json gives {name} a depth of {depth}.")
     try:
         with torch.device("meta"):
@@ -161,28 +180,29 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
         refuse(f"timm's {type(m).__name__}", why)
     block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, m.head
     headless = m.global_pool in ("", "map") or not isinstance(head, nn.Linear)
-    config = ViTConfig(
-        image_size=tuple(m.patch_embed.img_size),
-        patch_size=m.patch_embed.patch_size[0],
-        in_chans=m.patch_embed.proj.in_channels,
-        num_classes=0 if headless else head.out_features,
-        embed_dim=m.embed_dim,
-        depth=len(m.blocks),
-        num_heads=attn.num_heads,
-        mlp_ratio=mlp.fc1.out_features / m.embed_dim,
-        class_token=m.cls_token is not None,
-        num_registers=m.num_reg_tokens,
-        distillation=type(m).__name__ == "VisionTransformerDistilled",
-        pool="cls" if m.cls_token is not None and m.global_pool != "avg" else "mean",
-        norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
-        pos_embed_prefix=not m.no_embed_class,
-        layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
-        pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
-        activation="swiglu" if type(mlp).__name__ == "GluMlp" else name_of(mlp.act),
-        qkv_bias=attn.qkv.bias is not None,
-        qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
-        norm_eps=block.norm1.eps,
-    )
+    with one_sentence():
+        config = configured(
+            image_size=tuple(m.patch_embed.img_size),
+            patch_size=m.patch_embed.patch_size[0],
+            in_chans=m.patch_embed.proj.in_channels,
+            num_classes=0 if headless else head.out_features,
+            embed_dim=m.embed_dim,
+            depth=len(m.blocks),
+            num_heads=attn.num_heads,
+            mlp_ratio=mlp.fc1.out_features / m.embed_dim,
+            class_token=m.cls_token is not None,
+            num_registers=m.num_reg_tokens,
+            distillation=type(m).__name__ == "VisionTransformerDistilled",
+            pool="cls" if m.cls_token is not None and m.global_pool != "avg" else "mean",
+            norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
+            pos_embed_prefix=not m.no_embed_class,
+            layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
+            pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
+            activation="swiglu" if type(mlp).__name__ == "GluMlp" else name_of(mlp.act),
+            qkv_bias=attn.qkv.bias is not None,
+            qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
+            norm_eps=block.norm1.eps,
+        )
     if m.global_pool == "map":
         return config, "Its attention pooling is no part of a plain ViT: loaded without a head."
     return config, ""
@@ -301,10 +321,10 @@ def from_torchvision(model: nn.Module | Mapping[str, Tensor], config: Mapping[st
         refuse("This torchvision model", "has a head of more than one layer")
     if "encoder.ln.bias" not in state or eps is None:
         refuse("This torchvision model", "does not normalise with LayerNorm")
-    config = config or {}
-    try:
-        vit_config = ViTConfig(
-            image_size=config["image_size"],
+    with one_sentence():
+        config = dict(config or {})
+        vit_config = configured(
+            image_size=pair(config["image_size"]),
             patch_size=config["patch_size"],
             num_classes=config.get("num_classes", 1000) if "heads.head.weight" in state else 0,
             embed_dim=config["hidden_dim"],
@@ -313,9 +333,13 @@ def from_torchvision(model: nn.Module | Mapping[str, Tensor], config: Mapping[st
             mlp_ratio=config["mlp_dim"] / config["hidden_dim"],
             norm_eps=eps,
         )
-    except KeyError as error:
-        raise CheckpointError(f"A torchvision state dict needs {error} in its config.") from error
     return build(vit_config, copied(renamed(state, TORCHVISION)), "This torchvision model")
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """(height, width) of one number for both, or of two."""
+    first, second = value if isinstance(value, list | tuple) else (value, value)
+    return first, second
 
 
 def renamed(state: Mapping[str, Tensor], table: Renames) -> dict[str, Tensor]:
@@ -406,43 +430,38 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
 
 def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
-    outer, kind = config, str(config.get("model_type"))
-    if kind in ("clip", "siglip"):
-        config, kind = config.get("vision_config") or {}, f"{kind}_vision_model"
-    if kind not in TRANSFORMERS:
-        refuse(f"The model type {kind!r}", REFUSED.get(kind, "is not known to be a plain ViT"))
-    c = (
-        EVERYWHERE
-        | TRANSFORMERS[kind]
-        | {key: value for key, value in dict(config).items() if value is not None}
-    )
     ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
-    labels = outer.get("id2label")
-    classes, note = len(labels) if isinstance(labels, Mapping) else outer.get("num_labels", 2), ""
-    if "head.weight" not in ours:
-        classes = 0
-        if kind == "siglip_vision_model" and c.get("vision_use_head", True):
+    with one_sentence():
+        labels, kind = config.get("id2label"), str(config.get("model_type"))
+        classes = config.get("num_labels", 2) if labels is None else len(labels)
+        if kind in ("clip", "siglip"):
+            config, kind = config.get("vision_config") or {}, f"{kind}_vision_model"
+        if kind not in TRANSFORMERS:
+            refuse(f"The model type {kind!r}", REFUSED.get(kind, "is not known to be a plain ViT"))
+        c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
+        is_dino, is_clip = kind.startswith("dinov2"), kind == "clip_vision_model"
+        has_class_token = kind not in ("ijepa", "siglip_vision_model")
+        note = ""
+        if kind == "siglip_vision_model" and "head.weight" not in ours and c.get("vision_use_head", True):
             note = "SigLIP's attention pooling is no part of a plain ViT: loaded without a head."
-    elif kind.startswith("dinov2"):
-        classes, note = 0, "DINOv2's classifier reads class token and mean patch at once: loaded without it."
-    elif kind == "clip_vision_model":
-        classes, note = 0, "CLIP's classifier reads patches without the final norm: loaded without it."
-    two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
-    has_class_token = kind not in ("ijepa", "siglip_vision_model")
-    try:
-        height, width = pair(c["image_size"])
+        if is_dino and "head.weight" in ours:
+            note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
+        if is_clip and "head.weight" in ours:
+            note = "CLIP's classifier reads patches without the final norm: loaded without it."
+        classes = 0 if note or "head.weight" not in ours else classes
+        two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
         patch, other = pair(c["patch_size"])
         if patch != other:
             refuse(f"This {kind} model", "has patches that are not square")
-        if str(c["hidden_act"]) not in ACTS:
+        if c["hidden_act"] not in ACTS:
             refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
         mlp_dim, activation = c["intermediate_size"], ACTS[c["hidden_act"]]
-        if kind.startswith("dinov2"):
+        if is_dino:
             mlp_dim = int(c["hidden_size"] * c["mlp_ratio"])
-            if c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
-                mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
-        fields = dict(
-            image_size=(height, width),
+        if is_dino and c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
+            mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
+        return configured(
+            image_size=pair(c["image_size"]),
             patch_size=patch,
             in_chans=c["num_channels"],
             num_classes=classes,
@@ -454,23 +473,12 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
             num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
             distillation=two_heads,
             pool="cls" if has_class_token else "mean",
-            layer_scale=1.0 if kind.startswith("dinov2") else None,
-            pre_norm=kind == "clip_vision_model",
+            layer_scale=1.0 if is_dino else None,
+            pre_norm=is_clip,
             activation=activation,
             qkv_bias=c["qkv_bias"],
             norm_eps=c["layer_norm_eps"],
-        )
-        return checked(ViTConfig(**typed(ViTConfig, fields))), note
-    except CheckpointError:
-        raise
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise CheckpointError(f"config.json describes no ViT that can be built: {error}") from error
-
-
-def pair(value: Any) -> tuple[int, int]:
-    """(height, width) of one number for both, or of two."""
-    first, second = value if isinstance(value, list | tuple) else (value, value)
-    return first, second
+        ), note
 
 
 def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
@@ -521,17 +529,19 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
     weights = read_weights(folder, max_bytes)
     vit_config, note = describe(config, weights)
     is_timm = "architecture" in config
+    with one_sentence():
+        told = (
+            timm_card(config, vit_config, name) if is_timm else transformers_card(config, vit_config, folder)
+        )
     tensors = (timm_tensors if is_timm else transformers_tensors)(weights, vit_config)
-    about = timm_card(config, vit_config, name) if is_timm else transformers_card(config, vit_config, folder)
-    card = Card(name=name, source=note, **about)
+    card = Card(name=name, source=note, **told)
     return build(vit_config, tensors, name), card
 
 
 def describe(config: Mapping[str, Any], names: Iterable[str] = ()) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and the names of its tensors. Raises CheckpointError."""
     if "architecture" in config:
-        vit_config, note = describe_timm(timm_skeleton(config))
-        return checked(vit_config), note
+        return describe_timm(timm_skeleton(config))
     if "model_type" in config:
         return describe_transformers(config, names)
     raise CheckpointError("config.json says neither timm's architecture nor transformers' model_type.")
@@ -555,7 +565,7 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
 def read_weights(folder: Path, max_bytes: int) -> dict[str, Tensor]:
     """The tensors between pixels and features, from one file or several. Raises CheckpointError."""
     files = [folder / name for name in weight_files((path.name for path in folder.iterdir()), str(folder))]
-    if len(files) > 1:
+    if files[0].name != "model.safetensors":
         listed = read_json(folder / INDEX).get("weight_map")
         if not isinstance(listed, dict) or {str(name) for name in listed.values()} != {f.name for f in files}:
             raise CheckpointError(f"{folder / INDEX} does not list exactly the weight files beside it.")
