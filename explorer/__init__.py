@@ -1,4 +1,4 @@
-"""Look inside a Vision Transformer: `show(trace)` in a notebook, `show(trace).save("view.html")` for slides."""
+"""Inside a Vision Transformer: `show(trace)` in a notebook, `show(trace).save("view.html")` as one file."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -84,7 +84,7 @@ def unpack(message: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def quantize(rows: Tensor, num_prefix: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (..., T) >= 0 as uint8 on a square-root scale, and their maxima (..., 2): prefix tokens, patches."""
+    """Rows (..., T) >= 0 as uint8 on a square-root scale, and maxima (..., 2): prefix tokens, patches."""
     maxima = rows.new_zeros(*rows.shape[:-1], 2)
     steps = torch.empty(rows.shape, dtype=torch.uint8)
     for part, columns in enumerate((slice(0, num_prefix), slice(num_prefix, None))):

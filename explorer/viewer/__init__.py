@@ -1,4 +1,4 @@
-"""The viewer's two houses without a server: a page that holds its own bytes, and that page in a notebook cell.
+"""The viewer's houses without a server: a page that holds its own bytes, and that page in a notebook cell.
 
 The third house, Gradio, is `explorer.viewer.host`.
 """

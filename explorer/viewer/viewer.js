@@ -362,7 +362,7 @@ function el(tag, attributes = {}, ...children) {
 
 let names = 0;  // radio groups need a name of their own
 function choice(label, options, onpick) {
-  const name = "vit-" + names++;
+  const name = "vit-" + (window.__vitNames = (window.__vitNames ?? 0) + 1);  // one count for all viewers of the page
   const radios = options.map(([value, text, title = ""]) => el("label", { title },
     el("input", { type: "radio", name, value, onchange: () => onpick(value) }), el("span", {}, text)));
   const node = el("fieldset", { class: "choice" }, el("legend", {}, label), el("div", { class: "segments" }, ...radios));
@@ -588,8 +588,13 @@ function mount(root, source, options = {}) {
 
   // ---- sources
 
+  let arrive = null, arrival = null;  // maps and edits wait for the trace that they belong to
+  const expectArrival = () => { arrival = new Promise((resolve) => { arrive = resolve; }); };
+  expectArrival();
+
   async function setSource(next) {
     const mine = ++generation;
+    expectArrival();
     root.classList.add("is-loading");
     try {
       const opened = await (next.opened ??= open(next));  // a source shown before is shown again at once
@@ -623,6 +628,7 @@ function mount(root, source, options = {}) {
     layout();
     sync();
     draw();
+    arrive();
     wantMap();
   }
 
@@ -642,7 +648,7 @@ function mount(root, source, options = {}) {
   async function setAfter(next) {
     if (!next) { after = null; layout(); sync(); draw(); return; }
     const mine = generation;
-    const opened = await open(next).catch(complain);
+    const [opened] = await Promise.all([open(next).catch(complain), arrival]);
     if (!opened || mine !== generation) return;
     await need(opened, Math.max(0, state.layer));
     if (mine !== generation) return;
@@ -655,7 +661,7 @@ function mount(root, source, options = {}) {
 
   async function addMaps(buffer) {
     const { meta, arrays } = await unpack(buffer);
-    if (!data) return;
+    await arrival;
     for (const [name, map] of Object.entries(arrays)) {
       if (!methods.some((m) => m.name === name)) methods.push({ name, label: name.replaceAll("_", " "), about: "" });
       data.maps.set(keyOf(methods.find((m) => m.name === name), meta), map);

@@ -1,0 +1,676 @@
+"""The viewer in a real browser, as a page of its own: what a person sees, does and hears.
+
+Pixels are read back from the canvas and compared with colours computed here from the trace; what may differ
+is the quantisation that explorer/payload.py promises, seen through the colour table.
+"""
+
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CI, randomised, tiny_config
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from explorer import maps, show
+from explorer.payload import maps_payload, payloads
+from explorer.render import COLORMAPS
+from explorer.viewer import viewer_html
+from vit import ViT, trace
+from vit.checkpoint import Card
+from vit.trace import Trace, ZeroHeads
+
+pytestmark = pytest.mark.browser
+
+CARD = Card(name="tiny", class_names=("ant", "bee", "cat", "dog", "eel", "fox", "gnu"))
+L, H, PRE, GRID = 3, 4, 3, (3, 5)  # layers, heads, [CLS] and two registers, patches
+T = PRE + GRID[0] * GRID[1]
+READY = "window.__vit?.data && __vit.data.loaded === __vit.data.L && __vit.perf.first !== null"
+
+
+# ---- what is opened --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        if chromium is None and not Path(playwright.chromium.executable_path).exists():
+            reason = "install chromium (or set CHROMIUM to a browser) to run this test"
+            pytest.fail(reason) if CI else pytest.skip(reason)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def model() -> ViT:
+    torch.manual_seed(1)
+    return randomised(ViT(tiny_config(num_registers=2)))
+
+
+def sharp(found: Trace) -> Trace:
+    """The trace with attention that differs from token to token: a random model's is nearly flat."""
+    noise = torch.randn(found.attn.shape, generator=torch.Generator().manual_seed(2))
+    return replace(found, attn=(2 * noise).softmax(dim=-1))
+
+
+@pytest.fixture(scope="module")
+def found(model: ViT) -> Trace:
+    torch.manual_seed(3)
+    return sharp(trace(model, torch.rand(3, 12, 20) * 2 - 1))
+
+
+@pytest.fixture(scope="module")
+def page_file(model: ViT, found: Trace, tmp_path_factory) -> Path:
+    return show(found, CARD, model).save(tmp_path_factory.mktemp("viewer") / "view.html")
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, page_file: Path) -> Iterator[Open]:
+    """visit(hash="", width=1440, ...) -> a loaded page; at the end, no page has complained or called out."""
+    contexts, complaints = [], []
+
+    def visit(
+        file: Path = page_file, address: str = "", width: int = 1440, height: int = 900, **options
+    ) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if ours(message.text) else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url) if outside(request.url) else None)
+        page.goto(file.as_uri() + (f"#{address}" if address else ""))
+        page.wait_for_function(READY)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ours(message: str) -> bool:
+    return "willReadFrequently" not in message  # said of this test's own reading back
+
+
+def outside(url: str) -> bool:
+    return not url.startswith(("file:", "data:", "blob:"))
+
+
+# ---- what is seen ----------------------------------------------------------------------------------
+
+
+def colors(values: torch.Tensor, high: float, name: str = "viridis") -> np.ndarray:
+    """Each number's colour, and those of the numbers around it that quantisation may turn it into."""
+    level = 255 * values.numpy() / high
+    slack = 255 * (np.sqrt(np.maximum(values.numpy(), 0) / high) / 255 + 1 / 510**2) + 0.51
+    low, top = np.floor(level - slack).clip(0, 255), np.ceil(level + slack).clip(0, 255)
+    return np.stack([COLORMAPS[name][low.astype(int)], COLORMAPS[name][top.astype(int)]]).astype(int)
+
+
+def assert_shows(pixels: np.ndarray, values: torch.Tensor, high: float) -> None:
+    """The pixels (h, w, 3) are the colours of the values (h, w)."""
+    between = colors(values, high)
+    assert (pixels >= between.min(axis=0) - 2).all() and (pixels <= between.max(axis=0) + 2).all()
+
+
+CELL = """([row, column]) => {
+  const {size, sheet, canvas} = __vit.layoutOf(), [x, y] = sheet.at(row * sheet.cols + column);
+  const image = canvas.getContext("2d").getImageData(x, y, size.cellWidth, size.cellHeight);
+  const rows = [];
+  for (let r = 0; r < sheet.cellHeight; r++) for (let c = 0; c < sheet.cellWidth; c++) {
+    const at = ((r + 0.5) * size.unit | 0) * image.width + ((c + 0.5) * size.unit | 0);
+    rows.push([...image.data.slice(4 * at, 4 * at + 3)]);
+  }
+  return rows;
+}"""
+
+
+def small_map(page: Page, row: int, column: int) -> np.ndarray:
+    """The centre of every patch of one small map, (h, w, 3)."""
+    return np.array(page.evaluate(CELL, [row, column])).reshape(*GRID, 3)
+
+
+STAGE = """([index, h, w]) => {
+  const canvas = document.querySelectorAll(".picture")[index], context = canvas.getContext("2d"), found = [];
+  for (let r = 0; r < h; r++) for (let c = 0; c < w; c++)
+    found.push([...context.getImageData((c + 0.25) * canvas.width / w, (r + 0.25) * canvas.height / h, 1, 1).data]);
+  return found;
+}"""
+
+
+def stage(page: Page, index: int = 0) -> np.ndarray:
+    return np.array(page.evaluate(STAGE, [index, *GRID]))[:, :3].reshape(*GRID, 3)
+
+
+def settle(page: Page) -> None:
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def state(page: Page) -> dict:
+    return page.evaluate("({...__vit.state})")
+
+
+def choose(page: Page, name: str) -> None:
+    page.get_by_role("radio", name=name, exact=True).check()
+    settle(page)
+
+
+def point_at(page: Page, patch: int, index: int = 0) -> None:
+    box = page.locator(".picture").nth(index).bounding_box()
+    row, column = divmod(patch, GRID[1])
+    page.mouse.move(
+        box["x"] + (column + 0.5) * box["width"] / GRID[1], box["y"] + (row + 0.5) * box["height"] / GRID[0]
+    )
+    settle(page)
+
+
+def click_patch(page: Page, patch: int) -> None:
+    point_at(page, patch)
+    page.mouse.down()
+    page.mouse.up()
+    settle(page)
+
+
+def point_at_cell(page: Page, row: int, column: int) -> None:
+    box = page.locator(".sheet canvas").bounding_box()
+    x, y = page.evaluate(
+        "([r, c]) => { const {size, sheet} = __vit.layoutOf(), [x, y] = sheet.at(r * sheet.cols + c);"
+        "return [(x + size.cellWidth / 2) / size.dpr, (y + size.cellHeight / 2) / size.dpr]; }",
+        [row, column],
+    )
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    settle(page)
+
+
+def patch_map(found: Trace, layer: int, head: int, query: int) -> torch.Tensor:
+    return found.attn[layer, head, query, PRE:].reshape(GRID)
+
+
+# ---- claims ----------------------------------------------------------------------------------------
+
+
+def test_every_small_map_is_the_attention_of_its_head(visit: Open, found: Trace):
+    page = visit()
+    for layer in range(L):
+        for head in range(H):
+            truth = patch_map(found, layer, head, 0)
+            assert_shows(small_map(page, layer, head), truth, truth.max().item())
+        for column, fused in ((H, found.attn[layer].mean(0)), (H + 1, found.attn[layer].amax(0))):
+            truth = fused[0, PRE:].reshape(GRID)
+            assert_shows(small_map(page, layer, column), truth, truth.max().item())
+
+
+def test_hovering_a_patch_asks_every_head_about_it(visit: Open, found: Trace):
+    page = visit()
+    for patch in (7, 0, 14):
+        point_at(page, patch)
+        for layer, head in ((0, 0), (1, 3), (2, 1)):
+            truth = patch_map(found, layer, head, PRE + patch)
+            assert_shows(small_map(page, layer, head), truth, truth.max().item())
+
+
+def test_the_overlay_shows_the_chosen_head_over_the_image(visit: Open, found: Trace):
+    page = visit(address="fuse=one&layer=1&head=2&fade=0&opacity=1&query=9")
+    truth = patch_map(found, 1, 2, 9)
+    assert_shows(stage(page), truth, truth.max().item())
+
+
+def test_hover_is_not_pin(visit: Open):
+    page = visit()
+    expect(page.locator(".readout")).to_contain_text("[CLS] gives")
+    point_at(page, 7)
+    expect(page.locator(".readout")).to_contain_text("patch (1, 2) gives")
+    assert state(page)["query"] == 0
+    page.mouse.move(5, 5)
+    expect(page.locator(".readout")).to_contain_text("[CLS] gives")
+    click_patch(page, 8)
+    page.mouse.move(5, 5)
+    settle(page)
+    expect(page.locator(".readout")).to_contain_text("patch (1, 3) gives")
+    point_at(page, 2)  # pinned: the pointer reads values and changes nothing
+    expect(page.locator(".readout")).to_contain_text("patch (1, 3) gives")
+    expect(page.locator(".pane .value").first).to_contain_text("(0, 2)")
+    page.keyboard.press("Escape")
+    assert not state(page)["pinned"]
+
+
+def test_the_sentence_says_the_true_shares(visit: Open, found: Trace):
+    page = visit(address="fuse=one&layer=2&head=3&query=6")
+    shares = found.attn[2, 3, 6]
+    said = page.locator(".readout").inner_text().replace("\u00a0", " ")
+    assert said.startswith("L2.H3")
+    values = [float(v) / 100 for v in re.findall(r"([\d.]+) %", said)]
+    expected = shares.sort(descending=True).values[: len(values)].tolist()
+    assert len(values) == 4 and np.allclose(values, expected, atol=0.006)
+    expect(page.locator(".gauge")).to_contain_text("on prefix tokens")
+    gauge = float(page.locator(".gauge").inner_text().split("\u00a0")[0]) / 100
+    assert abs(gauge - shares[:PRE].sum().item()) < 0.006
+
+
+def test_hovering_a_small_map_previews_that_head_and_a_click_keeps_it(visit: Open):
+    page = visit()
+    point_at_cell(page, 1, 2)
+    expect(page.locator(".readout b")).to_have_text("L1.H2")
+    page.mouse.move(5, 5)
+    expect(page.locator(".readout b")).to_have_text("L2, mean of 4 heads")
+    point_at_cell(page, 0, 3)
+    page.mouse.down()
+    page.mouse.up()
+    page.mouse.move(5, 5)
+    expect(page.locator(".readout b")).to_have_text("L0.H3")
+
+
+def test_direction_reads_the_column(visit: Open, found: Trace):
+    page = visit(address="query=10")
+    choose(page, "Is looked at by")
+    for layer, head in ((0, 1), (2, 2)):
+        truth = found.attn[layer, head, PRE:, 10].reshape(GRID)
+        assert_shows(small_map(page, layer, head), truth, truth.max().item())
+    expect(page.locator(".readout")).to_contain_text("gets most from")
+
+
+def test_both_directions_stand_side_by_side(visit: Open, found: Trace):
+    page = visit(address="query=10&direction=both&fuse=one&layer=1&head=1&fade=0&opacity=1")
+    expect(page.locator(".pane:visible")).to_have_count(2)
+    for index, values in enumerate((found.attn[1, 1, 10, PRE:], found.attn[1, 1, PRE:, 10])):
+        seen, truth = stage(page, index).reshape(-1, 3), values
+        keep = torch.arange(15) != 10 - PRE  # the query's frame lies over its own patch
+        assert_shows(seen[keep.numpy()], truth[keep], truth.max().item())
+
+
+def test_registers_can_be_asked_and_are_named(visit: Open, found: Trace):
+    page = visit(address="fuse=one&layer=1&head=0")
+    expect(page.locator(".chip .name")).to_have_text(["[CLS]", "[R1]", "[R2]"])
+    page.locator(".chip").nth(2).click()
+    page.mouse.move(5, 5)
+    settle(page)
+    assert state(page)["query"] == 2 and state(page)["pinned"]
+    truth = patch_map(found, 1, 0, 2)
+    assert_shows(small_map(page, 1, 0), truth, truth.max().item())
+    share = page.locator(".chip .share").nth(1).inner_text()
+    assert abs(float(share.split("\u00a0")[0]) / 100 - found.attn[1, 0, 2, 1].item()) < 0.006
+
+
+def test_a_flat_head_looks_flat_and_a_scale_can_be_shared(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    flat = found.attn.clone()
+    flat[1, 2] = 1 / T
+    page = visit(show(replace(found, attn=flat), CARD, model).save(tmp_path / "flat.html"), "scale=uniform")
+    middle = COLORMAPS["viridis"][127:129].astype(int)
+    cell = small_map(page, 1, 2).astype(int)
+    assert (cell >= middle.min(0) - 2).all() and (cell <= middle.max(0) + 2).all()
+    choose(page, "All")
+    high = flat[:, :, 0, PRE:].max().item()
+    assert_shows(small_map(page, 1, 2), patch_map(replace(found, attn=flat), 1, 2, 0), high)
+    assert_shows(small_map(page, 2, 1), patch_map(found, 2, 1, 0), high)
+
+
+def test_arrow_keys_reach_every_layer_head_and_patch(visit: Open):
+    page = visit(address="fuse=one&layer=0&head=0")
+    page.locator(".picture").first.focus()
+
+    def press(keys: str) -> tuple[int, int, str, int]:
+        for key in keys.split():
+            page.keyboard.press(key)
+        now = state(page)
+        return now["layer"], now["head"], now["fuse"], now["query"]
+
+    assert press("ArrowDown ArrowRight ArrowRight") == (1, 2, "one", 0)
+    assert press("ArrowUp ArrowUp") == (2, 2, "one", 0)  # around the end
+    assert press("ArrowRight ArrowRight") == (2, 2 + 1, "mean", 0)
+    first = press("Shift+ArrowRight")[3]
+    assert first >= PRE  # from [CLS] onto the image
+    assert press("Shift+ArrowRight")[3] == first + 1
+    assert press("Shift+ArrowDown")[3] == first + 1 + GRID[1]
+    assert press("Home")[3] == 0
+    assert press("3")[2] == "max"
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_tab_alone_reaches_every_control(visit: Open):
+    page = visit()
+    names = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        names.add(
+            page.evaluate(
+                "(e => e.ariaLabel || e.value || e.textContent || e.className)(document.activeElement)"
+            )
+        )
+    text = " ".join(map(str, names))
+    for name in (
+        "attention",
+        "row",
+        "[R1]",
+        "Play",
+        "Layer",
+        "Copy link",
+        "All keys",
+        "viridis",
+        "ant",
+        "map",
+    ):
+        assert name in text, name
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll(".vit-viewer button, .vit-viewer input, .vit-viewer select, .vit-viewer canvas[tabindex]")]
+        .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)"""
+    )
+    assert unnamed == []
+
+
+def test_a_screen_reader_hears_what_is_shown(visit: Open):
+    page = visit()
+    page.locator(".picture").first.focus()
+    page.keyboard.press("ArrowUp")
+    live = page.locator("[aria-live=polite]")
+    expect(live).to_contain_text("L1, mean of 4 heads: [CLS] gives")
+    expect(page.locator(".picture").first).to_have_attribute("aria-label", re.compile("L1, mean of 4 heads"))
+
+
+def test_play_goes_through_depth_and_stops(visit: Open):
+    page = visit(address="layer=0")
+    page.get_by_role("button", name="Play through depth").click()
+    page.wait_for_function("__vit.state.layer === 1")
+    page.wait_for_function("__vit.state.layer === 2")
+    expect(page.get_by_role("button", name="Play through depth")).to_be_visible(timeout=4000)
+    assert state(page)["layer"] == 2
+
+
+def test_play_does_not_blend_where_motion_is_unwelcome(visit: Open, found: Trace):
+    page = visit(address="layer=0&fuse=one&head=0&fade=0&opacity=1", reduced_motion="reduce")
+    page.get_by_role("button", name="Play through depth").click()
+    truth = patch_map(found, 0, 0, 0)
+    for _ in range(5):
+        if state(page)["layer"] == 0:
+            assert_shows(stage(page), truth, truth.max().item())
+        page.wait_for_timeout(100)
+
+
+def test_a_link_brings_another_person_to_the_same_view(visit: Open):
+    page = visit()
+    click_patch(page, 11)
+    page.locator("select").last.select_option("magma")
+    choose(page, "Is looked at by")
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("location.hash.includes('magma') && location.hash.includes('query=14')")
+    address = page.evaluate("location.hash.slice(1)")
+    other = visit(address=address)
+    assert state(other) == state(page)
+    other.reload()
+    other.wait_for_function(READY)
+    assert state(other) == state(page)
+
+
+def test_an_address_with_nonsense_still_opens(visit: Open):
+    page = visit(
+        address="layer=99&head=-3&query=100000&mode=nonsense&colormap=x&scale=%3Cscript%3E&embedding=zzz"
+    )
+    now = state(page)
+    assert (now["layer"], now["head"], now["query"], now["mode"]) == (L - 1, 0, T - 1, "attention")
+
+
+def test_rollout_is_that_of_the_maps(visit: Open, found: Trace):
+    page = visit(address="mode=rollout")
+    rollouts = maps.rollout_all(found)
+    cols = page.evaluate("__vit.layoutOf().sheet.cols")
+    for layer in range(L):
+        truth = rollouts[layer + 1, 0, PRE:].reshape(GRID)
+        assert_shows(small_map(page, layer // cols, layer % cols), truth, truth.max().item())
+
+
+def test_embeddings_show_colours_similarity_norms_positions_and_filters(
+    visit: Open, found: Trace, model: ViT
+):
+    page = visit(address="mode=embeddings&fade=0&opacity=1&query=8")
+    for name, said in (
+        ("PCA colours", "principal components"),
+        ("Similarity", "is most like"),
+        ("Norms", "longest tokens"),
+        ("Positions", "is most like"),
+        ("Patch filters", "filters differ most"),
+    ):
+        choose(page, name)
+        expect(page.locator(".readout")).to_contain_text(said)
+    choose(page, "Similarity")
+    tokens = torch.nn.functional.normalize(found.tokens[L], dim=-1)
+    truth = (tokens[8] @ tokens[PRE:].T).reshape(GRID)
+    seen = stage(page).reshape(-1, 3)
+    level = (255 * truth.flatten().clamp(0, 1)).numpy()
+    between = np.stack([COLORMAPS["viridis"][(level + d).clip(0, 255).astype(int)] for d in (-2, 2)]).astype(
+        int
+    )
+    keep = np.arange(15) != 8 - PRE
+    assert ((seen >= between.min(0) - 2) & (seen <= between.max(0) + 2))[keep].all()
+
+
+def test_methods_come_when_asked_for_and_are_drawn(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    head, *layers = payloads(found, CARD, model)
+    methods = [
+        {"name": "one", "label": "Method one", "about": ""},
+        {"name": "two", "label": "Method two", "about": ""},
+    ]
+    signed = torch.linspace(-1, 1, 15).reshape(GRID)
+    target = int(found.logits.argmax())
+    text = viewer_html(head, layers, [maps_payload({"one": signed}, target)], methods=methods)
+    file = tmp_path / "methods.html"
+    file.write_text(text, encoding="utf-8")
+    page = visit(file, "mode=method&fade=0&opacity=1")
+    seen = stage(page).reshape(-1, 3)
+    assert seen[0, 2] > seen[0, 0] and seen[14, 0] > seen[14, 2]  # blue is below zero, red above
+    assert np.abs(seen[7].astype(int) - COLORMAPS["RdBu_r"][128]).max() <= 3  # zero is the middle
+    page.locator("select:visible").first.select_option("two")
+    expect(page.locator(".readout")).to_contain_text("being computed")
+
+
+def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
+    """A page with the script, the bytes of some traces, and no viewer yet."""
+    import base64
+    import json
+
+    packed = []
+    for found, model in traces:
+        head, *layers = (base64.b64encode(m).decode() for m in payloads(found, CARD, model))
+        packed.append({"head": head, "layers": layers})
+    folder = Path(__file__).parents[1] / "explorer" / "viewer"
+    file.write_text(
+        f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><style>{(folder / "viewer.css").read_text()}</style>
+        <div id="a"></div><div id="b"></div><script>{(folder / "viewer.js").read_text()}
+        const heard = [], bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+        const sources = {json.dumps(packed)}.map((m) => (
+          {{head: async () => bytes(m.head), layer: async (l) => bytes(m.layers[l])}}));
+        const start = (id, source, options = {{}}) => ViTViewer.mount(document.getElementById(id), source,
+          {{emit: (name, payload) => heard.push([name, payload]), ...options}});
+        const a = start("a", sources[0], window.OPTIONS ?? {{intervene: true, link: "both"}});
+        </script>""",
+        encoding="utf-8",
+    )
+    return file
+
+
+def test_another_source_keeps_the_state_and_never_shows_nothing(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    later = replace(found, attn=found.attn.flip(0))
+    page = visit(blank_page(tmp_path / "two.html", (found, model), (later, model)))
+    page.evaluate("a.set({layer: 1, head: 2, fuse: 'one', query: 9, pinned: true, scale: 'layer'})")
+    settle(page)
+    before = state(page)
+    blank = page.evaluate(
+        """async () => {
+          let blank = 0, going = true;
+          const watch = () => {
+            const canvas = document.querySelector(".sheet canvas");
+            if (!canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((v) => v)) blank++;
+            if (going) requestAnimationFrame(watch);
+          };
+          requestAnimationFrame(watch);
+          await a.setSource(sources[1]);
+          going = false;
+          return blank;
+        }"""
+    )
+    settle(page)
+    assert blank == 0
+    assert state(page) == before
+    truth = patch_map(later, 1, 2, 9)
+    high = later.attn[1, :, 9, PRE:].max().item()
+    assert_shows(small_map(page, 1, 2), truth, high)
+
+
+def test_linked_viewers_look_at_the_same_place(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    other_model = randomised(ViT(tiny_config(image_size=(24, 40), depth=2)))  # 6 x 10 patches, no registers
+    other = trace(other_model, torch.rand(3, 24, 40))
+    page = visit(blank_page(tmp_path / "linked.html", (found, model), (other, other_model)), height=2400)
+    page.evaluate("window.b = start('b', sources[1], {link: 'both'})")
+    page.wait_for_function("b.data && b.data.loaded === 2")
+    point_at(page, 7)  # row 1, column 2 of 3 x 5: the middle
+    assert page.evaluate("b.hover.query") == 1 + 3 * 10 + 5
+    click_patch(page, 7)
+    page.keyboard.press("ArrowUp")
+    settle(page)
+    assert page.evaluate("[b.state.layer, b.state.pinned, b.state.query]") == [1, True, 36]
+
+
+def test_what_a_person_does_is_told_upwards(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    page = visit(blank_page(tmp_path / "events.html", (found, model)))
+    click_patch(page, 4)
+    page.wait_for_function("heard.some(([name]) => name === 'pick')")
+    assert page.evaluate("heard.find(([name]) => name === 'pick')[1].query") == PRE + 4
+    page.locator(".class").nth(1).click()
+    second = int(found.logits.argsort(descending=True)[1])
+    assert page.evaluate("heard.find(([name]) => name === 'target')[1].target") == second
+
+
+def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    after = sharp(trace(model, found.image, edits=[ZeroHeads(((0, 1),))]))
+    after = replace(after, attn=after.attn.flip(-1))
+    page = visit(blank_page(tmp_path / "edit.html", (found, model), (after, model)))
+    page.get_by_role("button", name="Intervene").click()
+    click_patch(page, 3)
+    point_at_cell(page, 0, 1)
+    page.keyboard.down("Alt")
+    page.mouse.down()
+    page.mouse.up()
+    page.keyboard.up("Alt")
+    page.wait_for_function("heard.some(([name, p]) => name === 'edits' && p.heads.length)")
+    assert page.evaluate("heard.filter(([name]) => name === 'edits').at(-1)[1]") == {
+        "patches": [3],
+        "heads": [[0, 1]],
+    }
+    page.evaluate("a.setAfter(sources[1])")
+    expect(page.locator(".pane:visible .label")).to_have_text(["Before", "After"])
+    page.wait_for_function("a.after && a.after.loaded === 3")
+    settle(page)
+    truth = patch_map(after, 2, 0, 0)
+    assert_shows(small_map(page, 2, 0), truth, truth.max().item())
+    expect(page.locator(".class .share").first).to_contain_text("→")
+    page.get_by_role("button", name="Undo all").click()
+    page.wait_for_function(
+        "heard.at(-1)[0] === 'edits' && !heard.at(-1)[1].heads.length && !heard.at(-1)[1].patches.length"
+    )
+
+
+def test_charts_point_at_heads(visit: Open):
+    page = visit()
+    dot = page.locator(".chart").first.locator("circle").nth(6)  # layer 1, head 2
+    box = dot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".readout b")).to_have_text("L1.H2")
+    page.mouse.move(5, 5)
+    expect(page.locator(".readout b")).to_have_text("L2, mean of 4 heads")
+
+
+@pytest.mark.parametrize(
+    "width, height, touch", [(1440, 900, False), (1024, 768, False), (390, 844, True), (320, 640, True)]
+)
+@pytest.mark.parametrize("mode", ["attention", "embeddings", "rollout"])
+def test_nothing_overflows_or_jumps(visit: Open, width: int, height: int, touch: bool, mode: str):
+    page = visit(address=f"mode={mode}", width=width, height=height, has_touch=touch, device_scale_factor=2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    inside = page.evaluate(
+        """[...document.querySelectorAll(".vit-viewer canvas, .vit-viewer button, .vit-viewer select, .chart svg")]
+        .filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 0.5).length"""
+    )
+    assert inside == 0
+    places = "[...document.querySelectorAll('.vit-viewer canvas, .transport')].map((e) => Math.round(e.getBoundingClientRect().top))"
+    before = page.evaluate(places)
+    for patch in (0, 7, 14):
+        point_at(page, patch)
+        assert page.evaluate(places) == before
+
+
+def test_a_finger_pins(visit: Open):
+    page = visit(width=390, height=844, has_touch=True, is_mobile=True)
+    box = page.locator(".picture").first.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+    settle(page)
+    assert state(page)["pinned"] and state(page)["query"] == PRE + 7
+
+
+CONTRAST = """() => {
+  const parse = (c) => { const m = c.match(/[\\d.]+/g).map(Number); return c.startsWith("color(") ? m.map((v, i) => i < 3 ? v * 255 : v) : m; };
+  const light = ([r, g, b]) => { const f = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] > 0.99) return c; } return [255, 255, 255]; };
+  const poor = [];
+  for (const e of document.querySelectorAll(".vit-viewer *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.offsetParent || e.closest("[disabled]")) continue;
+    const a = light(parse(getComputedStyle(e).color)), b = light(ground(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push([e.className, e.textContent.slice(0, 30), ratio]);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_light_and_dark(visit: Open, scheme: str):
+    page = visit(color_scheme=scheme)
+    assert page.evaluate(CONTRAST) == []
+
+
+def test_drawing_takes_a_fraction_of_a_frame(visit: Open):
+    page = visit()
+    for patch in range(15):
+        point_at(page, patch)
+    draws = sorted(page.evaluate("__vit.perf.draw"))
+    assert draws[len(draws) // 2] < 8
+
+
+def test_a_notebook_gets_the_same_page_in_a_frame(browser: Browser, model: ViT, found: Trace, tmp_path: Path):
+    cell = show(found, CARD, model, layer=1, fuse="one", head=3)._repr_html_()
+    file = tmp_path / "notebook.html"
+    file.write_text(f"<!doctype html><meta charset='utf-8'>{cell}", encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    expect(page.frame_locator("iframe").locator(".readout b")).to_have_text("L1.H3")
+    page.close()
+
+
+def test_the_page_is_one_file_with_nothing_to_fetch(page_file: Path):
+    text = page_file.read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert io.StringIO(text).readline() == "<!doctype html>\n"
+    hostile = viewer_html(
+        b"", [], title="</title><script>alert(1)</script>", state={"method": "</script><b>"}
+    )
+    assert "<script>alert" not in hostile and "</script><b>" not in hostile
