@@ -662,7 +662,7 @@ def main(argv: list[str]) -> None:
     flags = [part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value))]
     command = shlex.join(["python", "train.py", *([args.recipe] if args.recipe else []), *flags])
     source = "ViT Explorer's train.py"
-    card = Card(name, data.class_names, source=source, command=command, data=Path(options.data).name)
+    card = Card(name, data.class_names, image_size=(options.image_size,) * 2, source=source, command=command, data=Path(options.data).name)
     run = Run(options, card, folder, device)
     run.load_state(device)
     complete = train(run, data, test, team)

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -50,6 +50,8 @@ class Card:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     crop_pct: float = 1.0  # share of the resized picture that the centre crop keeps
     interpolation: str = "bicubic"
+    # (height, width) that a picture is brought to; whatever is loaded takes it from its model
+    image_size: tuple[int, int] = field(default=(224, 224), compare=False)
     accuracy: float | None = None  # in [0, 1], on the whole test split
     source: str = ""  # who trained it, on what
     command: str = ""  # the exact training command
@@ -258,7 +260,7 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card
     if len(card.class_names) not in (0, model_config.num_classes):
         names, classes = len(card.class_names), model_config.num_classes
         raise CheckpointError(f"{path} has {names} class_names for a model of {classes} classes.")
-    return model_config, card
+    return model_config, replace(card, image_size=model_config.image_size)
 
 
 def typed(kind: type[ViTConfig | Card], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,9 +125,10 @@ def denormalize(images: Tensor, card: Card) -> Tensor:
     return (images * std + mean).clamp(0, 1)
 
 
-def preprocess(picture: Image.Image, card: Card, image_size: tuple[int, int] = (224, 224)) -> Tensor:
-    """A picture as the model of this card wants it, (3, height, width)."""
-    return normalize(to_pixels(to_rgb(picture), image_size, card.crop_pct, card.interpolation), card)
+def preprocess(picture: Image.Image, card: Card, image_size: tuple[int, int] | None = None) -> Tensor:
+    """A picture as the model of this card wants it, (3, height, width); image_size overrules the card."""
+    size = image_size or card.image_size
+    return normalize(to_pixels(to_rgb(picture), size, card.crop_pct, card.interpolation), card)
 
 
 # Data sets -----------------------------------------------------------------------------------------

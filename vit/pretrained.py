@@ -534,7 +534,7 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
             timm_card(config, vit_config, name) if is_timm else transformers_card(config, vit_config, folder)
         )
     tensors = (timm_tensors if is_timm else transformers_tensors)(weights, vit_config)
-    card = Card(name=name, source=note, **told)
+    card = Card(name=name, source=note, image_size=vit_config.image_size, **told)
     return build(vit_config, tensors, name), card
 
 
