@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor
 
 from explorer import maps, stats
-from explorer.render import COLORMAPS
+from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from vit import ViT
 from vit.checkpoint import Card
 from vit.data import denormalize
@@ -162,6 +162,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "layer_bytes": num_heads * len(tokens_sent) * num_tokens,
         "classes": class_scores(trace, card),
         "colormaps": list(COLORMAPS),
+        "signed_colormaps": [DEFAULT_SIGNED, *(name for name in DIVERGING if name != DEFAULT_SIGNED)],
         "target": trace.target,
     }
     arrays = {

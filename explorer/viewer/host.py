@@ -24,8 +24,9 @@ count prefix tokens first, then patches.
     viewer.need_maps  {method, target, query, layer, head}          a map that is not there yet is wanted
     viewer.edits      {patches: [patch index, ...], heads: [[layer, head], ...]}   both empty: undo all
 
-Other parts of the page may point, too, with DOM events on `.vit-viewer`: "vit-preview" (detail {layer, head,
-fuse, query}; {} ends it) shows a place for as long as it is pointed at, "vit-pick" keeps it.
+Other parts of the page may point, too: the element `.vit-viewer` has the handle of `ViTViewer.mount` as its
+`.viewer` (set, setSource, ...) and hears two DOM events, "vit-preview" (detail {layer, head, fuse, query};
+{} ends it) for a place that is only pointed at, and "vit-pick" for one that stays.
 """
 
 from pathlib import Path

@@ -35,6 +35,7 @@ const START = {
 const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
 const SIDE = 236, SPACE = 24;  // CSS pixels
 const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700;
+const PATIENCE_MS = 400;  // how long another trace may gather its layers before it replaces what is shown
 
 // ---------------------------------------------------------------- bytes
 
@@ -245,7 +246,7 @@ function level(value, range) {  // 0 ... 1
 }
 
 function tableFor(range, state, data) {
-  const name = range.signed ? "RdBu_r" : state.colormap;
+  const name = range.signed ? data.signed_colormaps[0] : state.colormap;
   return data.tables[name] ?? Object.values(data.tables)[0];
 }
 
@@ -360,7 +361,6 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-let names = 0;  // radio groups need a name of their own
 function choice(label, options, onpick) {
   const name = "vit-" + (window.__vitNames = (window.__vitNames ?? 0) + 1);  // one count for all viewers of the page
   const radios = options.map(([value, text, title = ""]) => el("label", { title },
@@ -604,10 +604,12 @@ function mount(root, source, options = {}) {
       if (first) adopt(opened, before);
       const layer = state.layer < 0 ? (state.depthChosen ? 0 : opened.L - 1) : Math.min(state.layer, opened.L - 1);
       await need(opened, layer);
+      const rest = prefetch(opened, layer, mine);
+      if (!first) await Promise.race([rest, new Promise((done) => setTimeout(done, PATIENCE_MS))]);
       if (mine !== generation) return;
       if (!first) adopt(opened, before);
       draw();
-      await prefetch(opened, layer, mine);
+      await rest;
     } catch (error) {
       if (mine === generation) complain(error);
     } finally {
@@ -795,10 +797,9 @@ function mount(root, source, options = {}) {
     }));
     parts.head.replaceChildren(...Array.from({ length: data.H }, (_, head) => el("option", { value: head }, "Head " + head)),
       el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
-    parts.colormap.replaceChildren(...Object.keys(data.tables).filter((name) => !SIGNED.includes(name)).map((name) => el("option", { value: name }, name)));
+    parts.colormap.replaceChildren(...Object.keys(data.tables).filter((name) => !data.signed_colormaps.includes(name)).map((name) => el("option", { value: name }, name)));
     buildClasses();
   }
-  const SIGNED = ["RdBu_r", "BrBG_r", "berlin"];
 
   function buildClasses() {
     parts.classesBox.hidden = !data.classes.length || options.predictions === false && !after;
