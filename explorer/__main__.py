@@ -72,7 +72,8 @@ def load_model(name: str | None) -> tuple[ViT, Card]:
     names = list_checkpoints()
     if name is None and not names:
         raise Usage("No checkpoint is bundled: train one (python train.py shapes) or name one with --model.")
-    return load(name or names[0])
+    model, card = load(name or names[0])
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), card
 
 
 def default_picture(card: Card) -> tuple[str, Image.Image]:
@@ -226,17 +227,21 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
 
 
 def make_html(subject: Subject, args: argparse.Namespace) -> Export:
-    view = {"query": args.token, "layer": args.layer, "head": args.head}
-    return export.everything(subject, **{name: x for name, x in view.items() if x is not None})
+    view: dict[str, Any] = {} if args.token is None else {"query": args.token}
+    if args.layer is not None:
+        view["layer"] = args.layer % subject.model.config.depth
+    if args.head is not None:
+        view |= {"head": args.head % subject.model.config.num_heads, "fuse": "one"}
+    return export.everything(subject, **view)
 
 
-FIGURE = (".png", ".svg", ".npz", ".csv")
+FIGURE = (".png", ".svg", ".npz", ".csv", ".md")
 COMMANDS = {
     "map": Command("where the model looks, or what speaks for a class", FIGURE, make_map),
     "grid": Command("every head of every layer on one sheet", FIGURE, make_grid),
     "matrix": Command("one head's attention, token by token", FIGURE, make_matrix),
-    "stats": Command("how far, and at how many tokens, heads look", (*FIGURE, ".md"), make_stats),
-    "ledger": Command("what every head and MLP gave to the logit", (*FIGURE, ".md"), make_ledger),
+    "stats": Command("how far, and at how many tokens, heads look", FIGURE, make_stats),
+    "ledger": Command("what every head and MLP gave to the logit", FIGURE, make_ledger),
     "film": Command("play through depth", (".gif", ".mp4"), make_film),
     "html": Command("one page to explore offline, or all numbers", (".html", ".npz"), make_html),
 }
@@ -277,6 +282,7 @@ def answer_of(model: ViT, image: Tensor, target: int | None) -> int:
     """The class to explain: the one asked for, else what the model says."""
     if not model.config.num_classes:
         raise Usage("This model has no classification head: choose a method that explains no class.")
+    image = image.to(next(model.parameters()))
     return int(model(image[None]).argmax()) if target is None else target
 
 
@@ -320,7 +326,7 @@ def progress_bar(words: str) -> Callable[[int, int], None]:
 def run_faithfulness(args: argparse.Namespace) -> int:
     """One picture: the race of its maps, curve by curve. A folder or data set: the table."""
     one = len(args.pictures) == 1 and not Path(args.pictures[0]).is_dir()
-    check_endings(args.out, "faithfulness", (*FIGURE, ".md") if one else (".md", ".csv", ".png", ".svg"), 1)
+    check_endings(args.out, "faithfulness", FIGURE if one else (".md", ".csv", ".png", ".svg"), 1)
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config)
     methods = args.method or None
@@ -481,7 +487,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, about: str, *options: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        sub = commands.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            epilog=METHODS_HELP if "method" in options else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         for option in ("model", "size", "out", *options):
             flags, keywords = OPTIONS[option]
             sub.add_argument(*flags, **keywords)
@@ -521,6 +533,9 @@ def positive(text: str) -> int:
     return int(text)
 
 
+METHODS_HELP = "methods\n" + "".join(
+    f"  {name:<21} {method.about}\n{'':<24}cost: {method.cost}\n" for name, method in METHODS.items()
+)
 OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "pictures": (
         ("pictures",),
@@ -543,7 +558,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
             "action": "extend",
             "type": parse_methods,
             "metavar": "NAMES",
-            "help": f"one or several with commas, or all: {', '.join(METHODS)}",
+            "help": "one, several with commas, or all; see below",
         },
     ),
     "query": (

@@ -11,7 +11,7 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -112,7 +112,8 @@ def atomic(path: Path) -> Iterator[Path]:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ExportError(f"{path} cannot be written: {why}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def to_csv(rows: Rows) -> str:

@@ -1,0 +1,223 @@
+"""What is taken home is what was computed, in files that are whole or not there."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from PIL import Image
+
+from explorer import export, faithfulness
+from explorer import ledger as ledgers
+from explorer.export import Export, ExportError, Subject
+from explorer.maps import METHODS
+from vit import Card, ViT
+from vit.data import normalize
+
+CARD = Card("tiny", class_names=tuple("abcdefg"), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+
+
+@pytest.fixture
+def subject() -> Subject:
+    """3 layers, 4 heads, a 3 x 5 grid behind [CLS] and two registers; traced for class 2."""
+    model = randomised(ViT(tiny_config(num_registers=2)))
+    return export.look("a picture", torch.randn(3, 12, 20), model, CARD, target=2)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+# numbers ----------------------------------------------------------------------------------------------
+
+
+def test_an_npz_holds_the_whole_trace_bit_by_bit(subject: Subject, tmp_path: Path) -> None:
+    found = load(export.everything(subject).save(tmp_path / "trace.npz"))
+    for name in ("image", "tokens", "attn", "logits", "attn_grad"):
+        assert (found[name] == getattr(subject.trace, name).numpy()).all(), name
+    assert found["grid_size"].tolist() == [3, 5] and found["num_prefix_tokens"] == 3 and found["target"] == 2
+    assert found["class_names"].tolist() == list("abcdefg")
+    about = str(found["README"])
+    assert all(name in about for name in found if name != "README")
+    assert about.splitlines()[0].startswith("a picture, tiny.")
+
+
+def test_an_npz_names_only_what_is_there(subject: Subject, tmp_path: Path) -> None:
+    bare = replace(subject.trace, attn=torch.empty(0), attn_grad=None, target=None)
+    kept = Subject("x", replace(bare, activations={"mlp_pre": torch.ones(3, 2)}), subject.model, Card("x"))
+    found = load(export.everything(kept).save(tmp_path / "trace.npz"))
+    assert not {"attn", "attn_grad", "target", "class_names"} & found.keys()
+    assert found["mlp_pre"].shape == (3, 2) and "mlp_pre [3, 2]" in str(found["README"])
+
+
+def test_maps_are_the_methods_own_numbers_in_every_format(subject: Subject, tmp_path: Path) -> None:
+    methods = ["attention", "relevance", "occlusion"]
+    made = export.maps(subject, methods, query=7, layer=1, head=3, target=2)
+    found = load(made.save(tmp_path / "m.npz"))
+    rows = read_csv(made.save(tmp_path / "m.csv"))
+    assert [(int(row["row"]), int(row["column"])) for row in rows] == list(np.ndindex(3, 5))
+    for name in methods:
+        options = {"query": 7, "layer": 1, "head": 3, "target": 2, "model": subject.model}
+        expected = METHODS[name](subject.trace, **options).numpy()
+        assert (found[name] == expected).all(), name
+        assert np.allclose([float(row[name]) for row in rows], expected.ravel(), rtol=1e-6), name
+
+
+def test_the_sheet_holds_every_head(subject: Subject, tmp_path: Path) -> None:
+    found = load(export.grid(subject, query=4).save(tmp_path / "g.npz"))["maps"]
+    assert (found == subject.trace.attn[:, :, 4, 3:].unflatten(-1, (3, 5)).numpy()).all()
+    row = (read_csv(export.grid(subject, query=4).save(tmp_path / "g.csv")))[-1]
+    assert list(row.values())[:4] == ["2", "3", "2", "4"] and float(row["attention"]) == found[2, 3, 2, 4]
+
+
+def test_the_matrix_is_one_heads_or_the_mean(subject: Subject, tmp_path: Path) -> None:
+    found = load(export.matrix(subject, layer=1, head=2).save(tmp_path / "a.npz"))["attn"]
+    assert (found == subject.trace.attn[1, 2].numpy()).all()
+    found = load(export.matrix(subject).save(tmp_path / "b.npz"))["attn"]
+    assert (found == subject.trace.attn[-1].mean(dim=0).numpy()).all()
+
+
+def test_the_ledgers_csv_adds_up_to_the_logit(subject: Subject, tmp_path: Path) -> None:
+    rows = read_csv(export.ledger(subject, target=5).save(tmp_path / "l.csv"))
+    assert abs(sum(float(row["logit"]) for row in rows) - float(subject.trace.logits[5])) < 1e-4
+    found = load(export.ledger(subject, target=5).save(tmp_path / "l.npz"))
+    assert (found["heads"] == ledgers.ledger(subject.trace, subject.model, 5).heads.numpy()).all()
+
+
+def test_figures_of_heads_have_one_row_per_head(subject: Subject, tmp_path: Path) -> None:
+    made = export.figures_of_heads(subject)
+    rows = read_csv(made.save(tmp_path / "s.csv"))
+    found = load(made.save(tmp_path / "s.npz"))
+    assert len(rows) == 12 and float(rows[5]["distance_px"]) == found["distance_px"][1, 1]
+    assert found["lens"].shape == (4, 7) and np.allclose(found["lens"].sum(-1), 1)
+    assert np.allclose(found["lens"][-1], subject.trace.logits.softmax(0), atol=1e-5)
+
+
+def test_a_race_takes_home_curves_and_maps(subject: Subject, tmp_path: Path) -> None:
+    made = export.race(subject, ["rollout", "relevance"], modes=["drop"], points=4, randoms=2)
+    found = load(made.save(tmp_path / "r.npz"))
+    assert (found["rollout/map"] == METHODS["rollout"](subject.trace, model=subject.model).numpy()).all()
+    area = np.trapezoid(found["rollout/deletion/drop"], found["fractions"])
+    (row,) = [row for row in read_csv(made.save(tmp_path / "r.csv")) if row["method"] == "rollout"]
+    assert abs(float(row["deletion drop"]) - area) < 1e-6
+    assert made.save(tmp_path / "r.png").stat().st_size > 10_000
+
+
+def test_a_faithfulness_table_becomes_figure_csv_and_markdown(subject: Subject, tmp_path: Path) -> None:
+    images = [(torch.randn(3, 12, 20), None) for _ in range(2)]
+    table = faithfulness.table(subject.model, images, ["rollout"], points=3, randoms=1, resamples=20)
+    made = export.faithfulness_table(table, "tiny on noise")
+    assert made.save(tmp_path / "t.md").read_text() == table.markdown() + "\n"
+    assert [row["method"] for row in read_csv(made.save(tmp_path / "t.csv"))] == [
+        row.name for row in table.rows
+    ]
+    assert made.save(tmp_path / "t.svg").read_text().count("<svg") == 1
+
+
+# pictures ---------------------------------------------------------------------------------------------
+
+
+def test_the_picture_has_its_true_colours(subject: Subject) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    image = normalize(torch.from_numpy(pixels).permute(2, 0, 1), CARD)
+    seen = replace(subject, trace=replace(subject.trace, image=image))
+    assert (seen.picture == pixels).all()
+
+
+@pytest.mark.parametrize("ending", [".png", ".svg"])
+def test_every_figure_is_drawn(subject: Subject, tmp_path: Path, ending: str) -> None:
+    for name, made in {
+        "maps": export.maps(subject, ["rollout", "knockout"], query=5, scale="uniform"),
+        "grid": export.grid(subject, scale="uniform"),
+        "matrix": export.matrix(subject, head=1),
+        "stats": export.figures_of_heads(subject),
+        "ledger": export.ledger(subject),
+    }.items():
+        assert made.save(tmp_path / f"{name}{ending}").stat().st_size > 5_000, name
+
+
+def test_a_film_has_one_frame_per_layer(subject: Subject, tmp_path: Path) -> None:
+    made = export.film(subject, ["attention", "rollout"], fps=5)
+    film = Image.open(made.save(tmp_path / "f.gif"))
+    assert film.n_frames == 3 and film.info["duration"] == 200
+    video = cv2.VideoCapture(str(made.save(tmp_path / "f.mp4")))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    with pytest.raises(ExportError, match="Class relevance has no layers to play through"):
+        export.film(subject, ["relevance"])
+
+
+def test_a_page_opens_without_a_network(subject: Subject, tmp_path: Path) -> None:
+    page = export.everything(subject, layer=1).save(tmp_path / "p.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html") and "a picture" in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?https?:|@import|fetch\(["']http""", page)
+
+
+def test_words_say_what_was_asked(subject: Subject) -> None:
+    assert subject.token_name(None) == "[CLS]" and subject.token_name(1) == "[REG1]"
+    assert subject.token_name(3 + 7) == "patch (1, 2)" and subject.patch(3 + 7) == (1, 2)
+    assert subject.patch(2) is None and subject.patch(None) is None
+    best = int(subject.trace.logits.argmax())
+    assert subject.answers(1).startswith("abcdefg"[best])
+    headless = replace(subject.trace, logits=torch.empty(0))
+    assert "no head" in replace(subject, trace=headless).answers()
+    assert replace(subject, card=Card("x")).class_name(4) == "class 4"
+
+
+# files ------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_ending_is_one_sentence_that_names_the_right_ones(subject: Subject, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"x.jpg cannot hold this: .* \.png, \.svg, \.npz, \.csv or \.md\."):
+        export.matrix(subject).save(tmp_path / "x.jpg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("old")
+
+    def fail() -> list[dict[str, object]]:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ExportError, match=r"t.csv cannot be written: No space left on device\."):
+        Export(rows=fail).save(path)
+    with pytest.raises(KeyError):
+        Export(rows=lambda: [{"a": 1}["b"]]).save(path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    Export(rows=lambda: [{"a": 1}]).save(path)
+    assert path.read_text() == "a\n1\n" and list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_made_and_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    rows = Export(rows=lambda: [{"a": 1}])
+    assert rows.save(tmp_path / "new" / "deep" / "t.csv").is_file()
+    with pytest.raises(ExportError, match="cannot be written"):
+        rows.save(tmp_path / "new" / "deep" / "t.csv" / "t.csv")
+
+
+def test_markdown_is_aligned_and_safe() -> None:
+    names = ("method", "score", "n", "note")
+    rows = [dict(zip(names, row)) for row in (("a|b", 0.12345, 3, None), ("c", -1.0, 20, "x"))]
+    assert export.to_markdown(rows).splitlines() == [
+        "| method |  score |  n | note |",
+        "| ------ | -----: | -: | ---- |",
+        "| a\\|b   |  0.123 |  3 |      |",
+        "| c      | -1.000 | 20 | x    |",
+    ]
+
+
+def test_a_csv_keeps_every_digit() -> None:
+    value = 0.1 + 0.2
+    assert float(export.to_csv([{"x": value}]).splitlines()[1]) == value
+    assert json.loads(export.to_csv([{"x": 1e-30}]).splitlines()[1]) == 1e-30
