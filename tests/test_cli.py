@@ -1,0 +1,246 @@
+"""`python -m explorer`: files hold what the API returns; a mistake is one sentence and exit code 2."""
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from PIL import Image
+
+from explorer import __main__ as cli
+from explorer import export
+from explorer.maps import METHODS
+from vit import Card, ViT, load, save, trace
+from vit.data import open_picture, preprocess
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("tench", "church", "chain saw", "gas pump", "golf ball", "truck", "moon")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a checkpoint "tiny", a picture, and a folder of pictures, one damaged."""
+    monkeypatch.chdir(tmp_path)
+    save("tiny", randomised(ViT(tiny_config(num_registers=2))), Card("tiny", NAMES))
+    save("headless", randomised(ViT(tiny_config(num_classes=0))), Card("headless"))
+    colors = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(colors).save("cat.png")
+    for name in ("photos/a.png", "photos/sub/a.png", "photos/sub/a.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colors).save(name)
+    Path("mixed").mkdir()
+    Image.fromarray(colors).save("mixed/good.png")
+    Path("mixed/bad.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+def run(*words: str, model: str | None = "tiny") -> int:
+    return cli.main([words[0], *(["--model", model] if model else []), *words[1:]])
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
+def numbers(path: str) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+# what comes out is what the API returns ---------------------------------------------------------------
+
+
+def test_a_map_is_the_methods_map(folder: Path) -> None:
+    assert run("map", "cat.png", "--method", "attention,relevance", "--query", "1,4", "--target", "golf",
+               "--layer", "0", "--head", "2", "--out", "m.npz", "--out", "m.png") == 0  # fmt: skip
+    model, card = load("tiny")
+    traced = trace(model, preprocess(open_picture("cat.png"), card, (12, 20)), target=4)
+    options = {"query": 3 + 5 + 4, "layer": 0, "head": 2, "target": 4}
+    for name, values in numbers("m.npz").items():
+        assert (values == METHODS[name](traced, model=model, **options).numpy()).all()
+    assert Image.open("m.png").size[0] > 600
+
+
+def test_another_size_makes_another_grid(folder: Path) -> None:
+    assert run("grid", "cat.png", "--size", "16x36", "--query", "reg2", "--out", "g.npz") == 0
+    model, card = load("tiny")
+    traced = trace(model, preprocess(open_picture("cat.png"), card, (16, 36)))
+    assert (numbers("g.npz")["maps"] == traced.attn[:, :, 2, 3:].unflatten(-1, (4, 9)).numpy()).all()
+
+
+def test_every_command_writes_every_format_it_promises(folder: Path) -> None:
+    for name, command in cli.COMMANDS.items():
+        outs = [word for ending in command.endings for word in ("--out", f"out/{name}{ending}")]
+        assert run(name, "cat.png", *outs) == 0
+        assert {path.suffix for path in Path("out").glob(f"{name}.*")} == set(command.endings)
+
+
+def test_commands_promise_what_exports_can_hold(folder: Path) -> None:
+    args = cli.build_parser().parse_args(["map"])
+    args.token = args.target_index = args.layer = args.head = None
+    args.style, args.fps, args.method = export.Style(), 2, ["attention"]
+    model, card = load("tiny")
+    subject = export.look("x", torch.zeros(3, 12, 20), model, card)
+    for name, command in cli.COMMANDS.items():
+        assert set(command.make(subject, args).endings) == set(command.endings), name
+
+
+def test_without_a_picture_there_is_one(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("matrix") == 0
+    assert Path("lion-matrix.png").is_file() and "lion: " in capsys.readouterr().out
+
+
+def test_a_model_that_knows_shapes_is_shown_a_shape(folder: Path) -> None:
+    save("shapes8", randomised(ViT(tiny_config(num_classes=8))), Card("shapes8", cli.SHAPES_CLASSES))
+    assert run("ledger", "--out", "s.csv", model="shapes8") == 0
+    assert len(read_csv("s.csv")) == 1 + 3 * (4 + 1) + 1
+
+
+def test_shapes_are_the_real_models_and_cost_nothing(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("shapes", "--variant", "B/16", "--out", "b.csv", model=None) == 0
+    chain = "[1, 3, 224, 224] -> [1, 196, 768] -> [1, 197, 768] -> 12 x [1, 197, 768] -> [1, 1000]"
+    assert f"ViT-B/16: {chain}, 86.57 million parameters" in capsys.readouterr().out
+    rows = read_csv("b.csv")
+    assert len(rows) == 1 + 2 + 12 * 13 + 2
+    assert {row["shape"] for row in rows if row["name"] == "attn"} == {"[1, 12, 197, 197]"}
+    assert run("shapes", "--size", "8x24") == 0
+    assert (
+        "[1, 3, 8, 24] -> [1, 12, 32] -> [1, 15, 32] -> 3 x [1, 15, 32] -> [1, 7]" in capsys.readouterr().out
+    )
+
+
+def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ("--method", "rollout,relevance", "--points", "4", "--mode", "drop")
+    assert run("faithfulness", "--data", "shapes", "--images", "3", *options, "--out", "t.md") == 0
+    text = Path("t.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    assert "Class relevance" in text and "pointing" in text and "centre prior" in text
+    assert run("faithfulness", "photos", "--images", "2", *options, "--out", "t.csv") == 0
+    assert {row["method"] for row in read_csv("t.csv")} == {
+        "rollout",
+        "relevance",
+        "random",
+        "centre prior",
+    }
+    assert run("faithfulness", "cat.png", *options, "--out", "r.npz") == 0
+    assert numbers("r.npz")["relevance/map"].shape == (3, 5)
+
+
+# folders ----------------------------------------------------------------------------------------------
+
+
+def test_every_picture_of_a_folder_gets_its_own_file(folder: Path) -> None:
+    assert run("map", "photos", "cat.png", "--out", "maps/{name}.csv", "--out", "figures") == 0
+    names = {"a", "sub-a", "sub-a-2", "cat"}
+    assert {path.stem for path in Path("maps").iterdir()} == names
+    assert {path.name for path in Path("figures").iterdir()} == {f"{name}-map.png" for name in names}
+
+
+def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("map", "mixed", "--out", "done") == cli.PARTIAL == 1
+    assert [path.name for path in Path("done").iterdir()] == ["good-map.png"]
+    assert "bad.png: This file is not a picture" in capsys.readouterr().err
+    assert run("map", "mixed/bad.png") == cli.NOTHING == 2
+
+
+# mistakes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["map", "cat.png", "--query", "9,0"],
+            "There is no patch 9,0: rows go from 0 to 2, columns from 0 to 4.",
+        ),
+        (["map", "cat.png", "--query", "nose"], "write ROW,COLUMN or cls, reg1, reg2."),
+        (["map", "cat.png", "--layer", "7"], "There is no layer 7: this model has 3, 0 to 2."),
+        (["grid", "cat.png", "--size", "13"], "Patches of 4 pixels do not divide"),
+        (["map", "cat.png", "--size", "big"], "--size big is no size: write 224"),
+        (
+            ["ledger", "cat.png", "--target", "dog"],
+            "'dog' is no class of tiny: give a number below 7 or one of tench",
+        ),
+        (["ledger", "cat.png", "--target", "ch"], "'ch' may be several classes"),
+        (["ledger", "cat.png", "--target", "7"], "'7' is no class"),
+        (["map", "cat.png", "--out", "x.gif"], "map cannot write .gif: let --out end in .png, .svg, .npz"),
+        (
+            ["map", "photos", "--out", "x.png"],
+            '3 pictures need 3 files: write --out "{name}.png" or a folder.',
+        ),
+        (["map", "nowhere.png"], "This picture does not exist."),
+        (["map", "tiny/model.safetensors"], "This file is not a picture"),
+        (["map", "empty"], "There is no picture in the folder empty."),
+        (["film", "cat.png", "--method", "relevance"], "Class relevance has no layers to play through"),
+        (["faithfulness"], "Which pictures? Name a folder, or --data"),
+        (["map", "cat.png", "--out", "cat.png/x.png"], "cannot be written"),
+        (["shapes", "--variant", "Q/16"], "No variant 'Q/16'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture, words: list[str], sentence: str
+) -> None:
+    Path("empty").mkdir()
+    assert run(*words) == cli.NOTHING
+    said = capsys.readouterr().err.strip()
+    assert sentence in said and len(said.splitlines()) == 1 and "Traceback" not in said
+
+
+def test_a_model_without_a_head_says_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("map", "cat.png", "--out", "x.png", model="headless") == 0
+    assert "no classes: this model has no head" in capsys.readouterr().out
+    assert run("stats", "cat.png", "--out", "s.png", model="headless") == 0
+    for words in (["map", "cat.png", "--method", "relevance"], ["map", "cat.png", "--method", "gradcam"],
+                  ["ledger", "cat.png"], ["faithfulness", "cat.png"]):  # fmt: skip
+        assert run(*words, model="headless") == cli.NOTHING
+        assert "no classification head" in capsys.readouterr().err, words
+
+
+def test_an_unknown_checkpoint_or_method_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("map", "cat.png", model="./nowhere") == cli.NOTHING
+    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        run("map", "cat.png", "--method", "magic")
+    assert error.value.code == 2
+    assert "no method 'magic': choose from attention, " in capsys.readouterr().err
+
+
+# the process ------------------------------------------------------------------------------------------
+
+
+def test_the_shell_sees_the_exit_code_and_loads_no_page(folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-X", "importtime", "-m", "explorer", "matrix", "nowhere.png", "-m", "tiny"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    timing = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    said = [line for line in done.stderr.splitlines() if line not in timing]
+    assert said == ["nowhere.png: This picture does not exist."]
+    loaded = {line.split("|")[-1].strip() for line in timing}
+    assert "torch" in loaded and not loaded & {"gradio", "transformers", "timm", "matplotlib.pyplot"}
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert done.value.code == 0
+    for name, command in cli.COMMANDS.items():
+        assert f"\n    {name}" in text and command.about in text
+    with pytest.raises(SystemExit):
+        cli.main(["map", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text and method.about in text for name, method in METHODS.items())
+
+
+def test_every_example_of_the_help_is_a_command_that_exists() -> None:
+    lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.startswith("  python -m explorer ")]
+    for line in lines:
+        cli.build_parser().parse_args(shlex.split(line)[3:])
+    assert len(lines) >= 9
