@@ -1,6 +1,6 @@
 """ViT Explorer: the app.  `python app.py` opens it; `python app.py --help` says what else it can do.
 
-On a Hugging Face Space this file is the entry (`app_file`): strangers reach it there, so folders are closed to them.
+On a Hugging Face Space this file is the entry (`app_file`); strangers reach it there, so folders are closed.
 """
 
 import argparse
@@ -33,13 +33,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", help="make a public link through Gradio's tunnel")
     parser.add_argument("--open", action="store_true", help="open the browser")
     parser.add_argument(
-        "--checkpoint", action="append", default=[], metavar="NAME", help="a folder, a training run or a Hub id to offer "
-        "first; may be given several times"
-    )  # fmt: skip
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a folder, a training run or a Hub id to offer first; may be given several times",
+    )
     parser.add_argument(
-        "--public", action=argparse.BooleanOptionalAction, default=None, help="strangers can reach it: they may not name "
-        "folders, and Hub models are bounded in size and number (default: on a Space, with --share, beyond this machine)"
-    )  # fmt: skip
+        "--public",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="strangers can reach it: they may not name "
+        "folders, and Hub models are bounded in size and number (default: on a Space, with --share, "
+        "beyond this machine)",
+    )
     options = parser.parse_args(arguments)
     if options.port is not None and not 0 < options.port < 65536:
         parser.error(f"--port must lie between 1 and 65535, not {options.port}")

@@ -321,9 +321,10 @@ class Session:
         name = self.allowed(name)
         file = self.folder_of(name) / "model.safetensors"
         if step is not None:
-            file = next((shot.path for shot in self.snapshots(name) if shot.step == step), None)
-            if file is None:
+            taken = {snapshot.step: snapshot.path for snapshot in self.snapshots(name)}
+            if step not in taken:
                 raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
+            file = taken[step]
         written = file.stat().st_mtime_ns if file.is_file() else 0  # a run that is going on writes again
         key = f"{name}@{step}#{written}"
 

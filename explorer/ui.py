@@ -22,7 +22,7 @@ from explorer.maps import METHODS
 from explorer.session import PUBLISHED, ROUTE, Look, Session
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
-from explorer.views.page import MODEL_QUEUE, Page, kindly, valid_target
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
 from vit.checkpoint import CheckpointError
 from vit.data import open_picture, shapes_sample
 
@@ -149,8 +149,8 @@ def show(
 
 
 def first_picture(page: Page, examples: dict[str, Example], request: gr.Request) -> list[Any]:
-    """What a visitor finds: the picture and model that the address names, else the first ones. Values for picture,
-    model, and what `show` returns."""
+    """What a visitor finds: the picture and model that the address names, else the first ones. Values for
+    picture, model, and what `show` returns."""
     query = dict(request.query_params) if request is not None else {}
     model, example = query.get("model", ""), query.get("example", "")
     default = page.session.names()[0]
@@ -208,20 +208,36 @@ def build(session: Session) -> gr.Blocks:
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(elem_id="side", scale=0, min_width=264):
                 picture = gr.Image(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard", "webcam"], height=196,
-                    label="Picture", show_label=False, buttons=[], elem_id="picture", placeholder="Drop a picture",
-                )  # fmt: skip
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard", "webcam"],
+                    height=196,
+                    label="Picture",
+                    show_label=False,
+                    buttons=[],
+                    elem_id="picture",
+                    placeholder="Drop a picture",
+                )
                 thumbs = gr.HTML("", js_on_load=EXAMPLES_JS, elem_id="examples", apply_default_css=False)
                 model = gr.Dropdown(
-                    choices, value=session.names()[0], label="Model", allow_custom_value=True, elem_id="model",
+                    choices,
+                    value=session.names()[0],
+                    label="Model",
+                    allow_custom_value=True,
+                    elem_id="model",
                     info=f"Choose, or type {place}.",
-                )  # fmt: skip
+                )
                 card = gr.HTML("", elem_id="card", apply_default_css=False)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 target, edits, picked = gr.State(None), gr.State(((), ())), gr.State({})
                 beacon = gr.HTML({}, html_template="<span></span>", js_on_load=BEACON_JS, elem_id="beacon")
                 methods = [
-                    {"name": m.name, "label": m.label, "about": m.about, "depends": ["target"] * m.class_specific}
+                    {
+                        "name": m.name,
+                        "label": m.label,
+                        "about": m.about,
+                        "depends": ["target"] * m.class_specific,
+                    }
                     for m in METHODS.values()
                 ]
                 with gr.Tabs(elem_id="tabs"):
@@ -229,7 +245,9 @@ def build(session: Session) -> gr.Blocks:
                     for name, label, view in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
                             if viewer is None:
-                                viewer = attention_viewer(elem_id="viewer", methods=methods, link="main")
+                                viewer = attention_viewer(
+                                    elem_id="viewer", methods=methods, link="main", predictions=True
+                                )
                                 page = Page(session, picture, model, target, edits, picked, viewer, beacon)
                             view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
@@ -242,7 +260,6 @@ def connect(
 ) -> None:
     """The events that every tab lives from."""
     shown = [page.viewer, card, thumbs, page.target, page.edits, page.beacon]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
     def on_load(request: gr.Request):
         return first_picture(page, examples, request)
@@ -263,13 +280,19 @@ def connect(
         if request.session_hash:
             page.session.release(request.session_hash)
 
-    demo.load(on_load, None, [page.picture, page.model, *shown], **quiet, **MODEL_QUEUE)
+    demo.load(on_load, None, [page.picture, page.model, *shown], **QUIET, **MODEL_QUEUE)
     gr.on(
-        [page.picture.input, page.model.input], on_show, page.shown, shown, api_name="look", show_progress="hidden",
-        trigger_mode="always_last", **MODEL_QUEUE,
-    )  # fmt: skip
-    thumbs.choose(on_choose, [page.model], [page.picture, *shown], **quiet, **MODEL_QUEUE)
-    page.viewer.target(on_target, page.shown, [page.target, page.beacon], **quiet, **MODEL_QUEUE)
+        [page.picture.input, page.model.input],
+        on_show,
+        page.shown,
+        shown,
+        api_name="look",
+        show_progress="hidden",
+        trigger_mode="always_last",
+        **MODEL_QUEUE,
+    )
+    thumbs.choose(on_choose, [page.model], [page.picture, *shown], **QUIET, **MODEL_QUEUE)
+    page.viewer.target(on_target, page.shown, [page.target, page.beacon], **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)
 
 

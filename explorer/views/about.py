@@ -1,12 +1,13 @@
 """## What you are looking at
 
-A Vision Transformer cuts a picture into squares, turns each into a vector, a *token*, and lets the tokens look at each
-other, layer after layer. **Attention** says who looks at whom: one table per head and layer, each row summing to one.
-This page shows those tables for your picture, exactly as the model computed them.
+A Vision Transformer cuts a picture into squares, turns each into a vector, a *token*, and lets the tokens
+look at each other, layer after layer. **Attention** says who looks at whom: one table per head and layer,
+each row summing to one. This page shows those tables for your picture, exactly as the model computed them.
 
-- **Explore** – point at a patch: every head of every layer answers at once. Step with the arrow keys, play with the space
-  bar, `?` shows all keys. *Intervene* hides patches and switches heads off.
-- **Why** – which patches the answer rests on, by every method worth knowing, and a race that tells which of them to believe.
+- **Explore** – point at a patch: every head of every layer answers at once. Step with the arrow keys, play
+with the space bar, `?` shows all keys. *Intervene* hides patches and switches heads off.
+- **Why** – which patches the answer rests on, by every method worth knowing, and a race that tells which
+  of them to believe.
 - **Heads & layers** – figures of what each head does, with words that say how to read them.
 - **Training** – the same picture through the snapshots of a training run, also while it is going on.
 - **Compare** – two models, or two moments, on one picture.
@@ -15,18 +16,20 @@ This page shows those tables for your picture, exactly as the model computed the
 ## Three things to keep in mind
 
 1. Attention says where a head *looks*, not what it does with what it finds, and not what the answer rests on.
-2. Every row sums to one, so a head with nothing to do must rest somewhere: often on [CLS], a register or a dull patch.
+2. Every row sums to one, so a head with nothing to do must rest somewhere: often on [CLS], a register or a
+dull patch.
 3. A map that looks right is not thereby true. That is why there is a race.
 
 ## Your pictures
 
-They stay on the machine that runs this page, are shown to nobody else, and are forgotten when you close the tab or soon
-after. The page loads nothing from anywhere else.
+They stay on the machine that runs this page, are shown to nobody else, and are forgotten when you close
+the tab or soon after. The page loads nothing from anywhere else.
 
 ## Take it home
 
-*Copy link* brings somebody else to the same model, example, layer, head, query and method. `python -m explorer` makes the
-same figures without a browser, and `from explorer import show` puts the viewer into a notebook or one HTML file.
+*Copy link* brings somebody else to the same model, example, layer, head, query and method. `python -m
+explorer` makes the same figures without a browser, and `from explorer import show` puts the viewer into a
+notebook or one HTML file.
 """
 
 import gradio as gr

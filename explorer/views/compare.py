@@ -1,5 +1,5 @@
-"""The same picture, twice: two checkpoints, or two moments of one training. Hover one side, and the other follows.
-"""
+"""The same picture, twice: two checkpoints, or two moments of one training. Hover one side, and the other
+follows."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import gradio as gr
 from explorer.session import PUBLISHED, Look
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import viewer_value
-from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, class_name, kindly
 from explorer.views.parts import escape, percent
 
 LAST = -1  # the finished model; any other number is a step of its training
@@ -20,7 +20,9 @@ def moments(look: Look) -> list[tuple[str, int]]:
     found = [("finished", LAST)]
     for snapshot in reversed(look.session.snapshots(look.name)):
         accuracy = snapshot.metrics.get("accuracy")
-        label = f"step {snapshot.step:,}" + (f", {100 * accuracy:.0f} % right" if accuracy is not None else "")
+        label = f"step {snapshot.step:,}" + (
+            f", {100 * accuracy:.0f} % right" if accuracy is not None else ""
+        )
         found.append((label, snapshot.step))
     return found
 
@@ -46,19 +48,29 @@ def build(page: Page) -> None:
             with gr.Column(min_width=320):
                 with gr.Row(elem_classes="vx-tools"):
                     model = gr.Dropdown(
-                        choices, value=SAME, label=f"Model {side}", allow_custom_value=True, elem_id=f"compare-model-{side}"
+                        choices,
+                        value=SAME,
+                        label=f"Model {side}",
+                        allow_custom_value=True,
+                        elem_id=f"compare-model-{side}",
                     )
                     moment = gr.Dropdown(
                         [("finished", LAST)], value=LAST, label="Moment", elem_id=f"compare-moment-{side}"
                     )
                 said = gr.HTML("", apply_default_css=False, elem_id=f"compare-answer-{side}")
                 viewer = attention_viewer(
-                    elem_id=f"compare-{side}", link="compare", address=False, intervene=False,
+                    elem_id=f"compare-{side}",
+                    link="compare",
+                    address=False,
+                    intervene=False,
+                    picture_height=360,
                     modes=("attention", "rollout", "embeddings"),
-                )  # fmt: skip
+                )
                 sides.append((model, moment, said, viewer))
 
-    def one(picture: str, left: str, model: str, step: Any, request: gr.Request, default: int | None = None) -> list[Any]:
+    def one(
+        picture: str, left: str, model: str, step: Any, request: gr.Request, default: int | None = None
+    ) -> list[Any]:
         """Values for moment, answer and viewer of one side."""
         name = (model or "").strip() or left
         with kindly():
@@ -83,11 +95,17 @@ def build(page: Page) -> None:
 
     (model_a, moment_a, said_a, viewer_a), (model_b, moment_b, said_b, viewer_b) = sides
     page.when_open(
-        "compare", on_open, [*page.shown, model_a, moment_a, model_b, moment_b],
+        "compare",
+        on_open,
+        [*page.shown, model_a, moment_a, model_b, moment_b],
         [moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
-    )  # fmt: skip
+    )
     for model, moment, said, viewer in sides:
         gr.on(
-            [model.input, moment.input], on_side, [*page.shown, model, moment], [moment, said, viewer],
-            show_progress="hidden", api_visibility="private", **MODEL_QUEUE,
-        )  # fmt: skip
+            [model.input, moment.input],
+            on_side,
+            [*page.shown, model, moment],
+            [moment, said, viewer],
+            **QUIET,
+            **MODEL_QUEUE,
+        )

@@ -1,8 +1,8 @@
 """Point at a patch and see where it looks, in every head of every layer.
 
-Hover previews, a click pins. Arrow keys step through layers and heads, the space bar plays through depth, `?` shows
-all keys. *Method* shows attribution maps of the class that you choose; *Intervene* hides patches and switches heads
-off, and shows the answer before and after.
+Hover previews, a click pins. Arrow keys step through layers and heads, the space bar plays through depth,
+`?` shows all keys. *Method* shows attribution maps of the class that you choose; *Intervene* hides patches
+and switches heads off, and shows the answer before and after.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from explorer import maps, stats
 from explorer.maps import METHODS, Method
 from explorer.payload import head_payload, layer_payload, maps_payload
 from explorer.session import Look
-from explorer.views.page import MODEL_QUEUE, Page, kindly, valid_target
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
 from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
@@ -74,7 +74,7 @@ def refusal(look: Look, method: Method) -> str:
     if method.class_specific and not config.num_classes:
         return f"{method.label} explains a class, and this model has no classification head."
     if method.name == "logit_ledger" and config.post_norm:
-        return f"{method.label} needs a residual stream that only adds: this model normalises it after every addition."
+        return f"{method.label} needs a residual stream that only adds: this model has post_norm."
     if not look.keeps_attention:
         return f"{method.label} needs all attention at once: too much for a model with so many tokens."
     tokens = look.trace().tokens.shape[1]
@@ -158,7 +158,6 @@ def check_strip(look: Look) -> str:
 
 def build(page: Page) -> None:
     checks = gr.HTML("", elem_id="checks", apply_default_css=False)
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
     def on_checks(picture, model, request: gr.Request):
         look = page.look(picture, model, request)
@@ -191,6 +190,6 @@ def build(page: Page) -> None:
         }
 
     page.when_open("explore", on_checks, page.shown, [checks])
-    page.viewer.need_maps(on_need_maps, [*page.shown, page.edits], [page.viewer], **quiet, **MODEL_QUEUE)
-    page.viewer.edits(on_edits, page.shown, [page.viewer, page.edits], **quiet, **MODEL_QUEUE)
-    page.viewer.pick(on_pick, None, [page.picked], queue=False, **quiet)
+    page.viewer.need_maps(on_need_maps, [*page.shown, page.edits], [page.viewer], **QUIET, **MODEL_QUEUE)
+    page.viewer.edits(on_edits, page.shown, [page.viewer, page.edits], **QUIET, **MODEL_QUEUE)
+    page.viewer.pick(on_pick, None, [page.picked], queue=False, **QUIET)

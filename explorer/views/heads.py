@@ -1,6 +1,4 @@
-"""What each head and each layer does with this picture. Point at a dot or a cell and the viewer under **Explore** shows
-that head; click to keep it.
-"""
+"""What each head and each layer does with this picture. Click a dot to see that head in the viewer."""
 
 import gradio as gr
 import numpy as np
@@ -8,8 +6,8 @@ import torch
 
 from explorer import stats
 from explorer.session import Look
-from explorer.views.page import Page, class_name, kindly, picture_address, valid_target
-from explorer.views.parts import cells, dots, lines, note, panel, picture_map, scale
+from explorer.views.page import SLOW_QUEUE, Page, class_name, kindly, picture_address, valid_target
+from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
 from vit.data import preprocess, shapes_sample
 
 CKA_IMAGES, CKA_BATCH = 256, 64
@@ -18,7 +16,9 @@ CKA_IMAGES, CKA_BATCH = 256, 64
 def report(look: Look, target: int | None) -> str:
     """All panels of the page."""
     if not look.keeps_attention:
-        return note("These figures need all attention at once: choose a model with fewer tokens.") + depth_panels(look, target)
+        return note(
+            "These figures need all attention at once: choose a model with fewer tokens."
+        ) + depth_panels(look, target)
     return f'<div class="vx-row">{head_panels(look)}{depth_panels(look, target)}</div>'
 
 
@@ -27,8 +27,7 @@ def head_panels(look: Look) -> str:
     prefix = trace.num_prefix_tokens
     entropy = stats.entropy(trace)[..., prefix:].mean(dim=-1)  # (L, H): rows of patches
     tokens = trace.tokens.shape[1]
-    similar = look.remember("similarity", lambda: stats.head_similarity(trace)).numpy()
-    names = [f"L{at}.H{head}" for at in range(config.depth) for head in range(config.num_heads)]
+    similar = look.remember("similarity", lambda: stats.head_similarity(trace))
     panels = [
         panel(
             "Attention distance",
@@ -39,13 +38,15 @@ def head_panels(look: Look) -> str:
                 line=stats.uniform_distance(trace),
                 line_name="looking everywhere alike",
             ),
-            "How far away patches look, on average. Near zero: a head that stays local, like a convolution. At the dashed "
+            "How far away patches look, on average. Near zero: a head that stays local, like a "
+            "convolution. At the dashed "
             "line a head looks nowhere in particular. Prefix tokens are left out.",
         ),
         panel(
             "Effective tokens",
             dots(entropy.exp().numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
-            "e to the entropy of the patches' rows: how many tokens a head looks at, in effect. One: it points. At the "
+            "e to the entropy of the patches' rows: how many tokens a head looks at, in effect. One: "
+            "it points. At the "
             "dashed line it averages over everything.",
         ),
     ]
@@ -53,8 +54,14 @@ def head_panels(look: Look) -> str:
         panels.append(
             panel(
                 "Share on " + ("[CLS]" if prefix == 1 else "prefix tokens"),
-                dots(stats.prefix_share(trace).sum(dim=-1).numpy(), "share of attention", line=prefix / tokens, line_name="uniform"),
-                "What patches give to the tokens that the picture does not show. A large share in late layers is the "
+                dots(
+                    stats.prefix_share(trace).sum(dim=-1).numpy(),
+                    "share of attention",
+                    line=prefix / tokens,
+                    line_name="uniform",
+                ),
+                "What patches give to the tokens that the picture does not show. A large share in "
+                "late layers is the "
                 "rule: heads that have nothing to do rest there.",
             )
         )
@@ -66,8 +73,9 @@ def head_panels(look: Look) -> str:
         ),
         panel(
             "Heads that do the same",
-            cells(similar.clip(0), rows="", columns="", links=False, numbered=False, names=names) + scale("0", "1"),
-            f"Correlation between the attention of all {len(names)} heads, layer by layer. Bright squares off the diagonal "
+            matrix(similar.clip(0), [f"L{layer}" for layer in range(config.depth)]) + scale("0", "1"),
+            f"Correlation between the attention of all {len(similar)} heads, layer by layer. Bright "
+            "squares off the diagonal "
             "are heads that could stand in for each other.",
         ),
     ]
@@ -80,24 +88,34 @@ def depth_panels(look: Look, target: int | None) -> str:
     panels = []
     if target is not None:
         lens = look.remember("lens", lambda: stats.logit_lens(model, trace)).softmax(dim=-1)  # (L+1, K)
-        best = list(dict.fromkeys([target, *lens[-1].argsort(descending=True).tolist(), *lens[0].argsort().tolist()]))[:4]
+        best = list(
+            dict.fromkeys([target, *lens[-1].argsort(descending=True).tolist(), *lens[0].argsort().tolist()])
+        )[:4]
         depths = list(range(len(lens)))
         series = {class_name(look, index): (depths, lens[:, index].tolist()) for index in best}
         panels.append(
             panel(
                 "Logit lens",
-                lines(series, "layers passed", "probability", y_range=(0, 1), x_ticks=depths[:: -(-len(depths) // 12)]),
-                "The answer if the model stopped after so many layers: final norm and head, early. Early layers speak "
+                lines(series, "layers passed", "probability", y_range=(0, 1), x_ticks=every_nth(len(depths))),
+                "The answer if the model stopped after so many layers: final norm and head, early. "
+                "Early layers speak "
                 "another language; read which class leads, not small differences.",
             )
         )
-        patches = look.remember("patch lens", lambda: stats.patch_lens(model, trace)[-1].softmax(dim=-1)[:, target])
+        patches = look.remember(
+            "patch lens", lambda: stats.patch_lens(model, trace)[-1].softmax(dim=-1)[:, target]
+        )
         panels.append(
             panel(
                 f"Patches that say {class_name(look, target)}",
                 picture_map(picture_address(look), patches.unflatten(0, trace.grid_size), ""),
-                "The head reads each patch of the last layer alone, as if it were the token it was taught to read"
-                + ("." if model.config.pool == "mean" else ". It was taught to read [CLS]: a hint, not an answer."),
+                "The head reads each patch of the last layer alone, as if it were the token it was "
+                "taught to read"
+                + (
+                    "."
+                    if model.config.pool == "mean"
+                    else ". It was taught to read [CLS]: a hint, not an answer."
+                ),
             )
         )
     panels.append(norms_panel(look))
@@ -114,19 +132,21 @@ def norms_panel(look: Look) -> str:
         series["[CLS]" if look.model.config.class_token else "first register"] = norms[:, 0]
     found = stats.outliers(norms, prefix)[-1]
     words = (
-        f"{int(found.sum())} patches of the last layer stand out (median + 10 MAD): " if found.any() else "No patch stands out: "
+        f"{int(found.sum())} patches of the last layer stand out (median + 10 MAD): "
+        if found.any()
+        else "No patch stands out here: "
     )
     return panel(
         "Length of tokens",
         lines({name: (depths, x.tolist()) for name, x in series.items()}, "layers passed", "norm",
-              x_ticks=depths[:: -(-len(depths) // 12)]),
-        words + "large models that trained long keep notes in background patches, ten times as long as the others "
-        "(Darcet et al. 2024); registers give them another place.",
+              x_ticks=every_nth(len(depths))),
+        words + "large models that trained long keep notes in background patches, ten times as long "
+        "as the others (Darcet et al. 2024); registers give them another place.",
     )  # fmt: skip
 
 
 def cka_panel(look: Look, progress: gr.Progress) -> str:
-    """Which layers resemble each other, over many pictures: generated ones, as every installation has them."""
+    """Which layers resemble each other, over many pictures: generated ones, which need no download."""
     size = look.image_size
 
     def batches():
@@ -141,7 +161,8 @@ def cka_panel(look: Look, progress: gr.Progress) -> str:
     return panel(
         "Layers that see alike (CKA)",
         cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
-        f"Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over {CKA_IMAGES} generated "
+        "Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over "
+        f"{CKA_IMAGES} generated "
         "pictures. Blocks of bright cells are layers that change little.",
     )
 
@@ -149,7 +170,9 @@ def cka_panel(look: Look, progress: gr.Progress) -> str:
 def build(page: Page) -> None:
     gr.Markdown(__doc__, elem_classes="vx-lead")
     board = gr.HTML("", elem_id="heads-board", apply_default_css=False, min_height=480)
-    ask = gr.Button("Compare layers over many pictures (CKA)", elem_id="heads-cka", size="sm", variant="secondary")
+    ask = gr.Button(
+        "Compare layers over many pictures (CKA)", elem_id="heads-cka", size="sm", variant="secondary"
+    )
     alike = gr.HTML("", elem_id="heads-alike", apply_default_css=False)
 
     def on_open(picture, model, target, request: gr.Request):
@@ -163,6 +186,4 @@ def build(page: Page) -> None:
             return cka_panel(look, progress)
 
     page.when_open("heads", on_open, [*page.shown, page.target], [board])
-    ask.click(
-        on_cka, page.shown, [alike], api_visibility="private", concurrency_id="race", concurrency_limit=1
-    )
+    ask.click(on_cka, page.shown, [alike], api_visibility="private", **SLOW_QUEUE)

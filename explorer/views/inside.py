@@ -1,14 +1,15 @@
-"""Follow one number: from pixels to the answer, step by step, with the true tensors of this picture and this model.
+"""Follow one number: from pixels to the answer, step by step, with the true tensors of this picture and
+this model.
 
-B is one picture, T tokens, H heads, D the width of a token, d the width of one head. Pin another patch in the viewer, or
-choose it here, and everything below follows.
+B is one picture, T tokens, H heads, D the width of a token, d the width of one head. Pin another patch in
+the viewer, or choose it here, and everything below follows.
 """
 
 from collections.abc import Sequence
 
 import gradio as gr
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from explorer.session import Look
@@ -23,7 +24,8 @@ RIBBON = 96  # of its values as colours
 
 
 def block_tensors(look: Look, layer: int) -> dict[str, Tensor]:
-    """Every activation of one block, by name, made again from the residual stream in front of it: no forward pass."""
+    """Every activation of one block, by name, made again from the residual stream in front of it: no
+    forward pass."""
 
     def make() -> dict[str, Tensor]:
         seen = Recorder()
@@ -49,15 +51,24 @@ def numbers(x: Tensor, name: str = "") -> str:
     more = f"  … {len(flat) - FIRST} more" if len(flat) > FIRST else ""
     top = float(flat.abs().max()) or 1.0
     band = flat[:: max(1, -(-len(flat) // RIBBON))]
-    cells = "".join(f'<i style="background:{color(0.5 + value / top / 2, True)}"></i>' for value in band.tolist())
+    cells = "".join(
+        f'<i style="background:{color(0.5 + value / top / 2, True)}"></i>' for value in band.tolist()
+    )
     prefix = f"{escape(name)} = " if name else ""
-    return f'<div class="vx-numbers">{prefix}[{values}{more}]</div><div class="vx-ribbon" aria-hidden="true">{cells}</div>'
+    words = f'<div class="vx-numbers">{prefix}[{values}{more}]</div>'
+    return f'{words}<div class="vx-ribbon" aria-hidden="true">{cells}</div>'
+
+
+def small_map(look: Look, values: Tensor, *, signed: bool = False) -> str:
+    """One number per patch (P,), over the picture."""
+    grid = values.unflatten(0, look.trace().grid_size)
+    return f'<div class="vx-small">{picture_map(picture_address(look), grid, "", signed=signed)}</div>'
 
 
 def step(title: str, dims: str, words: str, body: str) -> str:
     return (
-        f'<li class="vx-step"><div><h3>{escape(title)}</h3><p class="vx-shape">{escape(dims)}</p><p>{escape(words)}</p></div>'
-        f"<div>{body}</div></li>"
+        f'<li class="vx-step"><div><h3>{escape(title)}</h3><p class="vx-shape">{escape(dims)}</p>'
+        f"<p>{escape(words)}</p></div><div>{body}</div></li>"
     )
 
 
@@ -99,18 +110,21 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         weight = next(model.parameters())
         square = image[:, row * p : row * p + p, column * p : column * p + p].to(weight)
         embedded = model.patch_embed.proj(square[None]).flatten().float().cpu()  # (D,)
-    marker = np.zeros((h, w), np.float32)
-    marker[row, column] = 1
+    marker = F.one_hot(torch.tensor(patch), h * w)
     attn = x["attn"][head, token]
     best = attn.argsort(descending=True)[:5].tolist()
     kq = (x["q"][head, token] @ x["k"][head].mT) / d**0.5
-    looked = [[token_name(look, k), f"{float(x['scores'][head, token, k]):+.3f}", f"{100 * float(attn[k]):.2f} %"] for k in best]
+    looked = [
+        [token_name(look, k), f"{float(x['scores'][head, token, k]):+.3f}", f"{100 * float(attn[k]):.2f} %"]
+        for k in best
+    ]
     added = trace.tokens[layer + 1][token] - trace.tokens[layer][token]
     steps = [
         step(
             "The picture", f"3 × {image.shape[1]} × {image.shape[2]}",
-            f"Resized, cropped and normalised as the model's card says. It is cut into {h} × {w} squares; ours is {me}.",
-            f'<div class="vx-small">{picture_map(picture_address(look), marker, "")}</div>',
+            f"Resized, cropped and normalised as the model's card says. It is cut into {h} × {w} "
+            f"squares; ours is {me}.",
+            small_map(look, marker),
         ),
         step(
             "One patch", f"3 × {p} × {p} = {3 * p * p} numbers",
@@ -130,20 +144,21 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         ),
         step(
             f"Layer {layer}: query, key, value", f"each {config.num_heads} × {T} × {d}",
-            f"Three linear views of the normalised token, cut into {config.num_heads} heads. This is head {head}: what {me} "
+            f"Three linear views of the normalised token, cut into {config.num_heads} heads. This is "
+            f"head {head}: what {me} "
             "asks for, what it offers, what it would carry.",
-            numbers(x["q"][head, token], "q") + numbers(x["k"][head, token], "k") + numbers(x["v"][head, token], "v"),
+            "".join(numbers(x[name][head, token], name) for name in ("q", "k", "v")),
         ),
         step(
             "Scores", f"q · k / √{d}: {T} numbers",
             "How well the query of our patch fits the key of every token. "
             + (f"With the best, {token_name(look, best[0])}: {float(kq[best[0]]):+.3f}."),
-            f'<div class="vx-small">{picture_map(picture_address(look), x["scores"][head, token, prefix:].unflatten(0, (h, w)), "", signed=True)}</div>',
+            small_map(look, x["scores"][head, token, prefix:], signed=True),
         ),
         step(
             "Softmax", f"{T} numbers ≥ 0, sum {float(attn.sum()):.4f}",
             "Scores become shares of attention: what Explore shows.",
-            f'<div class="vx-pair"><div class="vx-small">{picture_map(picture_address(look), attn[prefix:].unflatten(0, (h, w)), "")}</div>'
+            f'<div class="vx-pair">{small_map(look, attn[prefix:])}'
             + table(["looks at", "score", "attention"], looked, [1, 2]) + "</div>",
         ),
         step(
@@ -158,13 +173,15 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         ),
         step(
             "MLP", f"{D} → {config.mlp_dim} → {D}",
-            f"Every token thinks alone. {int((x['mlp_post'][token] > 0).sum())} of {x['mlp_post'].shape[-1]} hidden numbers "
+            f"Every token thinks alone. {int((x['mlp_post'][token] > 0).sum())} of "
+            f"{x['mlp_post'].shape[-1]} hidden numbers "
             "are above zero.",
             numbers(x["mlp_pre"][token], "before") + numbers(x["mlp_post"][token], "after the nonlinearity"),
         ),
         step(
             f"After layer {layer}", f"{T} × {D}",
-            f"Attention and MLP have added this to {me}; it grew from length {float(trace.tokens[layer][token].norm()):.2f} "
+            f"Attention and MLP have added this to {me}; it grew from length "
+            f"{float(trace.tokens[layer][token].norm()):.2f} "
             f"to {float(trace.tokens[layer + 1][token].norm()):.2f}. The next layer reads the sum.",
             numbers(added, "added") + numbers(trace.tokens[layer + 1][token], f"x{layer + 1}"),
         ),
@@ -189,7 +206,8 @@ def answer_step(look: Look) -> str:
     ]
     return step(
         "Logits", f"{config.embed_dim} → {len(trace.logits)}",
-        f"After the last layer the head reads {reads}: final norm, one linear layer, and a softmax over the classes.",
+        f"After the last layer the head reads {reads}: final norm, one linear layer, and a softmax "
+        "over the classes.",
         table(["class", "logit", "probability"], rows, [1, 2]),
     )  # fmt: skip
 

@@ -49,23 +49,23 @@ document.addEventListener("pointerover", (event) => {
 });
 addEventListener("scroll", hideTip, { passive: true, capture: true });
 
-// Charts and cells show their place in the viewer: while pointed at, or for good by a click.
+// Dots and cells of a head, and maps of a method, are shown large in the viewer.
 const viewerAt = () => document.querySelector("#viewer .vit-viewer")?.viewer;
-const placeOf = (at) => ({ layer: +at.dataset.layer, head: +at.dataset.head, fuse: "one", mode: "attention" });
+const inViewer = (state) => {
+  viewerAt()?.set(state);
+  document.querySelector('[role="tab"]')?.click();
+  scrollTo({ top: 0 });
+};
 document.addEventListener("click", (event) => {
-  const cell = event.target.closest?.(".html-container [data-layer][data-head]");
-  if (cell) viewerAt()?.set(placeOf(cell));
+  const head = event.target.closest?.("[data-layer][data-head]")?.dataset;
+  if (head) inViewer({ mode: "attention", fuse: "one", layer: +head.layer, head: +head.head });
   const map = event.target.closest?.("[data-method]");
-  if (map) page.enlarge(map.dataset.method);
+  if (map) inViewer({ mode: "method", method: map.dataset.method });
 });
 document.addEventListener("keydown", (event) => {
   const map = event.target.closest?.("[data-method]");
   if (map && (event.key === "Enter" || event.key === " ")) {
     event.preventDefault();
-    page.enlarge(map.dataset.method);
+    inViewer({ mode: "method", method: map.dataset.method });
   }
 });
-page.enlarge = (method) => {
-  viewerAt()?.set({ mode: "method", method });
-  document.querySelector('[role="tab"]')?.click();
-};

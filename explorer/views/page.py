@@ -13,7 +13,12 @@ from explorer.session import Look, Session, TooLarge
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, denormalize
 
-MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}  # a pass gets all cores; the next one waits
+# a pass gets all cores, and the next one waits
+MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+# what takes seconds runs beside it, one at a time
+SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+# an event of the page's own: no spinner, not on the API page; callable by anyone, so it checks its inputs
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 @contextmanager
@@ -33,8 +38,8 @@ def kindly() -> Iterator[None]:
 
 @dataclass
 class Page:
-    """The shared components. `beacon` hears of every new picture, model or class, and then asks the tab that is open
-    to show it: an event per tab, so that no view works for a tab that nobody looks at."""
+    """The shared components. `beacon` hears of every new picture, model or class, and then asks the tab
+    that is open to show it: an event per tab, so that no view works for a tab that nobody looks at."""
 
     session: Session
     picture: gr.Image
@@ -65,22 +70,16 @@ class Page:
     ) -> None:
         """Run fn when something new is to be shown and this tab is open, or when it is opened."""
         event = getattr(self.beacon, tab)  # the beacon's events are named after the tabs
-        event(
-            fn,
-            list(inputs),
-            list(outputs),
-            show_progress="hidden",
-            api_visibility="private",
-            **MODEL_QUEUE,
-            **options,
-        )
+        event(fn, list(inputs), list(outputs), **QUIET, **MODEL_QUEUE, **options)
 
 
 def picture_address(look: Look) -> str:
     """The pixels that the model saw, in true colours, as a picture for the browser."""
 
     def make() -> bytes:
-        pixels = denormalize(look.image, look.card).clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy()
+        pixels = (
+            denormalize(look.image, look.card).clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy()
+        )
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         return buffer.getvalue()
@@ -95,7 +94,7 @@ def class_name(look: Look, index: int) -> str:
 
 
 def valid_target(look: Look, target: Any) -> int | None:
-    """The class to explain, as far as this model has it: the one asked for, else its answer; None without a head."""
+    """The class to explain: the one asked for if the model has it, else its answer; None without a head."""
     classes = look.model.config.num_classes
     if not classes:
         return None

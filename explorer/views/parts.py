@@ -3,12 +3,13 @@
 L layers, H heads, (h, w) patches.  Everything is plain HTML and SVG in the theme's colours, so that light and
 dark are one.  Text from outside (class names, file names) passes through `escape`, here and nowhere else.
 
-An element with `data-layer` (and `data-head`, `data-query`) makes the viewer show that place while the pointer is on it
-(page.js); one with `data-tip` says its value.
+An element with `data-layer` and `data-head` is shown large in the viewer by a click
+(page.js); one with `data-tip` says its value while the pointer is on it.
 """
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -47,44 +48,55 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [float(round(x, 10)) + 0.0 for x in np.arange(first, high + step * 1e-6, step)]
 
 
+def every_nth(count: int, at_most: int = 12) -> list[float]:
+    """0, 1, 2 ... below count, or every second, third ... where there are too many."""
+    return [float(i) for i in range(0, count, -(-count // at_most))]
+
+
 def label(x: float) -> str:
     return f"{x:,.0f}" if float(x).is_integer() and abs(x) < 1e6 else f"{x:.4g}"
 
 
 def axes(
-    x_range: tuple[float, float], y_range: tuple[float, float], x_title: str, y_title: str, x_ticks=None
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    x_title: str,
+    y_title: str,
+    *,
+    x_ticks: Sequence[float] | None = None,
+    log: bool = False,
+    height: int = HEIGHT,
 ):
-    """(place, svg): `place(x, y)` puts a value on the chart; svg draws grid, ticks and titles."""
+    """(place, svg): `place(x, y)` puts a value on the chart; svg draws the rest. log: of x, from 1."""
     (x0, x1), (y0, y1) = x_range, y_range
     x1, y1 = (x1 if x1 > x0 else x0 + 1), (y1 if y1 > y0 else y0 + 1)
+    low, high = (math.log1p(x0), math.log1p(x1)) if log else (x0, x1)
+    if log:
+        x_ticks = [10**k for k in range(12) if x0 <= 10**k <= x1]
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across, up = (x - x0) / (x1 - x0), (y - y0) / (y1 - y0)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+        across, up = ((math.log1p(x) if log else x) - low) / (high - low), (y - y0) / (y1 - y0)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), height - BOTTOM - up * (height - TOP - BOTTOM)
 
     parts = []
     for value in ticks(y0, y1):
         _, y = place(x0, value)
         parts.append(f'<line class="vx-grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="vx-tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label(value)}</text>'
-        )
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label(value)}</text>')
     for value in x_ticks if x_ticks is not None else ticks(x0, x1, 6):
         x, _ = place(value, y0)
         parts.append(
-            f'<text class="vx-tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{label(value)}</text>'
+            f'<text x="{x:.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{label(value)}</text>'
         )
-    parts.append(
-        f'<text class="vx-title" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 3}" text-anchor="middle">{escape(x_title)}</text>'
-    )
-    parts.append(
-        f'<text class="vx-title" x="{LEFT}" y="{TOP - 1}" text-anchor="start">{escape(y_title)}</text>'
-    )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{height - 3}" text-anchor="middle">{escape(x_title)}</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 3}" text-anchor="start">{escape(y_title)}</text>')
     return place, "".join(parts)
 
 
 def svg(body: str, name: str, height: int = HEIGHT) -> str:
-    return f'<svg class="vx-chart" viewBox="0 -8 {WIDTH} {height + 8}" role="img" aria-label="{escape(name)}">{body}</svg>'
+    box = f"0 -8 {WIDTH} {height + 8}"
+    return f'<svg class="vx-chart" viewBox="{box}" role="img" aria-label="{escape(name)}">{body}</svg>'
 
 
 def legend(names: Sequence[str]) -> str:
@@ -95,16 +107,14 @@ def legend(names: Sequence[str]) -> str:
 def dots(
     values: np.ndarray, y_title: str, *, unit: str = "", line: float | None = None, line_name: str = ""
 ) -> str:
-    """One dot per head (L, H) over the layers, with the mean of each layer; hover one and the viewer shows it."""
+    """One dot per head (L, H) over the layers, with the mean of each layer; a click shows the head."""
     layers, heads = values.shape
     top = max(float(values.max()), line or 0.0) * 1.08
-    place, body = axes(
-        (-0.5, layers - 0.5), (0, top), "layer", y_title, list(range(0, layers, -(-layers // 12)))
-    )
+    place, body = axes((-0.5, layers - 0.5), (0, top), "layer", y_title, x_ticks=every_nth(layers))
     if line is not None:
         (x, y), (right, _) = place(-0.5, line), place(layers - 0.5, line)
         body += f'<line class="vx-rule" x1="{x:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        body += f'<text class="vx-tick" x="{right - 2:.1f}" y="{y - 4:.1f}" text-anchor="end">{escape(line_name)}</text>'
+        body += f'<text x="{right - 2:.1f}" y="{y - 4:.1f}" text-anchor="end">{escape(line_name)}</text>'
     means = [place(layer, float(values[layer].mean())) for layer in range(layers)]
     body += f'<polyline class="vx-mean" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in means)}"/>'
     spread = min(0.5, 0.06 * heads)
@@ -113,7 +123,8 @@ def dots(
             x, y = place(layer + spread * ((head + 0.5) / heads - 0.5), float(values[layer, head]))
             tip = f"L{layer}.H{head}: {label(float(values[layer, head]))}{unit}"
             body += (
-                f'<circle class="vx-dot" cx="{x:.1f}" cy="{y:.1f}" r="3.4" data-layer="{layer}" data-head="{head}"'
+                f'<circle class="vx-dot" cx="{x:.1f}" cy="{y:.1f}" r="3.4"'
+                f' data-layer="{layer}" data-head="{head}"'
                 f' data-tip="{escape(tip)}"/>'
             )
     return svg(body, f"{y_title}, one dot per head over {layers} layers")
@@ -128,8 +139,13 @@ def lines(
     key: str | None = None,
     x_ticks: Sequence[float] | None = None,
     marks: Sequence[float] | None = None,
+    log: bool = False,
+    height: int = HEIGHT,
 ) -> str:
-    """Curves by name, each (xs, ys). key: the points carry `data-<key>` with their x. marks: points only there."""
+    """Curves by name, each (xs, ys).
+
+    key: the points carry `data-<key>` with their x. marks: points only there.
+    """
     shown = {
         name: (np.asarray(xs, float), np.asarray(ys, float)) for name, (xs, ys) in series.items() if len(xs)
     }
@@ -137,7 +153,8 @@ def lines(
         return note("Nothing to draw yet.")
     xs, ys = (np.concatenate([pair[i] for pair in shown.values()]) for i in (0, 1))
     low, high = y_range or (min(0.0, float(ys.min())), float(ys.max()) * 1.05)
-    place, body = axes((float(xs.min()), float(xs.max())), (low, high), x_title, y_title, x_ticks)
+    x_range = (float(xs.min()), float(xs.max()))
+    place, body = axes(x_range, (low, high), x_title, y_title, x_ticks=x_ticks, log=log, height=height)
     for i, (name, (xs, ys)) in enumerate(shown.items()):
         points = [place(x, y) for x, y in zip(xs, ys)]
         body += (
@@ -151,7 +168,7 @@ def lines(
             body += (
                 f'<circle class="vx-point vx-s{i}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"{mark} data-tip="{tip}"/>'
             )
-    return svg(body, f"{y_title} over {x_title}: {', '.join(shown)}") + legend(list(shown))
+    return svg(body, f"{y_title} over {x_title}: {', '.join(shown)}", height) + legend(list(shown))
 
 
 def color(share: float, signed: bool = False) -> str:
@@ -168,12 +185,10 @@ def cells(
     unit: str = "",
     links: bool = True,
     extra: Mapping[str, np.ndarray] | None = None,
-    numbered: bool = True,
-    names: Sequence[str] | None = None,
 ) -> str:
     """A matrix as coloured cells. links: it is (L, H), and a cell shows its head in the viewer.
 
-    extra: further columns by name, (rows,) each, on the same scale. names: of rows and columns, for the read-out.
+    extra: further columns by name, (rows,) each, on the same scale.
     """
     extra = extra or {}
     everything = np.concatenate([values, *(column[:, None] for column in extra.values())], axis=1)
@@ -183,18 +198,18 @@ def cells(
     row_names = [f"{rows}{i}" for i in range(height)]
     body = []
     for i in range(height):
-        body.append(f'<span class="vx-cell-row">{row_names[i] if numbered else ""}</span>')
+        body.append(f'<span class="vx-cell-row">{row_names[i]}</span>')
         for j in range(width):
             value = float(everything[i, j])
             share = 0.5 + value / top / 2 if signed else value / top
             linked = links and j < values.shape[1]
-            where = f"{names[i]}, {names[j]}" if names else f"{row_names[i]}{'.' if linked else ', '}{heads[j]}"
+            where = f"{row_names[i]}{'.' if linked else ', '}{heads[j]}"
             tip = escape(f"{where}: {value:+.3g}{unit}" if signed else f"{where}: {value:.3g}{unit}")
             link = f' data-layer="{i}" data-head="{j}"' if linked else ""
             body.append(f'<i style="background:{color(share, signed)}"{link} data-tip="{tip}"></i>')
-    top_row = "".join(f"<span>{escape(name)}</span>" for name in heads) if numbered else "<span></span>" * width
+    top_row = "".join(f"<span>{escape(name)}</span>" for name in heads)
     return (
-        f'<div class="vx-cells{"" if numbered else " is-dense"}" style="--columns:{width}" role="img"'
+        f'<div class="vx-cells" style="--columns:{width}" role="img"'
         f' aria-label="{height} by {width} values, from {everything.min():.3g} to {everything.max():.3g}">'
         f"<span></span>{top_row}{''.join(body)}</div>"
     )
@@ -204,7 +219,24 @@ def scale(low: str = "0", high: str = "largest", *, signed: bool = False) -> str
     """What the colours mean."""
     low, high = ("against", "for") if signed else (low, high)
     stops = ", ".join(color(i / 8, signed) for i in range(9))
-    return f'<div class="vx-scale">{low}<i style="background:linear-gradient(90deg, {stops})"></i>{high}</div>'
+    return (
+        f'<div class="vx-scale">{low}<i style="background:linear-gradient(90deg, {stops})"></i>{high}</div>'
+    )
+
+
+def matrix(values: Tensor, groups: Sequence[str]) -> str:
+    """A large square matrix in [0, 1] as a picture; rows and columns fall into named groups of equal size."""
+    table = COLORMAPS[DEFAULT][(np.asarray(values).clip(0, 1) * 255).astype(np.uint8)]
+    names = "".join(f"<span>{escape(name)}</span>" for name in groups)
+    picture = data_url(Image.fromarray(table))
+    size = f"{len(values)} by {len(values)} values"
+    return f'<div class="vx-matrix"><div>{names}</div><img src="{picture}" alt="{size}"></div>'
+
+
+def data_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
@@ -216,15 +248,13 @@ def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
     steps = ((share + 1) / 2 if signed else share.clip(0)) * 255
     alpha = np.abs(share) * 0.85 + (0.0 if signed else 0.1)
     pixels = np.dstack([table[steps.astype(np.uint8)], (alpha.clip(0, 1) * 255).astype(np.uint8)])
-    buffer = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(Image.fromarray(pixels))
 
 
 def picture_map(
     picture: str, values: Tensor | np.ndarray | None, caption: str, *, signed: bool = False, method: str = ""
 ) -> str:
-    """A map over its picture (an address), with a caption that is already HTML. method: a click shows it large."""
+    """A map over its picture (an address), with a caption in HTML. method: a click shows it large."""
     over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="">' if values is not None else ""
     link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
     return (

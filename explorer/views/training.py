@@ -1,5 +1,5 @@
-"""How attention was learned: the same picture through the snapshots that `train.py` kept, from random weights to the end.
-Move along the curve, or play it. A run that is still going can be followed.
+"""How attention was learned: the same picture through the snapshots that `train.py` kept, from random
+weights to the end. Move along the curve, or play it. A run that is still going can be followed.
 """
 
 import csv
@@ -11,7 +11,7 @@ import gradio as gr
 from explorer.session import Look, Session
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
-from explorer.views.page import MODEL_QUEUE, Page, kindly
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
@@ -28,93 +28,18 @@ TIMELINE = """
   <div class="vx-timeline-charts"></div>
 </div>
 """
-# The browser keeps what it has seen: going back to a moment costs a drawing, not a download.
-TIMELINE_JS = """
-const find = (selector) => element.querySelector(selector);
-const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
-let moments = [], at = -1, playing = null, shown = null;
-
-const once = (fetcher) => { let kept; return () => (kept ??= fetcher().catch((error) => { kept = null; throw error; })); };
-const download = async (url) => {
-  const response = await fetch(new URL(url, document.baseURI));
-  if (!response.ok) throw new Error("This moment is no longer kept: open the picture again.");
-  return response.arrayBuffer();
-};
-const sourceOf = (moment) => {
-  const layers = moment.layers.map((url) => once(() => download(url)));
-  return { head: once(() => download(moment.head)), layer: (l) => layers[l]() };
-};
-const viewer = () => document.querySelector("#training-viewer .vit-viewer")?.viewer;
-
-function show(index) {
-  if (!moments[index] || !viewer()) return;
-  at = index;
-  slider.value = index;
-  const moment = moments[index];
-  said.textContent = moment.words + (moment.ready ? "" : " …");
-  for (const point of charts.querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
-  if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }
-}
-
-async function load(mine) {
-  let done = 0;
-  for (const moment of [...moments].reverse()) {
-    if (moments !== mine) return;
-    try {
-      await moment.source.head();
-      await Promise.all(moment.layers.map((_, layer) => moment.source.layer(layer)));
-      moment.ready = true;
-    } catch (error) { said.textContent = error.message; return; }
-    done += 1;
-    if (moments === mine && done < mine.length) said.textContent = `${moments[at]?.words ?? ""} · ${done} of ${mine.length} moments loaded`;
-  }
-  if (moments === mine && moments[at]) said.textContent = moments[at].words;
-}
-
-function stop() { clearInterval(playing); playing = null; play.textContent = "▶"; play.ariaLabel = "Play the training"; }
-play.addEventListener("click", () => {
-  if (playing) return stop();
-  if (at >= moments.length - 1) show(0);
-  play.textContent = "❚❚";
-  play.ariaLabel = "Pause";
-  playing = setInterval(() => at >= moments.length - 1 ? stop() : show(at + 1), 700);
-});
-slider.addEventListener("input", () => { stop(); show(+slider.value); });
-const toStep = (event) => {
-  const point = event.target.closest("[data-step]");
-  const index = point ? moments.findIndex((moment) => moment.step === +point.dataset.step) : -1;
-  if (index >= 0) { stop(); show(index); }
-};
-charts.addEventListener("pointerover", toStep);
-charts.addEventListener("click", toStep);
-
-function receive(value) {
-  element.hidden = !value?.moments?.length;
-  if (!value) return;
-  stop();
-  const before = new Map(moments.map((moment) => [moment.head, moment]));
-  const wasLast = at === moments.length - 1;
-  moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
-  slider.max = Math.max(0, moments.length - 1);
-  charts.innerHTML = value.charts ?? "";
-  const next = wasLast || at >= moments.length ? moments.length - 1 : at;
-  const wait = () => viewer() ? show(next) : moments.length && setTimeout(wait, 100);
-  wait();
-  load(moments);
-}
-receive(props.value);
-watch("value", () => receive(props.value));
-"""
+TIMELINE_JS = (Path(__file__).parent / "timeline.js").read_text(encoding="utf-8")
 
 
 # what is told ---------------------------------------------------------------------------------------
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of history.csv, as far as they are numbers; a run that writes at this moment is read next time."""
+    """The rows of history.csv, as far as they are numbers; a row that is being written is read next time."""
     try:
         with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        return [{key: float(value) for key, value in row.items() if value} for row in rows]
     except (OSError, ValueError, TypeError):
         return []
 
@@ -125,7 +50,9 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     moments = []
     for snapshot in session.snapshots(name):
         then = session.look(look.picture, name, snapshot.step, look.owner)
-        moments.append({**addresses(then), "step": snapshot.step, "words": words_of(snapshot.step, snapshot.metrics)})
+        moments.append(
+            {**addresses(then), "step": snapshot.step, "words": words_of(snapshot.step, snapshot.metrics)}
+        )
     return {"moments": moments, "charts": charts_of(session, name, [moment["step"] for moment in moments])}
 
 
@@ -149,9 +76,9 @@ def charts_of(session: Session, name: str, steps: list[int]) -> str:
         for key in keys:
             rows = [(row["step"], row[key]) for row in history if "step" in row and key in row]
             if rows:
-                series[key.replace("_", " ")] = tuple(zip(*rows))
+                series[key.replace("_", " ")] = ([x for x, _ in rows], [y for _, y in rows])
         if series:
-            drawn.append(lines(series, "step", title, key="step", marks=steps))
+            drawn.append(lines(series, "step", title, key="step", marks=steps, log=True, height=150))
     return "".join(f"<div>{chart}</div>" for chart in drawn)
 
 
@@ -170,18 +97,34 @@ def build(page: Page) -> None:
     gr.Markdown(__doc__, elem_classes="vx-lead")
     with gr.Row(elem_classes="vx-tools", visible=not session.public):
         run = gr.Dropdown(
-            [("the model on the left", "")], value="", label="Training run", allow_custom_value=True, scale=3,
-            info="A folder that train.py writes to, such as runs/cifar10.", elem_id="training-run",
-        )  # fmt: skip
-        follow = gr.Checkbox(label="follow a run that is going on", container=False, scale=1, elem_id="training-follow")
+            [("the model on the left", "")],
+            value="",
+            label="Training run",
+            allow_custom_value=True,
+            scale=3,
+            info="A folder that train.py writes to, such as runs/cifar10.",
+            elem_id="training-run",
+        )
+        follow = gr.Checkbox(
+            label="follow a run that is going on", container=False, scale=1, elem_id="training-follow"
+        )
     nothing = gr.HTML("", elem_id="training-nothing", apply_default_css=False)
     timeline = gr.HTML(
-        None, html_template=TIMELINE, js_on_load=TIMELINE_JS, elem_id="training-timeline", apply_default_css=False
+        None,
+        html_template=TIMELINE,
+        js_on_load=TIMELINE_JS,
+        elem_id="training-timeline",
+        apply_default_css=False,
     )
     attention_viewer(
-        elem_id="training-viewer", link="training", address=False, intervene=False,
+        elem_id="training-viewer",
+        link="training",
+        address=False,
+        intervene=False,
+        picture_height=360,
+        predictions=True,
         modes=("attention", "rollout", "embeddings"),
-    )  # fmt: skip
+    )
     clock = gr.Timer(POLL, active=False)
     inputs, outputs = [*page.shown, run], [timeline, nothing]
 
@@ -209,9 +152,8 @@ def build(page: Page) -> None:
             return gr.skip(), gr.skip(), gr.skip()
         return *tell(picture, model, run, request), (name, look.digest, steps, rows)
 
-    private = {"show_progress": "hidden", "api_visibility": "private"}
     seen = gr.State(())
     page.when_open("training", on_open, inputs, [run, *outputs])
-    run.input(on_run, inputs, outputs, **private, **MODEL_QUEUE)
-    follow.input(lambda on: gr.Timer(active=bool(on)), follow, clock, queue=False, **private)
-    clock.tick(on_tick, [*inputs, seen], [*outputs, seen], **private, **MODEL_QUEUE)
+    run.input(on_run, inputs, outputs, **QUIET, **MODEL_QUEUE)
+    follow.input(lambda on: gr.Timer(active=bool(on)), follow, clock, queue=False, **QUIET)
+    clock.tick(on_tick, [*inputs, seen], [*outputs, seen], **QUIET, **MODEL_QUEUE)

@@ -1,6 +1,7 @@
-"""Why this answer? Every method points at the patches that it holds responsible for one class. They disagree, so do not
-believe a map because it looks right: the **race** below hides and shows patches in each map's order and measures what
-happens to the answer. A map that does not beat a blob in the middle of the picture has earned no belief.
+"""Why this answer? Every method points at the patches that it holds responsible for one class. They
+disagree, so do not believe a map because it looks right: the **race** below hides and shows patches in
+each map's order and measures what happens to the answer. A map that does not beat a blob in the middle of
+the picture has earned no belief.
 """
 
 from functools import partial
@@ -15,10 +16,19 @@ from explorer.ledger import Ledger, ledger
 from explorer.maps import METHODS
 from explorer.session import Look
 from explorer.views.explore import CHEAP, map_of, refusal
-from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly, picture_address, valid_target
+from explorer.views.page import (
+    MODEL_QUEUE,
+    QUIET,
+    SLOW_QUEUE,
+    Page,
+    class_name,
+    kindly,
+    picture_address,
+    valid_target,
+)
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
 
-NO_HEAD = "This model has no classification head: it gives no answer that could be explained. Explore and Heads work."
+NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
 
 
@@ -96,7 +106,11 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
 
     answer = class_name(look, target)
     rows = [
-        [name_of(runner), f"{runner.score:+.3f}", *(f"{value:.3f}" for value in list(runner.figures().values())[1:])]
+        [
+            name_of(runner),
+            f"{runner.score:+.3f}",
+            *(f"{value:.3f}" for value in list(runner.figures().values())[1:]),
+        ]
         for runner in runners
     ]
     columns = ["map", "score", *list(runners[0].figures())[1:]]
@@ -105,18 +119,21 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
         + panel(
             "Deletion: lower is better",
             curves("deletion"),
-            f"The map's highest patches are hidden first. A true map makes the probability of {answer} fall at once.",
+            "The map's highest patches are hidden first. A true map makes the probability of "
+            f"{answer} fall at once.",
         )
         + panel(
             "Insertion: higher is better",
             curves("insertion"),
-            f"The map's highest patches are shown first. A true map makes the probability of {answer} rise at once.",
+            f"The map's highest patches are shown first. A true map makes the probability of {answer} "
+            "rise at once.",
         )
         + "</div>"
         + panel(
             "All figures",
             table(columns, rows, range(1, len(columns))),
-            "Score: insertion minus deletion area, the mean of two ways to hide a patch (painted grey, or left out "
+            "Score: insertion minus deletion area, the mean of two ways to hide a patch (painted "
+            "grey, or left out "
             "of the sequence); 0 in the long run for random orders.",
         )
     )
@@ -156,13 +173,15 @@ def ledger_report(look: Look, target: int) -> str:
         + panel(
             "What each head gave",
             cells(heads, signed=True, unit=" logit", extra=columns) + scale(signed=True),
-            f"Blue cells argued against {answer}, red ones for it. The last column is the layer's MLP. Point at a cell: "
-            "the viewer shows that head.",
+            f"Blue cells argued against {answer}, red ones for it. The last column is the layer's "
+            "MLP. Click a cell to "
+            "see that head in the viewer.",
         )
         + panel(
             "Where it was carried from",
             picture_map(picture_address(look), book.map(), "", signed=True),
-            f"The same sum by patch, through all heads. {from_prefix:+.2f} more came from [CLS] and other tokens that "
+            f"The same sum by patch, through all heads. {from_prefix:+.2f} more came from [CLS] and "
+            "other tokens that "
             "the picture does not show."
             if book.num_prefix_tokens
             else "The same sum by patch, through all heads.",
@@ -192,11 +211,15 @@ def build(page: Page) -> None:
     gr.Markdown(__doc__, elem_classes="vx-lead")
     with gr.Row(elem_classes="vx-tools"):
         classes = gr.Dropdown([], label="Class to explain", elem_id="why-class", interactive=True, scale=2)
-        slow = gr.Checkbox(label="slow methods too", value=False, elem_id="why-slow", container=False, scale=1)
+        slow = gr.Checkbox(
+            label="slow methods too", value=False, elem_id="why-slow", container=False, scale=1
+        )
         start = gr.Button("Run the race", variant="primary", elem_id="why-race", scale=1)
     grid = gr.HTML("", elem_id="why-maps", apply_default_css=False, min_height=320)
     report = gr.HTML("", elem_id="why-report", apply_default_css=False)
-    gr.HTML('<h2 class="vx-h2">The ledger: what every head gave, adding up exactly</h2>', apply_default_css=False)
+    gr.HTML(
+        '<h2 class="vx-h2">The ledger: what every head gave, adding up exactly</h2>', apply_default_css=False
+    )
     book = gr.HTML("", elem_id="why-ledger", apply_default_css=False)
 
     def on_open(picture, model, target, request: gr.Request):
@@ -207,7 +230,12 @@ def build(page: Page) -> None:
                 return gr.Dropdown([], value=None), maps_without_head(look), "", note(NO_HEAD)
             order = look.trace().logits.argsort(descending=True).tolist()
             choices = [(class_name(look, index), index) for index in order]
-            return gr.Dropdown(choices, value=chosen), maps_grid(look, chosen), "", ledger_report(look, chosen)
+            return (
+                gr.Dropdown(choices, value=chosen),
+                maps_grid(look, chosen),
+                "",
+                ledger_report(look, chosen),
+            )
 
     def on_class(picture, model, target, request: gr.Request):
         look = page.look(picture, model, request)
@@ -223,19 +251,22 @@ def build(page: Page) -> None:
             chosen = valid_target(look, target)
             if chosen is None:
                 raise gr.Error(NO_HEAD, title="No race", print_exception=False)
-            runners = run_race(look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing"))
+            runners = run_race(
+                look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing")
+            )
             return maps_grid(look, chosen, runners), race_report(look, chosen, runners)
 
     page.when_open("why", on_open, [*page.shown, page.target], [classes, grid, report, book])
     chosen = [*page.shown, classes]
-    private = {"api_visibility": "private"}
-    classes.input(
-        on_class, chosen, [grid, report, book, page.target], show_progress="hidden", **private, **MODEL_QUEUE
-    )
+    classes.input(on_class, chosen, [grid, report, book, page.target], **QUIET, **MODEL_QUEUE)
     start.click(
-        on_race, [*chosen, slow], [grid, report], show_progress_on=[report], concurrency_id="race",
-        concurrency_limit=1, **private,
-    )  # fmt: skip
+        on_race,
+        [*chosen, slow],
+        [grid, report],
+        show_progress_on=[report],
+        **SLOW_QUEUE,
+        api_visibility="private",
+    )
 
 
 def maps_without_head(look: Look) -> str:

@@ -1,0 +1,77 @@
+// The timeline of a training run: a slider, a play button and curves that choose what #training-viewer shows.
+// The browser keeps what it has seen: going back to a moment costs a drawing, not a download.
+// Scope given by Gradio: element, props, watch.
+const find = (selector) => element.querySelector(selector);
+const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
+let moments = [], at = -1, playing = null, shown = null;
+
+const once = (fetcher) => { let kept; return () => (kept ??= fetcher().catch((error) => { kept = null; throw error; })); };
+const download = async (url) => {
+  const response = await fetch(new URL(url, document.baseURI));
+  if (!response.ok) throw new Error("This moment is no longer kept: open the picture again.");
+  return response.arrayBuffer();
+};
+const sourceOf = (moment) => {
+  const layers = moment.layers.map((url) => once(() => download(url)));
+  return { head: once(() => download(moment.head)), layer: (l) => layers[l]() };
+};
+const viewer = () => document.querySelector("#training-viewer .vit-viewer")?.viewer;
+
+function show(index) {
+  if (!moments[index] || !viewer()) return;
+  at = index;
+  slider.value = index;
+  const moment = moments[index];
+  said.textContent = moment.words + (moment.ready ? "" : " …");
+  for (const point of charts.querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
+  if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }
+}
+
+async function load(mine) {
+  let done = 0;
+  for (const moment of [...moments].reverse()) {
+    if (moments !== mine) return;
+    try {
+      await moment.source.head();
+      await Promise.all(moment.layers.map((_, layer) => moment.source.layer(layer)));
+      moment.ready = true;
+    } catch (error) { said.textContent = error.message; return; }
+    done += 1;
+    if (moments === mine && done < mine.length) said.textContent = `${moments[at]?.words ?? ""} · ${done} of ${mine.length} moments loaded`;
+  }
+  if (moments === mine && moments[at]) said.textContent = moments[at].words;
+}
+
+function stop() { clearInterval(playing); playing = null; play.textContent = "▶"; play.ariaLabel = "Play the training"; }
+play.addEventListener("click", () => {
+  if (playing) return stop();
+  if (at >= moments.length - 1) show(0);
+  play.textContent = "❚❚";
+  play.ariaLabel = "Pause";
+  playing = setInterval(() => at >= moments.length - 1 ? stop() : show(at + 1), 700);
+});
+slider.addEventListener("input", () => { stop(); show(+slider.value); });
+const toStep = (event) => {
+  const point = event.target.closest("[data-step]");
+  const index = point ? moments.findIndex((moment) => moment.step === +point.dataset.step) : -1;
+  if (index >= 0) { stop(); show(index); }
+};
+charts.addEventListener("pointerover", toStep);
+charts.addEventListener("click", toStep);
+
+function receive(value) {
+  element.hidden = !value?.moments?.length;
+  if (!value) return;
+  stop();
+  const before = new Map(moments.map((moment) => [moment.head, moment]));
+  const wasLast = at === moments.length - 1;
+  moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
+  slider.max = Math.max(0, moments.length - 1);
+  charts.innerHTML = value.charts ?? "";
+  const next = wasLast || at >= moments.length ? moments.length - 1 : at;
+  const wait = () => viewer() ? show(next) : moments.length && setTimeout(wait, 100);
+  wait();
+  load(moments);
+}
+receive(props.value);
+watch("value", () => receive(props.value));

@@ -1,0 +1,315 @@
+"""The session: everything once, nothing forever, nobody's picture with somebody else's name."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from PIL import Image
+
+from explorer import session as sessions
+from explorer.session import Cache, Look, Session, nbytes
+from vit import ViT, save, trace
+from vit.checkpoint import Card, CheckpointError, save_snapshot
+from vit.trace import ZeroHeads
+
+CARD = Card(name="tiny", class_names=("ant", "bee", "cat", "dog", "eel", "fox", "gnu"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    save(tmp_path / "tiny", randomised(ViT(tiny_config())), CARD)
+    return str(tmp_path / "tiny")
+
+
+@pytest.fixture
+def session(checkpoint: str) -> Session:
+    return Session(extra=(checkpoint,))
+
+
+def picture_file(folder: Path, seed: int) -> Path:
+    path = folder / f"{seed}.png"
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def together(count: int, task: Callable[[int], object]) -> list:
+    """Run task(0 ... count - 1) in as many threads, all let go at the same moment."""
+    gate = threading.Barrier(count)
+
+    def run(index: int) -> object:
+        gate.wait()
+        return task(index)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
+
+
+# ---- the cache -------------------------------------------------------------------------------------
+
+
+def test_what_thirty_ask_for_at_once_is_made_once() -> None:
+    made = []
+
+    def make() -> object:
+        made.append(1)
+        time.sleep(0.05)
+        return object()
+
+    cache: Cache[object] = Cache(100, lambda value: 1)
+    values = together(30, lambda i: cache.get("key", make))
+    assert len(made) == 1 and len({id(value) for value in values}) == 1
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
+    cache: Cache[int] = Cache(100, lambda value: 1)
+
+    def fail() -> int:
+        time.sleep(0.05)
+        raise ValueError("no")
+
+    def ask(index: int) -> str:
+        with pytest.raises(ValueError, match="no"):
+            cache.get("key", fail)
+        return "told"
+
+    assert together(8, ask) == ["told"] * 8
+    assert cache.get("key", lambda: 7) == 7
+
+
+def test_the_oldest_goes_first_and_the_bound_holds() -> None:
+    dropped: list[str] = []
+    cache: Cache[str] = Cache(10, len, dropped.append)
+    for key in ("aaaa", "bbbb"):
+        cache.get(key, lambda key=key: key)
+    cache.get("aaaa", lambda: "never made")
+    cache.get("cccc", lambda: "cccc")
+    assert dropped == ["bbbb"] and cache.held == 8
+    assert cache.get("x" * 11, lambda: "x" * 11) == "x" * 11, "too large to keep, but given"
+    assert cache.held == 0 and len(cache) == 0
+
+
+def test_who_leaves_takes_along_only_what_nobody_else_holds() -> None:
+    cache: Cache[str] = Cache(100, len)
+    cache.get("mine", lambda: "mine", "ann")
+    cache.get("ours", lambda: "ours", "ann")
+    cache.get("ours", lambda: "ours", "bob")
+    cache.get("the house's", lambda: "the house's")
+    cache.get("the house's", lambda: "", "ann")
+    cache.release("ann")
+    assert cache.peek("mine") is None
+    assert cache.peek("ours") == ("ours", {"bob"})
+    assert cache.peek("the house's") is not None
+    cache.release("bob")
+    assert len(cache) == 1 and cache.held == len("the house's")
+
+
+def test_sizes_count_tensors_wherever_they_lie(session: Session, checkpoint: str, tmp_path: Path) -> None:
+    look = session.look(picture_file(tmp_path, 0), checkpoint)
+    found = look.trace()
+    assert nbytes(found) >= found.attn.nbytes + found.tokens.nbytes
+    assert nbytes({"a": [torch.zeros(10), np.zeros(5)]}) >= 40 + 40
+    assert nbytes(look.model) >= 4 * sum(p.numel() for p in look.model.parameters())
+
+
+# ---- traces ----------------------------------------------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list:
+    """The arguments of every call of a function that explorer/session.py uses."""
+    calls: list = []
+    original = getattr(sessions, name)
+
+    def call(*args, **kwargs):
+        calls.append((args, kwargs))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(sessions, name, call)
+    return calls
+
+
+def test_the_same_picture_asked_thirty_times_is_one_forward(
+    session, checkpoint, tmp_path, monkeypatch
+) -> None:
+    forwards = counted(monkeypatch, "trace")
+    files = [tmp_path / f"copy{i}.png" for i in range(30)]
+    content = picture_file(tmp_path, 1).read_bytes()
+    for file in files:
+        file.write_bytes(content)
+    traces = together(30, lambda i: session.look(files[i], checkpoint, owner=f"visitor {i}").trace())
+    assert len(forwards) == 1 and len({id(found) for found in traces}) == 1
+
+
+def test_thirty_pictures_at_once_each_get_their_own_answer(session, checkpoint, tmp_path) -> None:
+    files = [picture_file(tmp_path, seed) for seed in range(30)]
+    looks = [session.look(file, checkpoint) for file in files]
+    alone = [trace(look.model, look.image, target=i % 7) for i, look in enumerate(looks)]
+
+    def ask(i: int) -> Look:
+        return session.look(files[i], checkpoint, owner=str(i))
+
+    found = together(30, lambda i: (ask(i).trace().logits, ask(i).trace(target=i % 7).attn_grad))
+    for (logits, gradient), expected in zip(found, alone):
+        assert torch.equal(logits, expected.logits)
+        assert torch.equal(gradient, expected.attn_grad)
+
+
+def test_memory_stays_within_its_bound_over_many_pictures(checkpoint: str, tmp_path: Path) -> None:
+    session = Session(extra=(checkpoint,), result_bytes=200_000)
+    for seed in range(40):
+        session.look(picture_file(tmp_path, seed), checkpoint).trace()
+        assert session.results.held <= 200_000
+    assert len(session.results) < 80
+
+
+def test_edits_and_classes_do_not_share_a_trace(session: Session, checkpoint: str, tmp_path: Path) -> None:
+    look = session.look(picture_file(tmp_path, 2), checkpoint)
+    plain, edited = look.trace(), look.trace(edits=(ZeroHeads(((0, 1),)),))
+    assert not torch.equal(plain.logits, edited.logits)
+    assert look.trace(edits=(ZeroHeads(((0, 1),)),)) is edited
+    assert look.trace(target=1).attn_grad is not None and look.trace().attn_grad is None
+
+
+def test_too_much_attention_is_made_layer_by_layer(session, checkpoint, tmp_path, monkeypatch) -> None:
+    look = session.look(picture_file(tmp_path, 3), checkpoint)
+    whole = look.trace().attn
+    monkeypatch.setattr(sessions, "ATTENTION_LIMIT", 1000)
+    session.results.release(sessions.EVERYONE)
+    assert look.trace().attn.numel() == 0
+    for layer in range(3):
+        torch.testing.assert_close(look.attention(layer), whole[layer])
+    with pytest.raises(sessions.TooLarge, match="choose a model with fewer tokens"):
+        look.trace(target=0)
+
+
+def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sessions, "BF16_FROM", 0)
+    monkeypatch.setattr(sessions, "bf16_is_fast", lambda: True)
+    look = session.look(picture_file(tmp_path, 4), checkpoint)
+    quick, exact = look.trace(), look.trace(exact=True)
+    assert not torch.equal(quick.logits, exact.logits)
+    torch.testing.assert_close(quick.attn, exact.attn, atol=0.02, rtol=0.05)
+    assert torch.equal(look.trace(target=2).logits, exact.logits)
+
+
+# ---- models ----------------------------------------------------------------------------------------
+
+
+def test_a_model_is_never_loaded_twice_at_once(session, checkpoint, monkeypatch) -> None:
+    loads = counted(monkeypatch, "load")
+    models = together(16, lambda i: session.model(checkpoint).model)
+    assert len(loads) == 1 and len({id(model) for model in models}) == 1
+
+
+def test_models_are_bounded(tmp_path: Path) -> None:
+    names = [str(tmp_path / f"m{i}") for i in range(4)]
+    for name in names:
+        save(name, randomised(ViT(tiny_config())), CARD)
+    one = nbytes(ViT(tiny_config()))
+    session = Session(extra=tuple(names), model_bytes=2 * one + 10)
+    for name in names:
+        session.model(name)
+    assert len(session.models) == 2
+
+
+def test_a_checkpoint_that_is_written_again_is_read_again(session, checkpoint, tmp_path) -> None:
+    file = picture_file(tmp_path, 5)
+    before = session.look(file, checkpoint)
+    old = before.trace().logits
+    time.sleep(0.01)
+    save(checkpoint, randomised(ViT(tiny_config())), CARD)
+    assert not torch.equal(session.look(file, checkpoint).trace().logits, old)
+    with pytest.raises(CheckpointError, match="written again"):
+        _ = before.model  # never the old picture with the new weights
+
+
+def test_snapshots_are_models_of_their_own(session, checkpoint, tmp_path) -> None:
+    model = randomised(ViT(tiny_config()))
+    save_snapshot(checkpoint, model, CARD, 30, {"accuracy": 0.5})
+    assert [shot.step for shot in session.snapshots(checkpoint)] == [30]
+    file = picture_file(tmp_path, 6)
+    then, now = session.look(file, checkpoint, 30).trace(), session.look(file, checkpoint).trace()
+    assert not torch.equal(then.logits, now.logits)
+    with pytest.raises(CheckpointError, match="no snapshot of step 31"):
+        session.look(file, checkpoint, 31)
+
+
+# ---- strangers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc",
+        "../checkpoints",
+        "checkpoints/tiny",
+        "a/b/c",
+        "./tiny",
+        "~/x/y",
+        "x",
+        "",
+        "a/..",
+        "https://x/y",
+        "a\\b/c",
+    ],
+)
+def test_strangers_name_no_folders(checkpoint: str, tmp_path: Path, monkeypatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints" / "tiny").mkdir(parents=True)
+    session = Session(public=True, extra=(checkpoint,))
+    with pytest.raises(CheckpointError, match="not a model on offer"):
+        session.model(name)
+    assert session.model(checkpoint).card == CARD, "the owner's own stays on offer"
+
+
+def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) -> None:
+    monkeypatch.setattr(sessions, "load", lambda name: (ViT(tiny_config()), CARD))
+    monkeypatch.setattr(sessions, "hub_size", lambda name: 10**6 if "small" in name else 10**11)
+    session = Session(public=True, extra=(checkpoint,), hub_models=2)
+    with pytest.raises(CheckpointError, match="larger than"):
+        session.model("someone/huge")
+    session.model("someone/small-1")
+    session.model("hf-hub:someone/small-2")
+    with pytest.raises(CheckpointError, match="choose one from the list"):
+        session.model("someone/small-3")
+    session.model("someone/small-1")
+
+
+# ---- files for browsers ----------------------------------------------------------------------------
+
+
+def test_addresses_cannot_be_guessed_and_unknown_ones_lead_nowhere(session: Session, checkpoint: str) -> None:
+    other = Session(extra=(checkpoint,))
+    address = session.promise("key", lambda: b"one")
+    assert address != other.promise("key", lambda: b"one"), "names depend on this process's secret"
+    path = session.keep_promise(address.rpartition("/")[2])
+    assert path is not None and path.read_bytes() == b"one"
+    for name in ("0" * 64 + ".bin", "../../etc/passwd", "", ".", address):
+        assert session.keep_promise(name) is None
+
+
+def test_files_are_bounded_and_made_again_when_asked_for(checkpoint: str) -> None:
+    session = Session(extra=(checkpoint,), shard_bytes=2500)
+    names = [session.promise(i, lambda i=i: bytes([i]) * 1000).rpartition("/")[2] for i in range(5)]
+    for i in (0, 1, 2, 3, 4, 0):
+        path = session.keep_promise(names[i])
+        assert path is not None and path.read_bytes() == bytes([i]) * 1000
+        files = list(session.folder.iterdir())
+        assert sum(file.stat().st_size for file in files) <= 2500, files
+
+
+def test_a_closed_tab_frees_what_it_held(session: Session, checkpoint: str, tmp_path: Path) -> None:
+    look = session.look(picture_file(tmp_path, 7), checkpoint, owner="tab")
+    held = session.results.held
+    look.trace()
+    session.keep_promise(look.address("x", lambda: b"x" * 100).rpartition("/")[2])
+    assert session.results.held > held and list(session.folder.iterdir())
+    session.release("tab")
+    assert session.results.held == held and not list(session.folder.iterdir())
+    assert len(session.promises) == 0
