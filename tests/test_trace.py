@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from copy import deepcopy
 
 import pytest
 import torch
@@ -158,6 +159,16 @@ def test_the_gradient_of_patches_after_the_last_block_is_zero_under_cls_pooling(
     logits = tiny_vit(IMAGE[None].requires_grad_(), recorder)
     (gradient,) = torch.autograd.grad(logits[0, 1], recorder.seen["resid_post"][2])
     assert gradient[0, 1:].abs().max() == 0 and gradient[0, 0].abs().max() > 0
+
+
+def test_a_bf16_model_is_looked_at_as_it_is_and_its_rows_sum_to_one(tiny_vit: ViT) -> None:
+    exact, half = trace(tiny_vit, IMAGE), deepcopy(tiny_vit).bfloat16()
+    t = trace(half, IMAGE, edits=(Replace("attn", 1, torch.zeros(())),))
+    assert t.attn[1].abs().max() == 0  # an edit's rows are not touched
+    t = trace(half, IMAGE)
+    torch.testing.assert_close(t.attn.sum(-1), torch.ones(3, 4, 16), rtol=0, atol=1e-6)
+    torch.testing.assert_close(t.attn, exact.attn, rtol=0, atol=0.05)
+    torch.testing.assert_close(attention_at(half, t.tokens[1], 1), t.attn[1], rtol=0, atol=0.02)
 
 
 def test_bf16_keeps_rows_that_sum_to_one(tiny_vit: ViT) -> None:

@@ -190,10 +190,8 @@ class Attention(nn.Module):
             z = F.scaled_dot_product_attention(q, k, v)  # the (T, T) matrix never exists
         else:  # the same mathematics, spelled out and visible
             scores = show("scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H, T, T), row = query
-            if show is not unseen:  # who looks at a bf16 model sees rows that sum to 1 all the same
-                scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             attn = show("attn", scores.softmax(dim=-1))  # (B, H, T, T), rows sum to 1
-            z = show("z", attn.to(v.dtype) @ v)  # (B, H, T, d)
+            z = show("z", attn @ v)  # (B, H, T, d)
         return self.proj(z.transpose(1, 2).reshape(B, T, D))
 
 

@@ -132,8 +132,7 @@ def trace(
             x = x.detach().requires_grad_()  # an edit put a constant here; its gradient exists all the same
         return kept(name, layer, stream(name, layer, x))
 
-    device = next(model.parameters()).device
-    images = image.detach().to(device)[None]  # (1, 3, height, width)
+    images = image.detach().to(next(model.parameters()))[None]  # (1, 3, height, width), bf16 for a bf16 model
     with torch.set_grad_enabled(target is not None):
         logits = model(images.requires_grad_(target is not None), hook)[0]
     gradients = None
@@ -144,9 +143,9 @@ def trace(
     def take_home(x: Tensor) -> Tensor:
         return x.detach().float().cpu()
 
-    seen = {name: take_home(kept.stack(name)[:, 0]) for name in kept.seen}  # each (L, ...)
-    attn = seen.pop("attn", torch.empty(0))
-    seen.pop("resid_post", None)  # is in `tokens`
+    attn = taken_home(kept.stack("attn")[:, 0]) if "attn" in kept.seen else torch.empty(0)
+    elsewhere = ("attn", "resid_post")  # the latter is in `tokens`
+    seen = {name: take_home(kept.stack(name)[:, 0]) for name in kept.seen if name not in elsewhere}
     return Trace(
         image=take_home(image),
         tokens=take_home(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()])),
@@ -158,6 +157,15 @@ def trace(
         attn_grad=None if gradients is None else take_home(gradients),
         activations=seen,
     )
+
+
+def taken_home(attn: Tensor) -> Tensor:
+    """Attention as float32 on the CPU. Rows that bf16 has rounded sum to 1 again; what an edit made stays."""
+    home = attn.detach().float().cpu()
+    if attn.dtype in (torch.bfloat16, torch.float16):
+        total = home.sum(dim=-1, keepdim=True)
+        home /= torch.where((total - 1).abs() < 0.02, total, 1)
+    return home
 
 
 @torch.no_grad()
@@ -175,10 +183,10 @@ def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] =
 
     block = model.blocks[layer]
     assert isinstance(block, Block)
-    x = tokens.to(next(model.parameters()).device)[None]
+    x = tokens.to(next(model.parameters()))[None]
     x = x if block.post_norm else block.norm1(x)
     block.attn(x, shown_at(layer, hook))
-    return recorder.seen["attn"][layer][0].float().cpu()
+    return taken_home(recorder.seen["attn"][layer][0])
 
 
 @dataclass(frozen=True)
