@@ -1,9 +1,10 @@
 """Figures without a browser: `python -m explorer map cat.jpg`. The same functions that the app calls."""
 
 import argparse
+import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from explorer import export, faithfulness
 from explorer.export import Export, Style, Subject
 from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
-from vit.checkpoint import Card, list_checkpoints, load
+from vit.checkpoint import BUNDLED, Card, list_checkpoints, list_snapshots, load, load_snapshot
 from vit.data import (
     SHAPES_CLASSES,
     SUFFIXES,
@@ -30,6 +31,7 @@ from vit.data import (
     to_pixels,
 )
 from vit.model import VARIANTS, ViT, ViTConfig, grid_of
+from vit.trace import trace
 
 OK, PARTIAL, NOTHING = 0, 1, 2  # exit codes
 EXAMPLE, TEST_SPLIT = 7, 1  # seeds of generated shapes: the app's example; what train.py tests on
@@ -48,6 +50,8 @@ examples
       every head of every layer on one sheet, for a model from the Hugging Face Hub
   python -m explorer film cat.jpg --out cat.gif
       play through depth
+  python -m explorer film cat.jpg --through training --out learning.mp4
+      or through training, snapshot by snapshot
   python -m explorer html cat.jpg
       one file that anyone can open offline and explore with the mouse
   python -m explorer faithfulness --data shapes --images 100 --out table.md
@@ -214,16 +218,33 @@ def make_ledger(subject: Subject, args: argparse.Namespace) -> Export:
 
 
 def make_film(subject: Subject, args: argparse.Namespace) -> Export:
-    return export.film(
-        subject,
-        args.method,
-        query=args.token,
-        head=args.head,
-        target=subject.trace.target if args.target_index is None else args.target_index,
-        style=args.style,
-        fps=args.fps,
-        progress=progress_bar(f"{subject.name}: frames"),
-    )
+    options = {
+        "query": args.token,
+        "head": args.head,
+        "target": subject.trace.target if args.target_index is None else args.target_index,
+        "style": args.style,
+        "fps": args.fps,
+        "progress": progress_bar(f"{subject.name}: frames"),
+    }
+    if args.through == "depth":
+        return export.film(subject, args.method, **options)
+    moments = []
+    for snapshot in list_snapshots(folder_of(args.model)):
+        model, _ = load_snapshot(snapshot.path)
+        then = trace(model, subject.trace.image, target=options["target"])
+        accuracy = snapshot.metrics.get("accuracy")
+        words = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
+        title = f"training step {snapshot.step:,}{words}"
+        moments.append((title, replace(subject, trace=then, model=model)))
+    if not moments:
+        raise Usage(f"{subject.card.name} kept no snapshots of its training to play through.")
+    return export.training_film(moments, args.method, layer=args.layer, **options)
+
+
+def folder_of(name: str | None) -> Path:
+    """Where a checkpoint's history and snapshots are."""
+    name = name or list_checkpoints()[0]
+    return BUNDLED / name if name in list_checkpoints() else Path(name)
 
 
 def make_html(subject: Subject, args: argparse.Namespace) -> Export:
@@ -329,14 +350,14 @@ def run_faithfulness(args: argparse.Namespace) -> int:
     check_endings(args.out, "faithfulness", FIGURE if one else (".md", ".csv", ".png", ".svg"), 1)
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config)
-    methods = args.method or None
+    methods, modes = args.method or None, args.mode or faithfulness.MODES
     if one:
         image = preprocess(open_picture(args.pictures[0]), card, size)
         target = answer_of(model, image, parse_target(args.target, card, model.config.num_classes))
         name = Path(args.pictures[0]).stem
         subject = export.look(name, image, model, card, target)
-        modes = {"modes": args.mode, "points": args.points, "progress": progress_bar("maps and curves")}
-        made = export.race(subject, methods, style=args.style, **modes)
+        settings = {"modes": modes, "points": args.points, "progress": progress_bar("maps and curves")}
+        made = export.race(subject, methods, style=args.style, **settings)
     else:
         name, count, images = images_of(args, model, card, size)
         bar = progress_bar("images")
@@ -344,7 +365,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
             model,
             images,
             methods,
-            modes=args.mode,
+            modes=modes,
             points=args.points,
             progress=lambda done: bar(done, count),
         )
@@ -358,8 +379,8 @@ def run_faithfulness(args: argparse.Namespace) -> int:
 def images_of(
     args: argparse.Namespace, model: ViT, card: Card, size: tuple[int, int]
 ) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
-    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split, evenly
-    spread over it. Only generated shapes have masks."""
+    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split.
+    Only generated shapes have masks."""
     if not model.config.num_classes:
         raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
 
@@ -369,7 +390,7 @@ def images_of(
 
     if args.pictures:
         files = [path for _, path in find_files(args.pictures)]
-        some = spread(len(files), args.images)
+        some = drawn_from(len(files), args.images)
         return Path(args.pictures[0]).name, len(some), ((prepared(files[i]), None) for i in some)
     data = args.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
     if data is None:
@@ -385,13 +406,58 @@ def images_of(
 
         return "shapes", args.images, drawn()
     pictures, _ = find_pictures(data, "test")
-    some = spread(len(pictures), args.images)
+    some = drawn_from(len(pictures), args.images)
     return data, len(some), ((prepared(pictures[i][0]), None) for i in some)
 
 
-def spread(total: int, count: int) -> list[int]:
-    """`count` numbers, or all there are, evenly over range(total)."""
-    return [i * total // min(count, total) for i in range(min(count, total))]
+def drawn_from(total: int, count: int) -> list[int]:
+    """`count` numbers below total, or all there are: drawn at random, always the same."""
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
+    return drawn.sort().values.tolist()
+
+
+# ---- commands about a model ------------------------------------------------------------------------
+
+
+def run_weights(args: argparse.Namespace) -> int:
+    check_endings(args.out, "weights", (".png", ".svg", ".npz"), 1)
+    model, card = load_model(args.model)
+    return finish(export.weights(model, card, style=args.style), args, card.name, ".png")
+
+
+def run_training(args: argparse.Namespace) -> int:
+    """The curves of a run, finished or not."""
+    check_endings(args.out, "training", FIGURE, 1)
+    file = folder_of(args.model) / "history.csv"
+    if not file.is_file():
+        raise Usage(f"There is no {file}: train.py writes it beside the weights of a run.")
+    name = file.parent.name
+    lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+    rows = [{column: float(x) for column, x in line.items()} for line in lines]
+    return finish(export.history(rows, title=name, style=args.style), args, name, ".png")
+
+
+def run_confusion(args: argparse.Namespace) -> int:
+    """What the model takes for what, over a test split."""
+    check_endings(args.out, "confusion", FIGURE, 1)
+    model, card = load_model(args.model)
+    pictures, names = find_pictures(args.data, "test")
+    if names != card.class_names:
+        raise Usage(f"{card.name} knows other classes than {args.data}: name the data it was trained on.")
+    bar, counts = progress_bar("images"), np.zeros((len(names), len(names)), int)
+    chosen = drawn_from(len(pictures), args.images)
+    for done, i in enumerate(chosen, start=1):
+        picture, label = pictures[i]
+        counts[label, answer_of(model, preprocess(picture, card), None)] += 1
+        bar(done, len(chosen))
+    title = f"{card.name}: {100 * counts.trace() / counts.sum():.1f} % of {counts.sum()} right"
+    return finish(export.confusion(counts, names, title=title, style=args.style), args, card.name, ".png")
+
+
+def finish(made: Export, args: argparse.Namespace, name: str, ending: str) -> int:
+    for out in outputs(args.out, args.command, name, ending):
+        print(made.save(out))
+    return OK
 
 
 # ---- shapes ----------------------------------------------------------------------------------------
@@ -510,7 +576,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("matrix", COMMANDS["matrix"].about, *drawn, "layer", "head")
     add("stats", COMMANDS["stats"].about, "pictures", "theme")
     add("ledger", COMMANDS["ledger"].about, "pictures", "theme", "target")
-    film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "head", "target")
+    film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "layer", "head", "target")
+    through = "layer by layer (default), or snapshot by snapshot as train.py left them"
+    film.add_argument("--through", choices=["depth", "training"], default="depth", help=through)
     film.add_argument("--fps", type=float, default=2, help="layers per second (default 2)")
     add("html", COMMANDS["html"].about, "pictures", "query", "layer", "head")
     true = add("faithfulness", "which maps are true, measured", "pictures", "theme", "method", "target")
@@ -521,6 +589,12 @@ def build_parser() -> argparse.ArgumentParser:
     both = "hide patches by painting them grey or by leaving them out (default both)"
     true.add_argument("--mode", action="append", choices=faithfulness.MODES, help=both)
     true.add_argument("--points", type=positive, default=9, help="points of each curve (default 9)")
+    add("weights", "patch filters and positions, as they were learned", "theme")
+    add("training", "a training run's curves", "theme")
+    taken = add("confusion", "what the model takes for what", "theme")
+    data = "test split: shapes, imagenette, cifar10 or a folder of classes"
+    taken.add_argument("--data", required=True, help=data)
+    taken.add_argument("--images", type=positive, default=500, help="how many of them (default 500)")
     shapes = add("shapes", "the shape of every tensor from pixels to logits")
     sizes = f"a paper's model instead, such as B/16; sizes: {', '.join(VARIANTS)}"
     shapes.add_argument("--variant", metavar="SIZE/PATCH", help=sizes)
@@ -573,6 +647,13 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "smooth": (("--smooth",), {"action": "store_true", "help": "interpolate between patches, and say so"}),
     "lines": (("--lines",), {"action": "store_true", "help": "draw the lines between patches"}),
 }
+OTHERS = {
+    "faithfulness": run_faithfulness,
+    "weights": run_weights,
+    "training": run_training,
+    "confusion": run_confusion,
+    "shapes": run_shapes,
+}
 DEFAULT_METHODS = {"map": ["attention", "rollout"], "film": ["attention"]}
 
 
@@ -582,10 +663,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.method = args.method or DEFAULT_METHODS.get(args.command, [])
     args.style = Style(args.theme, args.colormap, args.smooth, args.lines)
     try:
-        if args.command == "faithfulness":
-            args.mode = args.mode or list(faithfulness.MODES)
-            return run_faithfulness(args)
-        return run_shapes(args) if args.command == "shapes" else run_on_pictures(args)
+        return OTHERS.get(args.command, run_on_pictures)(args)
     except (ValueError, OSError) as error:  # every error of the house is a ValueError with one sentence
         print(f"python -m explorer: {error}", file=sys.stderr)
         return NOTHING

@@ -434,38 +434,106 @@ def film(
             able = [other for other in METHODS if "layer" in METHODS[other].options]
             raise ExportError(f"{METHODS[name].label} has no layers to play through: take {_either(able)}.")
     depth = len(subject.trace.tokens) - 1
+    options = {"query": query, "head": head, "target": target}
+    moments = [(f"layer {i} of {depth - 1}", subject, options | {"layer": i}) for i in range(depth)]
+    return _film(moments, methods, style, fps, progress)
+
+
+def training_film(
+    moments: Sequence[tuple[str, Subject]],
+    methods: Sequence[str] = ("attention",),
+    *,
+    query: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    style: Style = Style(),
+    fps: float = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Play through training: the same picture in front of every snapshot, each (its title, the subject)."""
+    options = {"query": query, "layer": layer, "head": head, "target": target}
+    return _film([(title, subject, options) for title, subject in moments], methods, style, fps, progress)
+
+
+def _film(
+    moments: Sequence[tuple[str, Subject, Mapping[str, int | None]]],
+    methods: Sequence[str],
+    style: Style,
+    fps: float,
+    progress: Callable[[int, int], None] | None,
+) -> Export:
+    """One frame per moment, (title, subject, options of the methods)."""
 
     @cache
     def frames() -> list[np.ndarray]:
-        options = {"query": query, "head": head, "target": target, "model": subject.model}
-        stacks = {
-            METHODS[name].label: np.stack(
-                [METHODS[name](subject.trace, layer=layer, **options).numpy() for layer in range(depth)]
-            )
-            for name in methods
-        }
+        stacks = {}
+        for name in methods:
+            drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments]
+            stacks[METHODS[name].label] = torch.stack(drawn).numpy()
         scales = {name: replace(render.scale_for(x[:, None], "all"), words="") for name, x in stacks.items()}
-        drawn = []
-        for layer in range(depth):
-            of_head = "mean of heads" if head is None else f"head {head}"
+        pictures = []
+        for i, (title, subject, options) in enumerate(moments):
+            of_head = "mean of heads" if options["head"] is None else f"head {options['head']}"
+            query = options["query"]
             figure = render.maps_figure(
                 subject.picture,
-                {name: values[layer] for name, values in stacks.items()},
-                scales={name: scale[layer, 0] for name, scale in scales.items()},
+                {name: values[i] for name, values in stacks.items()},
+                scales={name: scale[i, 0] for name, scale in scales.items()},
                 query=subject.patch(query),
-                title=f"layer {layer} of {depth - 1}",
-                caption=f"{subject.card.name}  ·  query: {subject.token_name(query)}  ·  {of_head}",
+                title=title,
+                caption=f"query: {subject.token_name(query)}  ·  {of_head}  ·  {subject.answers(1)}",
                 colormap=style.colormap,
                 smooth=style.smooth,
                 grid=style.lines,
                 theme=style.theme,
             )
-            drawn.append(render.picture_of(figure, dpi=110))
+            pictures.append(render.picture_of(figure, dpi=110))
             if progress:
-                progress(layer + 1, depth)
-        return drawn
+                progress(i + 1, len(moments))
+        return pictures
 
     return Export(frames=frames, fps=fps)
+
+
+def weights(model: ViT, card: Card, *, style: Style = Style()) -> Export:
+    """What the model knows before it sees a picture: the principal filters of the patch embedding
+    (n, p, p, 3), and how alike the positions of any two patches are (h, w, h, w)."""
+
+    @cache
+    def arrays() -> dict[str, np.ndarray]:
+        filters, alike = stats.patch_filters(model), stats.position_similarity(model)
+        return {"patch_filters": filters.numpy(), "position_similarity": alike.numpy()}
+
+    def figure() -> Figure:
+        return render.weights_figure(*arrays().values(), title=card.name, theme=style.theme)
+
+    return Export(figure=figure, arrays=arrays)
+
+
+def history(rows: Sequence[Mapping[str, float]], *, title: str = "", style: Style = Style()) -> Export:
+    """A training run as curves: the rows of its history.csv."""
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    def figure() -> Figure:
+        losses = {"training": columns["loss"], "test": columns["test_loss"]}
+        accuracies = {"test": columns["accuracy"]}
+        return render.history_chart(columns["epoch"], losses, accuracies, title=title, theme=style.theme)
+
+    return Export(figure=figure, arrays=lambda: columns, rows=lambda: rows)
+
+
+def confusion(
+    counts: np.ndarray, class_names: Sequence[str], *, title: str = "", style: Style = Style()
+) -> Export:
+    """What is taken for what: counts (K, K), the true class down, the answer across."""
+    figure = partial(render.confusion_figure, counts, class_names, title=title, theme=style.theme)
+
+    def rows() -> Rows:
+        named = zip(class_names, counts.tolist())
+        return [{"true class": name} | dict(zip(class_names, row)) for name, row in named]
+
+    return Export(figure=figure, arrays=lambda: {"confusion": counts}, rows=rows)
 
 
 ARRAYS = {  # what an NPZ of a trace holds

@@ -466,6 +466,38 @@ def matrix_figure(
     return figure
 
 
+def weights_figure(
+    filters: np.ndarray, similarity: np.ndarray, *, title: str = "", theme: str = "light"
+) -> Figure:
+    """Filters (n, p, p, 3) in [0, 1] of the patch embedding on the left, the first explains most; on the
+    right one small map per patch: how alike its position is to every other's, (h, w, h, w)."""
+    n, p = filters.shape[:2]
+    h, w = similarity.shape[:2]
+    columns = next(c for c in (7, 6, 5, 4, 3, 2, 1) if n >= c)
+    rows = n // columns
+    paper = tuple(bytes.fromhex(THEMES[theme].paper[1:]))
+    shown = (filters[: rows * columns] * 255).round().astype(np.uint8).reshape(rows, columns, p, p, 3)
+    times = max(1, 48 // p)
+    shown = shown.repeat(times, axis=2).repeat(times, axis=3)
+    scale = Scale(np.ones((1, 1, 1, 1)), signed=True, words="")
+    maps = colorize(similarity, scale)
+    left = 3.2 * rows / columns
+    right = 3.8 * h / w
+    figure = _figure(3.2 + 3.8 + 0.7, max(left, right) + 1.3, theme)
+    first, second = figure.subplots(1, 2, width_ratios=[3.2, 3.8])
+    _style(first, theme)
+    _style(second, theme)
+    _show(first, tile(shown, max(2, p * times // 12), paper))
+    _show(second, tile(maps, 1, paper))
+    first.set_anchor("N")
+    second.set_anchor("N")
+    first.set_title("what patches are compared with", size=9, color=THEMES[theme].ink)
+    second.set_title("each patch's position, compared with all others", size=9, color=THEMES[theme].ink)
+    _legend(second, scale, None, theme, (3.8, right), "cosine")
+    _titles(figure, title, "", theme)
+    return figure
+
+
 def heatmap(
     values: np.ndarray,
     *,

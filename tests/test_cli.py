@@ -17,6 +17,7 @@ from explorer import __main__ as cli
 from explorer import export
 from explorer.maps import METHODS
 from vit import Card, ViT, load, save, trace
+from vit.checkpoint import save_snapshot
 from vit.data import open_picture, preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +85,7 @@ def test_every_command_writes_every_format_it_promises(folder: Path) -> None:
 def test_commands_promise_what_exports_can_hold(folder: Path) -> None:
     args = cli.build_parser().parse_args(["map"])
     args.token = args.target_index = args.layer = args.head = None
-    args.style, args.fps, args.method = export.Style(), 2, ["attention"]
+    args.style, args.fps, args.method, args.through = export.Style(), 2, ["attention"], "depth"
     model, card = load("tiny")
     subject = export.look("x", torch.zeros(3, 12, 20), model, card)
     for name, command in cli.COMMANDS.items():
@@ -130,6 +131,37 @@ def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.Cap
     }
     assert run("faithfulness", "cat.png", *options, "--out", "r.npz") == 0
     assert numbers("r.npz")["relevance/map"].shape == (3, 5)
+
+
+def test_a_films_frames_are_the_snapshots_of_training(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    model, card = load("tiny")
+    for step in (1, 20, 300):
+        save_snapshot("tiny", model, card, step, {"accuracy": step / 300})
+    assert run("film", "cat.png", "--through", "training", "--out", "t.gif") == 0
+    assert Image.open("t.gif").n_frames == 3
+    assert run("film", "cat.png", "--through", "training", model="headless") == cli.NOTHING
+    assert "headless kept no snapshots of its training" in capsys.readouterr().err
+
+
+def test_commands_about_the_model_need_no_picture(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("tiny/history.csv").write_text(
+        "step,epoch,loss,test_loss,accuracy\n1,0.5,2.1,2.0,0.25\n2,1,1.5,1.4,0.5\n"
+    )
+    assert run("training", "--out", "h.npz") == 0 and numbers("h.npz")["loss"].tolist() == [2.1, 1.5]
+    assert run("weights", "--out", "w.npz") == 0 and numbers("w.npz")["position_similarity"].shape == (
+        3,
+        5,
+        3,
+        5,
+    )
+    save("shapes8", randomised(ViT(tiny_config(num_classes=8))), Card("shapes8", cli.SHAPES_CLASSES))
+    assert run("confusion", "--data", "shapes", "--images", "16", "--out", "c.npz", model="shapes8") == 0
+    counts = numbers("c.npz")["confusion"]
+    assert counts.shape == (8, 8) and counts.sum() == 16
+    assert run("confusion", "--data", "shapes") == cli.NOTHING
+    assert "tiny knows other classes than shapes" in capsys.readouterr().err
+    assert run("training", model="headless") == cli.NOTHING
+    assert "There is no headless/history.csv" in capsys.readouterr().err
 
 
 # folders ----------------------------------------------------------------------------------------------

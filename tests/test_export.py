@@ -13,7 +13,7 @@ import torch
 from conftest import randomised, tiny_config
 from PIL import Image
 
-from explorer import export, faithfulness
+from explorer import export, faithfulness, render, stats
 from explorer import ledger as ledgers
 from explorer.export import Export, ExportError, Subject
 from explorer.maps import METHODS
@@ -155,6 +155,39 @@ def test_a_film_has_one_frame_per_layer(subject: Subject, tmp_path: Path) -> Non
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     with pytest.raises(ExportError, match="Class relevance has no layers to play through"):
         export.film(subject, ["relevance"])
+
+
+def test_a_film_of_training_has_one_frame_per_snapshot_on_one_scale(subject: Subject, tmp_path: Path) -> None:
+    young = replace(subject, trace=replace(subject.trace, attn=subject.trace.attn * 0))
+    made = export.training_film([("step 1", young), ("step 2", subject)], ["attention"], layer=0)
+    first, second = made.frames()
+    assert first.shape == second.shape and Image.open(made.save(tmp_path / "t.gif")).n_frames == 2
+    shown = render.overlay(render.enlarge(subject.picture), np.zeros((3, 5)))
+    assert (first != second).any() and contains(first, shown[200, 300]), (
+        "no attention leaves the picture as it is"
+    )
+
+
+def contains(picture: np.ndarray, color: np.ndarray) -> bool:
+    return bool((np.abs(picture.astype(int) - color).max(axis=-1) <= 2).any())
+
+
+def test_weights_are_taken_home_as_the_statistics_have_them(subject: Subject, tmp_path: Path) -> None:
+    made = export.weights(subject.model, CARD)
+    found = load(made.save(tmp_path / "w.npz"))
+    assert (found["patch_filters"] == stats.patch_filters(subject.model).numpy()).all()
+    assert found["position_similarity"].shape == (3, 5, 3, 5)
+    assert made.save(tmp_path / "w.png").stat().st_size > 5_000
+
+
+def test_a_history_and_a_confusion_matrix_become_files(tmp_path: Path) -> None:
+    rows = [{"epoch": e, "loss": 2.0 - e, "test_loss": 2.1 - e, "accuracy": e / 2} for e in (0.0, 1.0)]
+    made = export.history(rows, title="run")
+    assert load(made.save(tmp_path / "h.npz"))["accuracy"].tolist() == [0.0, 0.5]
+    assert made.save(tmp_path / "h.svg").is_file()
+    made = export.confusion(np.array([[3, 1], [0, 2]]), ["a", "b"])
+    assert made.save(tmp_path / "c.csv").read_text() == "true class,a,b\na,3,1\nb,0,2\n"
+    assert made.save(tmp_path / "c.png").is_file()
 
 
 def test_a_page_opens_without_a_network(subject: Subject, tmp_path: Path) -> None:

@@ -258,6 +258,12 @@ def figures(theme: str) -> dict[str, Figure]:
             title="x",
             theme=theme,
         ),
+        "weights": render.weights_figure(
+            RNG.random((28, 16, 16, 3)), RNG.random((14, 14, 14, 14)), title="x", theme=theme
+        ),
+        "few weights": render.weights_figure(
+            RNG.random((3, 4, 4, 3)), RNG.random((3, 5, 3, 5)), title="x", theme=theme
+        ),
         "board": render.board(
             [lambda part: render.heads_chart(RNG.random((3, 3)), label="px", theme=theme, into=part)] * 3,
             title="x",
