@@ -47,5 +47,5 @@ def show(
     from explorer.viewer import viewer_html
 
     card = card or Card(name="ViT")
-    head, *layers = payloads(trace, card, model)
-    return Shown(viewer_html(head, layers, title=title or card.name, state=state), height)
+    head, embeddings, *layers = payloads(trace, card, model)
+    return Shown(viewer_html(head, layers, embeddings, title=title or card.name, state=state), height)

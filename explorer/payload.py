@@ -1,4 +1,4 @@
-"""A trace as bytes for the viewer: one head, then one message per layer, fetched when first wanted.
+"""A trace as bytes for the viewer: one head, then messages that are fetched when they are first wanted.
 
 L layers, H heads, T tokens, K classes, (h, w) patches, P = h w, Q rows that are sent (T unless T is large).
 
@@ -130,10 +130,9 @@ def prefix_names(num_prefix: int, class_token: bool = True, distillation: bool =
 
 
 def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
-    """All that is small: geometry, image, classes, residual stream as colours and norms, figures per head.
+    """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
-    With `model` also what belongs to it alone: names of its prefix tokens, similarity of its position
-    embeddings, its patch filters. Where the trace kept no attention, the model says how many heads there are.
+    model: names the prefix tokens, and says how many heads there are where the trace kept no attention.
     """
     height, width = trace.image.shape[-2:]
     h, w = trace.grid_size
@@ -159,6 +158,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "num_layers": num_layers,
         "num_heads": num_heads,
         "num_tokens": num_tokens,
+        "embeddings": embedding_names(trace, model),
         "layer_bytes": num_heads * len(tokens_sent) * num_tokens,
         "classes": class_scores(trace, card),
         "colormaps": list(COLORMAPS),
@@ -171,8 +171,6 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "tokens_sent": tokens_sent,
         "colormaps": np.stack(list(COLORMAPS.values())),  # (C, 256, 3)
         "norms": stats.token_norms(trace).numpy(),  # (L+1, T)
-        "pca_joint": pca_colors(trace, joint=True),  # (L+1, h, w, 3)
-        "pca_depth": pca_colors(trace, joint=False),
     }
     if trace.attn.numel():
         patches = slice(trace.num_prefix_tokens, None)
@@ -180,11 +178,6 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         arrays["entropy"] = stats.entropy(trace)[..., patches].mean(dim=-1).numpy()
         arrays["prefix_share"] = stats.prefix_share(trace).sum(dim=-1).numpy()
         meta["uniform_distance"] = stats.uniform_distance(trace)
-    if model is not None:
-        if h * w <= MAX_POSITIONS:
-            similarity = stats.position_similarity(model, trace.grid_size).flatten(0, 1).flatten(1)
-            arrays["positions"] = cosine_bytes(similarity)  # (P, P)
-        arrays["filters"] = as_bytes(stats.patch_filters(model))  # (n, p, p, 3)
     return pack(arrays, meta)
 
 
@@ -213,6 +206,32 @@ def layer_payload(
     return pack(arrays, {"kind": "layer", "layer": layer})
 
 
+def embeddings_payload(trace: Trace, model: ViT | None = None) -> bytes:
+    """The residual stream as colours; of the model, its position embeddings' similarity and its patch filters.
+
+    Apart from the head, because principal components take longer than the forward pass did.
+    """
+    arrays = {
+        "pca_joint": pca_colors(trace, joint=True),  # (L+1, h, w, 3)
+        "pca_depth": pca_colors(trace, joint=False),
+    }
+    names = embedding_names(trace, model)
+    if model is not None and "positions" in names:
+        similarity = stats.position_similarity(model, trace.grid_size).flatten(0, 1).flatten(1)
+        arrays["positions"] = cosine_bytes(similarity)  # (P, P)
+    if model is not None and "filters" in names:
+        arrays["filters"] = as_bytes(stats.patch_filters(model))  # (n, p, p, 3)
+    return pack(arrays, {"kind": "embeddings"})
+
+
+def embedding_names(trace: Trace, model: ViT | None) -> list[str]:
+    """What the viewer can show of the embeddings."""
+    names = ["pca", "similarity", "norms"]
+    if model is not None:
+        names += ["positions"] * (math.prod(trace.grid_size) <= MAX_POSITIONS) + ["filters"]
+    return names
+
+
 def maps_payload(found: Mapping[str, Tensor], target: int | None = None, **about: Any) -> bytes:
     """Maps (h, w) by method name, in float32; `about` says what they belong to (query, layer, head, ...)."""
     arrays = {name: value.float().numpy() for name, value in found.items()}
@@ -220,8 +239,9 @@ def maps_payload(found: Mapping[str, Tensor], target: int | None = None, **about
 
 
 def payloads(trace: Trace, card: Card, model: ViT | None = None) -> Iterator[bytes]:
-    """The head, then every layer."""
+    """The head, the embeddings, then every layer."""
     yield head_payload(trace, card, model)
+    yield embeddings_payload(trace, model)
     rollouts = maps.rollout_all(trace)
     for layer in range(trace.attn.shape[0]):
         yield layer_payload(trace, layer, rollout=rollouts[layer + 1])

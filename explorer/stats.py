@@ -209,7 +209,7 @@ def patch_filters(model: ViT, count: int = 28) -> Tensor:
     """
     filters = model.patch_embed.proj.weight.double().cpu()  # (D, 3, p, p)
     x = filters.flatten(1) - filters.flatten(1).mean(dim=0)
-    basis = torch.linalg.svd(x, full_matrices=False).Vh[:count]  # (n, 3·p²)
+    basis = torch.linalg.eigh(x.mT @ x).eigenvectors.flip(-1).mT[:count]  # (n, 3·p²), largest variance first
     basis = _signed(basis)
     low, high = basis.amin(dim=-1, keepdim=True), basis.amax(dim=-1, keepdim=True)
     basis = (basis - low) / (high - low).clamp(min=1e-12)

@@ -129,6 +129,10 @@ def test_head_holds_the_figures_of_stats(model, found):
     np.testing.assert_allclose(sections["prefix_share"], stats.prefix_share(found).sum(-1), rtol=1e-6)
     np.testing.assert_allclose(sections["norms"], stats.token_norms(found))
     assert meta["uniform_distance"] == stats.uniform_distance(found)
+
+
+def test_embeddings_hold_colours_positions_and_filters(model, found):
+    sections, _ = payload.unpack(payload.embeddings_payload(found, model))
     assert sections["pca_joint"].shape == sections["pca_depth"].shape == (4, 3, 5, 3)
     similarity = stats.position_similarity(model).reshape(15, 15)
     np.testing.assert_allclose(sections["positions"] / 127 - 1, similarity, atol=0.5 / 127 + 1e-6)

@@ -459,14 +459,14 @@ def test_embeddings_show_colours_similarity_norms_positions_and_filters(
 
 
 def test_methods_come_when_asked_for_and_are_drawn(visit: Open, model: ViT, found: Trace, tmp_path: Path):
-    head, *layers = payloads(found, CARD, model)
+    head, embeddings, *layers = payloads(found, CARD, model)
     methods = [
         {"name": "one", "label": "Method one", "about": ""},
         {"name": "two", "label": "Method two", "about": ""},
     ]
     signed = torch.linspace(-1, 1, 15).reshape(GRID)
     target = int(found.logits.argmax())
-    text = viewer_html(head, layers, [maps_payload({"one": signed}, target)], methods=methods)
+    text = viewer_html(head, layers, embeddings, [maps_payload({"one": signed}, target)], methods=methods)
     file = tmp_path / "methods.html"
     file.write_text(text, encoding="utf-8")
     page = visit(file, "mode=method&fade=0&opacity=1")
@@ -484,7 +484,7 @@ def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
 
     packed = []
     for found, model in traces:
-        head, *layers = (base64.b64encode(m).decode() for m in payloads(found, CARD, model))
+        head, _, *layers = (base64.b64encode(m).decode() for m in payloads(found, CARD, model))
         packed.append({"head": head, "layers": layers})
     folder = Path(__file__).parents[1] / "explorer" / "viewer"
     file.write_text(

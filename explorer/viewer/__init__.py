@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parent
 def viewer_html(
     head: bytes,
     layers: Sequence[bytes],
+    embeddings: bytes | None = None,
     maps: Iterable[bytes] = (),
     *,
     methods: Sequence[dict[str, Any]] = (),
@@ -30,6 +31,7 @@ def viewer_html(
         "head": text(head),
         "layers": [text(one) for one in layers],
         "maps": [text(one) for one in maps],
+        "embeddings": text(embeddings) if embeddings else None,
     }
     options = {"address": True, "state": state or {}, "methods": list(methods)}
     return PAGE.format(

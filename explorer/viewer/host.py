@@ -5,8 +5,9 @@ Its value is small JSON: addresses, never tensors. All keys but `head` and `laye
     {
       "head": url,                  the bytes of payload.head_payload
       "layers": [url, ...],         payload.layer_payload of every layer, fetched when first wanted
+      "embeddings": url,            payload.embeddings_payload, fetched when first wanted
       "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
-      "after": {"head": url, "layers": [url, ...]},   the same image after an edit, shown beside the first
+      "after": {"head": url, ...},  the same image after an edit, shown beside the first
       "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in viewer.js
       "progress": "text",           what is being worked on, or why a map does not come
       "nonce": any                  gr.HTML drops a value equal to the last one: change this to be heard
@@ -29,6 +30,7 @@ Other parts of the page may point, too: the element `.vit-viewer` has the handle
 {} ends it) for a place that is only pointed at, and "vit-pick" for one that stays.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +54,13 @@ def attention_viewer(
     value: dict[str, Any] | None = None,
     *,
     elem_id: str | None = None,
-    methods: list[dict[str, str]] | None = None,
+    methods: Sequence[Mapping[str, Any]] | None = None,
     link: str | None = None,
     address: bool = True,
     modes: tuple[str, ...] = ("attention", "rollout", "method", "embeddings"),
     intervene: bool = True,
-    predictions: bool = False,
+    predictions: bool = True,
+    picture_height: int | None = None,
     **kwargs: Any,
 ) -> gr.HTML:
     """A viewer to put into `gr.Blocks`; return a new value (see above) to show another trace.
@@ -65,9 +68,9 @@ def attention_viewer(
     methods: what the Methods view offers, [{"name", "label", "about", "depends"}, ...]; depends: which of
     target, query, layer, head a map belongs to (["target"] if not given; say the same in `maps_payload`).
     link: viewers on one page with the same link share query, layer, head and settings. address: keep the
-    state in the address bar (one viewer per page). predictions: list the classes; without it they only come
-    out after an intervention, before and after side by side. The template is static: user text in a
-    `gr.HTML` template would be executed.
+    state in the address bar (one viewer per page). predictions: list the classes, always or only after an
+    intervention. picture_height: the most that the image takes, in pixels (it follows the window if not
+    given). The template is static: user text in a `gr.HTML` template would be executed.
     """
     options = {
         "methods": methods or [],
@@ -76,6 +79,7 @@ def attention_viewer(
         "modes": list(modes),
         "intervene": intervene,
         "predictions": predictions,
+        "picture_height": picture_height,
     }
     return gr.HTML(
         value=value,

@@ -3,7 +3,8 @@
    L layers, H heads, T tokens (prefix tokens first, then h x w patches), Q rows that are sent. Bytes: explorer/payload.py.
 
    ViTViewer.mount(element, source, options) -> handle
-     source   {head: async () => ArrayBuffer, layer: async (l) => ArrayBuffer}, or null for now
+     source   {head: async () => ArrayBuffer, layer: async (l) => ArrayBuffer, embeddings: async () => ArrayBuffer},
+              the last one optional; or null for now
      options  {state, emit(name, payload), methods, link, address, modes, intervene}
      handle   {state, perf, set(patch), setSource(source), setAfter(source), addMaps(buffer), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
@@ -84,13 +85,21 @@ async function open(source) {
   };
 }
 
-function need(data, layer) {
-  if (!data.wanted.has(layer)) data.wanted.set(layer, data.source.layer(layer).then(unpack).then((message) => {
-    data.layers[layer] = message.arrays;
-    data.loaded += 1;
+// A layer, or "embeddings": fetched once, and once more only if that failed.
+function need(data, what) {
+  if (data.wanted.has(what)) return data.wanted.get(what);
+  const bytes = what === "embeddings" ? data.source.embeddings() : data.source.layer(what);
+  const coming = bytes.then(unpack).then((message) => {
+    if (what === "embeddings") Object.assign(data, message.arrays);
+    else {
+      data.layers[what] = message.arrays;
+      data.loaded += 1;
+    }
     data.bytes += message.bytes;
-  }));
-  return data.wanted.get(layer);
+  });
+  data.wanted.set(what, coming);
+  coming.catch(() => data.wanted.delete(what));
+  return coming;
 }
 
 // ---------------------------------------------------------------- weights
@@ -161,7 +170,7 @@ function sheetOf(data, state, now, direction, methods) {
   };
   const depth = (i) => i === 0 ? "embed" : "L" + (i - 1);
   return {
-    pca: () => ({ ...strip(L + 1, depth), size: 3 * P, first: 0, colors: data["pca_" + state.basis], unit: "color", fill() {} }),
+    pca: () => ({ ...strip(L + 1, depth), size: 3 * P, first: 0, colors: data["pca_" + state.basis] ?? null, unit: "color", fill: () => false }),
     similarity: () => ({
       ...strip(L + 1, depth), unit: "cosine",
       fill(out, i) {
@@ -177,13 +186,14 @@ function sheetOf(data, state, now, direction, methods) {
     positions: () => ({
       ...grid, count: P, rows: h, cols: w, fused: 0, size: P, first: 0, unit: "cosine",
       fill(out, i) {
+        if (!data.positions) return false;
         for (let k = 0; k < P; k++) out[i * P + k] = data.positions[i * P + k] / 127 - 1;
       },
     }),
     filters: () => {
-      const [count, cellHeight, cellWidth] = data.filters.shape;
-      const size = 3 * cellHeight * cellWidth;
-      return { ...strip(count, () => ""), cellWidth, cellHeight, size, first: 0, colors: data.filters, unit: "color", fill() {} };
+      const [count, cellHeight, cellWidth] = data.filters?.shape ?? [28, 8, 8];
+      const size = 3 * cellHeight * cellWidth, colors = data.filters ?? null;
+      return { ...strip(count, () => ""), cellWidth, cellHeight, size, first: 0, colors, unit: "color", fill: () => false };
     },
   }[state.embedding]();
 }
@@ -390,6 +400,7 @@ function icon(path) {
 const ICONS = {
   play: "M4.5 2.8v10.4L13 8z",
   pause: "M4 3h3v10H4zM9 3h3v10H9z",
+  intervene: "M2.7 1.5h10.6c.7 0 1.2.5 1.2 1.2v10.6c0 .7-.5 1.2-1.2 1.2H2.7c-.7 0-1.2-.5-1.2-1.2V2.7c0-.7.5-1.2 1.2-1.2zM3 3v8.9L11.9 3zm10 1.1L4.1 13H13z",
   link: "M6.6 9.4a.7.7 0 0 1 0-1l3-3a.7.7 0 1 1 1 1l-3 3a.7.7 0 0 1-1 0zM4.5 13.6a3.1 3.1 0 0 1-2.2-5.3L4.2 6.4a.7.7 0 1 1 1 1L3.3 9.3a1.7 1.7 0 0 0 2.4 2.4l1.9-1.9a.7.7 0 1 1 1 1l-1.9 1.9c-.6.6-1.4.9-2.2.9zm6.8-3.8a.7.7 0 0 1-.5-1.2l1.9-1.9a1.7 1.7 0 0 0-2.4-2.4L8.4 6.2a.7.7 0 1 1-1-1l1.9-1.9a3.1 3.1 0 0 1 4.4 4.4l-1.9 1.9a.7.7 0 0 1-.5.2z",
 };
 
@@ -513,12 +524,11 @@ function mount(root, source, options = {}) {
     state.query = fit(state.query, 0, data.T - 1);
     if (!data.tables[state.colormap]) state.colormap = Object.keys(data.tables)[0];
     if (!methods.some((m) => m.name === state.method)) state.method = methods[0]?.name ?? "";
-    if (state.mode === "embeddings" && !embeddings().includes(state.embedding)) state.embedding = "pca";
+    if (state.mode === "embeddings" && !embeddings().includes(state.embedding)) state.embedding = embeddings()[0];
     if (!modes().includes(state.mode)) state.mode = "attention";
   }
 
-  const embeddings = () => ["pca", "similarity", "norms", "positions", "filters"]
-    .filter((name) => !(name in { positions: 1, filters: 1 }) || data?.[name]);
+  const embeddings = () => data?.source.embeddings ? data.embeddings : ["similarity", "norms"];
   const modes = () => (options.modes ?? ["attention", "rollout", "method", "embeddings"])
     .filter((name) => name !== "method" || methods.length || !data);
 
@@ -532,7 +542,7 @@ function mount(root, source, options = {}) {
     draw();
     if (options.address) later("address", 250, () => writeAddress(state));
     if (!quiet) tell();
-    if (data) wantMap();
+    if (data) wantMore();
   }
 
   function commit(patch, event) {
@@ -631,7 +641,7 @@ function mount(root, source, options = {}) {
     sync();
     draw();
     arrive();
-    wantMap();
+    wantMore();
   }
 
   async function prefetch(from, layer, mine) {
@@ -676,7 +686,10 @@ function mount(root, source, options = {}) {
   }
 
   const asked = new Set();
-  function wantMap() {
+  function wantMore() {
+    if (state.mode === "embeddings" && !["similarity", "norms"].includes(state.embedding))
+      for (const one of [data, after]) if (one?.source.embeddings && !one.pca_joint)
+        need(one, "embeddings").then(() => { layout(); draw(); }, complain);
     if (state.mode !== "method" || !methods.length) return;
     const now = { ...shown(), ...state, target: shown().target };
     const method = methods.find((m) => m.name === state.method);
@@ -731,10 +744,11 @@ function mount(root, source, options = {}) {
       part("intervene", el("button", {
         type: "button", class: "button", title: "Hide patches, switch heads off", "aria-pressed": "false",
         onclick: () => { intervening = !intervening; layout(); sync(); draw(); },
-      }, "Intervene")),
+      }, icon(ICONS.intervene), el("span", { class: "text" }, "Intervene"))),
       part("copy", el("button", { type: "button", class: "button", title: "Copy a link to exactly this view", onclick: copyLink },
         icon(ICONS.link), part("copyText", el("span", { class: "text" }, "Copy link")))),
-      el("button", { type: "button", class: "button round", title: "All keys (?)", "aria-label": "All keys", onclick: () => parts.help.showModal() }, "?")),
+      el("button", { type: "button", class: "button round keys", title: "All keys (?)", "aria-label": "All keys", onclick: () => parts.help.showModal() }, "?")),
+    part("edits", el("div", { class: "edits" })),
     part("body", el("div", { class: "body" },
       part("stage", el("section", { class: "stage", "aria-label": "Image" },
         part("panes", el("div", { class: "panes" }, panes[0].node, panes[1].node)),
@@ -747,12 +761,12 @@ function mount(root, source, options = {}) {
           part("legend", el("div", { class: "legend" },
             part("legendLow", el("span")), part("legendBar", el("canvas", { width: 256, height: 1 })), part("legendHigh", el("span")),
             part("legendName", el("span", { class: "quiet" }))))),
-        el("div", { class: "transport" },
+        part("transport", el("div", { class: "transport" },
           part("play", el("button", { type: "button", class: "button round play", onclick: play })),
           part("depth", el("input", { type: "range", step: 1, "aria-label": "Layer", oninput: (e) => commit({ layer: +e.target.value }, e) })),
           part("depthText", el("output", {})),
           part("headBox", el("label", { class: "stepper" }, el("span", { class: "sr" }, "Head"),
-            part("head", el("select", { onchange: (e) => pickHead(e.target.value) }))))))),
+            part("head", el("select", { onchange: (e) => pickHead(e.target.value) })))))))),
       part("panel", el("section", { class: "panel", "aria-label": "Small maps" },
         el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "quiet" }))),
         part("panelRow", el("div", { class: "row" },
@@ -765,7 +779,6 @@ function mount(root, source, options = {}) {
         part("matrixBox", el("div", { class: "block" }, el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
           part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "img" })))),
         part("charts", el("div", { class: "block charts" })))))),
-    part("edits", el("div", { class: "edits" })),
     part("settings", el("div", { class: "settings" },
       part("basis", choice("Basis", [["joint", "All depths", "One basis for all depths: change is visible"],
         ["depth", "Each depth", "A basis of its own for every depth"]], (basis) => commit({ basis }))),
@@ -907,11 +920,11 @@ function mount(root, source, options = {}) {
     const side = columns === 3 ? SIDE : 0, free = width - (side ? side + SPACE : 0);
     const room = columns === 1 ? width : columns === 2 ? Math.min(0.46 * width, 560) : Math.max(0.4 * free, free - SPACE - 546);
     layoutSheet(room, columns, dpr);
-    const beside = room - size.sheet >= 230;  // few heads leave room for the charts
+    const beside = room - size.sheet >= 205;  // few heads leave room for the charts
     (columns === 3 || beside ? parts.panelRow : parts.side).append(parts.charts);
     const stage = columns === 1 ? width : free - SPACE - Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
     const paneWidth = (two ? (stage - 12) / 2 : stage) * dpr;
-    const tallest = Math.max(320, Math.min(600, window.innerHeight - 360)) * dpr;
+    const tallest = (options.picture_height ?? Math.max(320, Math.min(600, window.innerHeight - 360))) * dpr;
     size.patch = Math.max(1, Math.floor(Math.min(paneWidth / data.w, tallest / data.h)));
     const picture = size.patch * data.w / dpr * (two ? 2 : 1) + (two ? 12 : 0);
     panes[1].node.hidden = !two;
@@ -932,7 +945,7 @@ function mount(root, source, options = {}) {
     const attention = state.mode === "attention";
     const sheet = sheetOf(data, state, shown(), "row", methods);
     const crowded = room < 420;
-    const tallest = columns === 1 ? 900 : sheet.label || data.H <= 4 ? 540 : 420;
+    const tallest = columns === 1 ? 900 : sheet.label ? 540 : 460;
     size.gutter = attention ? (crowded ? 24 : 30) : 0;
     size.head = attention ? 18 : 0;
     size.rowHead = Math.round((sheet.label?.(0) ? 18 : 0) * dpr);
@@ -1133,9 +1146,8 @@ function mount(root, source, options = {}) {
     const { canvas } = pane, { sheet, cell, range } = view, d = view.data;
     const context = canvas.getContext("2d"), W = canvas.width, H = canvas.height;
     context.drawImage(photoOf(d, index, W, H), 0, 0);
-    if (sheet.ready[cell] && sheet.cellWidth === d.w && sheet.cellHeight === d.h && state.embedding !== "filters" || state.mode !== "embeddings") {
-      if (sheet.ready[cell]) overlay(context, view, now, W, H);
-    }
+    const ofImage = state.mode !== "embeddings" || state.embedding !== "filters";
+    if (ofImage && sheet.ready[cell]) overlay(context, view, now, W, H);
     gridLines(context, W, H, d);
     if (state.links && directional() && sheet.ready[cell]) arcs(context, view, now);
     for (const patch of state.patches) hatch(context, patch, d);
@@ -1387,8 +1399,8 @@ function mount(root, source, options = {}) {
     parts.smooth.show(state.smooth);
     parts.links.show(state.links);
     parts.links.hidden = !directional();
-    const depth = state.mode === "method" || embedding && ["positions", "filters"].includes(state.embedding);
-    parts.play.disabled = parts.depth.disabled = depth;
+    const depthless = state.mode === "method" || embedding && ["positions", "filters"].includes(state.embedding);
+    parts.transport.hidden = depthless;
     parts.depth.min = lowestLayer();
     parts.depth.max = data.L - 1;
     parts.depth.value = state.layer;
@@ -1406,6 +1418,7 @@ function mount(root, source, options = {}) {
     parts.charts.hidden = embedding || !dots.length;
     root.classList.toggle("is-intervening", intervening);
     parts.intervene.hidden = !options.intervene;
+    parts.copy.hidden = !options.address;
     parts.intervene.ariaPressed = String(intervening);
     for (const row of parts.classes.children) row.classList.toggle("is-target", +row.dataset.index === shown().target);
     syncEdits();
@@ -1543,7 +1556,7 @@ function mount(root, source, options = {}) {
       draw();
       return;
     }
-    if (parts.play.disabled) return;
+    if (parts.transport.hidden) return;
     if (state.layer >= data.L - 1) set({ layer: lowestLayer() });
     let start = null, last = null;
     const step = (time) => {
@@ -1657,7 +1670,11 @@ async function download(url) {
   return response.arrayBuffer();
 }
 
-const addresses = (value) => ({ head: () => download(value.head), layer: (l) => download(value.layers[l]) });
+const addresses = (value) => ({
+  head: () => download(value.head),
+  layer: (l) => download(value.layers[l]),
+  embeddings: value.embeddings && (() => download(value.embeddings)),
+});
 
 // The Gradio house: a value with addresses comes in, as explorer/viewer/host.py describes it.
 function host(element, options) {
@@ -1692,7 +1709,12 @@ function host(element, options) {
 // The house without a server: the same bytes as base64, in the page.
 function embedded(element, messages, options) {
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  const viewer = mount(element, { head: async () => bytes(messages.head), layer: async (l) => bytes(messages.layers[l]) }, options);
+  const source = {
+    head: async () => bytes(messages.head),
+    layer: async (l) => bytes(messages.layers[l]),
+    embeddings: messages.embeddings && (async () => bytes(messages.embeddings)),
+  };
+  const viewer = mount(element, source, options);
   for (const text of messages.maps ?? []) viewer.addMaps(bytes(text));
   return viewer;
 }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from explorer import maps, stats
 from explorer.maps import METHODS, Method
-from explorer.payload import head_payload, layer_payload, maps_payload
+from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
 from explorer.session import Look
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
@@ -46,11 +46,16 @@ def addresses(look: Look, edits: tuple[Hook, ...] = ()) -> dict[str, Any]:
     return {
         "head": look.address(("head", edits), partial(make_head, look, edits)),
         "layers": [look.address(("layer", at, edits), partial(make_layer, look, at, edits)) for at in layers],
+        "embeddings": look.address(("embeddings", edits), partial(make_embeddings, look, edits)),
     }
 
 
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
     return head_payload(look.trace(edits=edits), look.card, look.model)
+
+
+def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
+    return embeddings_payload(look.trace(edits=edits), look.model)
 
 
 def make_layer(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:
