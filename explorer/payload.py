@@ -207,7 +207,7 @@ def layer_payload(
 
 
 def embeddings_payload(trace: Trace, model: ViT | None = None) -> bytes:
-    """The residual stream as colours; of the model, its position embeddings' similarity and its patch filters.
+    """The residual stream as colours; of the model, similarity of its position embeddings and its filters.
 
     Apart from the head, because principal components take longer than the forward pass did.
     """

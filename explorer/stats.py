@@ -209,8 +209,8 @@ def patch_filters(model: ViT, count: int = 28) -> Tensor:
     """
     filters = model.patch_embed.proj.weight.double().cpu()  # (D, 3, p, p)
     x = filters.flatten(1) - filters.flatten(1).mean(dim=0)
-    basis = torch.linalg.eigh(x.mT @ x).eigenvectors.flip(-1).mT[:count]  # (n, 3·p²), largest variance first
-    basis = _signed(basis)
+    basis = torch.linalg.eigh(x.mT @ x).eigenvectors.flip(-1).mT  # (3·p², 3·p²), largest variance first
+    basis = _signed(basis[: min(count, len(x))])  # (n, 3·p²)
     low, high = basis.amin(dim=-1, keepdim=True), basis.amax(dim=-1, keepdim=True)
     basis = (basis - low) / (high - low).clamp(min=1e-12)
     return basis.unflatten(1, filters.shape[1:]).permute(0, 2, 3, 1).float()

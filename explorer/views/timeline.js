@@ -13,7 +13,8 @@ const download = async (url) => {
 };
 const sourceOf = (moment) => {
   const layers = moment.layers.map((url) => once(() => download(url)));
-  return { head: once(() => download(moment.head)), layer: (l) => layers[l]() };
+  const embeddings = moment.embeddings && once(() => download(moment.embeddings));
+  return { head: once(() => download(moment.head)), layer: (l) => layers[l](), embeddings };
 };
 const viewer = () => document.querySelector("#training-viewer .vit-viewer")?.viewer;
 
