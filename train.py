@@ -36,8 +36,9 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from vit.checkpoint import Card, CheckpointError, load, save, save_snapshot, write_atomically
-from vit.data import DataError, Split, augment, load_split, normalize, resize_all
+from vit.data import DataError, Split, augment, class_names_of, load_split, normalize, resize_all
 from vit.model import ViT, ViTConfig, resample_pos_embed
+from vit.report import evaluate, model_card, predict, score, some
 from vit.trace import Recorder
 
 # Options and recipes ---------------------------------------------------------------------------------
@@ -88,27 +89,25 @@ class Options:
     snapshots: int = option(12, "moments kept for the timeline, log-spaced")
 
     def check(self, parts: int) -> None:
-        """Raises ValueError, one sentence that names the flag."""
+        """Raises ValueError: one sentence that says what to change."""
         sides = [self.image_size, *(side for side, _ in stages(self))]
-        if wrong := [side for side in sides if side < self.patch_size or side % self.patch_size]:
-            raise ValueError(
-                f"--image-size and --sizes must be multiples of --patch-size {self.patch_size}, "
-                f"unlike {wrong[0]}."
-            )
-        if self.optimizer not in ("muon", "adamw"):
-            raise ValueError(f"--optimizer must be muon or adamw, not {self.optimizer}.")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"--precision must be auto, bf16 or fp32, not {self.precision}.")
-        for name in ("epochs", "batch_size", "lr", "eval_images", "snapshots", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {getattr(self, name)}.")
-        if self.batch_size % parts:
-            raise ValueError(
-                f"--batch-size {self.batch_size} must be a multiple of processes x --accumulate, "
-                f"here {parts}."
-            )
-        if not self.data:
-            raise ValueError("Say what to learn: a recipe (python train.py shapes) or --data FOLDER.")
+        unfit = [side for side in sides if side < self.patch_size or side % self.patch_size]
+        faults = {
+            "Say what to learn: a recipe (python train.py shapes) or --data FOLDER.": not self.data,
+            f"--patch-size {self.patch_size} does not divide {unfit} (--image-size, --sizes).": unfit,
+            f"--batch-size must be a multiple of {parts} (processes x --accumulate).": self.batch_size
+            % parts,
+        }
+        choices = {"optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")}
+        positive = ("epochs", "batch_size", "lr", "eval_images", "snapshots", "clip")
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            faults[f"--{name} must be one of {', '.join(allowed)}, not {value}."] = value not in allowed
+        for name in positive:
+            faults[f"{flag(name)} must be above 0."] = getattr(self, name) <= 0
+        for sentence, wrong in faults.items():
+            if wrong:
+                raise ValueError(sentence)
 
 
 @dataclass(frozen=True)
@@ -121,19 +120,19 @@ CIFAR = dict(data="cifar10", image_size=32, patch_size=4)
 RECIPES = {
     "shapes": Recipe(
         "generated shapes on clutter, no download: 64 px, 8 x 8 patches",
-        dict(data="shapes", image_size=64, patch_size=8, embed_dim=128, num_heads=4, depth=6, epochs=8.0)
+        dict(data="shapes", image_size=64, patch_size=8, embed_dim=128, num_heads=4, depth=6, epochs=7.0)
         | dict(batch_size=64, shift=0.06, ema=0.995),
     ),
     "cifar10": Recipe(
         "CIFAR-10, plain ViT of 2.7 M parameters with 8 x 8 patches of 4 pixels",
         CIFAR
-        | dict(sizes="24:0.65", epochs=30.0, hold=0.4, warmup=1.0)
+        | dict(sizes="24:0.75", epochs=21.0, hold=0.45, warmup=1.0)
         | dict(min_area=0.6, shift=0.06, colour=0.2, rotation=8.0, mix=0.3, ema=0.999),
     ),
     "imagenette": Recipe(
         "Imagenette, plain ViT of 2.8 M parameters with 16 x 16 patches of 8 pixels",
-        dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.4 96:0.75")
-        | dict(epochs=52.0, hold=0.35, warmup=2.0, batch_size=64, eval_images=800)
+        dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.5 96:0.85")
+        | dict(epochs=34.0, hold=0.45, warmup=2.0, batch_size=64, eval_images=800)
         | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.5),
     ),
     "folder": Recipe(
@@ -182,7 +181,7 @@ class Schedule:
     def lr(self, step: int) -> float:
         """Linear warm-up, hold, cosine to 0."""
         warmup = max(1, round(min(self.options.warmup * self.per_epoch, self.total / 4)))
-        begin = max(warmup, self.options.hold * self.total)
+        begin = min(max(warmup, self.options.hold * self.total), self.total - 1)
         progress = max(0.0, (step - begin) / (self.total - begin))
         return self.options.lr * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * progress))
 
@@ -220,15 +219,16 @@ def make_optimizers(model: nn.Module, options: Options) -> list[torch.optim.Opti
     if not by_muon:
         return [adamw]
     matrices = [p for name, p in named if name in by_muon]
-    rate = dict(lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return [torch.optim.Muon(matrices, **rate), adamw]
+    decay, scale = options.weight_decay, "match_rms_adamw"  # so that one learning rate suits both
+    return [torch.optim.Muon(matrices, lr=options.lr, weight_decay=decay, adjust_lr_fn=scale), adamw]
 
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """ema = decay · ema + (1 - decay) · model, with a shorter memory in the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+    for average, parameter in zip(ema.parameters(), model.parameters()):
+        average.lerp_(parameter, 1 - decay)
 
 
 # One step ------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ class Run:
             now = getattr(self.options, name)
             if name not in FREE and now != then:
                 raise ValueError(
-                    f"{self.folder} holds a run with --{name.replace('_', '-')} {then}, not {now}: "
+                    f"{self.folder} holds a run with {flag(name)} {then}, not {now}: "
                     "go on with the same options, give another --out, or --fresh to begin again."
                 )
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
@@ -389,7 +389,7 @@ class StopSignal:
         self.asked = True
 
 
-def train(run: Run, data: Split, test: Split, team: Team, save_every: float = 60.0) -> bool:
+def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> bool:
     """The loop; the process of rank 0 writes the files. Returns whether the run is complete."""
     options, schedule, leads = run.options, Schedule(run.options, len(data)), team.rank == 0
     net = DistributedDataParallel(run.model) if team.world > 1 else run.model
@@ -442,128 +442,25 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float = 60
         bar.update(options.batch_size)
 
 
-# Evaluation ------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def predict(model: ViT, split: Split, card: Card, bf16: bool = False) -> Tensor:
-    """Logits (N, K) for every picture of a split."""
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        return torch.cat(
-            [model(normalize(x.to(device), card)).float().cpu() for x in split.images.split(128)]
-        )
-
-
-def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """(accuracy, mean cross-entropy)"""
-    labels = labels.cpu()
-    return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
-
-
-def some(split: Split, count: int) -> Split:
-    """Always the same `count` pictures, drawn from the whole split."""
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].sort().values
-    return replace(split, images=split.images[chosen], labels=split.labels[chosen])
-
-
-def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017): mean |accuracy - confidence|, in bins of confidence."""
-    confidence, answer = probabilities.max(dim=1)
-    which = (confidence * bins).long().clamp(max=bins - 1)
-    gap = torch.zeros(bins).index_add_(0, which, (answer == labels).float() - confidence)
-    return (gap.abs().sum() / len(labels)).item()
-
-
-def evaluate(name: str, data: str, out: Path) -> float:
-    """Print how often a checkpoint is right, per class and in all; draw what it takes for what."""
-    model, card = load(name)
-    split = load_split(data, "test", model.config.image_size, card.crop_pct)
-    if split.class_names != card.class_names:
-        raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
-    logits = predict(model, split, card)
-    accuracy, loss = score(logits, split.labels)
-    classes = len(card.class_names)
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
-    confusion.index_put_((split.labels, logits.argmax(1)), torch.tensor(1), accumulate=True)
-    for row, label in enumerate(card.class_names):
-        print(f"{label:<20} {confusion[row, row] / confusion[row].sum():7.2%} of {confusion[row].sum()}")
-    print(
-        f"{'accuracy':<20} {accuracy:7.2%} of {len(split)}   (the card says {card.accuracy:.2%})"
-        if card.accuracy is not None
-        else f"{'accuracy':<20} {accuracy:7.2%} of {len(split)}"
-    )
-    print(f"{'cross-entropy':<20} {loss:7.4f}")
-    print(f"{'calibration error':<20} {calibration_error(logits.softmax(1), split.labels):7.4f}")
-    draw_confusion(confusion, card.class_names, out / "confusion.png")
-    print(f"confusion matrix: {out / 'confusion.png'}")
-    return accuracy
-
-
-def draw_confusion(confusion: Tensor, class_names: tuple[str, ...], path: Path) -> None:
-    from matplotlib.figure import Figure  # here: only this needs it
-
-    share = confusion / confusion.sum(dim=1, keepdim=True)
-    side = 2.5 + 0.45 * len(class_names)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(share, cmap="viridis", vmin=0, vmax=1)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
-    axes.set(xlabel="what the model says", ylabel="what it is")
-    if len(class_names) <= 20:
-        for row, counts in enumerate(confusion.tolist()):
-            for column, count in enumerate(counts):
-                colour = "black" if share[row, column] > 0.5 else "white"
-                axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-
-
-def finish(run: Run, data: Split, test: Split) -> None:
+def finish(run: Run, images: int, test: Split) -> None:
     """Measure what was saved, as it was saved, on the whole test split, and write that on its card."""
+    options = run.options
     save(run.folder, run.ema, run.card)
-    saved = load(run.folder)[0].to(data.images.device)
-    run.card = replace(run.card, accuracy=round(score(predict(saved, test, run.card), test.labels)[0], 4))
-    save(run.folder, run.ema, run.card)
-    write_atomically(run.folder / "README.md", model_card(run, data, test).encode())
-    print(
-        f"{run.folder}: {run.card.accuracy:.2%} of {len(test)} test pictures right. See {run.folder}/README.md"
-    )
-
-
-def model_card(run: Run, data: Split, test: Split) -> str:
-    """README.md of a checkpoint, in the form that the Hugging Face Hub reads."""
-    options, card, config = run.options, run.card, run.model.config
-    images = run.step * options.batch_size
-    changed = [
-        f"--{f.name.replace('_', '-')} {getattr(options, f.name)}"
-        for f in fields(options)
-        if getattr(options, f.name) != f.default
-    ]
-    return f"""---
-license: mit
-pipeline_tag: image-classification
-tags: [vision-transformer, image-classification, interpretability]
----
-# {card.name}
-
-A plain Vision Transformer for {card.data}, trained {f"from {options.init}" if options.init else "from scratch"} by
-
-    {card.command}
-
-- **Accuracy {card.accuracy:.2%}** on all {len(test)} pictures of the test split: these fp16 weights, one view each, in
-  float32. `python train.py --evaluate {card.name}` repeats it.
-- {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters: {config.depth} blocks of {config.num_heads} heads, width {config.embed_dim}, {config.image_size[0]} x {config.image_size[1]} px
-  in patches of {config.patch_size} px.
-- {run.step} steps of {options.batch_size} pictures, {images / len(data):.1f} epochs of {len(data)}, in {run.minutes:.0f} minutes ({"bf16" if run.bf16 else "fp32"}).
-- The weights are a moving average over the steps. `history.csv`: the curve, on {min(options.eval_images, len(test))} test pictures;
+    saved = load(run.folder)[0].to(next(run.model.parameters()).device)
+    accuracy, _ = score(predict(saved, test, run.card), test.labels)
+    run.card = replace(run.card, accuracy=round(accuracy, 4))
+    default = asdict(Options())
+    changed = {name: value for name, value in asdict(options).items() if value != default[name]}
+    epochs, seen = run.step * options.batch_size / images, min(options.eval_images, len(test))
+    how = f"""- {run.step} steps of {options.batch_size} pictures, {epochs:.1f} epochs of {images},
+  in {run.minutes:.0f} minutes ({"bf16" if run.bf16 else "fp32"}).
+- The weights are a moving average over the steps. `history.csv`: the curve, on {seen} test pictures;
   `snapshots/`: the same average at log-spaced moments.
 
-All options of the run: `{" ".join(changed)}`
-
-Classes: {", ".join(card.class_names)}.
-"""
+All options: `{shlex.join(spelled(changed))}`"""
+    save(run.folder, run.ema, run.card)
+    write_atomically(run.folder / "README.md", model_card(run.card, saved, how, len(test)).encode())
+    print(f"{run.folder}: {accuracy:.2%} of {len(test)} test pictures right. See {run.folder / 'README.md'}")
 
 
 # The command line ------------------------------------------------------------------------------------
@@ -575,99 +472,116 @@ def parse(argv: list[str]) -> argparse.Namespace:
         "train.py",
         description=__doc__,
         epilog="recipes:\n" + recipes,
-        argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", choices=RECIPES, default=None, help="a tested set of options")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the run (default: runs/RECIPE)")
-    parser.add_argument(
-        "--fresh", action="store_true", default=False, help="forget the run in --out, begin again"
-    )
-    parser.add_argument("--device", default=None, help="cpu, cuda or mps (default: the fastest there is)")
-    parser.add_argument(
-        "--accumulate", type=int, default=1, help="cut each step in parts: less memory, same result"
-    )
-    parser.add_argument("--evaluate", metavar="CHECKPOINT", default=None, help="measure a checkpoint instead")
-    parser.add_argument(
-        "--dry-run",
-        metavar="VARIANT",
-        nargs="?",
-        const="",
-        default=None,
-        help="print the shapes of all tensors instead, of this run's model or of B/16, S/16, ...",
-    )
+    add = parser.add_argument
+    add("recipe", nargs="?", choices=RECIPES, help="a tested set of options, see below")
+    add("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
+    add("--fresh", action="store_true", help="forget the run in --out and begin again")
+    add("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same result")
+    add("--evaluate", metavar="CHECKPOINT", help="measure a checkpoint instead")
+    about = "print the shapes of all tensors instead: of this run's model, or of B/16, S/16, ..."
+    add("--dry-run", metavar="VARIANT", nargs="?", const="", help=about)
     group = parser.add_argument_group("options of a run, each in place of the recipe's")
     for f in fields(Options):
-        flag, text = "--" + f.name.replace("_", "-"), f.metadata["help"]
+        kind: dict[str, Any] = {"type": type(f.default), "metavar": f.name.upper().split("_")[-1]}
         if isinstance(f.default, bool):
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        else:
-            shown = "" if f.default == "" else f" (default: {f.default})"
-            group.add_argument(
-                flag, type=type(f.default), metavar=f.name.upper().split("_")[-1], help=text + shown
-            )
+            kind = {"action": argparse.BooleanOptionalAction}
+        shown = "" if f.default == "" else f" (default: {f.default})"
+        group.add_argument(flag(f.name), default=argparse.SUPPRESS, help=f.metadata["help"] + shown, **kind)
     return parser.parse_args(argv)
 
 
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def spelled(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    words = []
+    for name, value in options.items():
+        words += (
+            [flag(name) if value else "--no-" + name] if value in (True, False) else [flag(name), str(value)]
+        )
+    return words
+
+
 def dry_run(config: ViTConfig) -> None:
-    """One empty image through the real model; every tensor that the hook is shown, in order."""
-    recorder = Recorder(layers={0})
+    """One empty image through the real model: the shape of everything that the hook is shown, in order."""
+    recorder, image = Recorder(layers={0}), torch.zeros(1, config.in_chans, *config.image_size)
     with torch.no_grad():
-        logits = ViT(config).eval()(image := torch.zeros(1, config.in_chans, *config.image_size), recorder)
-    rows = [("image", image)] + [(name, x) for name, seen in recorder.seen.items() for x in seen.values()]
-    for name, x in rows:
-        note = f"    blocks 1 to {config.depth - 1} do the same" if name == "resid_post" else ""
-        print(f"{name:<12} {list(x.shape)}{note}")
-    main_road = [
-        image,
-        *(recorder.seen[name][at] for name, at in (("embed", None), ("pos", None), ("resid_post", 0))),
-    ]
-    print(" -> ".join(str(list(x.shape)) for x in [*main_road, logits]))
+        logits = ViT(config).eval()(image, recorder)
+    shown = {"image": image} | {name: next(iter(seen.values())) for name, seen in recorder.seen.items()}
+    for name, x in shown.items():
+        others = f"   blocks 1 to {config.depth - 1} do the same" if name == "resid_post" else ""
+        print(f"{name:<12} {list(x.shape)}{others}")
+    way = [*(shown[name] for name in ("image", "embed", "pos", "resid_post")), logits]
+    print(" -> ".join(str(list(x.shape)) for x in way))
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], save_every: float = 60.0) -> None:
+    """Do what the command line asks. Raises SystemExit with one sentence where that cannot be done."""
     args = parse(argv)
     given = {f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)}
     options = Options(**(RECIPES[args.recipe].options if args.recipe else {}) | given)
-    if args.dry_run is not None:
-        return dry_run(ViTConfig.variant(args.dry_run) if args.dry_run else build_model(options, 10).config)
-    if args.evaluate is not None:
-        name = Path(args.evaluate).name
-        data = options.data or RECIPES.get(name, RECIPES["folder"]).options.get("data", name)
-        evaluate(args.evaluate, data, args.out or Path("runs") / f"evaluate-{name}")
-        return None
+    try:
+        if args.dry_run is not None:
+            classes = len(class_names_of(options.data)) if options.data else 1000
+            variant = ViTConfig.variant(args.dry_run, num_classes=classes) if args.dry_run else None
+            dry_run(variant or build_model(options, classes).config)
+        elif args.evaluate is not None:
+            name = Path(args.evaluate).name
+            data = options.data or (name if name in RECIPES else "")
+            if not data:
+                raise ValueError("Say with --data on which pictures to measure it.")
+            evaluate(args.evaluate, data, args.out or Path("runs") / f"evaluate-{name}")
+        else:
+            words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
+            begin(options, args, shlex.join(words), save_every)
+    except (DataError, CheckpointError, ValueError) as problem:
+        raise SystemExit(f"train.py: {problem}") from problem
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        advice = "Nothing is lost: free some space and give the same command again."
+        raise SystemExit(f"train.py: The disk is full. {advice}") from problem
+
+
+def begin(options: Options, args: argparse.Namespace, command: str, save_every: float) -> None:
+    """Load the pictures, take up the run where it was, train, measure."""
     team = Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
     options.check(team.world * team.accumulate)
     name = args.recipe if args.recipe not in (None, "folder") else Path(options.data).name
     folder = args.out or Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
     if args.fresh and team.rank == 0:
         for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
             file.unlink(missing_ok=True)
-    elif (folder / "model.safetensors").is_file() and not (folder / "state.pt").is_file():
+    if (folder / "model.safetensors").is_file() and not (args.fresh or (folder / "state.pt").is_file()):
         raise ValueError(
-            f"{folder} holds a checkpoint without the state to go on: give another --out, or --fresh."
+            f"{folder} holds a checkpoint, not a run to go on with: give another --out, or --fresh."
         )
-    folder.mkdir(parents=True, exist_ok=True)
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if team.world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
-    kept = options.train_size or options.image_size
+    side, kept = options.image_size, options.train_size or options.image_size
     data = load_split(options.data, "train", (kept, kept), seed=options.seed)
-    test = load_split(options.data, "test", (options.image_size, options.image_size), seed=options.seed)
+    test = load_split(options.data, "test", (side, side), seed=options.seed)
     if len(data) < options.batch_size:
         raise ValueError(f"{options.data} has {len(data)} training pictures: give a smaller --batch-size.")
     data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
-    flags = [part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    command = shlex.join(["python", "train.py", *([args.recipe] if args.recipe else []), *flags])
-    source = "ViT Explorer's train.py"
-    card = Card(name, data.class_names, image_size=(options.image_size,) * 2, source=source, command=command, data=Path(options.data).name)
+    card = Card(name, data.class_names, image_size=(side, side), data=Path(options.data).name)
+    card = replace(card, source="ViT Explorer's train.py", command=command)
     run = Run(options, card, folder, device)
     run.load_state(device)
-    complete = train(run, data, test, team)
+    if team.rank == 0 and run.step:
+        print(f"Going on after step {run.step}.")
+    complete = train(run, data, test, team, save_every)
     if team.rank == 0 and complete:
-        finish(run, data, test)
+        finish(run, len(data), test)
     elif team.rank == 0:
         print(f"Stopped after step {run.step}; the same command goes on from there.")
     if team.world > 1:
@@ -688,13 +602,4 @@ def tune_malloc() -> None:
 
 if __name__ == "__main__":
     tune_malloc()
-    try:
-        main(sys.argv[1:])
-    except (DataError, CheckpointError, ValueError) as problem:
-        sys.exit(f"train.py: {problem}")
-    except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.exit(
-            "train.py: The disk is full. Nothing is lost: free some space and give the same command again."
-        )
+    main(sys.argv[1:])

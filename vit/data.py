@@ -83,7 +83,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of any range -> uint8: [0, 1] floats, 8 and 16 bits keep their scale, others are stretched."""
+    """Grey values -> uint8: [0, 1], 8 and 16 bits keep their scale, any other range is stretched."""
     values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
     low, high = values.min(), values.max()
     if low < 0 or high > 65535:
@@ -238,6 +238,16 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
     return folder, folder.class_names
 
 
+def class_names_of(data: str) -> tuple[str, ...]:
+    """The classes of a data set, without its pictures. Raises DataError."""
+    known = {
+        "shapes": SHAPES_CLASSES,
+        "cifar10": CIFAR10_CLASSES,
+        "imagenette": (*IMAGENETTE_CLASSES.values(),),
+    }
+    return known[data] if data in known else find_pictures(data, "train")[1]
+
+
 def download(data: str, split: str) -> tuple[Pictures, tuple[str, ...]]:
     """CIFAR-10 or Imagenette by torchvision, kept under the cache folder."""
     from torchvision import datasets  # here: it is slow to import, and image folders do without
@@ -309,7 +319,7 @@ def warn_of(skipped: Sequence[str]) -> None:
     for name in skipped:
         warnings.warn(f"{name} cannot be read as a picture and is left out.", stacklevel=3)
     if skipped:
-        warnings.warn(f"{len(skipped)} pictures were left out.", stacklevel=3)
+        warnings.warn(f"{len(skipped)} picture(s) were left out.", stacklevel=3)
 
 
 def read_cache(path: Path) -> tuple[Tensor, Tensor, list[str]] | None:
@@ -404,7 +414,7 @@ def shapes_background(rng: np.random.Generator, size: int) -> np.ndarray:
         blend = (np.floor(along / period + phase) + np.floor(across / period)) % 2
     else:
         blend = along / 1.5 + 0.3
-    first, second = rng.uniform(0, 255, (2, 3))
+    first, second = rng.uniform(0, 150, (2, 3))
     second = first + (second - first) * rng.uniform(0.2, 0.8)
     return first + (second - first) * blend[..., None]
 
@@ -426,12 +436,10 @@ def shapes_sample(seed: int, index: int) -> tuple[Image.Image, int, np.ndarray]:
         angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
         radii = reach * rng.uniform(0.4, 1, corners)
         blob = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii[:, None] + rng.uniform(0, size, 2)
-        fill(picture, [blob], rng.uniform(0, 255, 3).tolist())
+        fill(picture, [blob], rng.uniform(0, 200, 3).tolist())
 
-    x, y = centre.astype(int)
-    around = picture[max(0, y - 14) : y + 14, max(0, x - 14) : x + 14].mean(axis=(0, 1))
-    colours = rng.uniform(0, 255, (8, 3))
-    colour = colours[np.abs(colours - around).sum(axis=1).argmax()]
+    colour = rng.uniform(60, 255, 3)
+    colour[rng.integers(3)] = 255  # an object is brighter than its ground; of what colour says nothing
     spin = rotation(rng.uniform(-0.5, 0.5)) * radius * rng.uniform(0.85, 1.0, 2)
     contours = [contour @ spin.T + centre for contour in OUTLINES[SHAPES_CLASSES[label]]]
     coverage = np.zeros((size, size), np.float64)
@@ -441,7 +449,7 @@ def shapes_sample(seed: int, index: int) -> tuple[Image.Image, int, np.ndarray]:
 
     for _ in range(rng.integers(0, 3)):  # strokes, over the object too
         start, end = rng.uniform(0, size, (2, 2)).round().astype(int).tolist()
-        cv2.line(picture, start, end, rng.uniform(0, 255, 3).tolist(), 1, cv2.LINE_AA)
+        cv2.line(picture, start, end, rng.uniform(0, 200, 3).tolist(), 1, cv2.LINE_AA)
     picture += rng.normal(0, rng.uniform(1, 8), picture.shape)
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8)), label, coverage > 0.5
 

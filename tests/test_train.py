@@ -1,0 +1,455 @@
+"""Training learns, goes on after any interruption with the same weights, and says what is wrong."""
+
+import csv
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shlex
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+import train as t
+from vit.checkpoint import Card, list_snapshots, load, load_snapshot
+from vit.data import Split
+from vit.report import calibration_error, confusion_matrix
+
+TINY = "--image-size 16 --patch-size 8 --embed-dim 16 --depth 2 --num-heads 2 --batch-size 8 --epochs 4"
+TINY += " --snapshots 4 --min-area 0.5 --mix 0.5 --colour 0.2 --sizes 8:0.3 --eval-images 6 --precision fp32"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """24 + 12 pictures of two classes that differ in brightness."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for name, low in (("dark", 0), ("light", 120)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(low, low + 130, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path_factory):
+    """One thread, so that sums are always taken in the same order; a cache of one's own."""
+    monkeypatch.setenv("VIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def command(pictures: Path, out: Path, *more: str) -> list[str]:
+    return ["--data", str(pictures), "--out", str(out), *TINY.split(), *more]
+
+
+def run(pictures: Path, out: Path, *more: str, save_every: float = 0.0) -> dict[str, torch.Tensor]:
+    t.main(command(pictures, out, *more), save_every)
+    return weights(out)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(out / "state.pt", weights_only=True)
+    return state["model"] | {f"ema.{name}": x for name, x in state["ema"].items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    os.environ["VIT_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    torch.set_num_threads(1)
+    run(pictures, out)
+    return out
+
+
+# Learning
+
+
+def test_it_overfits_one_batch():
+    torch.manual_seed(0)
+    options = t.Options(
+        data="x", image_size=16, patch_size=8, embed_dim=32, depth=2, num_heads=2, batch_size=16
+    )
+    images = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
+    data = Split(images, torch.arange(16) % 4, tuple("abcd"))
+    options = replace(options, epochs=100, flip=False, label_smoothing=0.0)
+    schedule, model = t.Schedule(options, len(data)), t.build_model(options, 4)
+    optimizers, losses = t.make_optimizers(model, options), []
+    for step in range(schedule.total):
+        batch = t.make_batch(data, step, schedule, Card("x"))
+        losses.append(t.learn(model, *batch, t.Team(), 0.0, bf16=False).item())
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert losses[0] == pytest.approx(np.log(4), abs=1e-4) and losses[-1] < 0.05
+
+
+def test_a_run_leaves_a_checkpoint_that_explains_itself(finished, pictures):
+    model, card = load(finished)
+    assert card.class_names == ("dark", "light") and card.image_size == (16, 16) == model.config.image_size
+    assert card.accuracy == 1.0
+    again, first = (
+        vars(t.parse(words)) for words in (shlex.split(card.command)[2:], command(pictures, finished))
+    )
+    assert again | {"out": finished} == first  # the card's command is the one that was given
+    rows = list(csv.DictReader((finished / "history.csv").open()))
+    assert [float(rows[0][name]) for name in ("step", "epoch")] == [0, 0]
+    assert float(rows[-1]["step"]) == 12 and float(rows[-1]["accuracy"]) == 1.0
+    readme = (finished / "README.md").read_text()
+    assert "100.00%" in readme and card.command in readme and readme.startswith("---\nlicense: mit\n")
+
+
+def test_snapshots_are_log_spaced_and_end_with_the_model(finished):
+    snapshots = list_snapshots(finished)
+    assert [snapshot.step for snapshot in snapshots] == [0, 1, 3, 12]
+    assert snapshots[-1].metrics["accuracy"] == 1.0
+    last, model = load_snapshot(snapshots[-1].path)[0], load(finished)[0]
+    image = torch.randn(1, 3, 16, 16)
+    assert torch.allclose(last(image), model(image), atol=0.05)
+
+
+@pytest.mark.parametrize("epochs", [0.01, 0.5, 1, 30, 300])
+@pytest.mark.parametrize("images", [128, 1000, 50_000])
+def test_the_schedule_is_sound_at_every_length(epochs, images):
+    options = t.Options(epochs=epochs, hold=0.3, warmup=1, sizes="24:0.5 32:0.8")
+    schedule = t.Schedule(options, images)
+    steps = range(schedule.total)
+    rates = [schedule.lr(step) for step in (steps if schedule.total < 5000 else range(0, schedule.total, 97))]
+    assert all(0 <= rate <= options.lr for rate in rates) and max(rates) > 0.5 * options.lr
+    assert (
+        schedule.snapshots() <= {*range(schedule.total + 1)} and {0, schedule.total} <= schedule.snapshots()
+    )
+    assert len(schedule.snapshots()) <= options.snapshots
+    assert schedule.side(schedule.total - 1) in ((64,) if schedule.total > 5 else (24, 32, 64))
+
+
+def test_every_picture_is_seen_once_per_epoch():
+    data = Split(
+        torch.arange(24, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8),
+        torch.zeros(24).long(),
+        ("a",),
+    )
+    options = t.Options(image_size=8, batch_size=8, flip=False)
+    schedule, card = t.Schedule(options, 24), Card("x", mean=(0.0,) * 3, std=(1.0,) * 3)
+    epochs = []
+    for epoch in range(2):
+        batches = [t.make_batch(data, 3 * epoch + i, schedule, card)[0][:, 0, 0, 0] * 255 for i in range(3)]
+        epochs.append(torch.cat(batches).round().int().tolist())
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24)) and epochs[0] != epochs[1]
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = t.build_model(t.Options(embed_dim=16, depth=2, num_heads=2), 3)
+    muon, adamw = t.make_optimizers(model, t.Options())
+    assert sum(len(group["params"]) for group in muon.param_groups) == 2 * 4
+    decayed, free = adamw.param_groups
+    assert {tuple(p.shape) for p in decayed["params"]} == {(16, 3, 8, 8), (3, 16)} and free[
+        "weight_decay"
+    ] == 0
+    everything = sum(len(group["params"]) for o in (muon, adamw) for group in o.param_groups)
+    assert everything == len(list(model.parameters()))
+    assert len(t.make_optimizers(model, t.Options(optimizer="adamw"))) == 1
+
+
+# Interruption
+
+
+def interrupted(monkeypatch, at_step: int) -> None:
+    """As if Ctrl-C were pressed during that step."""
+    learn, count = t.learn, iter(range(10_000))
+
+    def press(*args, **options):
+        if next(count) == at_step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(*args, **options)
+
+    monkeypatch.setattr(t, "learn", press)
+
+
+def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(
+    pictures, finished, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        interrupted(patch, 5)
+        run(pictures, tmp_path / "run", save_every=60)
+    assert "Stopped after step 6" in capsys.readouterr().out
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 6
+    assert same(run(pictures, tmp_path / "run"), weights(finished))
+
+
+def test_a_full_disk_is_one_sentence_and_costs_nothing(pictures, finished, tmp_path, monkeypatch):
+    fsync, count = os.fsync, iter(range(10_000))
+
+    def full(descriptor):
+        if next(count) >= 14:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vit.checkpoint.os.fsync", full)
+        with pytest.raises(SystemExit, match=r"The disk is full\. Nothing is lost"):
+            run(pictures, tmp_path / "run")
+    assert load(tmp_path / "run") and (tmp_path / "run" / "state.pt").is_file()
+    assert same(run(pictures, tmp_path / "run"), weights(finished))
+
+
+def test_a_finished_run_stays_as_it_is(pictures, finished):
+    before = weights(finished)
+    assert same(run(pictures, finished), before)
+
+
+FORKS = multiprocessing.get_context("forkserver")  # imports torch once, for all processes below
+FORKS.set_forkserver_preload(["train", "tests.test_train"])
+
+
+def started(args: list[str], ready) -> None:
+    torch.set_num_threads(1)
+    ready.set()
+    t.main(args, save_every=0.0)
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(pictures, finished, tmp_path):
+    """kill -9, while saving too: every step is saved here, so most moments lie within a write."""
+    out, chance, kills = tmp_path / "run", random.Random(0), 0
+    while True:
+        ready = FORKS.Event()
+        process = FORKS.Process(target=started, args=(command(pictures, out), ready))
+        process.start()
+        assert ready.wait(60)
+        process.join(chance.uniform(0.0, 0.5) if kills < 20 else 60)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            kills += 1
+        if (out / "config.json").exists():
+            load(out)  # whatever is there is whole
+        for snapshot in list_snapshots(out):
+            load_snapshot(snapshot.path)
+        if process.exitcode == 0:
+            assert same(weights(out), weights(finished))
+            assert not list(out.glob(".*"))  # nothing half-written lies around
+            if kills >= 20:
+                break
+            shutil.rmtree(out)  # done before the twentieth kill: once more from the start
+        else:
+            assert process.exitcode == -signal.SIGKILL
+
+
+# Several processes
+
+
+def rank(rank: int, world: int, port: int, folder: Path, work) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    work(rank, world, folder)
+
+
+def processes(world: int, folder: Path, work) -> None:
+    port = random.randint(20_000, 60_000)
+    team = [FORKS.Process(target=rank, args=(i, world, port, folder, work)) for i in range(world)]
+    for process in team:
+        process.start()
+    for process in team:
+        process.join(120)
+        assert process.exitcode == 0
+
+
+def gradients(rank: int, world: int, folder: Path, accumulate: int = 1) -> dict[str, torch.Tensor]:
+    """Of the third step of a run, with everything random in it."""
+    options = t.Options(image_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, batch_size=8)
+    options = replace(options, min_area=0.5, mix=1.0, colour=0.3)
+    torch.manual_seed(0)
+    data = Split(
+        torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8), torch.arange(32) % 4, tuple("abcd")
+    )
+    model = t.build_model(options, 4)
+    with torch.no_grad():
+        model.head.weight.normal_(std=0.1)  # a head of zeros gives no gradient to anything else
+    net = t.DistributedDataParallel(model) if world > 1 else model
+    batch = t.make_batch(data, 2, t.Schedule(options, 32), Card("x"))
+    t.learn(net, *batch, t.Team(rank, world, accumulate), 0.1, bf16=False)
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def save_gradients(rank: int, world: int, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    for accumulate in (1, 2):
+        torch.save(gradients(rank, world, folder, accumulate), folder / f"gradients_{rank}_{accumulate}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_make_the_gradients_of_one(tmp_path):
+    alone = gradients(0, 1, tmp_path)
+    processes(2, tmp_path, save_gradients)
+    others = [gradients(0, 1, tmp_path, accumulate=4)]
+    others += [torch.load(file, weights_only=True) for file in sorted(tmp_path.glob("gradients_*.pt"))]
+    assert len(others) == 5
+    for other in others:
+        for name, gradient in alone.items():
+            assert gradient.abs().max() > 0, name
+            assert torch.allclose(other[name], gradient, atol=1e-6, rtol=1e-4), name
+
+
+def half_a_run(rank: int, world: int, folder: Path) -> None:
+    args = json.loads((folder / "args.json").read_text())
+    if rank == 0:
+        interrupted(pytest.MonkeyPatch(), 100)  # not at all: the run is short because of --epochs
+    t.main(args, 0.0)
+
+
+def test_a_run_of_two_processes_goes_on_with_one(pictures, finished, tmp_path):
+    out = tmp_path / "run"
+    hold = ["--hold", "0.9"]  # so that the first half does not know how long the whole is
+    (tmp_path / "args.json").write_text(
+        json.dumps(command(pictures, out, "--epochs", "2", *hold, "--sizes", ""))
+    )
+    processes(2, tmp_path, half_a_run)
+    one = tmp_path / "one"
+    t.main(command(pictures, one, "--epochs", "2", *hold, "--sizes", ""), 0.0)
+    both = weights(out), weights(one)
+    assert all(torch.allclose(both[0][name], both[1][name], atol=1e-4) for name in both[0])
+    t.main(command(pictures, out, "--epochs", "3", *hold, "--sizes", ""), 0.0)
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 9
+
+
+# Weights of others, other pictures
+
+
+def test_init_brings_the_weights_to_other_pictures_and_classes(finished, pictures):
+    options = t.Options(image_size=32, patch_size=8, init=str(finished))
+    old = load(finished)[0]
+    grown, pruned = t.build_model(options, 2), t.build_model(options, 5)
+    assert grown.config.image_size == (32, 32) and grown.pos_embed.shape == (1, 17, 16)
+    assert torch.equal(grown.head.weight, old.head.weight) and pruned.head.weight.abs().max() == 0
+    assert torch.equal(grown.blocks[1].mlp.fc1.weight, old.blocks[1].mlp.fc1.weight)
+    image = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(grown(image), old(image), atol=1e-5)  # the same positions, resampled
+
+
+def test_fine_tuning_from_a_checkpoint_runs(finished, pictures, tmp_path):
+    run(pictures, tmp_path / "tuned", "--init", str(finished), "--epochs", "1")
+    assert load(tmp_path / "tuned")[1].accuracy == 1.0
+
+
+# Evaluation
+
+
+def test_evaluate_says_what_the_card_says_every_time(finished, pictures, tmp_path, capsys):
+    said = []
+    for _ in range(2):
+        t.main(["--evaluate", str(finished), "--data", str(pictures), "--out", str(tmp_path)])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "100.00% of 12; its card says 100.00%" in said[0]
+    assert "dark" in said[0] and "calibration error" in said[0]
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.size > (200, 200)
+
+
+def test_confusion_and_calibration_of_known_answers():
+    logits = torch.tensor([[9.0, 0], [9, 0], [0, 9], [0, 9]])
+    labels = torch.tensor([0, 1, 1, 1])
+    assert confusion_matrix(logits, labels).tolist() == [[1, 0], [1, 2]]
+    sure = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    assert calibration_error(sure, labels) == pytest.approx(0.25)  # says 100 %, is right in 75 %
+    unsure = torch.full((4, 2), 0.5)
+    assert calibration_error(unsure, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.0)
+
+
+# The command line
+
+
+def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
+    t.main(["folder", "--data", "shapes", "--dry-run", "B/16"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "[1, 3, 224, 224] -> [1, 196, 768] -> [1, 197, 768] -> [1, 197, 768] -> [1, 8]"
+    assert "attn         [1, 12, 197, 197]" in lines
+    t.main(["cifar10", "--dry-run"])
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("[1, 3, 32, 32] -> [1, 64, 192] -> [1, 65, 192]")
+    )
+
+
+@pytest.mark.parametrize(
+    "args, sentence",
+    [
+        ("", "Say what to learn"),
+        ("--data NOWHERE", "There is no folder NOWHERE"),
+        ("shapes --patch-size 7", "--patch-size 7 does not divide"),
+        ("shapes --sizes 30:0.5", "does not divide"),
+        ("shapes --sizes half", "must look like '24:0.6'"),
+        ("shapes --optimizer sgd", "--optimizer must be one of muon, adamw"),
+        ("shapes --precision int8", "--precision must be one of"),
+        ("shapes --accumulate 3", "must be a multiple of 3"),
+        ("shapes --epochs 0", "--epochs must be above 0"),
+        ("shapes --batch-size -1", "--batch-size must be above 0"),
+        ("--evaluate NOWHERE/x --data shapes", "NOWHERE"),
+        ("--evaluate x", "Say with --data"),
+        ("--dry-run Q/16", "No variant 'Q/16'"),
+        ("shapes --dry-run --embed-dim 10", "not a multiple of num_heads"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(args, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        t.main(args.split())
+    said = str(caught.value)
+    assert sentence in said and said.startswith("train.py: ") and "\n" not in said
+
+
+def test_too_few_pictures_other_options_and_a_folder_in_use_are_sentences(pictures, finished, tmp_path):
+    with pytest.raises(SystemExit, match="has 24 training pictures: give a smaller --batch-size"):
+        run(pictures, tmp_path / "run", "--batch-size", "64")
+    with pytest.raises(SystemExit, match=r"holds a run with --lr 0\.002, not 0\.1"):
+        run(pictures, finished, "--lr", "0.1")
+    (finished / "state.pt").rename(finished / "kept")
+    with pytest.raises(SystemExit, match="holds a checkpoint, not a run to go on with"):
+        run(pictures, finished)
+    (finished / "kept").rename(finished / "state.pt")
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        t.main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in t.RECIPES) and "torchrun" in text and "--label-smoothing" in text
+
+
+def test_every_recipe_is_sound():
+    for recipe in t.RECIPES.values():
+        options = t.Options(**{"data": "x"} | recipe.options)
+        options.check(1)
+        assert all(type(getattr(options, f.name)) is type(f.default) for f in t.fields(t.Options))
+
+
+def test_a_step_is_decided_by_seed_and_step_alone():
+    data = Split(
+        torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8), torch.arange(32) % 4, tuple("abcd")
+    )
+    options = t.Options(image_size=16, batch_size=8, min_area=0.3, mix=0.5, colour=0.3, cutout=0.2)
+    schedule = t.Schedule(options, 32)
+    first = t.make_batch(data, 7, schedule, Card("x"))
+    torch.rand(100)
+    again = t.make_batch(data, 7, schedule, Card("x"))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    other = t.make_batch(data, 7, t.Schedule(replace(options, seed=1), 32), Card("x"))
+    assert not torch.equal(first[0], other[0])

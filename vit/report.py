@@ -1,0 +1,119 @@
+"""How good a trained model is: accuracy, calibration, what it takes for what, and the card that says so.
+
+N pictures, K classes.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vit.checkpoint import Card, load
+from vit.data import Split, load_split, normalize
+from vit.model import ViT
+
+
+@torch.no_grad()
+def predict(model: ViT, split: Split, card: Card, bf16: bool = False) -> Tensor:
+    """Logits (N, K) for every picture of a split; the same numbers every time."""
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        batches = split.images.split(128)
+        return torch.cat([model(normalize(batch.to(device), card)).float().cpu() for batch in batches])
+
+
+def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """(accuracy, mean cross-entropy)"""
+    return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
+
+
+def some(split: Split, count: int) -> Split:
+    """Always the same `count` pictures, drawn from the whole split."""
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].sort().values
+    return replace(split, images=split.images[chosen], labels=split.labels[chosen])
+
+
+def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
+    """(K, K) counts: row = what it is, column = what the model says."""
+    classes = logits.shape[1]
+    pairs = labels * classes + logits.argmax(1)
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Mean |accuracy - confidence| over bins of confidence: 0 for a model that is right as often as it says.
+
+    Expected calibration error of Guo et al. 2017, "On calibration of modern neural networks", eq. 3.
+    """
+    confidence, answer = probabilities.max(dim=1)
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins).index_add_(0, which, (answer == labels).float() - confidence)
+    return (gap.abs().sum() / len(labels)).item()
+
+
+def evaluate(name: str, data: str, out: Path) -> float:
+    """Print how often a checkpoint is right, per class and in all, and draw its confusion matrix."""
+    model, card = load(name)
+    split = load_split(data, "test", card.image_size, card.crop_pct)
+    if split.class_names != card.class_names:
+        raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
+    logits = predict(model, split, card)
+    accuracy, loss = score(logits, split.labels)
+    confusion = confusion_matrix(logits, split.labels)
+    for label, count, row in zip(card.class_names, confusion.diagonal(), confusion.sum(dim=1)):
+        print(f"{label:<20} {count / row:7.2%} of {row}")
+    said = "" if card.accuracy is None else f"; its card says {card.accuracy:.2%}"
+    print(f"{'accuracy':<20} {accuracy:7.2%} of {len(split)}{said}")
+    print(f"{'cross-entropy':<20} {loss:7.4f}")
+    print(f"{'calibration error':<20} {calibration_error(logits.softmax(1), split.labels):7.4f}")
+    draw_confusion(confusion, card.class_names, out / "confusion.png")
+    print(f"confusion matrix in {out / 'confusion.png'}")
+    return accuracy
+
+
+def draw_confusion(confusion: Tensor, class_names: tuple[str, ...], path: Path) -> None:
+    """One square per pair of classes, its colour the share of the row."""
+    from matplotlib.figure import Figure  # here: nothing else needs it
+
+    share = confusion / confusion.sum(dim=1, keepdim=True)
+    side = 2.5 + 0.45 * len(class_names)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(xlabel="what the model says", ylabel="what it is")
+    for row, counts in enumerate(confusion.tolist() if len(class_names) <= 20 else []):
+        for column, count in enumerate(counts):
+            colour = "black" if share[row, column] > 0.5 else "white"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def model_card(card: Card, model: ViT, how: str, tested: int) -> str:
+    """README.md of a checkpoint, in the form that the Hugging Face Hub reads. how: the run, in lines."""
+    config = model.config
+    height, width = card.image_size
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    return f"""---
+license: mit
+pipeline_tag: image-classification
+tags: [vision-transformer, image-classification, interpretability]
+---
+# {card.name}
+
+A plain Vision Transformer for {card.data}, trained by
+
+    {card.command}
+
+- **Accuracy {card.accuracy:.2%}** on all {tested} pictures of the test split: these fp16 weights, one view
+  of each picture, in float32. `python train.py --evaluate {card.name}` repeats it.
+- {millions:.2f} M parameters: {config.depth} blocks of {config.num_heads} heads, width {config.embed_dim},
+  {height} x {width} px in patches of {config.patch_size} px.
+{how}
+
+Classes: {", ".join(card.class_names)}.
+"""
