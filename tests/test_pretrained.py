@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
-from vit.pretrained import MAX_BYTES, from_timm, from_torchvision, from_transformers, load_pretrained, push
+from vit.hub import MAX_BYTES, load_pretrained, push
+from vit.pretrained import from_timm, from_torchvision, from_transformers
 from vit.trace import attention_at, cost
 
 NATIVE, OTHER = (32, 48), (64, 32)  # (height, width): not square, and resampled to another shape
@@ -456,8 +457,15 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
     images = torch.randn(1, 3, *NATIVE)
     same(model(images), theirs(images).logits)
     assert card.class_names == ("cat", "dog", "class 2", "owl", "fox")
+    assert card.image_size == (224, 224) and model.config.image_size == NATIVE
     assert (card.mean, card.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (card.crop_pct, card.interpolation) == (0.875, "bilinear")
+
+
+def test_a_folder_that_does_not_say_how_pixels_are_prepared_says_so_in_its_card(tmp_path: Path) -> None:
+    transformers_folder(tmp_path)
+    card = load_pretrained(str(tmp_path))[1]
+    assert card.image_size == NATIVE and "do not say how pixels are prepared" in card.source
 
 
 def test_weights_in_several_files(tmp_path: Path) -> None:

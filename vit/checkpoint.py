@@ -100,7 +100,7 @@ def load(name: str | Path) -> tuple[ViT, Card]:
     for folder in (bundled, path):
         if (folder / "config.json").is_file() and is_ours(folder):
             return load_folder(folder)
-    from vit.pretrained import load_pretrained  # here: it imports this module
+    from vit.hub import load_pretrained  # here: it imports this module
 
     return load_pretrained(str(name))
 

@@ -1,4 +1,4 @@
-"""Weights of timm, torchvision, transformers and the Hugging Face Hub in our ViT: exactly, or not at all.
+"""Weights of timm, torchvision and transformers in our ViT: exactly, or not at all.
 
 Every import takes the same three steps: the other library's config says which plain ViT it is (or one
 sentence says why it is none), a short table renames its tensors to ours, and `build` accepts them only if
@@ -7,34 +7,24 @@ CLIP's text tower, mask tokens) stays behind.
 """
 
 import inspect
-import math
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vit.checkpoint import (
-    FORMAT,
     LIMITS,
-    PICKLES,
-    Card,
     CheckpointError,
     build,
     checked,
-    load_folder,
-    read_header,
-    read_json,
     typed,
 )
 from vit.model import ACTIVATIONS, ViT, ViTConfig
 
-MAX_BYTES = 8 * 2**30  # of one model's files: the largest plain ViTs have 1 to 2 billion parameters
 Renames = Sequence[tuple[str, str]]  # (regular expression, replacement), applied in this order
 
 WINDOWS = "attends within windows, not across the whole image"
@@ -213,7 +203,7 @@ def unlike_ours(m: Any) -> Iterable[str]:
     kind, family = type(m).__name__, type(m).__module__.rpartition(".")[2]
     if kind not in ("VisionTransformer", "VisionTransformerDistilled"):
         yield REFUSED.get(family, "is not a plain ViT")
-    stem, attn, mlp = m.patch_embed, getattr(m.blocks[0], "attn", None), getattr(m.blocks[0], "mlp", None)
+    stem, block = m.patch_embed, m.blocks[0]
     if type(stem).__name__ != "PatchEmbed":
         yield STEM
     if not isinstance(stem.norm, nn.Identity):
@@ -223,15 +213,15 @@ def unlike_ours(m: Any) -> Iterable[str]:
     if m.pos_embed is None:
         yield "has no position embedding"
     if any(type(block).__name__ != "Block" for block in m.blocks):
-        yield f"has blocks of another order ({type(m.blocks[0]).__name__})"
+        yield f"has blocks of another order ({type(block).__name__})"
+    attn, mlp = block.attn, block.mlp
     if type(attn).__name__ != "Attention" or attn.gate is not None or not isinstance(attn.norm, nn.Identity):
         yield f"has another attention ({type(attn).__name__})"
     if attn.head_dim * attn.num_heads != m.embed_dim or attn.proj.bias is None:
         yield "has heads that do not share its width evenly, or a projection without bias"
     gated = type(mlp).__name__ == "GluMlp" and isinstance(mlp.act, nn.SiLU) and not mlp.gate_last
-    if not (gated or (type(mlp).__name__ == "Mlp" and name_of(mlp.act))) or not isinstance(
-        mlp.norm, nn.Identity
-    ):
+    plain = type(mlp).__name__ == "Mlp" and name_of(mlp.act)
+    if not (gated or plain) or not isinstance(mlp.norm, nn.Identity):
         yield f"has another MLP ({type(mlp).__name__} with {type(mlp.act).__name__})"
     norms = [module for module in m.modules() if "Norm" in type(module).__name__]
     if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
@@ -303,34 +293,30 @@ def from_torchvision(model: nn.Module | Mapping[str, Tensor], config: Mapping[st
     model: a live module, or a state dict with the keywords of torchvision's constructor as `config`:
     image_size, patch_size, num_layers, num_heads, hidden_dim, mlp_dim, num_classes. Raises CheckpointError.
     """
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    told, eps = dict(config or {}), 1e-6
     if isinstance(model, nn.Module):
         if type(model).__name__ != "VisionTransformer":
             family = type(model).__module__.rpartition(".")[2]
             refuse(f"torchvision's {type(model).__name__}", REFUSED.get(family, "is not a plain ViT"))
-        config, eps = vars(model), getattr(model.encoder.ln, "eps", None)
-        config = config | {
-            "num_layers": len(model.encoder.layers),
-            "num_heads": model.encoder.layers[0].num_heads,
-        }
-        state = model.state_dict()
-    else:
-        state, eps = model, 1e-6
+        encoder: Any = model.encoder
+        eps = getattr(encoder.ln, "eps", 0.0)
+        told = vars(model) | {"num_layers": len(encoder.layers), "num_heads": encoder.layers[0].num_heads}
     if "conv_proj.weight" not in state:
         refuse("This torchvision model", STEM)
     if any(name.startswith("heads.pre_logits") for name in state):
         refuse("This torchvision model", "has a head of more than one layer")
-    if "encoder.ln.bias" not in state or eps is None:
+    if "encoder.ln.bias" not in state or not eps:
         refuse("This torchvision model", "does not normalise with LayerNorm")
     with one_sentence():
-        config = dict(config or {})
         vit_config = configured(
-            image_size=pair(config["image_size"]),
-            patch_size=config["patch_size"],
-            num_classes=config.get("num_classes", 1000) if "heads.head.weight" in state else 0,
-            embed_dim=config["hidden_dim"],
-            depth=config["num_layers"],
-            num_heads=config["num_heads"],
-            mlp_ratio=config["mlp_dim"] / config["hidden_dim"],
+            image_size=pair(told["image_size"]),
+            patch_size=told["patch_size"],
+            num_classes=told.get("num_classes", 1000) if "heads.head.weight" in state else 0,
+            embed_dim=told["hidden_dim"],
+            depth=told["num_layers"],
+            num_heads=told["num_heads"],
+            mlp_ratio=told["mlp_dim"] / told["hidden_dim"],
             norm_eps=eps,
         )
     return build(vit_config, copied(renamed(state, TORCHVISION)), "This torchvision model")
@@ -355,7 +341,7 @@ def rename(name: str, table: Renames) -> str:
 # --- transformers -------------------------------------------------------------------------------------
 
 # model_type: what its config says where it says nothing (transformers writes only what differs)
-TRANSFORMERS = {
+TRANSFORMERS: dict[str, dict[str, Any]] = {
     "vit": dict(layer_norm_eps=1e-12),
     "deit": dict(layer_norm_eps=1e-12),
     "vit_mae": dict(layer_norm_eps=1e-12),
@@ -366,7 +352,7 @@ TRANSFORMERS = {
     "clip_vision_model": dict(layer_norm_eps=1e-5, patch_size=32, hidden_act="quick_gelu"),
     "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
 }
-EVERYWHERE = dict(
+EVERYWHERE: dict[str, Any] = dict(
     hidden_size=768,
     num_hidden_layers=12,
     num_attention_heads=12,
@@ -504,38 +490,9 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
     return state
 
 
-# --- folders and the Hub ------------------------------------------------------------------------------
+# --- either layout of the Hub ---------------------------------------------------------------------------
 
-REPO_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-INDEX = "model.safetensors.index.json"
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
-
-
-def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
-    """(model, card) of a Hub id or of a folder in the layout of timm, of transformers or of our own.
-
-    "timm/vit_small_patch14_reg4_dinov2.lvd142m" (also with "hf-hub:" in front), "facebook/dino-vits8",
-    "owner/model@revision", "path/to/folder". Reads JSON and safetensors, never anything that could run.
-    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
-    """
-    name = name.removeprefix("hf-hub:")
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = fetch(name, max_bytes)
-    config = read_json(folder / "config.json")
-    if config.get("format") == FORMAT:
-        return load_folder(folder)
-    weights = read_weights(folder, max_bytes)
-    vit_config, note = describe(config, weights)
-    is_timm = "architecture" in config
-    with one_sentence():
-        told = (
-            timm_card(config, vit_config, name) if is_timm else transformers_card(config, vit_config, folder)
-        )
-    tensors = (timm_tensors if is_timm else transformers_tensors)(weights, vit_config)
-    card = Card(name=name, source=note, image_size=vit_config.image_size, **told)
-    return build(vit_config, tensors, name), card
 
 
 def describe(config: Mapping[str, Any], names: Iterable[str] = ()) -> tuple[ViTConfig, str]:
@@ -547,194 +504,9 @@ def describe(config: Mapping[str, Any], names: Iterable[str] = ()) -> tuple[ViTC
     raise CheckpointError("config.json says neither timm's architecture nor transformers' model_type.")
 
 
-def weight_files(names: Iterable[str], where: str) -> list[str]:
-    """Which of these files hold the weights. Raises CheckpointError."""
-    names = set(names)
-    shards = sorted(name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
-    if "model.safetensors" in names:
-        return ["model.safetensors"]
-    if INDEX in names and shards:
-        return shards
-    pickled = sorted(name for name in names if Path(name).suffix in PICKLES)
-    if pickled:
-        why = f"only {pickled[0]}, which may run code when it is loaded: convert it to safetensors first."
-        raise CheckpointError(f"{where} has {why}")
-    raise CheckpointError(f"{where} has no model.safetensors, so there are no weights to load.")
-
-
-def read_weights(folder: Path, max_bytes: int) -> dict[str, Tensor]:
-    """The tensors between pixels and features, from one file or several. Raises CheckpointError."""
-    files = [folder / name for name in weight_files((path.name for path in folder.iterdir()), str(folder))]
-    if files[0].name != "model.safetensors":
-        listed = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(listed, dict) or {str(name) for name in listed.values()} != {f.name for f in files}:
-            raise CheckpointError(f"{folder / INDEX} does not list exactly the weight files beside it.")
-    size, needed = sum(file.stat().st_size for file in files), 0
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        read_header(file)
-        try:
-            with safe_open(file, "pt") as weights:
-                names = [name for name in weights.keys() if not LEFT_BEHIND.search(name)]  # noqa: SIM118
-                needed += 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-                if max(size, needed) > max_bytes:
-                    raise CheckpointError(too_large(str(folder), max(size, needed), max_bytes))
-                if twice := tensors.keys() & names:
-                    raise CheckpointError(f"{folder} holds the tensor {min(twice)!r} twice.")
-                tensors |= {name: weights.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is cut short or damaged: copy or download it again.") from error
-    return tensors
-
-
-def too_large(name: str, size: int, limit: int) -> str:
-    return f"{name} needs {size / 2**30:.1f} GiB of {limit / 2**30:.1f} GiB allowed: choose a smaller model."
-
-
-def fetch(name: str, max_bytes: int) -> Path:
-    """Download config and weights into the Hub's cache, or find them there. Raises CheckpointError."""
-    match = REPO_ID.fullmatch(name)
-    if not match:
-        raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
-    from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
-
-    repo, revision = match.groups()
-    configs = ["config.json", "preprocessor_config.json", INDEX]
-    try:
-        sizes, revision = offered(HfApi(), repo, revision)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise CheckpointError(said_by_the_hub(name, error)) from error
-    except Exception as error:  # unreachable: each version of the client says it with another class
-        try:  # what was loaded before is in the cache
-            folder = snapshot_download(
-                repo, revision=revision, local_files_only=True, allow_patterns="*.json"
-            )
-        except Exception:
-            where = "the Hugging Face Hub cannot be reached and the model was not loaded before"
-            raise CheckpointError(f"{name} is not here: {where}; check the connection.") from error
-        return Path(folder)
-    weights = weight_files(sizes, name)
-    total = sum(sizes[file] for file in weights)
-    if total > max_bytes:
-        raise CheckpointError(too_large(name, total, max_bytes))
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=configs))
-        config = read_json(folder / "config.json")
-        if config.get("format") != FORMAT:
-            describe(config)  # what will be refused is refused before its weights travel
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=configs + weights))
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(said_by_the_hub(name, error)) from error
-
-
-def offered(api: Any, repo: str, revision: str | None) -> tuple[dict[str, int], str | None]:
-    """({file: bytes}, revision) of a repository, or of the Hub's own safe copy where it has only pickles."""
-    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-    if revision is None and not any(file.endswith(".safetensors") for file in sizes):
-        copies = api.get_repo_discussions(repo, author="SFconvertbot", discussion_type="pull_request")
-        for copy in copies:
-            if copy.status == "open":
-                return offered(api, repo, copy.git_reference)
-    return sizes, revision
-
-
-def said_by_the_hub(name: str, error: Exception) -> str:
-    """One sentence for an error of huggingface_hub."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        ask = f"accept its terms at https://huggingface.co/{name}, then log in with `hf auth login`."
-        return f"{name} is open only to those who asked: {ask}"
-    absent = errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError
-    if isinstance(error, absent):
-        return f"{name} is neither a folder here nor a model on the Hugging Face Hub that you may read."
-    why = getattr(error, "strerror", None) or type(error).__name__
-    return f"The download of {name} broke off ({why}): run it again, it goes on where it stopped."
-
-
-def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Upload one of our checkpoints to the Hub, where `load(repo_id)` finds it -> its address.
-
-    config.json, model.safetensors and README.md as the model card: the layout of huggingface_hub's mixin.
-    """
-    from huggingface_hub import HfApi
-
-    load_folder(Path(folder))  # what cannot be loaded is not published
-    api = HfApi()
-    url = api.create_repo(repo_id, private=private, exist_ok=True)
-    files = ["config.json", "model.safetensors", "README.md", "history.csv"]
-    api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files)
-    return str(url)
-
-
-def timm_card(config: Mapping[str, Any], vit_config: ViTConfig, name: str) -> dict[str, Any]:
-    """Preprocessing and class names as timm writes them."""
+def imagenet_names(name: str, classes: int) -> list[str] | None:
+    """The names of ImageNet's classes, for a timm model whose name says that it was trained on them."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
-    about, classes = config.get("pretrained_cfg") or config, vit_config.num_classes
-    labels = config.get("label_names", about.get("label_names"))
-    words = config.get("label_descriptions", about.get("label_descriptions"))
     subset = infer_imagenet_subset({"num_classes": classes})
-    if (
-        labels is None
-        and subset
-        and IMAGENET.search(f"{config.get('architecture')}.{about.get('tag')} {name}")
-    ):
-        labels = ImageNetInfo(subset).label_descriptions()
-    if isinstance(labels, list) and isinstance(words, Mapping):
-        labels = [words.get(label, label) for label in labels]
-    pixels = preprocessing(
-        about.get("mean"), about.get("std"), about.get("crop_pct"), about.get("interpolation")
-    )
-    return pixels | {"class_names": class_names(labels, classes)}
-
-
-def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: Path) -> dict[str, Any]:
-    """Preprocessing and class names as transformers writes them."""
-    file = folder / "preprocessor_config.json"
-    p = read_json(file) if file.is_file() else {}
-    crop_pct = None
-    if p.get("do_center_crop"):
-        resized, cropped = (p.get(key) for key in ("size", "crop_size"))
-        resized, cropped = (
-            max(x.values()) if isinstance(x, Mapping) and x else x for x in (resized, cropped)
-        )
-        if all(isinstance(x, int) and x > 0 for x in (resized, cropped)):
-            crop_pct = cropped / resized
-    pixels = preprocessing(
-        p.get("image_mean"), p.get("image_std"), crop_pct, RESAMPLE.get(p.get("resample", 3))
-    )
-    return pixels | {"class_names": class_names(config.get("id2label"), vit_config.num_classes)}
-
-
-def preprocessing(mean: Any, std: Any, crop_pct: Any, interpolation: Any) -> dict[str, Any]:
-    """The fields of a Card that prepare a picture; what is not told keeps the Card's default."""
-    told: dict[str, Any] = {}
-    for key, x, low in (("mean", mean, -10.0), ("std", std, 1e-3)):
-        if x is not None:
-            numbers = x if isinstance(x, list | tuple) else ()
-            if len(numbers) != 3 or not all(type(v) in (int, float) and low <= v <= 10 for v in numbers):
-                raise CheckpointError(f"The {key} of its pixels must be three numbers, not {x!r}.")
-            told[key] = tuple(float(v) for v in numbers)
-    if crop_pct is not None:
-        if type(crop_pct) not in (int, float) or not 0.1 <= crop_pct <= 1:
-            raise CheckpointError(f"crop_pct must lie between 0.1 and 1, not {crop_pct!r}.")
-        told["crop_pct"] = float(crop_pct)
-    if interpolation in RESAMPLE.values():
-        told["interpolation"] = interpolation
-    return told
-
-
-def class_names(labels: Any, classes: int) -> tuple[str, ...]:
-    """K names; a class without one, or with transformers' stand-in LABEL_17, is called "class 17"."""
-    if isinstance(labels, list | tuple):
-        labels = dict(enumerate(labels))
-    labels = {str(i): label for i, label in labels.items()} if isinstance(labels, Mapping) else {}
-    names = (labels.get(str(i)) for i in range(classes))
-    return tuple(
-        name[:200] if isinstance(name, str) and not re.fullmatch(r"LABEL_\d+", name) else f"class {i}"
-        for i, name in enumerate(names)
-    )
+    return list(ImageNetInfo(subset).label_descriptions()) if subset and IMAGENET.search(name) else None

@@ -1,0 +1,260 @@
+"""Published models: a Hub id, or a folder in the layout of timm or transformers, as (model, card).
+
+Only JSON and safetensors are downloaded and read, so that nothing can run, and whatever is missing, closed,
+broken or hostile is one CheckpointError in one sentence.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vit.checkpoint import (
+    FORMAT,
+    PICKLES,
+    Card,
+    CheckpointError,
+    build,
+    load_folder,
+    read_header,
+    read_json,
+)
+from vit.model import ViT, ViTConfig
+from vit.pretrained import (
+    LEFT_BEHIND,
+    describe,
+    imagenet_names,
+    one_sentence,
+    pair,
+    timm_tensors,
+    transformers_tensors,
+)
+
+MAX_BYTES = 8 * 2**30  # of one model's files: the largest plain ViTs have 1 to 2 billion parameters
+REPO_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+INDEX = "model.safetensors.index.json"
+RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
+
+
+def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
+    """(model, card) of a Hub id or of a folder in the layout of timm, of transformers or of our own.
+
+    "timm/vit_small_patch14_reg4_dinov2.lvd142m" (also with "hf-hub:" in front), "facebook/dino-vits8",
+    "owner/model@revision", "path/to/folder". Reads JSON and safetensors, never anything that could run.
+    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
+    """
+    name = name.removeprefix("hf-hub:")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = fetch(name, max_bytes)
+    config = read_json(folder / "config.json")
+    if config.get("format") == FORMAT:
+        return load_folder(folder)
+    weights = read_weights(folder, max_bytes)
+    vit_config, note = describe(config, weights)
+    with one_sentence():
+        if "architecture" in config:
+            tensors, told = timm_tensors(weights, vit_config), timm_card(config, vit_config, name)
+        else:
+            tensors, told = (
+                transformers_tensors(weights, vit_config),
+                transformers_card(config, vit_config, folder),
+            )
+    if "mean" not in told:
+        note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
+    card = Card(**{"name": name, "source": note.strip(), "image_size": vit_config.image_size} | told)
+    return build(vit_config, tensors, name), card
+
+
+def weight_files(names: Iterable[str], where: str) -> list[str]:
+    """Which of these files hold the weights. Raises CheckpointError."""
+    names = set(names)
+    shards = sorted(name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
+    if "model.safetensors" in names:
+        return ["model.safetensors"]
+    if INDEX in names and shards:
+        return shards
+    pickled = sorted(name for name in names if Path(name).suffix in PICKLES)
+    if pickled:
+        why = f"only {pickled[0]}, which may run code when it is loaded: convert it to safetensors first."
+        raise CheckpointError(f"{where} has {why}")
+    raise CheckpointError(f"{where} has no model.safetensors, so there are no weights to load.")
+
+
+def read_weights(folder: Path, max_bytes: int) -> dict[str, Tensor]:
+    """The tensors between pixels and features, from one file or several. Raises CheckpointError."""
+    files = [folder / name for name in weight_files((path.name for path in folder.iterdir()), str(folder))]
+    if files[0].name != "model.safetensors":
+        listed = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(listed, dict) or {str(name) for name in listed.values()} != {f.name for f in files}:
+            raise CheckpointError(f"{folder / INDEX} does not list exactly the weight files beside it.")
+    size, needed = sum(file.stat().st_size for file in files), 0
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        read_header(file)
+        try:
+            with safe_open(file, "pt") as weights:
+                names = [name for name in weights.keys() if not LEFT_BEHIND.search(name)]  # noqa: SIM118
+                needed += 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+                if max(size, needed) > max_bytes:
+                    raise CheckpointError(too_large(str(folder), max(size, needed), max_bytes))
+                if twice := tensors.keys() & names:
+                    raise CheckpointError(f"{folder} holds the tensor {min(twice)!r} twice.")
+                tensors |= {name: weights.get_tensor(name) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is cut short or damaged: copy or download it again.") from error
+    return tensors
+
+
+def too_large(name: str, size: int, limit: int) -> str:
+    return f"{name} needs {size / 2**30:.1f} GiB of {limit / 2**30:.1f} GiB allowed: choose a smaller model."
+
+
+def fetch(name: str, max_bytes: int) -> Path:
+    """Download config and weights into the Hub's cache, or find them there. Raises CheckpointError."""
+    match = REPO_ID.fullmatch(name)
+    if not match:
+        raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
+    from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
+
+    repo, revision = match.groups()
+    configs = ["config.json", "preprocessor_config.json", INDEX]
+    try:
+        sizes, revision = offered(HfApi(), repo, revision)
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise CheckpointError(said_by_the_hub(name, error)) from error
+    except Exception as error:  # unreachable: each version of the client says it with another class
+        try:  # what was loaded before is in the cache
+            cached = snapshot_download(
+                repo, revision=revision, local_files_only=True, allow_patterns="*.json"
+            )
+        except Exception:
+            where = "the Hugging Face Hub cannot be reached and the model was not loaded before"
+            raise CheckpointError(f"{name} is not here: {where}; check the connection.") from error
+        return Path(cached)
+    weights = weight_files(sizes, name)
+    total = sum(sizes[file] for file in weights)
+    if total > max_bytes:
+        raise CheckpointError(too_large(name, total, max_bytes))
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=configs))
+        config = read_json(folder / "config.json")
+        if config.get("format") != FORMAT:
+            describe(config)  # what will be refused is refused before its weights travel
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=configs + weights))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(said_by_the_hub(name, error)) from error
+
+
+def offered(api: Any, repo: str, revision: str | None) -> tuple[dict[str, int], str | None]:
+    """({file: bytes}, revision) of a repository, or of the Hub's own safe copy where it has only pickles."""
+    info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if revision is None and not any(file.endswith(".safetensors") for file in sizes):
+        copies = api.get_repo_discussions(repo, author="SFconvertbot", discussion_type="pull_request")
+        for copy in copies:
+            if copy.status == "open":
+                return offered(api, repo, copy.git_reference)
+    return sizes, revision
+
+
+def said_by_the_hub(name: str, error: Exception) -> str:
+    """One sentence for an error of huggingface_hub."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        ask = f"accept its terms at https://huggingface.co/{name}, then log in with `hf auth login`."
+        return f"{name} is open only to those who asked: {ask}"
+    absent = errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError
+    if isinstance(error, absent):
+        return f"{name} is neither a folder here nor a model on the Hugging Face Hub that you may read."
+    why = getattr(error, "strerror", None) or type(error).__name__
+    return f"The download of {name} broke off ({why}): run it again, it goes on where it stopped."
+
+
+def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
+    """Upload one of our checkpoints to the Hub, where `load(repo_id)` finds it -> its address.
+
+    config.json, model.safetensors and README.md as the model card: the layout of huggingface_hub's mixin.
+    """
+    from huggingface_hub import HfApi
+
+    load_folder(Path(folder))  # what cannot be loaded is not published
+    api = HfApi()
+    url = api.create_repo(repo_id, private=private, exist_ok=True)
+    files = ["config.json", "model.safetensors", "README.md", "history.csv"]
+    api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files)
+    return str(url)
+
+
+def timm_card(config: Mapping[str, Any], vit_config: ViTConfig, name: str) -> dict[str, Any]:
+    """The fields of a Card that timm's config.json tells."""
+    about = config.get("pretrained_cfg") or config
+    labels, words = (config.get(key, about.get(key)) for key in ("label_names", "label_descriptions"))
+    if labels is None:
+        labels = imagenet_names(f"{about.get('tag')} {name}", vit_config.num_classes)
+    if isinstance(labels, list) and isinstance(words, Mapping):
+        labels = [words.get(label, label) for label in labels]
+    told = pixels(about.get("mean"), about.get("std"), about.get("crop_pct"), about.get("interpolation"))
+    return told | {"class_names": class_names(labels, vit_config.num_classes)}
+
+
+def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: Path) -> dict[str, Any]:
+    """The fields of a Card that transformers' config.json and preprocessor_config.json tell."""
+    file = folder / "preprocessor_config.json"
+    p = read_json(file) if file.is_file() else {}
+    resized, size, crop_pct = sides(p.get("size")), sides(p.get("size")), None
+    if p.get("do_center_crop") and (cropped := sides(p.get("crop_size"))) and resized:
+        size, crop_pct = cropped, cropped[0] / resized[0]
+    told = pixels(p.get("image_mean"), p.get("image_std"), crop_pct, RESAMPLE.get(p.get("resample", 3)))
+    if size and not any(
+        side % vit_config.patch_size for side in size
+    ):  # DINOv2 has positions for 518, reads 224
+        told["image_size"] = size
+    return told | {"class_names": class_names(config.get("id2label"), vit_config.num_classes)}
+
+
+def sides(size: Any) -> tuple[int, int] | None:
+    """(height, width) of what transformers calls a size, if it is one."""
+    if isinstance(size, Mapping):
+        shortest = size.get("shortest_edge")
+        size = (size.get("height", shortest), size.get("width", shortest))
+    height, width = pair(size)
+    sound = all(type(side) is int and 0 < side <= 4096 for side in (height, width))
+    return (height, width) if sound else None
+
+
+def pixels(mean: Any, std: Any, crop_pct: Any, interpolation: Any) -> dict[str, Any]:
+    """The fields of a Card that prepare a picture; what is not told keeps the Card's default."""
+    told: dict[str, Any] = {}
+    for key, x, low in (("mean", mean, -10.0), ("std", std, 1e-3)):
+        if x is not None:
+            numbers = x if isinstance(x, list | tuple) else ()
+            if len(numbers) != 3 or not all(type(v) in (int, float) and low <= v <= 10 for v in numbers):
+                raise CheckpointError(f"The {key} of its pixels must be three numbers, not {x!r}.")
+            told[key] = tuple(float(v) for v in numbers)
+    if crop_pct is not None:
+        if type(crop_pct) not in (int, float) or not 0.1 <= crop_pct <= 1:
+            raise CheckpointError(f"crop_pct must lie between 0.1 and 1, not {crop_pct!r}.")
+        told["crop_pct"] = float(crop_pct)
+    if interpolation in RESAMPLE.values():
+        told["interpolation"] = interpolation
+    return told
+
+
+def class_names(labels: Any, classes: int) -> tuple[str, ...]:
+    """K names; a class without one, or with transformers' stand-in LABEL_17, is called "class 17"."""
+    if isinstance(labels, list | tuple):
+        labels = dict(enumerate(labels))
+    labels = {str(i): label for i, label in labels.items()} if isinstance(labels, Mapping) else {}
+    names = (labels.get(str(i)) for i in range(classes))
+    return tuple(
+        name[:200] if isinstance(name, str) and not re.fullmatch(r"LABEL_\d+", name) else f"class {i}"
+        for i, name in enumerate(names)
+    )
