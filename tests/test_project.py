@@ -1,0 +1,65 @@
+"""What the project promises about itself: a true file tree, small files, two commands, reasons for what it needs."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def tracked() -> list[Path]:
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout
+    return [ROOT / name for name in files.split("\0") if name]
+
+
+def tree() -> set[str]:
+    """The paths that the README's file tree draws, by their indentation."""
+    block = README.split("<!-- tree -->")[1].split("```")[1]
+    paths, folders = set(), []
+    for line in block.strip("\n").splitlines():
+        name = line.split()[0]
+        level = (len(line) - len(line.lstrip())) // 2
+        folders[level:] = [name]
+        paths.add("".join(folders))
+    return paths
+
+
+def test_the_readmes_tree_is_true() -> None:
+    missing = [path for path in tree() if not (ROOT / path).exists()]
+    assert not missing
+
+
+def test_every_module_is_in_the_readmes_tree() -> None:
+    drawn = tree()
+    modules = {str(path.relative_to(ROOT)) for path in tracked() if path.suffix in (".py", ".js", ".css")}
+    inner = {
+        m for m in modules if not m.startswith(("tests/", "benchmarks/")) and not m.endswith("__init__.py")
+    }
+    assert not sorted(inner - drawn)
+
+
+def test_files_are_small() -> None:
+    sizes = {path: path.stat().st_size for path in tracked() if path.exists()}
+    assert max(sizes.values()) < 16_000_000, max(sizes, key=lambda path: sizes[path])
+    assert sum(sizes.values()) < 150_000_000
+
+
+def test_no_pickle_is_committed() -> None:
+    assert not [path for path in tracked() if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_says_what_it_is_for(name: str) -> None:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    assert lines and all(re.fullmatch(r"[\w-]+[>=]=[\d.]+ +# .+", line) for line in lines)
+
+
+def test_the_space_and_the_requirements_name_the_same_gradio() -> None:
+    space = re.search(r"^sdk_version: (\S+)$", README, re.MULTILINE)
+    needed = re.search(r"^gradio==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert space and needed and space[1] == needed[1]
