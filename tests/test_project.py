@@ -1,4 +1,4 @@
-"""What the project promises about itself: a true file tree, small files, two commands, reasons for what it needs."""
+"""What the project promises about itself: a true file tree, small files, a reason for every requirement."""
 
 import re
 import subprocess
