@@ -382,8 +382,16 @@ class Session:
         self.promises.get(name, lambda: make, owner)
         return f"{ROUTE}/{name}"
 
-    def keep_promise(self, name: str) -> Path | None:
-        """The file behind an address, written when first asked for; None if nobody was promised it."""
+    def keep_promise(self, name: str) -> bytes | None:
+        """What is behind an address, made when first asked for; None if nobody was promised it."""
+        try:
+            path = self._file_of(name)
+            return path.read_bytes() if path else None
+        except FileNotFoundError:  # forgotten between finding and reading it: a tab was closed at this moment
+            path = self._file_of(name)
+            return path.read_bytes() if path else None
+
+    def _file_of(self, name: str) -> Path | None:
         promised = self.promises.peek(name)
         if promised is None:
             return None

@@ -15,16 +15,16 @@ import matplotlib
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from explorer.maps import METHODS
-from explorer.session import PUBLISHED, ROUTE, Look, Session
+from explorer.session import PUBLISHED, ROUTE, Look, Session, TooLarge
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
 from vit.checkpoint import CheckpointError
-from vit.data import open_picture, shapes_sample
+from vit.data import PictureError, open_picture, shapes_sample
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -128,8 +128,6 @@ def show(
     page: Page, examples: dict[str, Example], picture: str | None, model: str, request: gr.Request
 ) -> list[Any]:
     """A new picture or another model: values for `page.viewer` and all that stands beside it."""
-    if not picture:
-        raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
     look = page.look(picture, model, request)
     with kindly():
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
@@ -265,6 +263,8 @@ def connect(
         return first_picture(page, examples, request)
 
     def on_show(picture, model, request: gr.Request):
+        if not picture:  # it was taken away: what is shown stays until there is another
+            return [gr.skip()] * len(shown)
         return show(page, examples, picture, model, request)
 
     def on_choose(model, event: gr.EventData, request: gr.Request):
@@ -300,10 +300,16 @@ def launch_options(session: Session) -> dict[str, Any]:
     """How the page is served: nothing from elsewhere, nothing kept without a bound."""
 
     async def shard(request: Request) -> Response:
-        path = await run_in_threadpool(session.keep_promise, request.path_params["name"])
-        if path is None:
+        try:
+            content = await run_in_threadpool(session.keep_promise, name := request.path_params["name"])
+        except (CheckpointError, PictureError, TooLarge, OSError):  # what it was made from is gone
+            content = None
+        if content is None:
             return PlainTextResponse("This picture is no longer kept: choose it once more.", 404)
-        return FileResponse(path, headers={"Cache-Control": "private, max-age=3600, immutable"})
+        kind = "image/png" if name.endswith(".png") else "application/octet-stream"
+        return Response(
+            content, media_type=kind, headers={"Cache-Control": "private, max-age=3600, immutable"}
+        )
 
     return {
         "theme": theme(),

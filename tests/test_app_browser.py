@@ -1,0 +1,305 @@
+"""The app's main job in a real browser: what a visitor sees, from the first second to the copied link."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CI, randomised, tiny_config
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from explorer import ui
+from explorer.maps import METHODS
+from explorer.session import Session
+from vit import ViT, save
+from vit.checkpoint import Card, save_snapshot
+
+pytestmark = pytest.mark.browser
+
+CARD = Card(name="tiny", class_names=("ant", "bee", "cat", "dog", "eel", "fox", "gnu"), accuracy=0.5)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+PHONE = {"width": 390, "height": 844}
+# the viewer of the first tab has everything, and has painted
+READY = """() => {
+  const viewer = document.querySelector('#viewer .vit-viewer')?.viewer;
+  return viewer?.data && viewer.data.loaded === viewer.data.L && viewer.perf.first !== null;
+}"""
+STATE = "() => ({...document.querySelector('#viewer .vit-viewer').viewer.state})"
+# the mean colour of the picture that the viewer holds: whose picture is it?
+COLOUR = """() => {
+  const image = document.querySelector('#viewer .vit-viewer').viewer.data.image;
+  const canvas = new OffscreenCanvas(1, 1), pen = canvas.getContext('2d');
+  pen.drawImage(image, 0, 0, 1, 1);
+  return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        if chromium is None and not Path(playwright.chromium.executable_path).exists():
+            reason = "install chromium (or set CHROMIUM to a browser) to run this test"
+            pytest.fail(reason) if CI else pytest.skip(reason)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Three checkpoints: one to look at, one without a head, one whose training goes on."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name in ("tiny", "run"):
+        save(folder / name, randomised(ViT(tiny_config())), CARD)
+    save(folder / "headless", randomised(ViT(tiny_config(num_classes=0, num_registers=1))), Card("headless"))
+    rows = ["step,epoch,loss,accuracy"]
+    for step in (1, 10, 100):
+        save_snapshot(folder / "run", randomised(ViT(tiny_config())), CARD, step, {"accuracy": step / 200})
+        rows.append(f"{step},{step / 50},{2 - step / 100},{step / 200}")
+    (folder / "run" / "history.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path) -> str:
+    return str(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def session(folder: Path) -> Session:
+    return Session(extra=tuple(str(folder / name) for name in ("tiny", "headless", "run")))
+
+
+@pytest.fixture(scope="module")
+def url(session: Session) -> Iterator[str]:
+    demo = ui.build(session)
+    demo.queue(max_size=64)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **ui.launch_options(session))
+    yield url
+    demo.close()
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Visit]:
+    """visit(address="") -> a page that shows a picture; at the end nothing has complained or called out."""
+    contexts, complaints = [], []
+
+    def open_page(address: str = "", **options) -> Page:
+        context = browser.new_context(**({"viewport": {"width": 1440, "height": 900}} | options))
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "console", lambda message: complaints.append(message.text) if message.type == "error" else None
+        )
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request", lambda request: complaints.append(request.url) if not own(request.url, url) else None
+        )
+        page.goto(url + address)
+        page.wait_for_function(READY, timeout=30_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def own(address: str, url: str) -> bool:
+    return address.startswith((url, url.replace("127.0.0.1", "localhost"), "data:", "blob:"))
+
+
+def picture_of(color: tuple[int, int, int], folder: Path) -> str:
+    path = folder / ("-".join(map(str, color)) + ".png")
+    noise = np.random.default_rng(sum(color)).integers(-20, 20, (60, 100, 3))
+    Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return str(path)
+
+
+def upload(page: Page, path: str) -> None:
+    before = page.evaluate(COLOUR)
+    clear = page.locator("#picture").get_by_label("Remove Image")
+    if clear.count():
+        clear.first.click()
+    page.set_input_files("#picture input[type=file]", path)
+    page.wait_for_function(f"(before) => JSON.stringify(({COLOUR})()) !== JSON.stringify(before)", arg=before)
+    page.wait_for_function(READY)
+
+
+def choose_example(page: Page, name: str) -> None:
+    before = page.evaluate(COLOUR)
+    page.locator(f"[data-example={name}]").click()
+    page.wait_for_function(f"(before) => JSON.stringify(({COLOUR})()) !== JSON.stringify(before)", arg=before)
+    page.wait_for_function(f"() => location.search.includes('example={name}')")
+    page.wait_for_function(READY)
+
+
+def near(color: list[int], expected: tuple[int, int, int]) -> bool:
+    return max(abs(a - b) for a, b in zip(color, expected)) < 25
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).first.click()
+
+
+# ------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_there_without_a_click_and_arrow_keys_step(visit: Visit) -> None:
+    page = visit()
+    expect(page.get_by_role("heading", name="ViT Explorer")).to_be_visible()
+    expect(page.locator("#card")).to_contain_text("3 layers × 4 heads")
+    expect(page.locator("#checks .vx-bad")).to_have_count(0)
+    expect(page.locator("#checks .vx-good")).to_have_count(5)
+    page.locator("#viewer .vit-viewer").evaluate(
+        "(root) => root.querySelector('[tabindex=\"0\"], button').focus()"
+    )
+    start = page.evaluate(STATE)["layer"]
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate(STATE)["layer"] == (start - 1) % 3
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(STATE)["head"] == 1
+    page.wait_for_function("() => location.hash.includes('head=1')")
+
+
+def test_an_uploaded_picture_is_what_is_shown(visit: Visit, tmp_path: Path) -> None:
+    page = visit()
+    upload(page, picture_of((200, 60, 60), tmp_path))
+    assert near(page.evaluate(COLOUR), (200, 60, 60))
+    upload(page, picture_of((40, 160, 90), tmp_path))
+    assert near(page.evaluate(COLOUR), (40, 160, 90)), "a second one too"
+
+
+def test_two_visitors_at_once_see_their_own(visit: Visit, tmp_path: Path) -> None:
+    first, second = visit(), visit()
+    red, blue = (210, 40, 40), (40, 60, 210)
+    upload(first, picture_of(red, tmp_path))
+    upload(second, picture_of(blue, tmp_path))
+    assert near(first.evaluate(COLOUR), red) and near(second.evaluate(COLOUR), blue)
+    choose_example(first, "tower")
+    assert near(second.evaluate(COLOUR), blue)
+
+
+def test_a_link_brings_another_person_to_the_same_view(visit: Visit, session: Session) -> None:
+    page = visit()
+    choose_example(page, "cheetah")
+    chosen = {"layer": 1, "head": 2, "fuse": "one", "query": 5}
+    page.evaluate("(chosen) => document.querySelector('#viewer .vit-viewer').viewer.set(chosen)", chosen)
+    page.wait_for_function("() => location.hash.includes('query=5')")
+    colour, address = page.evaluate(COLOUR), page.evaluate("location.search + location.hash")
+    other = visit(address)
+    state = other.evaluate(STATE)
+    assert {name: state[name] for name in chosen} == chosen
+    assert near(other.evaluate(COLOUR), tuple(colour))
+    expect(other.locator("[data-example=cheetah]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_reload_keeps_the_view(visit: Visit) -> None:
+    page = visit()
+    choose_example(page, "tower")
+    colour = page.evaluate(COLOUR)
+    page.reload()
+    page.wait_for_function(READY)
+    assert near(page.evaluate(COLOUR), tuple(colour))
+
+
+def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_path: Path) -> None:
+    page = visit()
+    colour = page.evaluate(COLOUR)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(picture_of((1, 2, 3), tmp_path)).read_bytes()[:300])
+    page.locator("#picture").get_by_label("Remove Image").first.click()
+    page.set_input_files("#picture input[type=file]", str(cut))
+    expect(page.get_by_text("damaged or cut short")).to_be_visible()
+    assert near(page.evaluate(COLOUR), tuple(colour))
+
+
+def test_every_tab_shows_its_figures(visit: Visit) -> None:
+    page = visit()
+    tab(page, "Why")
+    expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
+    expect(page.locator("#why-ledger")).to_contain_text("It adds up")
+    page.get_by_role("button", name="Run the race").click()
+    expect(page.locator("#why-report")).to_contain_text("Deletion: lower is better", timeout=30_000)
+    assert page.locator("#why-maps .vx-verdict").count() >= 8
+    tab(page, "Inside")
+    expect(page.locator("#inside-story .vx-step")).to_have_count(12)
+    tab(page, "Compare")
+    for side in "AB":
+        page.wait_for_function(f"() => document.querySelector('#compare-{side} .vit-viewer')?.viewer.data")
+    tab(page, "About")
+    expect(page.get_by_role("heading", name="What you are looking at")).to_be_visible()
+    tab(page, "Heads & layers")
+    expect(page.locator("#heads-board .vx-panel")).to_have_count(8)
+    page.locator('#heads-board .vx-dot[data-layer="1"][data-head="3"]').first.click()
+    expect(page.get_by_role("tab", name="Explore")).to_have_attribute("aria-selected", "true")
+    state = page.evaluate(STATE)
+    assert (state["layer"], state["head"], state["fuse"]) == (1, 3, "one"), "a dot leads to its head"
+
+
+def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: Visit, run: str) -> None:
+    page = visit(f"?model={run}")
+    tab(page, "Training")
+    said = page.locator("#training-timeline output")
+    expect(said).to_contain_text("step 100")
+    expect(page.locator("#training-timeline [data-step]")).to_have_count(6)
+    viewer = "document.querySelector('#training-viewer .vit-viewer')?.viewer"
+    page.wait_for_function(f"() => {viewer}?.data")
+    answer = f"JSON.stringify({viewer}.data.classes.map((c) => c.probability))"
+    last = page.evaluate(answer)
+    page.locator("#training-timeline [data-step='1']").first.hover()
+    expect(said).to_contain_text("step 1 ")
+    page.wait_for_function(f"(last) => {answer} !== last", arg=last)
+    page.get_by_label("Play the training").click()
+    expect(said).to_contain_text("step 100", timeout=10_000)
+    page.wait_for_function(f"(last) => {answer} === last", arg=last)
+    page.get_by_label("follow a run that is going on").check()
+    save_snapshot(run, randomised(ViT(tiny_config())), CARD, 200, {"accuracy": 0.9})
+    expect(said).to_contain_text("step 200", timeout=20_000)
+
+
+def test_an_intervention_shows_before_and_after(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("button", name="Intervene").click()
+    page.locator("#viewer .pane canvas").first.click(position={"x": 30, "y": 30})
+    page.wait_for_function("() => document.querySelector('#viewer .vit-viewer').viewer.after")
+    assert page.evaluate(STATE)["patches"]
+
+
+def test_a_model_without_a_head_says_what_it_cannot(visit: Visit, session: Session) -> None:
+    page = visit(f"?model={session.names()[1]}")
+    tab(page, "Why")
+    expect(page.locator("#why-ledger")).to_contain_text("no classification head")
+    reasons = page.locator("#why-maps .is-off").filter(has_text="no classification head")
+    expect(reasons).to_have_count(sum(method.class_specific for method in METHODS.values()))
+
+
+def test_a_closed_tab_frees_what_it_held(visit: Visit, session: Session, tmp_path: Path) -> None:
+    page = visit()
+    upload(page, picture_of((90, 90, 200), tmp_path))
+    held = session.results.held
+    page.close()
+    deadline = time.monotonic() + 20
+    while session.results.held >= held and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert session.results.held < held
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_fits_a_phone(visit: Visit, theme: str) -> None:
+    page = visit(f"?__theme={theme}", viewport=PHONE, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.locator("#viewer .pane canvas").first.tap(position={"x": 100, "y": 100})
+    page.wait_for_function("() => document.querySelector('#viewer .vit-viewer').viewer.state.pinned")
