@@ -455,7 +455,7 @@ function addressOf(state) {
 function writeAddress(state) {
   const hash = addressOf(state);
   if (location.hash.slice(1) === hash) return;
-  history.replaceState(history.state, "", hash ? "#" + hash : location.pathname + location.search);
+  history.replaceState(history.state, "", location.pathname + location.search + (hash && "#" + hash));  // whole: a page may have a <base>
   if ([...(location.ancestorOrigins ?? [])].includes("https://huggingface.co"))  // a Space lives in a frame
     window.parent.postMessage({ hash }, "https://huggingface.co");
 }
@@ -1145,9 +1145,11 @@ function mount(root, source, options = {}) {
   function paintPane(pane, view, now, index) {
     const { canvas } = pane, { sheet, cell, range } = view, d = view.data;
     const context = canvas.getContext("2d"), W = canvas.width, H = canvas.height;
-    context.drawImage(photoOf(d, index, W, H), 0, 0);
     const ofImage = state.mode !== "embeddings" || state.embedding !== "filters";
-    if (ofImage && sheet.ready[cell]) overlay(context, view, now, W, H);
+    const covered = ofImage && sheet.ready[cell];
+    const dim = covered && state.fade && sheet.unit !== "color" ? 0.35 * state.opacity : 0;
+    context.drawImage(photoOf(d, index, W, H, dim), 0, 0);
+    if (covered) overlay(context, view, now, W, H);
     gridLines(context, W, H, d);
     if (state.links && directional() && sheet.ready[cell]) arcs(context, view, now);
     for (const patch of state.patches) hatch(context, patch, d);
@@ -1158,13 +1160,15 @@ function mount(root, source, options = {}) {
     pane.value.textContent = valueText(view, now, index);
   }
 
-  function photoOf(d, index, W, H) {
-    if (photos[index]?.of !== d) {
+  function photoOf(d, index, W, H, dim) {  // a little darker where nothing is looked at
+    if (photos[index]?.of !== d || photos[index].dim !== dim) {
       const canvas = photos[index] = new OffscreenCanvas(W, H);
-      canvas.of = d;
+      Object.assign(canvas, { of: d, dim });
       const context = canvas.getContext("2d");
       context.imageSmoothingQuality = "high";
       context.drawImage(d.image, 0, 0, W, H);
+      context.fillStyle = `rgba(0, 0, 0, ${dim})`;
+      context.fillRect(0, 0, W, H);
     }
     return photos[index];
   }
@@ -1192,11 +1196,6 @@ function mount(root, source, options = {}) {
       }
     }
     small.getContext("2d").putImageData(smallImage, 0, 0);
-    if (state.fade && !sheet.colors) {  // a little darker where nothing is looked at
-      context.globalAlpha = 0.35 * state.opacity;
-      context.fillStyle = "#000";
-      context.fillRect(0, 0, W, H);
-    }
     context.globalAlpha = state.opacity;
     context.imageSmoothingEnabled = state.smooth;
     context.drawImage(small, 0, 0, W, H);
@@ -1261,7 +1260,7 @@ function mount(root, source, options = {}) {
 
   function valueText(view, now, index) {
     const { sheet, cell } = view, d = view.data;
-    if (pointer.pane !== index || pointer.token < d.pre || !sheet.ready[cell] || sheet.colors) return "";
+    if (pointer.pane !== index || pointer.token < d.pre || !sheet.ready[cell] || sheet.unit === "color") return "";
     const value = sheet.values[cell * sheet.size + sheet.first + pointer.token - d.pre];
     const at = place(pointer.token, d);
     if (sheet.unit === "share") return `${at} ${percent(value)}, ${short(value * d.T)} × uniform`;
@@ -1273,16 +1272,17 @@ function mount(root, source, options = {}) {
     const kind = state.mode === "method" ? "attention" : state.mode;
     const key = [kind, d.name, now.layer, now.head, now.fuse, d.loaded, state.colormap, generation, d === after].join();
     const context = canvas.getContext("2d");
-    if (size.key !== key || matrixImage.data !== d) {
+    if (size.key !== key || matrixImage.of !== d) {
       size.key = key;
-      matrixImage.data = d;
-      matrixImage.width = d.T;
-      matrixImage.height = d.Q;
-      if (layer) matrixImage.getContext("2d").putImageData(matrixPixels(layer, kind, now, d), 0, 0);
+      const pixels = new OffscreenCanvas(d.T, d.Q);
+      if (layer) pixels.getContext("2d").putImageData(matrixPixels(layer, kind, now, d), 0, 0);
+      Object.assign(matrixImage, { of: d, width: canvas.width, height: canvas.height });
+      const scaled = matrixImage.getContext("2d");
+      scaled.imageSmoothingEnabled = d.T > canvas.width;
+      scaled.drawImage(pixels, 0, 0, canvas.width, canvas.height);
     }
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.imageSmoothingEnabled = d.T > canvas.width;
-    if (layer) context.drawImage(matrixImage, 0, 0, canvas.width, canvas.height);
+    context.drawImage(matrixImage, 0, 0);
     const line = Math.max(size.dpr, canvas.height / d.Q);
     context.fillStyle = theme.accent;
     const step = Math.max(line, 1.5 * size.dpr);
@@ -1347,8 +1347,9 @@ function mount(root, source, options = {}) {
 
   let legendKey = "";
   function legendOf(sheet, range, d, ready) {
-    parts.legend.style.visibility = sheet.colors || !ready ? "hidden" : "visible";
-    if (sheet.colors || !ready) return;
+    const hidden = sheet.unit === "color" || !ready;
+    parts.legend.style.visibility = hidden ? "hidden" : "visible";
+    if (hidden) return;
     const key = `${range.signed} ${state.colormap}`;
     if (key !== legendKey) {
       legendKey = key;
