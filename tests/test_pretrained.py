@@ -436,6 +436,25 @@ def test_imagenet_names_come_from_the_package_and_only_for_a_model_that_says_ima
     assert load_pretrained(str(tmp_path))[1].class_names[0] == "class 0"
 
 
+@pytest.mark.parametrize("tag, classes", [("openai", 0), ("openai_ft_in1k", 5)])
+def test_the_projection_of_timms_clip_is_not_taken_for_classes(
+    tmp_path: Path, tag: str, classes: int
+) -> None:
+    theirs = tiny_timm("vit_base_patch16_clip_224")
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"]["tag"] = tag
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, card = load_pretrained(str(tmp_path))
+    assert (model.config.num_classes, len(card.class_names)) == (classes, classes)
+    assert ("projection" in card.source) == (not classes)
+    images = torch.randn(1, 3, *NATIVE)
+    same(
+        model(images),
+        theirs(images) if classes else theirs.forward_head(theirs.forward_features(images), True),
+    )
+
+
 def test_timm_labels_of_the_config_come_first(tmp_path: Path) -> None:
     timm_folder(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

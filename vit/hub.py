@@ -7,6 +7,7 @@ broken or hostile is one CheckpointError in one sentence.
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vit.checkpoint import (
 )
 from vit.model import ViT, ViTConfig
 from vit.pretrained import (
+    IMAGENET,
     LEFT_BEHIND,
     describe,
     imagenet_names,
@@ -57,6 +59,9 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
     weights = read_weights(folder, max_bytes)
     vit_config, note = describe(config, weights)
     with one_sentence():
+        if vit_config.num_classes and is_projection(config, name):
+            vit_config = replace(vit_config, num_classes=0)
+            note = "CLIP's projection onto the space of its texts is no classifier: loaded without it."
         if "architecture" in config:
             tensors, told = timm_tensors(weights, vit_config), timm_card(config, vit_config, name)
         else:
@@ -68,6 +73,13 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
         note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
     card = Card(**{"name": name, "source": note.strip(), "image_size": vit_config.image_size} | told)
     return build(vit_config, tensors, name), card
+
+
+def is_projection(config: Mapping[str, Any], name: str) -> bool:
+    """timm keeps the projection of CLIP's image tower in the place of a classifier."""
+    about = config.get("pretrained_cfg") or config
+    named = "label_names" in config or "label_names" in about or IMAGENET.search(f"{about.get('tag')} {name}")
+    return "_clip_" in config.get("architecture", "") and not named
 
 
 def weight_files(names: Iterable[str], where: str) -> list[str]:
