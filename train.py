@@ -126,13 +126,13 @@ RECIPES = {
     "cifar10": Recipe(
         "CIFAR-10, plain ViT of 2.7 M parameters with 8 x 8 patches of 4 pixels",
         CIFAR
-        | dict(sizes="24:0.75", epochs=21.0, hold=0.45, warmup=1.0)
+        | dict(sizes="24:0.8", epochs=17.0, hold=0.615, warmup=1.0)
         | dict(min_area=0.6, shift=0.06, colour=0.2, rotation=8.0, mix=0.3, ema=0.999),
     ),
     "imagenette": Recipe(
         "Imagenette, plain ViT of 2.8 M parameters with 16 x 16 patches of 8 pixels",
-        dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.5 96:0.85")
-        | dict(epochs=34.0, hold=0.45, warmup=2.0, batch_size=64, eval_images=800)
+        dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.57 96:0.9")
+        | dict(epochs=30.0, hold=0.606, warmup=2.0, batch_size=64, eval_images=800)
         | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.5),
     ),
     "folder": Recipe(
