@@ -242,10 +242,8 @@ def timm_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Te
     """timm's state dict as ours: the names are the same, two tensors may be missing or longer."""
     dropped = ("attn_pool.",) + (() if config.num_classes else ("head.", "head_dist."))
     state = {name: x for name, x in state.items() if not name.startswith(dropped)}
-    if "patch_embed.proj.weight" in state:  # CLIP has no bias here, which is a bias of zero
-        state.setdefault(
-            "patch_embed.proj.bias", state["patch_embed.proj.weight"].new_zeros(config.embed_dim)
-        )
+    if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
+        state.setdefault("patch_embed.proj.bias", torch.zeros(config.embed_dim))
     if config.num_registers and config.pos_embed_prefix:
         fold_positions(state, "reg_token", int(config.class_token))
     return state
@@ -480,10 +478,8 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
     for name, shape in (("cls_token", (1, 1, -1)), ("pos_embed", (1, -1, config.embed_dim))):
         if name in state and state[name].numel() % config.embed_dim == 0:  # CLIP keeps them flat
             state[name] = state[name].reshape(shape)
-    if "patch_embed.proj.weight" in state:  # CLIP has no bias here, which is a bias of zero
-        state.setdefault(
-            "patch_embed.proj.bias", state["patch_embed.proj.weight"].new_zeros(config.embed_dim)
-        )
+    if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
+        state.setdefault("patch_embed.proj.bias", torch.zeros(config.embed_dim))
     if "dist_token" in state and not config.distillation:  # without a head of its own it is a register
         state["reg_token"] = state.pop("dist_token")
         fold_positions(state, "reg_token", 1)
