@@ -295,10 +295,12 @@ def learn(
 def build_model(options: Options, classes: int) -> ViT:
     """A new ViT, or the weights of `options.init` fitted to this picture size and these classes."""
     seed_step(options.seed, 0)
-    new = dict(image_size=options.image_size, num_classes=classes, drop_path=options.drop_path)
+    new: dict[str, Any] = dict(
+        image_size=options.image_size, num_classes=classes, drop_path=options.drop_path
+    )
     if not options.init:
         names = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers")
-        return ViT(ViTConfig(**new, **{name: getattr(options, name) for name in names}))
+        return ViT(ViTConfig(**new | {name: getattr(options, name) for name in names}))
     old, _ = load(options.init)
     model = ViT(replace(old.config, **new))
     weights = old.state_dict()
@@ -470,6 +472,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     recipes = "\n".join(f"  {name:<11} {recipe.about}" for name, recipe in RECIPES.items())
     parser = argparse.ArgumentParser(
         "train.py",
+        usage="train.py [RECIPE] [options]",
         description=__doc__,
         epilog="recipes:\n" + recipes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -478,7 +481,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("recipe", nargs="?", choices=RECIPES, help="a tested set of options, see below")
     add("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
     add("--fresh", action="store_true", help="forget the run in --out and begin again")
-    add("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    add("--device", help="cpu, cuda or mps (default: cuda where there is one, else cpu)")
     add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same result")
     add("--evaluate", metavar="CHECKPOINT", help="measure a checkpoint instead")
     about = "print the shapes of all tensors instead: of this run's model, or of B/16, S/16, ..."

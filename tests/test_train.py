@@ -19,9 +19,9 @@ import torch.distributed as dist
 from PIL import Image
 
 import train as t
-from vit.checkpoint import Card, list_snapshots, load, load_snapshot
+from vit.checkpoint import BUNDLED, Card, list_snapshots, load, load_snapshot
 from vit.data import Split
-from vit.report import calibration_error, confusion_matrix
+from vit.report import calibration_error, confusion_matrix, evaluate
 
 TINY = "--image-size 16 --patch-size 8 --embed-dim 16 --depth 2 --num-heads 2 --batch-size 8 --epochs 4"
 TINY += " --snapshots 4 --min-area 0.5 --mix 0.5 --colour 0.2 --sizes 8:0.3 --eval-images 6 --precision fp32"
@@ -363,6 +363,37 @@ def test_evaluate_says_what_the_card_says_every_time(finished, pictures, tmp_pat
     assert "dark" in said[0] and "calibration error" in said[0]
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.size > (200, 200)
+
+
+def said_by_evaluate(name: str, out: Path) -> tuple[float, float]:
+    accuracy = evaluate(name, name, out)
+    return round(accuracy, 4), load(name)[1].accuracy
+
+
+def test_the_bundled_shapes_checkpoint_is_as_good_as_its_card_says(tmp_path):
+    accuracy, on_the_card = said_by_evaluate("shapes", tmp_path)
+    assert accuracy == on_the_card >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+def test_bundled_checkpoints_are_as_good_as_their_cards_say(name, tmp_path, request):
+    request.getfixturevalue(f"{name}_folder")
+    accuracy, on_the_card = said_by_evaluate(name, tmp_path)
+    assert accuracy == on_the_card
+
+
+@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette"])
+def test_bundled_checkpoints_bring_their_training_along(name):
+    model, card = load(name)
+    snapshots = list_snapshots(BUNDLED / name)
+    assert len(snapshots) >= 10 and snapshots[0].step == 0 and card.accuracy is not None
+    assert card.command == f"python train.py {name}" and model.config.grid_size >= (8, 8)
+    with (BUNDLED / name / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["step"]) == snapshots[-1].step
+    assert max(file.stat().st_size for file in (BUNDLED / name).rglob("*.*")) < 16 * 2**20
 
 
 def test_confusion_and_calibration_of_known_answers():

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from vit.checkpoint import Card
 
@@ -285,8 +286,8 @@ def load_split(
     if fingerprint is not None:
         key = hashlib.sha256(f"{fingerprint} {image_size} {crop_pct}".encode()).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{key}.safetensors"
-        if found := read_cache(cache):
-            images, labels, skipped = found
+        if kept := read_cache(cache):
+            images, labels, skipped = kept
             warn_of(skipped)
             return Split(images, labels, class_names)
 
@@ -298,15 +299,18 @@ def load_split(
         return to_pixels(to_rgb(picture), image_size, crop_pct), label
 
     images = torch.empty(len(pictures), 3, *image_size, dtype=torch.uint8)
-    labels, skipped = [], []
+    found: list[int] = []
+    skipped: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-        for index, decoded in enumerate(pool.map(decode, range(len(pictures)))):
-            if decoded is None:
+        decoded = pool.map(decode, range(len(pictures)))
+        progress = tqdm(decoded, f"reading {split} pictures", len(pictures), leave=False, disable=None)
+        for index, one in enumerate(progress):
+            if one is None:
                 skipped.append(str(getattr(pictures, "files", [])[index]))
             else:
-                images[len(labels)] = decoded[0]
-                labels.append(decoded[1])
-    images, labels = images[: len(labels)], torch.tensor(labels)
+                images[len(found)] = one[0]
+                found.append(one[1])
+    images, labels = images[: len(found)], torch.tensor(found)
     warn_of(skipped)
     if len(labels.unique()) < len(class_names):
         raise DataError(f"{data} has a class without a single readable {split} picture.")
