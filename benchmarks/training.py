@@ -99,9 +99,8 @@ def main() -> None:
                     steps[peer]()
                 times[peer].append((clock() - start) / args.steps)
         peak, work = statistics.median(peaks), step_flops(size, patch, dim, depth, batch)
-        print(
-            f"\n{name}: {size} px, patch {patch}, D {dim}, L {depth}, batch {batch}, peak {peak / 1e9:.0f} GFLOP/s"
-        )
+        print(f"\n{name}: {size} px, patch {patch}, width {dim}, {depth} blocks, batches of {batch}")
+        print(f"  peak         {peak / 1e9:6.0f} GFLOP/s")
         for peer, spent in times.items():
             ratio = statistics.median(other / own for other, own in zip(spent, times["ours"]))
             fast = statistics.median(spent)

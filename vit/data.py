@@ -287,8 +287,8 @@ def load_split(
         key = hashlib.sha256(f"{fingerprint} {image_size} {crop_pct}".encode()).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{key}.safetensors"
         if kept := read_cache(cache):
-            images, labels, skipped = kept
-            warn_of(skipped)
+            images, labels, unreadable = kept
+            warn_of(unreadable)
             return Split(images, labels, class_names)
 
     def decode(index: int) -> tuple[Tensor, int] | None:
