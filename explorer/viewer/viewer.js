@@ -35,7 +35,7 @@ const START = {
 };
 const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
 const SIDE = 236, SPACE = 24;  // CSS pixels
-const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700;
+const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700, READING_MS = 120;
 const PATIENCE_MS = 400;  // how long another trace may gather its layers before it replaces what is shown
 
 // ---------------------------------------------------------------- bytes
@@ -470,7 +470,9 @@ function mount(root, source, options = {}) {
   const state = { ...START, ...options.state, ...(options.address ? readAddress() : {}) };
   const hover = {};                       // query, layer, head, fuse, method: what the pointer previews
   const pointer = { pane: -1, token: -1 };  // the patch under the pointer, pinned or not
-  const perf = { draw: [], hover: [], frames: [], first: null, bytes: 0 };
+  // Milliseconds: draw, of our own code; work, from a frame's start to after it was presented; hover, from the event's
+  // time stamp to there, waiting for the frame included; frames, between two frames of play.
+  const perf = { draw: [], work: [], hover: [], frames: [], first: null, pictures: [], painted: null };
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let data = null, after = null, generation = 0, playing = null, mix = 0, intervening = false, theme = {};
   const memories = [{ values: new Float32Array(0) }, { values: new Float32Array(0) }];
@@ -1030,15 +1032,21 @@ function mount(root, source, options = {}) {
     scheduled = true;
     requestAnimationFrame(() => {
       scheduled = false;
+      const begun = performance.now();
       frame();
       const since = perf.since;
       perf.since = [];
-      if (!since.length && perf.first) return;
+      if (!since.length && perf.painted === data) return;
       const channel = new MessageChannel();  // its message comes after the frame was presented
       channel.port1.onmessage = () => {
         const end = performance.now();
+        if (since.length) remember(perf.work, end - begun);
         for (const start of since) remember(perf.hover, end - start);
-        if (perf.first === null && data && data.loaded) perf.first = end;
+        if (data?.loaded && perf.painted !== data) {  // the first picture of another trace
+          perf.painted = data;
+          perf.pictures.push(end);
+          perf.first ??= end;
+        }
       };
       channel.port2.postMessage(0);
     });
@@ -1056,8 +1064,7 @@ function mount(root, source, options = {}) {
     paintSheet(views[after && state.matrix === "before" ? 0 : views.length === 2 && after ? 1 : 0], now);
     views.forEach((view, index) => paintPane(panes[index], view, now, index));
     paintMatrix(views[0], now);
-    markDots(now);
-    speak(now, views);
+    say(now, views);
     remember(perf.draw, performance.now() - start);
   }
 
@@ -1156,8 +1163,6 @@ function mount(root, source, options = {}) {
     if (now.query >= d.pre && state.mode !== "method" && !(state.mode === "embeddings" && ["pca", "norms", "filters"].includes(state.embedding)))
       outline(context, now.query - d.pre, d, theme.accent, state.pinned && hover.query === undefined);
     if (pointer.pane === index && pointer.token >= d.pre && pointer.token !== now.query) outline(context, pointer.token - d.pre, d, "#fff", false);
-    pane.label.textContent = view.label;
-    pane.value.textContent = valueText(view, now, index);
   }
 
   function photoOf(d, index, W, H, dim) {  // a little darker where nothing is looked at
@@ -1318,7 +1323,24 @@ function mount(root, source, options = {}) {
 
   // ---- words, gauge, legend
 
+  // Words change at once, but not more often than anyone can read: text costs the browser more than all our canvases.
+  let said = -Infinity;
+  function say(now, views) {
+    const wait = said + READING_MS - performance.now();
+    clearTimeout(timers.say);
+    if (wait > 0) timers.say = setTimeout(() => { said = -Infinity; draw(); }, wait);
+    else {
+      said = performance.now();
+      speak(now, views);
+    }
+  }
+
   function speak(now, views) {
+    markDots(now);
+    views.forEach((view, index) => {
+      panes[index].label.textContent = view.label;
+      panes[index].value.textContent = valueText(view, now, index);
+    });
     const view = views[views.length === 2 && after ? 1 : 0], { sheet, cell, range } = view, d = view.data;
     const [title, words] = sentence(state, now, d, view, methods);
     parts.title.textContent = title;
