@@ -14,9 +14,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -172,6 +172,12 @@ def bf16_is_fast() -> bool:
     return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
 
 
+def runs_in_bf16(model: ViT) -> bool:
+    """Does a first look run in bf16? Where the processor is made for it, and the pass long."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return on_cpu and bf16_is_fast() and cost(model.config).flops >= BF16_FROM
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A model that is ready to be looked into. key tells two versions of the same checkpoint apart."""
@@ -179,6 +185,16 @@ class Loaded:
     model: ViT
     card: Card
     key: str
+
+    @cached_property
+    def half(self) -> ViT:
+        """The same model in bf16. Autocast would round all weights anew at every look: 1.7 x its time."""
+        return deepcopy(self.model).bfloat16()
+
+    @property
+    def nbytes(self) -> int:
+        """With the copy in bf16, where there will be one."""
+        return nbytes(self.model) * (3 if runs_in_bf16(self.model) else 2) // 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +263,9 @@ class Look:
 
         def make() -> Trace:
             image = self.image
-            with self.session.model_lock, nullcontext() if exact else torch.autocast("cpu", torch.bfloat16):
-                return trace(self.model, image, target=target, edits=edits, keep=keep)
+            model = self.model if exact else self.loaded.half
+            with self.session.model_lock:
+                return trace(model, image, target=target, edits=edits, keep=keep)
 
         return self.remember(("trace", target, edits, exact), make)
 
@@ -258,9 +275,8 @@ class Look:
 
     @property
     def in_bf16(self) -> bool:
-        """Does a first look run in bf16? Where the processor is made for it, and the pass long."""
-        on_cpu = next(self.model.parameters()).device.type == "cpu"
-        return on_cpu and bf16_is_fast() and self.cost.flops >= BF16_FROM
+        """Does a first look run in bf16?"""
+        return runs_in_bf16(self.model)
 
     @property
     def keeps_attention(self) -> bool:
@@ -303,7 +319,7 @@ class Session:
         self._secret = secrets.token_bytes(32)
         self._fetched: set[str] = set()
         self._fetching = threading.Lock()
-        self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: nbytes(loaded.model))
+        self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
         self.results: Cache[Any] = Cache(self.result_bytes)
         self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1)
         self.shards: Cache[Path] = Cache(
