@@ -21,14 +21,10 @@ from explorer.views.parts import note
 from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
 
-CHEAP = {
-    "none",
-    "1 projection",
-    "1 backward",
-    "1 block, forward and backward",
-    "⅓ forward",
-    "1 forward, 1 backward",
-}
+# what a method costs, in forward passes, where it is more than a few; occlusion and knock-out: one per patch
+PASSES = {"smoothgrad": 24 * 3, "integrated_gradients": 32 * 3}
+PER_PATCH = ("occlusion", "knockout")
+QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
 
 
 # what the viewer is given ---------------------------------------------------------------------------
@@ -90,6 +86,12 @@ def refusal(look: Look, method: Method) -> str:
     return ""
 
 
+def is_quick(look: Look, method: Method) -> bool:
+    """May this method run for this model without having been asked for?"""
+    passes = look.model.config.num_patches if method.name in PER_PATCH else PASSES.get(method.name, 0)
+    return method.name != "flow" and passes * look.cost.flops <= QUICK
+
+
 def map_of(look: Look, method: Method, target: int | None, progress: maps.Progress | None = None) -> Tensor:
     """(h, w): what this method says about the class; made once for all visitors."""
     target = target if method.class_specific else None
@@ -108,7 +110,7 @@ def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...
     why_not = refusal(look, asked)
     if why_not:
         return viewer_value(look, edits, progress=why_not)
-    cheap = [m for m in METHODS.values() if m.cost in CHEAP and not refusal(look, m)]
+    cheap = [m for m in METHODS.values() if is_quick(look, m) and not refusal(look, m)]
     wanted = {m.name: m for m in (asked, *cheap)}
     found = {name: map_of(look, method, target) for name, method in wanted.items()}
     address = look.address(("maps", name, target), lambda: maps_payload(found, target))

@@ -188,11 +188,11 @@ def cells(
 ) -> str:
     """A matrix as coloured cells. links: it is (L, H), and a cell shows its head in the viewer.
 
-    extra: further columns by name, (rows,) each, on the same scale.
+    extra: further columns by name, (rows,) each, on the same scale; what exceeds it gets its last colour.
     """
     extra = extra or {}
     everything = np.concatenate([values, *(column[:, None] for column in extra.values())], axis=1)
-    top = float(np.abs(everything).max()) or 1.0
+    top = float(np.abs(values).max()) or 1.0
     height, width = everything.shape
     heads = [f"{columns}{i}" for i in range(values.shape[1])] + list(extra)
     row_names = [f"{rows}{i}" for i in range(height)]

@@ -15,7 +15,7 @@ from explorer.faithfulness import CENTRE, RANDOM, Runner
 from explorer.ledger import Ledger, ledger
 from explorer.maps import METHODS
 from explorer.session import Look
-from explorer.views.explore import CHEAP, map_of, refusal
+from explorer.views.explore import is_quick, map_of, refusal
 from explorer.views.page import (
     MODEL_QUEUE,
     QUIET,
@@ -53,7 +53,7 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
         elif why_not:
             figures.append(waiting(method.label, why_not))
             continue
-        elif method.cost not in CHEAP:
+        elif not is_quick(look, method):
             cost = method.cost.replace("P ", f"{look.model.config.num_patches} ")
             figures.append(waiting(method.label, f"Takes {cost}: tick “slow methods too” and run the race."))
             continue
@@ -85,7 +85,7 @@ def verdict(score: float, bar: float) -> str:
 def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progress) -> list[Runner]:
     """The race of this picture, run once for all who ask."""
     trace = look.trace(target)
-    names = [name for name, m in METHODS.items() if not refusal(look, m) and (slow or m.cost in CHEAP)]
+    names = [name for name, m in METHODS.items() if not refusal(look, m) and (slow or is_quick(look, m))]
     run = partial(faithfulness.race, look.model, trace, names, progress=progress)
     return look.remember(("race", target, slow), run)
 
