@@ -282,7 +282,8 @@ def run_on_pictures(args: argparse.Namespace) -> int:
 
     with_gradients = any(METHODS[name].needs_grad for name in args.method)
     failed = 0
-    for name, path in tqdm(files or [("", None)], desc="pictures", disable=len(files) < 2, delay=1):
+    looked_at: Sequence[tuple[str, Path | None]] = files or [("", None)]
+    for name, path in tqdm(looked_at, desc="pictures", disable=len(files) < 2, delay=1):
         try:
             name, picture = default_picture(card) if path is None else (name, open_picture(path))
         except PictureError as error:
@@ -294,8 +295,8 @@ def run_on_pictures(args: argparse.Namespace) -> int:
         subject = export.look(name, image, model, card, target)
         made = command.make(subject, args)
         tqdm.write(f"{name}: {subject.answers()}")
-        for path in outputs(args.out, args.command, name, command.endings[0]):
-            tqdm.write(f"  {made.save(path)}")
+        for out in outputs(args.out, args.command, name, command.endings[0]):
+            tqdm.write(f"  {made.save(out)}")
     return OK if not failed else PARTIAL if failed < len(files) else NOTHING
 
 
@@ -310,7 +311,7 @@ def answer_of(model: ViT, image: Tensor, target: int | None) -> int:
 def check_endings(outs: Sequence[str], command: str, endings: Sequence[str], pictures: int) -> None:
     """Before anything is computed: can each --out be written, and is there one file per picture?"""
     for out in outs:
-        suffix = Path(out).suffix.lower()
+        suffix = ending_of(out)
         if suffix and suffix not in endings:
             raise Usage(f"{command} cannot write {suffix}: let --out end in {', '.join(endings)}.")
         if suffix and pictures > 1 and "{name}" not in out:
@@ -321,8 +322,14 @@ def check_endings(outs: Sequence[str], command: str, endings: Sequence[str], pic
 
 def outputs(outs: Sequence[str], command: str, name: str, ending: str) -> list[Path]:
     """Where the results for one picture go. An --out without an ending is a folder."""
-    paths = [Path(out.replace("{name}", name)) for out in outs or ["."]]
-    return [path if path.suffix else path / f"{name}-{command}{ending}" for path in paths]
+    file = f"{name}{ending}" if ending == f".{command}" else f"{name}-{command}{ending}"
+    named = [out.replace("{name}", name) for out in outs or ["."]]
+    return [Path(out) if ending_of(out) else Path(out) / file for out in named]
+
+
+def ending_of(out: str) -> str:
+    """ ".png" of a file, nothing of a folder (also of one called "v1.2/")."""
+    return "" if out.endswith(("/", "\\")) or Path(out).is_dir() else Path(out).suffix.lower()
 
 
 def progress_bar(words: str) -> Callable[[int, int], None]:
@@ -497,9 +504,9 @@ def run_shapes(args: argparse.Namespace) -> int:
     width = max(len(row["shape"]) for row in rows)
     for row in rows:
         if row["layer"] in (None, 0):
-            print(f"{row['shape']:<{width}}  {row['name']:<10} {row['about']}")
+            print(f"{row['shape']:<{width}}  {row['name']:<11} {row['about']}")
         elif row["name"] == "norm1" and row["layer"] == 1:
-            print(f"{'...':<{width}}  {'':<10} the same in layers 1 to {config.depth - 1}")
+            print(f"{'...':<{width}}  {'':<11} the same in layers 1 to {config.depth - 1}")
     shape = {row["name"]: row["shape"] for row in rows}
     stream = f"{config.depth} x {shape['resid_post']}"
     chain = " -> ".join([shape["image"], shape["embed"], shape["pos"], stream, shape["logits"]])

@@ -82,7 +82,7 @@ class Export:
             elif ending == ".mp4" and self.frames:
                 render.mp4(temporary, self.frames(), self.fps)
             elif ending == ".npz" and self.arrays:
-                np.savez(temporary, allow_pickle=False, **self.arrays())
+                np.savez(temporary, **dict(self.arrays()))  # type: ignore[arg-type]  # no array is called that
             elif ending == ".csv" and self.rows:
                 temporary.write_text(to_csv(self.rows()), encoding="utf-8")
             elif ending == ".md":
@@ -566,12 +566,13 @@ def race(
 
     @cache
     def runners() -> list[faithfulness.Runner]:
-        counted = {"points": points, "randoms": randoms, "progress": progress}
-        return faithfulness.race(model, traced, methods, modes=modes, **counted)
+        return faithfulness.race(
+            model, traced, methods, modes=modes, points=points, randoms=randoms, progress=progress
+        )
 
     def figure() -> Figure:
-        orders = [faithfulness.random_map(traced.grid_size, seed) for seed in range(randoms)]
-        orders = torch.stack([faithfulness.order_of(order) for order in orders])
+        by_chance = [faithfulness.random_map(traced.grid_size, seed) for seed in range(randoms)]
+        orders = torch.stack([faithfulness.order_of(map) for map in by_chance])
         ranked = [r for r in runners() if r.name not in (faithfulness.CENTRE, faithfulness.RANDOM)]
         centre = next(r for r in runners() if r.name == faithfulness.CENTRE)
         charts = []

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import matplotlib
@@ -119,13 +119,12 @@ def scale_for(maps: np.ndarray, name: str = "map", num_tokens: int | None = None
         if not num_tokens:
             raise ValueError('The "uniform" scale needs the number of tokens.')
         return Scale(ones * UNIFORM_TOP / num_tokens, signed, SCALES[name], 1 / num_tokens)
-    axes = {"map": (-2, -1), "layer": (-3, -2, -1), "all": None}[name]
-    if axes is not None:
-        axes = axes[-maps.ndim :]
-    return Scale(ones * size.max(axis=axes, keepdims=True), signed, SCALES[name])
+    over = {"map": 2, "layer": min(3, maps.ndim), "all": maps.ndim}[name]  # how many of the last axes
+    top = size.max(axis=tuple(range(-over, 0)), keepdims=True)
+    return Scale(ones * top, signed, SCALES[name])
 
 
-def colorize(maps: np.ndarray, scale: Scale | None = None, colormap: str | None = None):
+def colorize(maps: np.ndarray, scale: Scale | None = None, colormap: str | None = None) -> np.ndarray:
     """Maps (..., h, w) to colours (..., h, w, 3) uint8, one pixel per patch."""
     scale = scale or scale_for(maps)
     return COLORMAPS[colormap or scale.colormap][(scale(maps) * 255).round().astype(np.uint8)]
@@ -459,8 +458,17 @@ def matrix_figure(
     axes.set_ylabel("query: the token that looks, by row of patches")
     if num_prefix_tokens:  # too thin for a tick of its own: named at the corner
         name = "[CLS]" if num_prefix_tokens == 1 else f"{num_prefix_tokens} prefix"
-        edge = {"size": 7, "color": colors.muted, "annotation_clip": False, "va": "bottom"}
-        axes.annotate(name, (-0.5, -0.5), (-4, 1), textcoords="offset points", ha="right", **edge)
+        axes.annotate(
+            name,
+            (-0.5, -0.5),
+            (-4, 1),
+            textcoords="offset points",
+            annotation_clip=False,
+            ha="right",
+            va="bottom",
+            size=7,
+            color=colors.muted,
+        )
     _legend(axes, scale, colormap, theme, (4.4, 4.4), "attention")
     _titles(figure, title, "", theme)
     return figure
@@ -672,7 +680,7 @@ def curves_chart(
     figure = _figure(6.4, 3.5, theme, into)
     axes = figure.add_subplot()
     colors = _style(axes, theme, lines=True)
-    faint = {"color": colors.muted, "alpha": 0.45, "lw": 0.7}
+    faint: dict[str, Any] = {"color": colors.muted, "alpha": 0.45, "lw": 0.7}
     for curve in others:
         axes.plot(fractions, curve, **faint)
     for color, (name, curve) in zip(colors.series, curves.items()):
