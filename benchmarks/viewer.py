@@ -3,11 +3,11 @@
     python benchmarks/viewer.py [--hovers 300] [--uploads 5] [--skip-app]
 
 Every move of the pointer redraws every head of every layer. Drawing is the viewer's own code; frame to paint
-is from the start of the frame to after it was presented; event to paint starts at the time stamp of the event
-and includes waiting for the next frame. The first row is a page that fills one pixel: the floor of this machine
-and browser. The second table sends pictures through the app, and moves a slider the usual way (slider ->
-Python -> overlay -> image component) with attention of the same size in the same browser. On a machine that is
-busy with other things all times are upper bounds.
+is from the start of the frame to after it was presented; event to paint starts at the event's time stamp and
+includes waiting for the next frame. The first row is a page that fills one pixel: the floor of this machine
+and browser. The second table sends pictures through the app, and moves a slider the usual way (slider, Python,
+overlay, image component) with attention of the same size in the same browser. On a machine that is busy with
+other things all times are upper bounds.
 """
 
 import argparse
@@ -151,7 +151,8 @@ def upload(browser: Browser, checkpoint: str, uploads: int, folder: Path) -> lis
         page.goto(address)
         page.wait_for_function(f"{VIEWER}?.perf.first", timeout=120_000)
         page.evaluate(
-            "addEventListener('change', (e) => { if (e.target.type === 'file') window.started = performance.now(); }, true)"
+            "addEventListener('change', (event) => {"
+            " if (event.target.type === 'file') window.started = performance.now(); }, true)"
         )
         times = []
         for number in range(uploads + 1):  # the first one warms up

@@ -142,10 +142,11 @@ def small_map(page: Page, row: int, column: int) -> np.ndarray:
 
 
 STAGE = """([index, h, w]) => {
-  const canvas = document.querySelectorAll(".picture")[index], context = canvas.getContext("2d"), found = [];
+  const canvas = document.querySelectorAll(".picture")[index];
+  const context = canvas.getContext("2d"), found = [];
   for (let r = 0; r < h; r++) for (let c = 0; c < w; c++)
-    found.push([...context.getImageData((c + 0.25) * canvas.width / w, (r + 0.25) * canvas.height / h, 1, 1).data]);
-  return found;
+    found.push([(c + 0.25) * canvas.width / w, (r + 0.25) * canvas.height / h]);
+  return found.map(([x, y]) => [...context.getImageData(x, y, 1, 1).data]);
 }"""
 
 
@@ -367,7 +368,7 @@ def test_tab_alone_reaches_every_control(visit: Open):
     ):
         assert name in text, name
     unnamed = page.evaluate(
-        """[...document.querySelectorAll(".vit-viewer button, .vit-viewer input, .vit-viewer select, .vit-viewer canvas[tabindex]")]
+        """[...document.querySelectorAll(".vit-viewer :is(button, input, select, canvas[tabindex])")]
         .filter((e) => !(e.ariaLabel || e.textContent.trim() || e.labels?.length)).map((e) => e.outerHTML)"""
     )
     assert unnamed == []
@@ -406,8 +407,11 @@ def test_a_link_brings_another_person_to_the_same_view(visit: Open):
     click_patch(page, 11)
     page.locator("select").last.select_option("magma")
     choose(page, "Is looked at by")
+    page.locator(".picture").first.focus()
     page.keyboard.press("ArrowUp")
-    page.wait_for_function("location.hash.includes('magma') && location.hash.includes('query=14')")
+    page.wait_for_function(
+        "['magma', 'query=14', 'column', 'layer=1'].every((part) => location.hash.includes(part))"
+    )
     address = page.evaluate("location.hash.slice(1)")
     other = visit(address=address)
     assert state(other) == state(page)
@@ -488,7 +492,8 @@ def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
         packed.append({"head": head, "layers": layers})
     folder = Path(__file__).parents[1] / "explorer" / "viewer"
     file.write_text(
-        f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><style>{(folder / "viewer.css").read_text()}</style>
+        f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+        <style>{(folder / "viewer.css").read_text()}</style>
         <div id="a"></div><div id="b"></div><script>{(folder / "viewer.js").read_text()}
         const heard = [], bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
         const sources = {json.dumps(packed)}.map((m) => (
@@ -515,7 +520,8 @@ def test_another_source_keeps_the_state_and_never_shows_nothing(
           let blank = 0, going = true;
           const watch = () => {
             const canvas = document.querySelector(".sheet canvas");
-            if (!canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((v) => v)) blank++;
+            const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            if (!image.data.some((v) => v)) blank++;
             if (going) requestAnimationFrame(watch);
           };
           requestAnimationFrame(watch);
@@ -605,11 +611,12 @@ def test_nothing_overflows_or_jumps(visit: Open, width: int, height: int, touch:
     page = visit(address=f"mode={mode}", width=width, height=height, has_touch=touch, device_scale_factor=2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     inside = page.evaluate(
-        """[...document.querySelectorAll(".vit-viewer canvas, .vit-viewer button, .vit-viewer select, .chart svg")]
+        """[...document.querySelectorAll(".vit-viewer :is(canvas, button, select, svg)")]
         .filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 0.5).length"""
     )
     assert inside == 0
-    places = "[...document.querySelectorAll('.vit-viewer canvas, .transport')].map((e) => Math.round(e.getBoundingClientRect().top))"
+    places = """[...document.querySelectorAll(".vit-viewer canvas, .transport")]
+        .map((e) => Math.round(e.getBoundingClientRect().top))"""
     before = page.evaluate(places)
     for patch in (0, 7, 14):
         point_at(page, patch)
@@ -625,11 +632,19 @@ def test_a_finger_pins(visit: Open):
 
 
 CONTRAST = """() => {
-  const parse = (c) => { const m = c.match(/[\\d.]+/g).map(Number); return c.startsWith("color(") ? m.map((v, i) => i < 3 ? v * 255 : v) : m; };
-  const light = ([r, g, b]) => { const f = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
-  const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
-    if (c.length < 4 || c[3] > 0.99) return c; } return [255, 255, 255]; };
+  const parse = (color) => {
+    const numbers = color.match(/[\\d.]+/g).map(Number);
+    return color.startsWith("color(") ? numbers.map((v, i) => i < 3 ? v * 255 : v) : numbers;
+  };
+  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const color = parse(getComputedStyle(e).backgroundColor);
+      if (color.length < 4 || color[3] > 0.99) return color;
+    }
+    return [255, 255, 255];
+  };
   const poor = [];
   for (const e of document.querySelectorAll(".vit-viewer *")) {
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());

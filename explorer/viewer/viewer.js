@@ -3,8 +3,8 @@
    L layers, H heads, T tokens (prefix tokens first, then h x w patches), Q rows that are sent. Bytes: explorer/payload.py.
 
    ViTViewer.mount(element, source, options) -> handle
-     source   {head: async () => ArrayBuffer, layer: async (l) => ArrayBuffer, embeddings: async () => ArrayBuffer},
-              the last one optional; or null for now
+     source   {head: async () => ArrayBuffer, layer: async (l) => ArrayBuffer}, or null for now; optional:
+              embeddings: async () => ArrayBuffer, expect(layer) to hear which layer will be wanted first
      options  {state, emit(name, payload), methods, link, address, modes, intervene}
      handle   {state, perf, set(patch), setSource(source), setAfter(source), addMaps(buffer), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
@@ -608,6 +608,7 @@ function mount(root, source, options = {}) {
     const mine = ++generation;
     expectArrival();
     root.classList.add("is-loading");
+    next.expect?.(state.layer);
     try {
       const opened = await (next.opened ??= open(next));  // a source shown before is shown again at once
       if (mine !== generation) return;
@@ -1693,11 +1694,23 @@ async function download(url) {
   return response.arrayBuffer();
 }
 
-const addresses = (value) => ({
-  head: () => download(value.head),
-  layer: (l) => download(value.layers[l]),
-  embeddings: value.embeddings && (() => download(value.embeddings)),
-});
+function addresses(value) {
+  const early = new Map();
+  return {
+    head: () => download(value.head),
+    layer(l) {
+      const coming = early.get(l) ?? download(value.layers[l]);
+      early.delete(l);
+      return coming;
+    },
+    embeddings: value.embeddings && (() => download(value.embeddings)),
+    expect(layer) {  // fetched beside the head, not after it
+      const last = value.layers.length - 1, l = layer < 0 ? last : Math.min(layer, last);
+      early.set(l, download(value.layers[l]));
+      early.get(l).catch(() => {});  // whoever asks for it hears of it
+    },
+  };
+}
 
 // The Gradio house: a value with addresses comes in, as explorer/viewer/host.py describes it.
 function host(element, options) {
