@@ -627,6 +627,7 @@ def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = 
             label="faithfulness: area under insertion − area under deletion",
             reference=centre.figures["score"].mean,
             reference_label=faithfulness.CENTRE,
+            marked=[row.beyond_centre.low > 0 for row in table.rows],
             title=f"{title}, {table.images} images",
             theme=style.theme,
         )

@@ -711,18 +711,18 @@ def intervals_chart(
     label: str,
     reference: float | None = None,
     reference_label: str = "",
+    marked: Sequence[bool] | None = None,
     title: str = "",
     theme: str = "light",
 ) -> Figure:
-    """Means with their confidence intervals (N, 3): low, mean, high; one line each, in the given order,
-    and a reference that earns the others their colour only where their whole interval is beyond it."""
+    """Means with their confidence intervals (N, 3): low, mean, high; one line each, in the given order.
+    Only the `marked` ones are in colour, all if nothing is said."""
     figure = _figure(6.4, 0.24 * len(names) + 1.3, theme)
     axes = figure.add_subplot()
     colors = _style(axes, theme)
     low, mean, high = intervals.T
-    for y, name in enumerate(names):
-        beyond = reference is None or low[y] > reference
-        color = colors.series[0] if beyond and name != reference_label else colors.muted
+    for y in range(len(names)):
+        color = colors.series[0] if marked is None or marked[y] else colors.muted
         axes.plot([low[y], high[y]], [y, y], color=color, lw=1.8)
         axes.plot(mean[y], y, "o", color=color, ms=4.5)
     if reference is not None:
@@ -872,13 +872,15 @@ def svg(figure: Figure) -> bytes:
 def gif(frames: Sequence[np.ndarray], fps: float = 2, colormap: str = DEFAULT) -> bytes:
     """Equally large pictures as a looping film that a slide or README plays.
 
-    A GIF has 256 colours: 64 are the colour table's, so that the legend stays true, the others are
-    those that the frames need most. One palette for all frames, so that what stands still stays still.
+    A GIF has 256 colours: 52 are the colour table's, so that the legend stays true, 16 are greys for
+    letters, the others are those that the frames need most. One palette for all frames, so that what
+    stands still stays still.
     """
     seen = np.concatenate([frame[::3, ::3].reshape(1, -1, 3) for frame in frames], axis=1)
-    common = Image.fromarray(seen).quantize(192).getpalette() or []
+    common = Image.fromarray(seen).quantize(188).getpalette() or []
+    reserved = np.concatenate([COLORMAPS[colormap][::5], COLORMAPS["gray"][::17]])
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*COLORMAPS[colormap][::4].ravel().tolist(), *common[: 192 * 3]])
+    palette.putpalette([*reserved.ravel().tolist(), *common[: 188 * 3]])
     images = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in frames]
     file = io.BytesIO()
     duration = round(1000 / fps)

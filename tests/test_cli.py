@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from conftest import randomised, tiny_config
 from PIL import Image
 
+import vit.model
 from explorer import __main__ as cli
 from explorer import export
 from explorer.maps import METHODS
@@ -172,6 +174,7 @@ def test_every_picture_of_a_folder_gets_its_own_file(folder: Path) -> None:
     names = {"a", "sub-a", "sub-a-2", "cat"}
     assert {path.stem for path in Path("maps").iterdir()} == names
     assert {path.name for path in Path("figures").iterdir()} == {f"{name}-map.png" for name in names}
+    assert run("html", "cat.png", "--out", "v1.2/") == 0 and Path("v1.2/cat.html").is_file()
 
 
 def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -276,3 +279,41 @@ def test_every_example_of_the_help_is_a_command_that_exists() -> None:
     for line in lines:
         cli.build_parser().parse_args(shlex.split(line)[3:])
     assert len(lines) >= 9
+
+
+# the tour ---------------------------------------------------------------------------------------------
+
+TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+
+
+def fenced(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TOUR, flags=re.DOTALL)
+
+
+def test_the_tours_code_is_the_models_code() -> None:
+    source = {line.strip() for line in (ROOT / "vit" / "model.py").read_text(encoding="utf-8").splitlines()}
+    quotes = [block.splitlines() for block in fenced("python") if block.startswith("# vit/model.py, ")]
+    assert len(quotes) >= 5
+    for heading, *lines in quotes:
+        assert not set(lines) - source, f"{heading}: vit/model.py has other lines now"
+        owner, _, name = heading.removeprefix("# vit/model.py, ").partition(".")
+        assert hasattr(getattr(vit.model, owner), name)
+
+
+def test_the_tours_commands_are_commands_and_its_figures_are_there() -> None:
+    commands = [
+        line for block in fenced("sh") for line in block.splitlines() if line.startswith("python -m ")
+    ]
+    made = set()
+    for command in commands:
+        args = cli.build_parser().parse_args(shlex.split(command)[3:])
+        made |= {Path(out).name for out in args.out}
+    shown = set(re.findall(r"\(figures/([^)]+)\)", TOUR))
+    assert len(commands) >= 10 and shown <= made, "every figure has the command that made it"
+    for name in shown:
+        assert 0 < (ROOT / "docs" / "figures" / name).stat().st_size < 400_000, name
+
+
+def test_the_tours_shapes_are_printed_like_that(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["shapes", "--variant", "B/16"]) == 0
+    assert capsys.readouterr().out.strip() == fenced("text")[0].strip()

@@ -230,6 +230,7 @@ def figures(theme: str) -> dict[str, Figure]:
             label="score",
             reference=0.5,
             reference_label="centre prior",
+            marked=[True, False, False, True],
             title="Faithfulness",
             theme=theme,
         ),
