@@ -249,6 +249,7 @@ def test_hover_is_not_pin(visit: Open):
 def test_the_sentence_says_the_true_shares(visit: Open, found: Trace):
     page = visit(address="fuse=one&layer=2&head=3&query=6")
     shares = found.attn[2, 3, 6]
+    expect(page.locator(".readout")).to_contain_text("gives")
     said = page.locator(".readout").inner_text().replace("\u00a0", " ")
     assert said.startswith("L2.H3")
     values = [float(v) / 100 for v in re.findall(r"([\d.]+) %", said)]

@@ -36,7 +36,6 @@ const START = {
 const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
 const SIDE = 236, SPACE = 24;  // CSS pixels
 const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700, READING_MS = 120;
-const PATIENCE_MS = 400;  // how long another trace may gather its layers before it replaces what is shown
 
 // ---------------------------------------------------------------- bytes
 
@@ -617,16 +616,17 @@ function mount(root, source, options = {}) {
       if (first) adopt(opened, before);
       const layer = state.layer < 0 ? (state.depthChosen ? 0 : opened.L - 1) : Math.min(state.layer, opened.L - 1);
       await need(opened, layer);
-      const rest = prefetch(opened, layer, mine);
-      if (!first) await Promise.race([rest, new Promise((done) => setTimeout(done, PATIENCE_MS))]);
       if (mine !== generation) return;
       if (!first) adopt(opened, before);
       draw();
-      await rest;
+      await prefetch(opened, layer, mine);
     } catch (error) {
       if (mine === generation) complain(error);
     } finally {
-      if (mine === generation) root.classList.remove("is-loading");
+      if (mine === generation) {
+        root.classList.remove("is-loading");
+        draw();
+      }
     }
   }
 
@@ -1090,11 +1090,15 @@ function mount(root, source, options = {}) {
     if (sheetImage?.width !== canvas.width || sheetImage?.height !== canvas.height) sheetImage = new ImageData(canvas.width, canvas.height);
     if (cellColors.length < cellWidth * cellHeight) cellColors = new Uint32Array(cellWidth * cellHeight);
     const pixels = new Uint32Array(sheetImage.data.buffer);
-    pixels.fill(0);
+    const loading = root.classList.contains("is-loading");  // then the last maps stay until theirs have come
+    if (!loading) pixels.fill(0);
     const shared = state.scale !== "map" && state.scale !== "layer" ? rangeOf(sheet, 0, state.scale, view.data) : null;
     for (let i = 0; i < sheet.count; i++) {
       const [x, y] = placeOf(i, sheet);
-      if (!sheet.ready[i]) { blank(pixels, canvas.width, x, y); continue; }
+      if (!sheet.ready[i]) {
+        if (!loading || !pixels[y * canvas.width + x]) blank(pixels, canvas.width, x, y);
+        continue;
+      }
       const range = sheet.unit === "value" || !shared ? rangeOf(sheet, i, state.scale, view.data) : shared;
       colorize(cellColors, sheet, i, range, tableFor(range, state, view.data));
       stamp(pixels, canvas.width, x, y, cellColors, cellWidth, cellHeight);
