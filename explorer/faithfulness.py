@@ -123,13 +123,14 @@ def race(
     modes: Sequence[str] = MODES,
     points: int = 9,
     randoms: int = 3,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Runner]:
     """All maps of one picture against each other and the controls, the most faithful first.
 
     trace: with a target, which is the class that is watched. methods: names of METHODS (all that work
     for this model by default). mask: (height, width), true on the object. points: of each curve.
-    randoms: how many random orders are averaged. Cost: (points − 2) forwards per map, curve and mode,
+    randoms: how many random orders are averaged, drawn from `seed`. Cost: (points − 2) forwards per map, curve and mode,
     batched; in mode "drop" on half of the tokens.
     """
     if trace.target is None:
@@ -144,7 +145,7 @@ def race(
         if progress:
             progress(len(maps), stages)
     maps[CENTRE] = centre_prior(trace.grid_size)
-    controls = [random_map(trace.grid_size, seed) for seed in range(randoms)]
+    controls = [random_map(trace.grid_size, seed + number) for number in range(randoms)]
     orders = torch.stack([order_of(map) for map in (*maps.values(), *controls)])  # (M, P)
     curves = {}
     for number, mode in enumerate(modes, start=1):
@@ -330,7 +331,10 @@ def table(
     for image, mask in images:
         target = int(_answer(model, image))
         t = trace(model, image, target=target)
-        runners = race(model, t, methods, mask=mask, modes=modes, points=points, randoms=randoms)
+        seed = (
+            len(figures) * randoms
+        )  # other random orders for every image: what they share would not average out
+        runners = race(model, t, methods, mask=mask, modes=modes, points=points, randoms=randoms, seed=seed)
         figures.append({runner.name: runner.figures() for runner in runners})
         if progress:
             progress(len(figures))
