@@ -620,6 +620,7 @@ function mount(root, source, options = {}) {
       if (!first) adopt(opened, before);
       draw();
       await prefetch(opened, layer, mine);
+      if (mine === generation) root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
     } catch (error) {
       if (mine === generation) complain(error);
     } finally {

@@ -14,7 +14,9 @@ page.news = (value) => {
     else if (key in value) address.searchParams.delete(key);
   }
   history.replaceState(history.state, "", address);
-  page.refresh();
+  if (page.open !== "explore") return page.refresh();
+  document.addEventListener("vit-loaded", page.refresh, { once: true });  // the picture first, then its self-check
+  setTimeout(page.refresh, 4000);
 };
 
 page.opened = (tab) => {
