@@ -130,8 +130,8 @@ def race(
 
     trace: with a target, which is the class that is watched. methods: names of METHODS (all that work
     for this model by default). mask: (height, width), true on the object. points: of each curve.
-    randoms: how many random orders are averaged, drawn from `seed`. Cost: (points − 2) forwards per map, curve and mode,
-    batched; in mode "drop" on half of the tokens.
+    randoms: how many random orders are averaged, drawn from `seed`. Cost: (points − 2) forwards per
+    map, curve and mode, batched; in mode "drop" on half of the tokens.
     """
     if trace.target is None:
         raise ValueError("A race watches one class: trace(model, image, target=...) it first.")
