@@ -505,7 +505,7 @@ def spelled(options: dict[str, Any]) -> list[str]:
     words = []
     for name, value in options.items():
         words += (
-            [flag(name) if value else "--no-" + name] if value in (True, False) else [flag(name), str(value)]
+            [flag(name) if value else "--no-" + name] if isinstance(value, bool) else [flag(name), str(value)]
         )
     return words
 
