@@ -4,8 +4,8 @@
 
 The app runs in a process of its own; visitors are raw HTTP clients that upload, wait for their turn, and
 fetch all that their viewer would. A mix-up is an answer that holds another visitor's picture. The table
-also has everything asked again (no forward pass) and one picture asked by all (one), the processor time that the app
-spent on each visitor, which a busy machine does not change, and what bf16 saves in one look at a large model.
+also has everything asked again and one picture asked by all, the processor time that the app spent on each
+visitor, which a busy machine does not change much, and what bf16 saves in one look at a large model.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> di
     uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
     dependencies = http.get("config").json()["dependencies"]
     event = next(d["id"] for d in dependencies if d["api_name"] == "look")
-    data = [{"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}, checkpoint]
+    data = [{"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}, checkpoint, "as trained"]
     asked = {"data": data, "fn_index": event, "session_hash": session}
     http.post("gradio_api/queue/join", json=asked).raise_for_status()
     with http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as answers:

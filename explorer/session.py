@@ -6,6 +6,7 @@ what only they needed; whatever is kept is bounded in bytes, the oldest goes fir
 
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -43,7 +44,7 @@ MiB = 2**20
 EVERYONE = ""  # an owner who never leaves: what the house itself keeps
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
-ATTENTION_LIMIT = 512 * MiB  # beyond this, attention is made again layer by layer from the residual stream
+ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
 BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 
 # Small published models worth a look beside the bundled ones; fetched on first use.
@@ -56,6 +57,16 @@ PUBLISHED = {
     "timm/vit_small_patch16_224.augreg_in21k_ft_in1k": "AugReg S/16, ImageNet-1k",
     "google/vit-base-patch16-224": "ViT B/16, ImageNet-1k",
 }
+
+
+# How large a picture is shown to the model; positions are resampled to the grid that results.
+TRAINED, WHOLE, DOUBLE, WHOLE_DOUBLE = (
+    "as trained",
+    "whole picture",
+    "twice as large",
+    "whole, twice as large",
+)
+SIZES = (TRAINED, WHOLE, DOUBLE, WHOLE_DOUBLE)
 
 
 def nbytes(value: Any) -> int:
@@ -212,6 +223,7 @@ class Look:
     picture: Path
     digest: str  # of the picture's bytes
     owner: str
+    size: str  # one of SIZES
 
     @property
     def loaded(self) -> Loaded:
@@ -232,17 +244,27 @@ class Look:
 
     def remember(self, what: Hashable, make: Callable[[], V]) -> V:
         """A result that depends on this picture, this model and `what`."""
-        return self.session.results.get((self.key, self.digest, what), make, self.owner)
+        return self.session.results.get((self.key, self.digest, self.size, what), make, self.owner)
 
     def address(self, what: Hashable, make: Callable[[], bytes], suffix: str = "bin") -> str:
         """Where a browser finds these bytes, made when it first asks for them."""
-        return self.session.promise((self.key, self.digest, what), make, suffix, self.owner)
+        return self.session.promise((self.key, self.digest, self.size, what), make, suffix, self.owner)
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        height, width = self.model.config.image_size  # type: ignore[misc]  # always a pair after __post_init__
-        return height, width
+        """(height, width) in pixels: as the model was trained, or what its `size` makes of that."""
+        height, width = map(float, self.card.image_size)
+        if self.size in (WHOLE, WHOLE_DOUBLE):  # as many pixels, in the picture's own shape
+            wide, tall = self.remember("shape", lambda: open_picture(self.picture).size)
+            shape = min(max(wide / tall, 1 / 3), 3.0)
+            height, width = math.sqrt(height * width / shape), math.sqrt(height * width * shape)
+        factor = 2 if self.size in (DOUBLE, WHOLE_DOUBLE) else 1
+
+        def in_patches(side: float) -> int:
+            patch = self.model.config.patch_size
+            return max(1, round(factor * side / patch)) * patch
+
+        return in_patches(height), in_patches(width)
 
     @property
     def image(self) -> Tensor:
@@ -350,6 +372,10 @@ class Session:
 
         return self.models.get(key, make)
 
+    def is_here(self, name: str) -> bool:
+        """Is this model on this machine, so that it need not be fetched?"""
+        return self.folder_of(name).exists() or self.models.peek(f"{name.strip()}@None#0") is not None
+
     def snapshots(self, name: str) -> list[Snapshot]:
         """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
         return list_snapshots(self.folder_of(self.allowed(name)))
@@ -383,10 +409,17 @@ class Session:
 
     # pictures ----------------------------------------------------------------------------------
 
-    def look(self, picture: str | Path, name: str, step: int | None = None, owner: str = EVERYONE) -> Look:
+    def look(
+        self,
+        picture: str | Path,
+        name: str,
+        step: int | None = None,
+        owner: str = EVERYONE,
+        size: str = TRAINED,
+    ) -> Look:
         """Put a picture's file in front of a model. Raises CheckpointError."""
         digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
-        return Look(self, name.strip(), step, self.model(name, step).key, Path(picture), digest, owner)
+        return Look(self, name.strip(), step, self.model(name, step).key, Path(picture), digest, owner, size)
 
     # what browsers fetch -----------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from explorer.maps import METHODS
-from explorer.session import PUBLISHED, ROUTE, Look, Session, TooLarge
+from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, TooLarge
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
@@ -39,6 +39,7 @@ TABS = (
     ("about", "About", about),
 )
 THUMB, SIDE = 96, 768  # pixels
+LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 
 # pictures that are already there --------------------------------------------------------------------
@@ -124,12 +125,24 @@ def describe(look: Look) -> str:
     return '<p class="vx-card">' + " · ".join(facts) + "</p>"
 
 
+def cost_of(look: Look) -> str:
+    """What this look will take, said before it is run."""
+    cost, size = look.cost, look.cost.attn_bytes / 2**30
+    kept = "kept at once" if look.keeps_attention else "made again layer by layer"
+    work = f"{cost.tokens:,} tokens, {cost.flops / 1e9:,.0f} billion operations"
+    return f"{work}, {size:.1f} GiB of attention, {kept}."
+
+
 def show(
-    page: Page, examples: dict[str, Example], picture: str | None, model: str, request: gr.Request
+    page: Page, examples: dict[str, Example], picture: str, model: str, size: str, request: gr.Request
 ) -> list[Any]:
     """A new picture or another model: values for `page.viewer` and all that stands beside it."""
-    look = page.look(picture, model, request)
+    if not page.session.is_here(model):
+        gr.Info(f"Fetching {model} from the Hugging Face Hub: the first time takes a while.")
+    look = page.look(picture, model, size, request)
     with kindly():
+        if look.cost.flops > LONG:
+            gr.Info(cost_of(look), title="This takes a moment")
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
         chosen = Path(picture).stem
         return [
@@ -141,6 +154,7 @@ def show(
             {
                 "model": look.name,
                 "example": chosen if chosen in examples else "",
+                "size": "" if look.size == TRAINED else look.size,
                 "stamp": secrets.token_hex(4),
             },
         ]
@@ -148,7 +162,7 @@ def show(
 
 def first_picture(page: Page, examples: dict[str, Example], request: gr.Request) -> list[Any]:
     """What a visitor finds: the picture and model that the address names, else the first ones. Values for
-    picture, model, and what `show` returns."""
+    picture, model, size, and what `show` returns."""
     query = dict(request.query_params) if request is not None else {}
     model, example = query.get("model", ""), query.get("example", "")
     default = page.session.names()[0]
@@ -161,15 +175,16 @@ def first_picture(page: Page, examples: dict[str, Example], request: gr.Request)
     model = model or default
     if example not in examples:
         example = suited(examples, page.session.model(model).card.data + model)[0].name
-    picture = str(examples[example].path)
-    return [picture, model, *show(page, examples, picture, model, request)]
+    picture, size = str(examples[example].path), query.get("size", TRAINED)
+    size = size if size in SIZES else TRAINED
+    return [picture, model, size, *show(page, examples, picture, model, size, request)]
 
 
 def choose_target(
-    page: Page, picture: str | None, model: str, event: gr.EventData, request: gr.Request
+    page: Page, picture: str | None, model: str, size: str, event: gr.EventData, request: gr.Request
 ) -> list[Any]:
     """A class was clicked: explain this one. Values for target and beacon."""
-    look = page.look(picture, model, request)
+    look = page.look(picture, model, size, request)
     with kindly():
         target = valid_target(look, getattr(event, "target", None))
     return [target, {"model": look.name, "stamp": secrets.token_hex(4)}]
@@ -225,6 +240,7 @@ def build(session: Session) -> gr.Blocks:
                     elem_id="model",
                     info=f"Choose, or type {place}.",
                 )
+                size = gr.Dropdown(list(SIZES), value=TRAINED, label="Picture size", elem_id="size")
                 card = gr.HTML("", elem_id="card", apply_default_css=False)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 target, edits, picked = gr.State(None), gr.State(((), ())), gr.State({})
@@ -246,7 +262,9 @@ def build(session: Session) -> gr.Blocks:
                                 viewer = attention_viewer(
                                     elem_id="viewer", methods=methods, link="main", predictions=True
                                 )
-                                page = Page(session, picture, model, target, edits, picked, viewer, beacon)
+                                page = Page(
+                                    session, picture, model, size, target, edits, picked, viewer, beacon
+                                )
                             view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
         connect(demo, page, examples, thumbs, card)
@@ -262,27 +280,27 @@ def connect(
     def on_load(request: gr.Request):
         return first_picture(page, examples, request)
 
-    def on_show(picture, model, request: gr.Request):
+    def on_show(picture, model, size, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
             return [gr.skip()] * len(shown)
-        return show(page, examples, picture, model, request)
+        return show(page, examples, picture, model, size, request)
 
-    def on_choose(model, event: gr.EventData, request: gr.Request):
+    def on_choose(model, size, event: gr.EventData, request: gr.Request):
         example = examples.get(str(getattr(event, "example", "")))
         if example is None:
             raise gr.Error("This example does not exist.", print_exception=False)
-        return [str(example.path), *show(page, examples, str(example.path), model, request)]
+        return [str(example.path), *show(page, examples, str(example.path), model, size, request)]
 
-    def on_target(picture, model, event: gr.EventData, request: gr.Request):
-        return choose_target(page, picture, model, event, request)
+    def on_target(picture, model, size, event: gr.EventData, request: gr.Request):
+        return choose_target(page, picture, model, size, event, request)
 
     def on_close(request: gr.Request):
         if request.session_hash:
             page.session.release(request.session_hash)
 
-    demo.load(on_load, None, [page.picture, page.model, *shown], **QUIET, **MODEL_QUEUE)
+    demo.load(on_load, None, [*page.shown, *shown], **QUIET, **MODEL_QUEUE)
     gr.on(
-        [page.picture.input, page.model.input],
+        [page.picture.input, page.model.input, page.size.input],
         on_show,
         page.shown,
         shown,
@@ -291,7 +309,7 @@ def connect(
         trigger_mode="always_last",
         **MODEL_QUEUE,
     )
-    thumbs.choose(on_choose, [page.model], [page.picture, *shown], **QUIET, **MODEL_QUEUE)
+    thumbs.choose(on_choose, page.shown[1:], [page.picture, *shown], **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, page.shown, [page.target, page.beacon], **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)
 

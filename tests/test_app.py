@@ -23,7 +23,7 @@ import app
 from explorer import ui
 from explorer.maps import METHODS
 from explorer.payload import unpack
-from explorer.session import Look, Session
+from explorer.session import SIZES, TRAINED, Look, Session
 from explorer.views import compare, explore, heads, inside, training, why
 from vit import ViT, save
 from vit.checkpoint import Card, CheckpointError, save_snapshot
@@ -202,6 +202,20 @@ def test_the_timeline_has_every_snapshot(look: Look) -> None:
     assert "step 100 · epoch 2 · accuracy 50.0 %" in value["moments"][2]["words"]
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_other_sizes_and_shapes_are_looked_at(session, checkpoints, tmp_path, size: str) -> None:
+    tall = tmp_path / "tall.png"
+    tall.write_bytes(picture_bytes(3, (30, 90)))
+    look = session.look(tall, checkpoints["registers"], size=size)
+    h, w = look.trace().grid_size
+    assert (h > w) == ("whole" in size), "the picture's own shape"
+    assert (h * w > 40) == ("twice" in size)
+    board = heads.report(look, 0) + why.maps_grid(look, 0) + inside.story(look, h - 1, w - 1, 0, 0)
+    _, meta = unpack(served(look, explore.viewer_value(look)["head"]))
+    assert meta["grid_size"] == [h, w] and f"patch ({h - 1}, {w - 1})" in board
+    assert len(training.timeline_value(look, look.name)["moments"]) == 3
+
+
 def test_two_moments_can_be_compared(look: Look) -> None:
     offered = [step for _, step in compare.moments(look)]
     assert offered == [compare.LAST, 100, 10, 1]
@@ -241,7 +255,7 @@ def visitor(query: dict[str, str] | None = None, name: str = "ann") -> SimpleNam
 
 
 def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -> None:
-    picture, model, viewer, card, thumbs, target, _, beacon = handler(demo, "on_load")(visitor())
+    picture, model, _, viewer, card, thumbs, target, _, beacon = handler(demo, "on_load")(visitor())
     assert Path(picture).exists() and model == session.names()[0]
     assert viewer["head"].startswith("shard/") and target is None
     assert "4 heads" in card and thumbs.count("data-example") >= 5 and beacon["example"] in thumbs
@@ -271,9 +285,12 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
     name = checkpoints["cls"]
     answer = int(session.look(picture, name).trace().logits.argmax())
     for asked, expected in [(2, 2), (99, answer), (-1, answer), ("x", answer), (None, answer)]:
-        target, _ = choose(str(picture), name, SimpleNamespace(target=asked), visitor())
+        target, _ = choose(str(picture), name, TRAINED, SimpleNamespace(target=asked), visitor())
         assert target == expected
-    assert choose(str(picture), checkpoints["headless"], SimpleNamespace(target=1), visitor())[0] is None
+    assert (
+        choose(str(picture), checkpoints["headless"], TRAINED, SimpleNamespace(target=1), visitor())[0]
+        is None
+    )
 
 
 BROKEN = {
@@ -289,7 +306,7 @@ def test_a_bad_picture_is_one_sentence_without_paths(demo, checkpoints, tmp_path
     path = tmp_path / name
     path.write_bytes(BROKEN[name])
     with pytest.raises(gr.Error) as error:
-        handler(demo, "on_show")(str(path), checkpoints["cls"], visitor())
+        handler(demo, "on_show")(str(path), checkpoints["cls"], TRAINED, visitor())
     text = str(error.value.message)
     assert text.endswith(".") and "/" not in text and "\n" not in text
 
@@ -298,14 +315,14 @@ def test_a_bad_picture_is_one_sentence_without_paths(demo, checkpoints, tmp_path
 def test_a_bad_model_is_one_sentence(demo, picture, monkeypatch, model: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(gr.Error) as error:
-        handler(demo, "on_show")(str(picture), model, visitor())
+        handler(demo, "on_show")(str(picture), model, TRAINED, visitor())
     assert "\n" not in str(error.value.message) and len(str(error.value.message)) < 300
 
 
 def test_a_lost_picture_or_none_is_one_sentence(demo, checkpoints) -> None:
     with pytest.raises(gr.Error, match="picture"):
-        handler(demo, "on_show")("/nowhere/x.png", checkpoints["cls"], visitor())
-    kept = handler(demo, "on_show")(None, checkpoints["cls"], visitor())
+        handler(demo, "on_show")("/nowhere/x.png", checkpoints["cls"], TRAINED, visitor())
+    kept = handler(demo, "on_show")(None, checkpoints["cls"], TRAINED, visitor())
     assert all(value == gr.skip() for value in kept), "taking the picture away loses nothing"
 
 
@@ -314,8 +331,8 @@ def test_a_closed_tab_frees_what_only_it_held(demo, session, checkpoints, tmp_pa
     for seed in (11, 12):
         files.append(tmp_path / f"{seed}.png")
         files[-1].write_bytes(picture_bytes(seed))
-    handler(demo, "on_show")(str(files[0]), checkpoints["cls"], visitor(name="leaving"))
-    handler(demo, "on_show")(str(files[1]), checkpoints["cls"], visitor(name="staying"))
+    handler(demo, "on_show")(str(files[0]), checkpoints["cls"], TRAINED, visitor(name="leaving"))
+    handler(demo, "on_show")(str(files[1]), checkpoints["cls"], TRAINED, visitor(name="staying"))
     held = session.results.held
     handler(demo, "on_close")(visitor(name="leaving"))
     assert session.results.held < held

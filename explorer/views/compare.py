@@ -69,29 +69,35 @@ def build(page: Page) -> None:
                 sides.append((model, moment, said, viewer))
 
     def one(
-        picture: str, left: str, model: str, step: Any, request: gr.Request, default: int | None = None
+        picture: str,
+        left: str,
+        size: str,
+        model: str,
+        step: Any,
+        request: gr.Request,
+        default: int | None = None,
     ) -> list[Any]:
         """Values for moment, answer and viewer of one side."""
         name = (model or "").strip() or left
         with kindly():
-            finished = page.look(picture, name, request)
+            finished = page.look(picture, name, size, request)
             offered = moments(finished)
             if default is not None:
                 step = offered[default % len(offered)][1]
             chosen = step if step in [value for _, value in offered] else LAST
-            look = finished if chosen == LAST else page.look(picture, name, request, chosen)
+            look = finished if chosen == LAST else page.look(picture, name, size, request, chosen)
             return [gr.Dropdown(choices=offered, value=chosen), answer(look), viewer_value(look)]
 
-    def on_open(picture, left, model_a, moment_a, model_b, moment_b, request: gr.Request):
+    def on_open(picture, left, size, model_a, moment_a, model_b, moment_b, request: gr.Request):
         """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
         untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
         early = 3 if untouched else None
-        first = one(picture, left, model_a, moment_a, request)
-        second = one(picture, left, model_b, moment_b, request, -early if early else None)
+        first = one(picture, left, size, model_a, moment_a, request)
+        second = one(picture, left, size, model_b, moment_b, request, -early if early else None)
         return [*first, *second]
 
-    def on_side(picture, left, model, moment, request: gr.Request):
-        return one(picture, left, model, moment, request)
+    def on_side(picture, left, size, model, moment, request: gr.Request):
+        return one(picture, left, size, model, moment, request)
 
     (model_a, moment_a, said_a, viewer_a), (model_b, moment_b, said_b, viewer_b) = sides
     page.when_open(

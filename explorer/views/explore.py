@@ -166,13 +166,13 @@ def check_strip(look: Look) -> str:
 def build(page: Page) -> None:
     checks = gr.HTML("", elem_id="checks", apply_default_css=False)
 
-    def on_checks(picture, model, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_checks(picture, model, size, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             return check_strip(look)
 
-    def on_need_maps(picture, model, edits, event: gr.EventData, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_need_maps(picture, model, size, edits, event: gr.EventData, request: gr.Request):
+        look = page.look(picture, model, size, request)
         name = str(getattr(event, "method", ""))
         if name not in METHODS:
             raise gr.Error("This method does not exist.", print_exception=False)
@@ -181,8 +181,8 @@ def build(page: Page) -> None:
                 look, name, valid_target(look, getattr(event, "target", None)), edits_of(look, *edits)
             )
 
-    def on_edits(picture, model, event: gr.EventData, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_edits(picture, model, size, event: gr.EventData, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             edits = edits_of(look, getattr(event, "patches", ()), getattr(event, "heads", ()))
             look.trace(edits=edits)

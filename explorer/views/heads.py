@@ -175,13 +175,13 @@ def build(page: Page) -> None:
     )
     alike = gr.HTML("", elem_id="heads-alike", apply_default_css=False)
 
-    def on_open(picture, model, target, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_open(picture, model, size, target, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             return report(look, valid_target(look, target))
 
-    def on_cka(picture, model, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
-        look = page.look(picture, model, request)
+    def on_cka(picture, model, size, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
+        look = page.look(picture, model, size, request)
         with kindly():
             return cka_panel(look, progress)
 

@@ -230,8 +230,8 @@ def build(page: Page) -> None:
         limits = (h, w, config.depth, config.num_heads)
         return [min(max(int(value or 0), 0), limit - 1) for value, limit in zip(values, limits)]
 
-    def on_open(picture, model, picked, row, column, layer, head, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_open(picture, model, size, picked, row, column, layer, head, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             (h, w), prefix = look.trace().grid_size, look.trace().num_prefix_tokens
             if picked and picked.get("query", -1) >= prefix:  # the sliders go where the viewer's pin is
@@ -243,8 +243,8 @@ def build(page: Page) -> None:
             sliders = [gr.Slider(maximum=max(limit - 1, 1), value=value) for value, limit in zip(at, limits)]
             return [*sliders, story(look, *at)]
 
-    def on_choose(picture, model, row, column, layer, head, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_choose(picture, model, size, row, column, layer, head, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             return story(look, *clamp(look, row, column, layer, head))
 

@@ -9,7 +9,7 @@ page.connect = (tabs, trigger) => Object.assign(page, { tabs, trigger });
 page.news = (value) => {
   page.stamp = value.stamp;
   const address = new URL(location.href);
-  for (const key of ["model", "example"]) {
+  for (const key of ["model", "example", "size"]) {
     if (value[key]) address.searchParams.set(key, value[key]);
     else if (key in value) address.searchParams.delete(key);
   }

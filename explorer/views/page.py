@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from explorer.session import Look, Session, TooLarge
+from explorer.session import SIZES, TRAINED, Look, Session, TooLarge
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, denormalize
 
@@ -44,6 +44,7 @@ class Page:
     session: Session
     picture: gr.Image
     model: gr.Dropdown
+    size: gr.Dropdown  # one of SIZES
     target: gr.State  # the class to explain; None: the model's answer
     edits: gr.State  # (hidden patches, heads switched off) as the browser named them
     picked: gr.State  # {query, layer, head} that was last pinned
@@ -53,17 +54,17 @@ class Page:
     @property
     def shown(self) -> list[Any]:
         """The inputs of `look`."""
-        return [self.picture, self.model]
+        return [self.picture, self.model, self.size]
 
     def look(
-        self, picture: str | None, model: str, request: gr.Request | None, step: int | None = None
+        self, picture: str | None, model: str, size: str, request: gr.Request | None, step: int | None = None
     ) -> Look:
         """The visitor's picture in front of the visitor's model, or one sentence about why not."""
         if not picture:
             raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
         owner = request.session_hash if request is not None and request.session_hash else ""
         with kindly():
-            return self.session.look(picture, model, step, owner)
+            return self.session.look(picture, model, step, owner, size if size in SIZES else TRAINED)
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any

@@ -49,7 +49,7 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     session = look.session
     moments = []
     for snapshot in session.snapshots(name):
-        then = session.look(look.picture, name, snapshot.step, look.owner)
+        then = session.look(look.picture, name, snapshot.step, look.owner, look.size)
         moments.append(
             {**addresses(then), "step": snapshot.step, "words": words_of(snapshot.step, snapshot.metrics)}
         )
@@ -128,29 +128,29 @@ def build(page: Page) -> None:
     clock = gr.Timer(POLL, active=False)
     inputs, outputs = [*page.shown, run], [timeline, nothing]
 
-    def tell(picture, model, run, request):
-        look = page.look(picture, model, request)
+    def tell(picture, model, size, run, request):
+        look = page.look(picture, model, size, request)
         with kindly():
             value = timeline_value(look, (run or "").strip() or look.name)
         return value, "" if value["moments"] else f'<p class="vx-note">{NOTHING}</p>'
 
-    def on_open(picture, model, run, request: gr.Request):
+    def on_open(picture, model, size, run, request: gr.Request):
         choices = [("the model on the left", ""), *((name, name) for name in runs(session))]
-        return gr.Dropdown(choices=choices, value=run or ""), *tell(picture, model, run, request)
+        return gr.Dropdown(choices=choices, value=run or ""), *tell(picture, model, size, run, request)
 
-    def on_run(picture, model, run, request: gr.Request):
-        return tell(picture, model, run, request)
+    def on_run(picture, model, size, run, request: gr.Request):
+        return tell(picture, model, size, run, request)
 
-    def on_tick(picture, model, run, seen, request: gr.Request):
+    def on_tick(picture, model, size, run, seen, request: gr.Request):
         """New values if the run went on, else nothing."""
-        look = page.look(picture, model, request)
+        look = page.look(picture, model, size, request)
         name = (run or "").strip() or look.name
         with kindly():
             steps = [snapshot.step for snapshot in session.snapshots(name)]
         rows = len(read_history(session.folder_of(name)))
-        if (name, look.digest, steps, rows) == tuple(seen or ()):
+        if (name, look.digest, look.size, steps, rows) == tuple(seen or ()):
             return gr.skip(), gr.skip(), gr.skip()
-        return *tell(picture, model, run, request), (name, look.digest, steps, rows)
+        return *tell(picture, model, size, run, request), (name, look.digest, look.size, steps, rows)
 
     seen = gr.State(())
     page.when_open("training", on_open, inputs, [run, *outputs])

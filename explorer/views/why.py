@@ -174,8 +174,7 @@ def ledger_report(look: Look, target: int) -> str:
             "What each head gave",
             cells(heads, signed=True, unit=" logit", extra=columns) + scale(signed=True),
             f"Blue cells argued against {answer}, red ones for it. The last column is the layer's "
-            "MLP. Click a cell to "
-            "see that head in the viewer.",
+            "MLP, which may exceed the scale. Click a cell to see that head in the viewer.",
         )
         + panel(
             "Where it was carried from",
@@ -222,8 +221,8 @@ def build(page: Page) -> None:
     )
     book = gr.HTML("", elem_id="why-ledger", apply_default_css=False)
 
-    def on_open(picture, model, target, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_open(picture, model, size, target, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             chosen = valid_target(look, target)
             if chosen is None:
@@ -237,16 +236,16 @@ def build(page: Page) -> None:
                 ledger_report(look, chosen),
             )
 
-    def on_class(picture, model, target, request: gr.Request):
-        look = page.look(picture, model, request)
+    def on_class(picture, model, size, target, request: gr.Request):
+        look = page.look(picture, model, size, request)
         with kindly():
             chosen = valid_target(look, target)
             if chosen is None:
                 raise gr.Error(NO_HEAD, title="Nothing to explain", print_exception=False)
             return maps_grid(look, chosen), "", ledger_report(look, chosen), chosen
 
-    def on_race(picture, model, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
-        look = page.look(picture, model, request)
+    def on_race(picture, model, size, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
+        look = page.look(picture, model, size, request)
         with kindly():
             chosen = valid_target(look, target)
             if chosen is None:
