@@ -27,8 +27,8 @@ count prefix tokens first, then patches.
 
 Other parts of the page may point, too: the element `.vit-viewer` has the handle of `ViTViewer.mount` as its
 `.viewer` (set, setSource, ...) and hears two DOM events, "vit-preview" (detail {layer, head, fuse, query};
-{} ends it) for a place that is only pointed at, and "vit-pick" for one that stays. It says "vit-loaded" when a
-trace and its layers have come: the time for whatever may wait until the picture is there.
+{} ends it) for a place that is only pointed at, and "vit-pick" for one that stays. It says "vit-loaded" when
+a trace and its layers have come: the time for whatever may wait until the picture is there.
 """
 
 from collections.abc import Mapping, Sequence

@@ -169,7 +169,9 @@ function sheetOf(data, state, now, direction, methods) {
   };
   const depth = (i) => i === 0 ? "embed" : "L" + (i - 1);
   return {
-    pca: () => ({ ...strip(L + 1, depth), size: 3 * P, first: 0, colors: data["pca_" + state.basis] ?? null, unit: "color", fill: () => false }),
+    pca: () => ({
+      ...strip(L + 1, depth), size: 3 * P, first: 0, unit: "color", colors: data["pca_" + state.basis] ?? null, fill: () => false,
+    }),
     similarity: () => ({
       ...strip(L + 1, depth), unit: "cosine",
       fill(out, i) {
@@ -290,7 +292,8 @@ const short = (value) => Math.abs(value) >= 100 || value === 0 ? value.toFixed(0
   : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1);
 const place = (token, data) => `(${Math.floor((token - data.pre) / data.w)},\u00a0${(token - data.pre) % data.w})`;
 const nameOf = (token, data) => token < data.pre ? data.prefix_names[token] : "patch " + place(token, data);
-const among = (token, query, data) => token === query ? "itself" : token < data.pre ? data.prefix_names[token] : place(token, data);
+const among = (token, query, data) => token === query ? "itself"
+  : token < data.pre ? data.prefix_names[token] : place(token, data);
 
 function largest(values, from, to, count) {
   const best = [];
@@ -432,7 +435,8 @@ function readAddress() {
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
     if (!(name in START)) continue;
     const kind = typeof START[name];
-    if (Array.isArray(START[name])) found[name] = text.split("_").filter(Boolean).map((v) => name === "patches" ? +v : v);
+    if (name === "patches") found[name] = text.split("_").filter(Boolean).map(Number);
+    else if (name === "heads") found[name] = text.split("_").filter(Boolean);
     else if (kind === "number" && Number.isFinite(+text)) found[name] = +text;
     else if (kind === "boolean") found[name] = text === "1";
     else if (kind === "string") found[name] = text;
@@ -514,6 +518,8 @@ function mount(root, source, options = {}) {
 
   const lowestLayer = () => state.mode === "embeddings" ? -1 : 0;
   const directional = () => state.mode === "attention" || state.mode === "rollout";
+  const asksQuery = () => directional()
+    || state.mode === "embeddings" && ["similarity", "positions"].includes(state.embedding);
 
   function clamp() {
     if (!data) return;
@@ -599,6 +605,7 @@ function mount(root, source, options = {}) {
 
   // ---- sources
 
+  let intervention = null;
   let arrive = null, arrival = null;  // maps and edits wait for the trace that they belong to
   const expectArrival = () => { arrival = new Promise((resolve) => { arrive = resolve; }); };
   expectArrival();
@@ -646,6 +653,7 @@ function mount(root, source, options = {}) {
     draw();
     arrive();
     wantMore();
+    if (options.intervene && (state.patches.length || state.heads.length)) tellEdits();  // they hold for this one, too
   }
 
   async function prefetch(from, layer, mine) {
@@ -662,17 +670,19 @@ function mount(root, source, options = {}) {
   }
 
   async function setAfter(next) {
-    if (!next) { after = null; layout(); sync(); draw(); return; }
-    const mine = generation;
-    const [opened] = await Promise.all([open(next).catch(complain), arrival]);
-    if (!opened || mine !== generation) return;
-    await need(opened, Math.max(0, state.layer));
-    if (mine !== generation) return;
+    const asked = intervention = {}, mine = generation, current = () => asked === intervention && mine === generation;
+    let opened = null;
+    if (next) {
+      [opened] = await Promise.all([open(next).catch(complain), arrival]);
+      if (!opened || !current()) return;
+      await need(opened, Math.max(0, state.layer));
+      if (!current()) return;
+    }
     after = opened;
     layout();
     sync();
     draw();
-    await prefetch(opened, Math.max(0, state.layer), mine);
+    if (opened) await prefetch(opened, Math.max(0, state.layer), mine);
   }
 
   async function addMaps(buffer) {
@@ -706,8 +716,7 @@ function mount(root, source, options = {}) {
   }
 
   function complain(error) {
-    parts.title.textContent = "";
-    parts.words.textContent = error?.message ?? "The viewer could not be loaded.";
+    parts.working.textContent = error?.message ?? "The viewer could not be loaded.";
   }
   function working(text) { parts.working.textContent = text; }
 
@@ -749,9 +758,12 @@ function mount(root, source, options = {}) {
         type: "button", class: "button", title: "Hide patches, switch heads off", "aria-pressed": "false",
         onclick: () => { intervening = !intervening; layout(); sync(); draw(); },
       }, icon(ICONS.intervene), el("span", { class: "text" }, "Intervene"))),
-      part("copy", el("button", { type: "button", class: "button", title: "Copy a link to exactly this view", onclick: copyLink },
+      part("copy", el("button", { type: "button", class: "button", title: "Copy a link to this view", onclick: copyLink },
         icon(ICONS.link), part("copyText", el("span", { class: "text" }, "Copy link")))),
-      el("button", { type: "button", class: "button round keys", title: "All keys (?)", "aria-label": "All keys", onclick: () => parts.help.showModal() }, "?")),
+      el("button", {
+        type: "button", class: "button round keys", title: "All keys (?)", "aria-label": "All keys",
+        onclick: () => parts.help.showModal(),
+      }, "?")),
     part("edits", el("div", { class: "edits" })),
     part("body", el("div", { class: "body" },
       part("stage", el("section", { class: "stage", "aria-label": "Image" },
@@ -763,11 +775,14 @@ function mount(root, source, options = {}) {
             el("div", { class: "track" }, part("gaugeFill", el("div", { class: "fill" }))),
             part("gaugeText", el("span")))),
           part("legend", el("div", { class: "legend" },
-            part("legendLow", el("span")), part("legendBar", el("canvas", { width: 256, height: 1 })), part("legendHigh", el("span")),
+            part("legendLow", el("span")), part("legendBar", el("canvas", { width: 256, height: 1 })),
+            part("legendHigh", el("span")),
             part("legendName", el("span", { class: "quiet" }))))),
         part("transport", el("div", { class: "transport" },
           part("play", el("button", { type: "button", class: "button round play", onclick: play })),
-          part("depth", el("input", { type: "range", step: 1, "aria-label": "Layer", oninput: (e) => commit({ layer: +e.target.value }, e) })),
+          part("depth", el("input", {
+            type: "range", step: 1, "aria-label": "Layer", oninput: (e) => commit({ layer: +e.target.value }, e),
+          })),
           part("depthText", el("output", {})),
           part("headBox", el("label", { class: "stepper" }, el("span", { class: "sr" }, "Head"),
             part("head", el("select", { onchange: (e) => pickHead(e.target.value) })))))))),
@@ -775,24 +790,29 @@ function mount(root, source, options = {}) {
         el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "quiet" }))),
         part("panelRow", el("div", { class: "row" },
           part("sheetBox", el("div", { class: "sheet" },
-            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "img" })), part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
+            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "img" })),
+            part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
         part("about", el("p", { class: "quiet about" })))),
       part("side", el("section", { class: "side", "aria-label": "Prediction and figures" },
-        part("classesBox", el("div", { class: "block predictions" }, el("h3", {}, "Prediction", part("classesNote", el("span", { class: "quiet" }))),
+        part("classesBox", el("div", { class: "block predictions" }, el("h3", {}, "Prediction"),
           part("classes", el("div", { class: "classes" })))),
-        part("matrixBox", el("div", { class: "block" }, el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
-          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "img" })))),
+        el("div", { class: "block" },
+          el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
+          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "img" }))),
         part("charts", el("div", { class: "block charts" })))))),
     part("settings", el("div", { class: "settings" },
       part("basis", choice("Basis", [["joint", "All depths", "One basis for all depths: change is visible"],
         ["depth", "Each depth", "A basis of its own for every depth"]], (basis) => commit({ basis }))),
       part("scale", choice("Scale", [["map", "This map", "The brightest colour is the largest weight of this map"],
         ["layer", "Layer", "One scale for all heads of a layer"], ["all", "All", "One scale for all maps"],
-        ["uniform", "× uniform", "Relative to uniform attention, logarithmic: a flat head looks flat"]], (scale) => commit({ scale }))),
+        ["uniform", "× uniform", "Relative to uniform attention, logarithmic: a flat head looks flat"]],
+        (scale) => commit({ scale }))),
       el("label", { class: "field" }, el("span", { class: "name" }, "Colours"),
         part("colormap", el("select", { onchange: (e) => commit({ colormap: e.target.value }) }))),
       el("label", { class: "field" }, el("span", { class: "name" }, "Opacity"),
-        part("opacity", el("input", { type: "range", min: 0, max: 1, step: 0.05, oninput: (e) => set({ opacity: +e.target.value }) }))),
+        part("opacity", el("input", {
+          type: "range", min: 0, max: 1, step: 0.05, oninput: (e) => set({ opacity: +e.target.value }),
+        }))),
       el("div", { class: "field" }, el("span", { class: "name" }, "Overlay"), el("div", { class: "toggles" },
         part("fade", toggle("Fade", "Small weights let the image through", (fade) => set({ fade }))),
         part("smooth", toggle("Smooth", "Interpolated between patches: prettier, less true", (smooth) => set({ smooth }))),
@@ -800,13 +820,15 @@ function mount(root, source, options = {}) {
     part("live", el("div", { class: "sr", "aria-live": "polite" })),
     part("help", el("dialog", { class: "help", "aria-label": "Keys" }, el("h3", {}, "Keys"),
       el("dl", {}, ...KEYS.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)])),
-      el("p", { class: "quiet" }, "Hover a patch: every head answers. Click pins it. Hover a small map to preview that head, click to keep it."),
+      el("p", { class: "quiet" }, "Hover a patch: every head answers. Click pins it. "
+        + "Hover a small map to preview that head, click to keep it."),
       el("form", { method: "dialog" }, el("button", { class: "button" }, "Close")))));
 
   // Parts that depend on the trace.
   function build() {
     parts.chips.replaceChildren(...data.prefix_names.map((name, token) => {
-      const chip = el("button", { type: "button", class: "chip", onclick: (event) => commit({ query: token, pinned: true }, event) },
+      const pin = (event) => commit({ query: token, pinned: true }, event);
+      const chip = el("button", { type: "button", class: "chip", onclick: pin },
         el("span", { class: "fill" }), el("span", { class: "name" }, name), el("span", { class: "share" }));
       chip.addEventListener("pointerenter", (event) => !state.pinned && preview({ query: token }, event));
       chip.addEventListener("pointerleave", (event) => preview({}, event));
@@ -814,7 +836,8 @@ function mount(root, source, options = {}) {
     }));
     parts.head.replaceChildren(...Array.from({ length: data.H }, (_, head) => el("option", { value: head }, "Head " + head)),
       el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
-    parts.colormap.replaceChildren(...Object.keys(data.tables).filter((name) => !data.signed_colormaps.includes(name)).map((name) => el("option", { value: name }, name)));
+    const tables = Object.keys(data.tables).filter((name) => !data.signed_colormaps.includes(name));
+    parts.colormap.replaceChildren(...tables.map((name) => el("option", { value: name }, name)));
     buildClasses();
   }
 
@@ -863,18 +886,20 @@ function mount(root, source, options = {}) {
     const y = (value) => height - bottom - value / high * (height - top - bottom);
     const picture = svg("svg", { width, height, role: "img", "aria-label": `${title} of every head, by layer` });
     picture.append(svg("line", { x1: left, x2: width - right, y1: y(0), y2: y(0), class: "axis" }));
-    for (const value of [0, high]) picture.append(svg("text", { x: left - 5, y: y(value) + 3.5, class: "tick end" }, value ? text(value) : "0"));
-    for (const layer of new Set([0, L - 1])) picture.append(svg("text", { x: x(layer), y: height - 3, class: "tick middle" }, "L" + layer));
+    const tick = (at, kind, words) => picture.append(svg("text", { ...at, class: "tick " + kind }, words));
+    for (const value of [0, high]) tick({ x: left - 5, y: y(value) + 3.5 }, "end", value ? text(value) : "0");
+    for (const layer of new Set([0, L - 1])) tick({ x: x(layer), y: height - 3 }, "middle", "L" + layer);
     if (uniform) {
       picture.append(svg("line", { x1: left, x2: width - right, y1: y(uniform), y2: y(uniform), class: "uniform" }));
     }
     const own = [];
     for (let layer = 0; layer < L; layer++) for (let head = 0; head < H; head++) {
-      const dot = svg("circle", { cx: x(layer) + (H > 1 ? (head / (H - 1) - 0.5) * Math.min(6, 90 / L) : 0), cy: y(values[layer * H + head]), r: 2.2, class: "dot" });
+      const value = values[layer * H + head], aside = H > 1 ? (head / (H - 1) - 0.5) * Math.min(6, 90 / L) : 0;
+      const dot = svg("circle", { cx: x(layer) + aside, cy: y(value), r: 2.2, class: "dot" });
       picture.append(dot);
-      own.push({ dot, layer, head, value: values[layer * H + head] });
+      own.push({ dot, layer, head, value });
     }
-    if (uniform) picture.append(svg("text", { x: width - right, y: y(uniform) - 4, class: "tick end halo" }, "uniform"));
+    if (uniform) tick({ x: width - right, y: y(uniform) - 4 }, "end halo", "uniform");
     dots.push(own);
     const note = el("span", { class: "quiet" });
     const nearest = (event) => {
@@ -899,9 +924,10 @@ function mount(root, source, options = {}) {
   function markDots(now) {
     for (const own of dots) for (const one of own) {
       const here = one.layer === now.layer && (now.fuse !== "one" || one.head === now.head);
+      const only = here && now.fuse === "one";
       if (one.here !== here) one.dot.classList.toggle("here", one.here = here);
-      if (one.only !== (here && now.fuse === "one")) one.dot.classList.toggle("only", one.only = here && now.fuse === "one");
-      if (here && now.fuse === "one") own.note.textContent = own.unit ? `${short(one.value)} ${own.unit}` : percent(one.value);
+      if (one.only !== only) one.dot.classList.toggle("only", one.only = only);
+      if (only) own.note.textContent = own.unit ? `${short(one.value)} ${own.unit}` : percent(one.value);
       else if (here) own.note.textContent = own.unit;
     }
   }
@@ -922,11 +948,12 @@ function mount(root, source, options = {}) {
     else if (columns === 1) parts.panel.after(parts.settings);
     else parts.body.after(parts.settings);
     const side = columns === 3 ? SIDE : 0, free = width - (side ? side + SPACE : 0);
-    const room = columns === 1 ? width : columns === 2 ? Math.min(0.46 * width, 560) : Math.max(0.4 * free, free - SPACE - 546);
+    const room = [width, Math.min(0.46 * width, 560), Math.max(0.4 * free, free - SPACE - 546)][columns - 1];
     layoutSheet(room, columns, dpr);
     const beside = room - size.sheet >= 205;  // few heads leave room for the charts
     (columns === 3 || beside ? parts.panelRow : parts.side).append(parts.charts);
-    const stage = columns === 1 ? width : free - SPACE - Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
+    const panel = Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
+    const stage = columns === 1 ? width : free - SPACE - panel;
     const paneWidth = (two ? (stage - 12) / 2 : stage) * dpr;
     const tallest = (options.picture_height ?? Math.max(320, Math.min(600, window.innerHeight - 360))) * dpr;
     size.patch = Math.max(1, Math.floor(Math.min(paneWidth / data.w, tallest / data.h)));
@@ -958,11 +985,14 @@ function mount(root, source, options = {}) {
     const most = Math.round((sheet.label ? 8 : 4) * dpr);
     const unitFor = (cols, pool) => {
       const rows = Math.ceil(sheet.count / cols);
-      const stepX = ((room - size.gutter) * dpr - size.spread) / cols, stepY = (tallest - size.head) * dpr / rows - size.rowHead;
-      return Math.min((stepX - least) / Math.ceil(sheet.cellWidth / pool), (stepY - least) / Math.ceil(sheet.cellHeight / pool));
+      const stepX = ((room - size.gutter) * dpr - size.spread) / cols;
+      const stepY = (tallest - size.head) * dpr / rows - size.rowHead;
+      const across = Math.ceil(sheet.cellWidth / pool), down = Math.ceil(sheet.cellHeight / pool);
+      return Math.min((stepX - least) / across, (stepY - least) / down);
     };
     const candidates = sheet.cols ? [sheet.cols] : Array.from({ length: Math.min(8, sheet.count) }, (_, i) => i + 1);
-    const best = (pool) => candidates.reduce((a, b) => Math.floor(unitFor(b, pool)) > Math.floor(unitFor(a, pool)) ? b : a);
+    const whole = (cols, pool) => Math.floor(unitFor(cols, pool));
+    const best = (pool) => candidates.reduce((a, b) => whole(b, pool) > whole(a, pool) ? b : a);
     size.pool = 1;
     while (unitFor(best(size.pool), size.pool) < 1 && size.pool < 16) size.pool += 1;
     size.cols = best(size.pool);
@@ -1005,15 +1035,17 @@ function mount(root, source, options = {}) {
     if (state.mode === "attention") {
       const every = cell < 17 ? 2 : 1;
       for (let c = 0; c < sheet.cols; c++) {
-        const text = c < data.H ? (cell < 24 ? String(c) : "H" + c) : c === data.H ? (cell < 27 ? "x̄" : "mean") : (cell < 27 ? "↑" : "max");
         if (c < data.H && c % every) continue;
-        label(text, size.gutter + xOf(c, sheet) / dpr, 0, cell, "column");
+        const fused = cell < 27 ? ["x̄", "↑"] : ["mean", "max"];
+        label(c < data.H ? (cell < 24 ? "" : "H") + c : fused[c - data.H], size.gutter + xOf(c, sheet) / dpr, 0, cell, "column");
       }
       for (let r = 0; r < sheet.rows; r++)
         label("L" + r, 0, size.head + r * size.stepY / dpr + size.cellHeight / dpr / 2 - 8, size.gutter - 6, "row");
     } else if (sheet.label) {
-      for (let i = 0; i < sheet.count; i++)
-        label(sheet.label(i), xOf(i % sheet.cols, sheet) / dpr, Math.floor(i / sheet.cols) * size.stepY / dpr, cell, "cell");
+      for (let i = 0; i < sheet.count; i++) {
+        const [x, y] = placeOf(i, sheet);
+        label(sheet.label(i), x / dpr, (y - size.rowHead) / dpr, cell, "cell");
+      }
     }
     parts.labels.replaceChildren(...labels);
   }
@@ -1079,16 +1111,18 @@ function mount(root, source, options = {}) {
     const both = state.direction === "both" && directional();
     const direction = directional() ? (state.direction === "column" ? "column" : "row") : "row";
     if (after) return [view(data, direction, 0, "Before"), view(after, direction, 1, "After")];
-    const label = directional() ? (direction === "row" ? "Looks at" : "Is looked at by") : titleOf(state, now, data, methods);
+    const looks = { row: "Looks at", column: "Is looked at by" };
+    const label = directional() ? looks[direction] : titleOf(state, now, data, methods);
     if (!both) return [view(data, direction, 0, label)];
-    return [view(data, "row", 0, "Looks at"), view(data, "column", 1, "Is looked at by")];
+    return [view(data, "row", 0, looks.row), view(data, "column", 1, looks.column)];
   }
 
   let sheetImage = null, cellColors = new Uint32Array(0);
   function paintSheet(view, now) {
     const { sheet } = view, canvas = parts.sheetCanvas;
     const { cellWidth, cellHeight } = sheet;
-    if (sheetImage?.width !== canvas.width || sheetImage?.height !== canvas.height) sheetImage = new ImageData(canvas.width, canvas.height);
+    if (sheetImage?.width !== canvas.width || sheetImage?.height !== canvas.height)
+      sheetImage = new ImageData(canvas.width, canvas.height);
     if (cellColors.length < cellWidth * cellHeight) cellColors = new Uint32Array(cellWidth * cellHeight);
     const pixels = new Uint32Array(sheetImage.data.buffer);
     const loading = root.classList.contains("is-loading");  // then the last maps stay until theirs have come
@@ -1113,7 +1147,10 @@ function mount(root, source, options = {}) {
     ring(context, cellOf({ ...shown(), ...pinnedPart() }, sheet), sheet, theme.accent, 2);
     if (view.cell !== cellOf({ ...shown(), ...pinnedPart() }, sheet)) ring(context, view.cell, sheet, theme.ink, 1);
   }
-  const pinnedPart = () => ({ layer: state.layer, head: state.head, fuse: state.fuse, query: state.query, method: state.method });
+  function pinnedPart() {
+    const { layer, head, fuse, query, method } = state;
+    return { layer, head, fuse, query, method };
+  }
 
   function stamp(pixels, stride, x, y, colors, width, height) {  // each patch becomes unit x unit device pixels
     const { unit, pool } = size;
@@ -1130,7 +1167,8 @@ function mount(root, source, options = {}) {
   }
 
   function blank(pixels, stride, x, y) {
-    for (let row = 0; row < size.cellHeight; row++) pixels.fill(0x18808080, (y + row) * stride + x, (y + row) * stride + x + size.cellWidth);
+    for (let row = 0, at = y * stride + x; row < size.cellHeight; row++, at += stride)
+      pixels.fill(0x18808080, at, at + size.cellWidth);
   }
 
   function ring(context, cell, sheet, color, width) {
@@ -1166,9 +1204,10 @@ function mount(root, source, options = {}) {
     gridLines(context, W, H, d);
     if (state.links && directional() && sheet.ready[cell]) arcs(context, view, now);
     for (const patch of state.patches) hatch(context, patch, d);
-    if (now.query >= d.pre && state.mode !== "method" && !(state.mode === "embeddings" && ["pca", "norms", "filters"].includes(state.embedding)))
+    if (now.query >= d.pre && asksQuery())
       outline(context, now.query - d.pre, d, theme.accent, state.pinned && hover.query === undefined);
-    if (pointer.pane === index && pointer.token >= d.pre && pointer.token !== now.query) outline(context, pointer.token - d.pre, d, "#fff", false);
+    if (pointer.pane === index && pointer.token >= d.pre && pointer.token !== now.query)
+      outline(context, pointer.token - d.pre, d, "#fff", false);
   }
 
   function photoOf(d, index, W, H, dim) {  // a little darker where nothing is looked at
@@ -1246,7 +1285,7 @@ function mount(root, source, options = {}) {
   function arcs(context, view, now) {
     const { sheet, cell } = view, d = view.data, at = cell * sheet.size;
     const values = sheet.values.subarray(at, at + d.T);
-    const centre = (token) => [(token - d.pre) % d.w * size.patch + size.patch / 2, Math.floor((token - d.pre) / d.w) * size.patch + size.patch / 2];
+    const centre = (token) => [(token - d.pre) % d.w, Math.floor((token - d.pre) / d.w)].map((v) => (v + 0.5) * size.patch);
     const from = now.query >= d.pre ? centre(now.query) : [size.patch * 0.5 + now.query * size.patch, d.h * size.patch];
     const best = largest(values, d.pre, d.T, LINKS).filter((token) => token !== now.query && values[token] > 0);
     const top = values[best[0]] || 1;
@@ -1297,8 +1336,9 @@ function mount(root, source, options = {}) {
     const line = Math.max(size.dpr, canvas.height / d.Q);
     context.fillStyle = theme.accent;
     const step = Math.max(line, 1.5 * size.dpr);
-    if (!directional() || state.direction !== "column") context.fillRect(0, d.row_of[now.query] * canvas.height / d.Q, canvas.width, step);
-    if (directional() && state.direction !== "row") context.fillRect(now.query * canvas.width / d.T, 0, step, canvas.height);
+    const y = d.row_of[now.query] * canvas.height / d.Q, x = now.query * canvas.width / d.T;
+    if (!directional() || state.direction !== "column") context.fillRect(0, y, canvas.width, step);
+    if (directional() && state.direction !== "row") context.fillRect(x, 0, step, canvas.height);
   }
 
   function matrixPixels(layer, kind, now, d) {
@@ -1306,10 +1346,10 @@ function mount(root, source, options = {}) {
     const table = d.tables[state.colormap];
     if (kind === "embeddings") {
       const rows = now.layer < 0 ? layer.similarity_embed : layer.similarity;
-      for (let k = 0; k < T * Q; k++) pixels[k] = table[Math.max(0, Math.min(255, Math.round((rows[k] - 127) * 255 / 127)))];
+      for (let k = 0; k < T * Q; k++) pixels[k] = table[Math.max(0, Math.round((rows[k] - 127) * 255 / 127))];
       return image;
     }
-    const steps = kind === "rollout" ? layer.rollout : layer.attn, maxima = kind === "rollout" ? layer.rollout_max : layer.attn_max;
+    const name = kind === "rollout" ? "rollout" : "attn", steps = layer[name], maxima = layer[name + "_max"];
     if (!steps) return image;
     const first = kind === "rollout" ? 0 : now.fuse === "one" ? now.head : 0;
     const last = kind === "rollout" || now.fuse === "one" ? first : H - 1;
@@ -1360,7 +1400,8 @@ function mount(root, source, options = {}) {
       if (shares) prefix += value;
       chip.classList.toggle("is-query", token === now.query);
       chip.ariaPressed = String(token === state.query);
-      chip.querySelector(".share").textContent = shares ? percent(value) : sheet.unit === "norm" ? short(value) : sheet.unit === "cosine" && sheet.first ? value.toFixed(2) : "";
+      const write = { share: percent, norm: short, cosine: (v) => v.toFixed(2) }[sheet.unit];
+      chip.querySelector(".share").textContent = Number.isNaN(value) ? "" : write(value);
       chip.querySelector(".fill").style.transform = `scaleX(${shares ? Math.min(1, value) : 0})`;
     });
     const row = shares && view.direction === "row" && d.pre > 0;
@@ -1386,7 +1427,8 @@ function mount(root, source, options = {}) {
       parts.legendBar.getContext("2d").putImageData(image, 0, 0);
     }
     const text = sheet.unit === "share" ? percent : short;
-    const names = { map: "this map", layer: sheet.fused ? "this layer" : "this map", all: sheet.fused ? "all heads" : "all depths", uniform: "× uniform" };
+    const names = sheet.fused ? { map: "this map", layer: "this layer", all: "all heads", uniform: "× uniform" }
+      : { map: "this map", layer: "this map", all: "all depths", uniform: "× uniform" };
     parts.legendLow.textContent = range.uniform ? "1/" + 2 ** OCTAVES : range.low === 0 ? "0" : text(range.low);
     parts.legendHigh.textContent = range.uniform ? String(2 ** OCTAVES) : sheet.unit === "cosine" ? "1" : text(range.high);
     parts.legendName.textContent = sheet.unit === "cosine" ? "cosine" : sheet.unit === "value" ? "this map"
@@ -1398,7 +1440,7 @@ function mount(root, source, options = {}) {
       parts.live.style.color = `var(${name})`;
       return getComputedStyle(parts.live).color;
     };
-    theme = { ink: probe("--vit-ink"), soft: probe("--vit-soft"), paper: probe("--vit-paper"), accent: probe("--vit-accent") };
+    theme = Object.fromEntries(["ink", "soft", "paper", "accent"].map((name) => [name, probe("--vit-" + name)]));
   }
 
   // ---- controls follow the state
@@ -1438,10 +1480,11 @@ function mount(root, source, options = {}) {
     parts.head.value = state.fuse === "one" ? state.head : state.fuse;
     parts.play.replaceChildren(icon(playing ? ICONS.pause : ICONS.play));
     parts.play.title = parts.play.ariaLabel = playing ? "Pause" : "Play through depth";
-    parts.panelTitle.textContent = attention ? "Every head" : state.mode === "rollout" ? "Rollout through depth"
-      : state.mode === "method" ? "Every method" : { positions: "Every position", filters: "Patch filters" }[state.embedding] ?? "Through depth";
+    parts.panelTitle.textContent = { attention: "Every head", rollout: "Rollout through depth", method: "Every method" }[state.mode]
+      ?? { positions: "Every position", filters: "Patch filters" }[state.embedding] ?? "Through depth";
     parts.panelNote.textContent = attention ? `${data.L} layers × ${data.H} heads` : "";
-    parts.matrixNote.textContent = { attention: "row → column", rollout: "rollout", method: "attention", embeddings: "cosine" }[state.mode];
+    const notes = { attention: "row → column", rollout: "rollout", method: "attention", embeddings: "cosine" };
+    parts.matrixNote.textContent = notes[state.mode];
     parts.sheetCanvas.ariaLabel = `${parts.panelTitle.textContent}, for the current query. Arrow keys move.`;
     parts.matrix.ariaLabel = "Token by token matrix of the chosen head. Hover or click a row to choose the query.";
     parts.charts.hidden = embedding || !dots.length;
@@ -1457,7 +1500,8 @@ function mount(root, source, options = {}) {
 
   function tokenAt(event) {
     const box = event.currentTarget.getBoundingClientRect();
-    const x = Math.floor((event.clientX - box.left) / box.width * data.w), y = Math.floor((event.clientY - box.top) / box.height * data.h);
+    const x = Math.floor((event.clientX - box.left) / box.width * data.w);
+    const y = Math.floor((event.clientY - box.top) / box.height * data.h);
     return x < 0 || y < 0 || x >= data.w || y >= data.h ? -1 : data.pre + y * data.w + x;
   }
 
@@ -1494,26 +1538,30 @@ function mount(root, source, options = {}) {
   }
 
   function cellAt(event) {
-    const box = parts.sheetCanvas.getBoundingClientRect(), sheet = arrange(sheetOf(data, state, shown(), "row", methods));
+    const box = parts.sheetCanvas.getBoundingClientRect();
+    const sheet = arrange(sheetOf(data, state, shown(), "row", methods));
     const x = (event.clientX - box.left) * size.dpr, y = (event.clientY - box.top) * size.dpr;
     let column = Math.floor(x / size.stepX);
     if (sheet.fused && x >= xOf(sheet.cols - sheet.fused, sheet)) column = Math.floor((x - size.spread) / size.stepX);
     const row = Math.floor(y / size.stepY), cell = row * sheet.cols + column;
-    return column < 0 || column >= sheet.cols || row < 0 || row >= sheet.rows || cell >= sheet.count ? null : pickOf(cell, sheet);
+    const inside = column >= 0 && column < sheet.cols && row >= 0 && cell < sheet.count;
+    return inside ? pickOf(cell, sheet) : null;
   }
   parts.sheetCanvas.addEventListener("pointermove", (event) => data && preview(cellAt(event) ?? {}, event));
   parts.sheetCanvas.addEventListener("pointerleave", (event) => preview({}, event));
   parts.sheetCanvas.addEventListener("click", (event) => {
     const pick = data && cellAt(event);
     if (!pick) return;
-    if (intervening && (event.altKey || event.ctrlKey || event.metaKey) && pick.fuse === "one") return switchHead(pick.layer, pick.head);
+    const other = event.altKey || event.ctrlKey || event.metaKey;
+    if (intervening && other && pick.fuse === "one") return switchHead(pick.layer, pick.head);
     if (pick.filter === undefined) commit("query" in pick ? { ...pick, pinned: true } : pick, event);
   });
 
   function rowAt(event) {
     const box = parts.matrix.getBoundingClientRect();
-    if (directional() && state.direction === "column") return Math.min(data.T - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * data.T)));
-    return data.tokens_sent[Math.min(data.Q - 1, Math.max(0, Math.floor((event.clientY - box.top) / box.height * data.Q)))];
+    const step = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
+    if (directional() && state.direction === "column") return step((event.clientX - box.left) / box.width, data.T);
+    return data.tokens_sent[step((event.clientY - box.top) / box.height, data.Q)];
   }
   parts.matrix.addEventListener("pointermove", (event) => data && preview({ query: rowAt(event) }, event));
   parts.matrix.addEventListener("pointerleave", (event) => preview({}, event));
@@ -1553,8 +1601,12 @@ function mount(root, source, options = {}) {
     if (!data || event.ctrlKey || event.metaKey || event.altKey) return;
     const { key } = event, at = event.target;
     if (parts.help.open) return;
-    if (key === "Escape") return state.pinned ? commit({ pinned: false, query: Math.min(0, data.T) }, event) : undefined;
-    if (["INPUT", "SELECT", "TEXTAREA"].includes(at.tagName) && (key.startsWith("Arrow") || key === " " || key === "Home" || at.tagName !== "INPUT" || at.type === "text")) return;
+    if (key === "Escape") {
+      if (state.pinned) commit({ pinned: false, query: 0 }, event);
+      return;
+    }
+    const native = key.startsWith("Arrow") || key === " " || key === "Home";  // what an input does with a key, it keeps
+    if (at.tagName === "SELECT" || at.tagName === "INPUT" && native) return;
     if (at.tagName === "BUTTON" && (key === " " || key === "Enter")) return;
     let patch = null;
     if (key in ARROWS) {
@@ -1565,9 +1617,11 @@ function mount(root, source, options = {}) {
     else if (key === " ") play();
     else if (key === "?") parts.help.showModal();
     else if ("123".includes(key) && state.mode === "attention") patch = { fuse: ["one", "mean", "max"][key - 1] };
-    else if (key === "d" && directional()) patch = { direction: { row: "column", column: "both", both: "row" }[state.direction] };
-    else if (key === "x" && intervening && state.query >= data.pre) hide(state.query - data.pre, !state.patches.includes(state.query - data.pre));
-    else if (key === "o" && intervening && state.mode === "attention" && state.fuse === "one") switchHead(state.layer, state.head);
+    else if (key === "d" && directional())
+      patch = { direction: { row: "column", column: "both", both: "row" }[state.direction] };
+    else if (key === "x" && intervening && state.query >= data.pre) hideQuery();
+    else if (key === "o" && intervening && state.mode === "attention" && state.fuse === "one")
+      switchHead(state.layer, state.head);
     else return;
     event.preventDefault();
     if (patch) commit(patch, event);
@@ -1613,25 +1667,35 @@ function mount(root, source, options = {}) {
     if (hidden) patches.push(patch);
     edit({ patches: patches.sort((a, b) => a - b) });
   }
+  function hideQuery() {
+    const patch = state.query - data.pre;
+    hide(patch, !state.patches.includes(patch));
+  }
   function switchHead(layer, head) {
     const key = `${layer}.${head}`;
     edit({ heads: state.heads.includes(key) ? state.heads.filter((k) => k !== key) : [...state.heads, key] });
   }
   function edit(patch) {
     set(patch);
-    later("edits", 250, () => emit("edits", { patches: state.patches, heads: state.heads.map((key) => key.split(".").map(Number)) }));
+    tellEdits();
+  }
+  function tellEdits() {
+    const heads = state.heads.map((key) => key.split(".").map(Number));
+    later("edits", 250, () => emit("edits", { patches: state.patches, heads }));
   }
   function syncEdits() {
     parts.edits.hidden = !intervening && !state.patches.length && !state.heads.length;
     if (parts.edits.hidden) return;
     const query = state.query - data.pre, key = `${state.layer}.${state.head}`;
-    const button = (text, onclick, disabled = false) => el("button", { type: "button", class: "button", onclick, disabled }, text);
-    const said = [state.patches.length && `${state.patches.length} ${state.patches.length > 1 ? "patches" : "patch"} hidden`,
-      state.heads.length && `${state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ")} off`].filter(Boolean).join(" · ");
+    const button = (text, onclick, disabled = false) =>
+      el("button", { type: "button", class: "button", onclick, disabled }, text);
+    const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
+    const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`].filter(Boolean).join(" · ");
+    const head = `L${state.layer}.H${state.head}`;
     parts.edits.replaceChildren(
       el("span", { class: "said" }, said || "Paint over patches to hide them. Alt-click a small map to switch its head off."),
-      button(state.patches.includes(query) ? "Show query patch" : "Hide query patch", () => hide(query, !state.patches.includes(query)), query < 0),
-      button(state.heads.includes(key) ? `Switch L${state.layer}.H${state.head} on` : `Switch L${state.layer}.H${state.head} off`,
+      button(state.patches.includes(query) ? "Show query patch" : "Hide query patch", hideQuery, query < 0),
+      button(`Switch ${head} ${state.heads.includes(key) ? "on" : "off"}`,
         () => switchHead(state.layer, state.head), state.fuse !== "one" || state.layer < 0),
       button("Undo all", () => edit({ patches: [], heads: [] }), !said));
     if (after) {
@@ -1661,7 +1725,8 @@ function mount(root, source, options = {}) {
   root.addEventListener("vit-pick", (event) => commit(event.detail));
   dark.addEventListener("change", repaint);
   const skin = new MutationObserver(repaint);
-  for (const node of [document.documentElement, document.body]) skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
+  for (const node of [document.documentElement, document.body])
+    skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
   if (options.link) {
     if (!channels.has(options.link)) channels.set(options.link, new Set());
     channels.get(options.link).add(hear);
@@ -1749,7 +1814,11 @@ function host(element, options) {
 
 // The house without a server: the same bytes as base64, in the page.
 function embedded(element, messages, options) {
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const bytes = (text) => {
+    const raw = atob(text), array = new Uint8Array(raw.length);
+    for (let k = 0; k < raw.length; k++) array[k] = raw.charCodeAt(k);
+    return array.buffer;
+  };
   const source = {
     head: async () => bytes(messages.head),
     layer: async (l) => bytes(messages.layers[l]),
