@@ -238,7 +238,7 @@ def build(session: Session) -> gr.Blocks:
                     label="Model",
                     allow_custom_value=True,
                     elem_id="model",
-                    info=f"Choose, or type {place}.",
+                    info=f"or type {place}",
                 )
                 size = gr.Dropdown(list(SIZES), value=TRAINED, label="Picture size", elem_id="size")
                 card = gr.HTML("", elem_id="card", apply_default_css=False)

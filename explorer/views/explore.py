@@ -16,6 +16,7 @@ from explorer import maps, stats
 from explorer.maps import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
 from explorer.session import Look
+from explorer.views import take_home
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
 from vit.model import Hook
@@ -200,3 +201,4 @@ def build(page: Page) -> None:
     page.viewer.need_maps(on_need_maps, [*page.shown, page.edits], [page.viewer], **QUIET, **MODEL_QUEUE)
     page.viewer.edits(on_edits, page.shown, [page.viewer, page.edits], **QUIET, **MODEL_QUEUE)
     page.viewer.pick(on_pick, None, [page.picked], queue=False, **QUIET)
+    take_home.build(page)

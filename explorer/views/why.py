@@ -30,6 +30,7 @@ from explorer.views.parts import cells, escape, lines, note, panel, picture_map,
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
+BEFORE = note("Not raced yet: no map has earned belief. Run the race to measure all of them on this picture.")
 
 
 # maps -----------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def build(page: Page) -> None:
         )
         start = gr.Button("Run the race", variant="primary", elem_id="why-race", scale=1)
     grid = gr.HTML("", elem_id="why-maps", apply_default_css=False, min_height=320)
-    report = gr.HTML("", elem_id="why-report", apply_default_css=False)
+    report = gr.HTML("", elem_id="why-report", apply_default_css=False, min_height=92)
     gr.HTML(
         '<h2 class="vx-h2">The ledger: what every head gave, adding up exactly</h2>', apply_default_css=False
     )
@@ -232,7 +233,7 @@ def build(page: Page) -> None:
             return (
                 gr.Dropdown(choices, value=chosen),
                 maps_grid(look, chosen),
-                "",
+                BEFORE,
                 ledger_report(look, chosen),
             )
 
@@ -242,7 +243,7 @@ def build(page: Page) -> None:
             chosen = valid_target(look, target)
             if chosen is None:
                 raise gr.Error(NO_HEAD, title="Nothing to explain", print_exception=False)
-            return maps_grid(look, chosen), "", ledger_report(look, chosen), chosen
+            return maps_grid(look, chosen), BEFORE, ledger_report(look, chosen), chosen
 
     def on_race(picture, model, size, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         look = page.look(picture, model, size, request)
