@@ -24,7 +24,7 @@ from explorer import ui
 from explorer.maps import METHODS
 from explorer.payload import unpack
 from explorer.session import SIZES, TRAINED, Look, Session
-from explorer.views import compare, explore, heads, inside, training, why
+from explorer.views import compare, explore, heads, inside, take_home, training, why
 from vit import ViT, save
 from vit.checkpoint import Card, CheckpointError, save_snapshot
 
@@ -143,6 +143,36 @@ def test_every_map_that_is_offered_arrives_and_every_other_says_why(look: Look) 
     assert set(refused) >= {
         m.name for m in METHODS.values() if m.class_specific and not look.model.config.num_classes
     }
+
+
+SIGNATURES = {
+    "png": b"\x89PNG", "svg": b"<?xml", "npz": b"PK", "gif": b"GIF8", "mp4": b"", "csv": b"", "html": b"<!",
+}  # fmt: skip
+
+
+def test_every_file_to_take_home_arrives_in_its_format(look: Look) -> None:
+    html = take_home.links(look, target_of(look), {"query": 3, "layer": 1, "head": 2})
+    has_no_code(html)
+    links = re.findall(r'href="([^"]+)" download="([^"]+)"', html)
+    assert len(links) >= 15 and ("ledger.csv" in dict(links).values()) == (
+        bool(look.model.config.num_classes) and not look.model.config.post_norm
+    )
+    for address, name in links:
+        content = served(look, address)
+        assert content.lstrip().startswith(SIGNATURES[name.rpartition(".")[2]]) and len(content) > 100, name
+
+
+def test_the_file_of_a_head_is_the_head_that_was_pinned(look: Look) -> None:
+    html = take_home.links(look, None, {"query": 3, "layer": 1, "head": 2})
+    address = re.search(r'href="([^"]+)" download="head.npz"', html)
+    assert address
+    with np.load(io.BytesIO(served(look, address[1]))) as arrays:
+        row = look.trace(exact=True).attn[1, 2, 3, look.model.config.num_prefix_tokens :]
+        np.testing.assert_allclose(arrays["attention"].ravel(), row.numpy(), atol=1e-6)
+
+
+def test_what_a_browser_pins_is_taken_only_as_far_as_the_model_has_it(look: Look) -> None:
+    assert take_home.pinned(look, {"query": 10**6, "layer": -1, "head": 4}) == (None, 2, None)
 
 
 def test_the_self_check_is_green(look: Look) -> None:

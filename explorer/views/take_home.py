@@ -1,0 +1,105 @@
+"""Files to take home: figures, films, numbers, and one page that works offline in a slide deck.
+
+They show what is pinned in the viewer. Nothing is made before somebody asks for it.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from explorer import export
+from explorer.export import Export, Subject
+from explorer.session import Look
+from explorer.views.page import QUIET, Page, kindly, valid_target
+from explorer.views.parts import note
+
+# what a file shows: (label, name of the file, endings)
+FILES = (
+    ("This page, in one file that works offline", "page", (".html",)),
+    ("Every head", "heads", (".png", ".svg")),
+    ("The pinned head", "head", (".png", ".svg", ".npz")),
+    ("Rollout and class relevance", "maps", (".png", ".svg", ".npz")),
+    ("Play through depth", "depth", (".gif", ".mp4")),
+    ("Heads in numbers", "figures", (".png", ".svg", ".csv")),
+    ("Logit ledger", "ledger", (".png", ".svg", ".csv")),
+    ("All tensors", "trace", (".npz",)),
+)
+
+
+def make_export(look: Look, name: str, target: int | None, query: int | None, layer: int, head: int | None):
+    """The `Export` behind one row of FILES."""
+    subject = Subject(look.picture.stem, look.trace(target, exact=True), look.model, look.card)
+    seen: dict[str, Any] = {"query": query, "head": head}
+    makers: dict[str, Any] = {
+        "page": lambda: export.everything(
+            subject, layer=layer, **{k: x for k, x in seen.items() if x is not None}
+        ),
+        "heads": lambda: export.grid(subject, query=query),
+        "head": lambda: export.maps(subject, ["attention"], layer=layer, **seen),
+        "maps": lambda: export.maps(subject, ["rollout"] + ["relevance"] * (target is not None), query=query),
+        "depth": lambda: export.film(subject, ["attention", "rollout"], query=query),
+        "figures": lambda: export.figures_of_heads(subject),
+        "ledger": lambda: export.ledger(subject, target=target),
+        "trace": lambda: export.everything(subject),
+    }
+    made: Export = makers[name]()
+    return made
+
+
+def to_bytes(look: Look, name: str, ending: str, *view: Any) -> bytes:
+    """One file's content."""
+    with tempfile.TemporaryDirectory() as folder:
+        return make_export(look, name, *view).save(Path(folder) / f"{name}{ending}").read_bytes()
+
+
+def pinned(look: Look, picked: dict[str, Any]) -> tuple[int | None, int, int | None]:
+    """(query, layer, head) that the viewer last pinned, as far as this model has them."""
+    h, w = (
+        look.image_size[0] // look.model.config.patch_size,
+        look.image_size[1] // look.model.config.patch_size,
+    )
+    bounds = {
+        "query": look.model.config.num_prefix_tokens + h * w,
+        "layer": look.model.config.depth,
+        "head": look.model.config.num_heads,
+    }
+    found = {k: picked[k] for k, bound in bounds.items() if k in picked and 0 <= picked[k] < bound}
+    return found.get("query"), found.get("layer", look.model.config.depth - 1), found.get("head")
+
+
+def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
+    """A row of links per result; a browser that follows one has the file made."""
+    if not look.keeps_attention:
+        return note("Files need all attention at once: too much for a model with so many tokens.")
+    view = (target, *pinned(look, picked))
+    rows = []
+    for label, name, endings in FILES:
+        if name == "ledger" and (target is None or look.model.config.post_norm):
+            continue
+        anchors = []
+        for ending in endings:
+            made = partial(to_bytes, look, name, ending, *view)
+            address, kind = look.address(("file", name, ending, view), made, ending[1:]), ending[1:].upper()
+            anchors.append(
+                f'<a href="{address}" download="{name}{ending}" aria-label="{label} as {kind}">{kind}</a>'
+            )
+        rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
+    return f'<details class="vx-files"><summary>Take it home</summary><ul>{"".join(rows)}</ul></details>'
+
+
+def build(page: Page) -> None:
+    files = gr.HTML("", elem_id="files", apply_default_css=False)
+
+    def on_files(picture, model, size, target, picked, request: gr.Request):
+        if not picture:
+            return gr.skip()
+        look = page.look(picture, model, size, request)
+        with kindly():
+            return links(look, valid_target(look, target), picked if isinstance(picked, dict) else {})
+
+    inputs = [*page.shown, page.target, page.picked]
+    page.when_open("explore", on_files, inputs, [files])
+    page.picked.change(on_files, inputs, [files], queue=False, **QUIET)
