@@ -647,7 +647,10 @@ def test_what_was_loaded_before_loads_offline(monkeypatch: pytest.MonkeyPatch, t
         load("timm/another")
 
 
-@pytest.mark.parametrize("name", ["no-such-model", "a/b/c", "../..", "owner/na me", "", "timm/"])
+@pytest.mark.parametrize(
+    "name",
+    ["no-such-model", "a/b/c", "../..", "owner/na me", "", "timm/", "~nobody/x", "x" * 9999, "a\0b", "/"],
+)
 def test_a_name_that_is_nothing_is_one_sentence(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -94,11 +94,11 @@ def load(name: str | Path) -> tuple[ViT, Card]:
         raise CheckpointError(
             f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
         )
-    if path.is_file():
+    if os.path.isfile(path):  # unlike path.is_file(), False for what can be no path at all
         path = path.parent
     bundled = BUNDLED / path if len(path.parts) == 1 else path
     for folder in (bundled, path):
-        if (folder / "config.json").is_file() and is_ours(folder):
+        if os.path.isfile(folder / "config.json") and is_ours(folder):
             return load_folder(folder)
     from vit.hub import load_pretrained  # here: it imports this module
 

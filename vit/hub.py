@@ -5,6 +5,7 @@ broken or hostile is one CheckpointError in one sentence.
 """
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -50,8 +51,8 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
     max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
     """
     name = name.removeprefix("hf-hub:")
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(name))
+    if not os.path.isdir(folder):
         folder = fetch(name, max_bytes)
     config = read_json(folder / "config.json")
     if config.get("format") == FORMAT:
