@@ -151,6 +151,7 @@ def show(
             strip(suited(examples, look.card.data + look.name), chosen),
             None,  # the class to explain: the answer, again
             ((), ()),  # no intervention
+            (picture, model, size),  # what worked
             {
                 "model": look.name,
                 "example": chosen if chosen in examples else "",
@@ -275,7 +276,8 @@ def connect(
     demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML
 ) -> None:
     """The events that every tab lives from."""
-    shown = [page.viewer, card, thumbs, page.target, page.edits, page.beacon]
+    worked = gr.State(None)  # the last picture, model and size that could be shown
+    shown = [page.viewer, card, thumbs, page.target, page.edits, worked, page.beacon]
 
     def on_load(request: gr.Request):
         return first_picture(page, examples, request)
@@ -299,7 +301,7 @@ def connect(
             page.session.release(request.session_hash)
 
     demo.load(on_load, None, [*page.shown, *shown], **QUIET, **MODEL_QUEUE)
-    gr.on(
+    looked = gr.on(
         [page.picture.input, page.model.input, page.size.input],
         on_show,
         page.shown,
@@ -309,6 +311,7 @@ def connect(
         trigger_mode="always_last",
         **MODEL_QUEUE,
     )
+    looked.failure(lambda last: last or [gr.skip()] * 3, worked, page.shown, queue=False, **QUIET)
     thumbs.choose(on_choose, page.shown[1:], [page.picture, *shown], **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, page.shown, [page.target, page.beacon], **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)

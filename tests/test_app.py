@@ -285,7 +285,7 @@ def visitor(query: dict[str, str] | None = None, name: str = "ann") -> SimpleNam
 
 
 def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -> None:
-    picture, model, _, viewer, card, thumbs, target, _, beacon = handler(demo, "on_load")(visitor())
+    picture, model, _, viewer, card, thumbs, target, *_, beacon = handler(demo, "on_load")(visitor())
     assert Path(picture).exists() and model == session.names()[0]
     assert viewer["head"].startswith("shard/") and target is None
     assert "4 heads" in card and thumbs.count("data-example") >= 5 and beacon["example"] in thumbs

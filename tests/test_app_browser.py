@@ -1,6 +1,7 @@
 """The app's main job in a real browser: what a visitor sees, from the first second to the copied link."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -224,6 +225,15 @@ def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_pat
     page.set_input_files("#picture input[type=file]", str(cut))
     expect(page.get_by_text("damaged or cut short")).to_be_visible()
     assert near(page.evaluate(COLOUR), tuple(colour))
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("lion"))
+    model = page.locator("#model input")
+    name = model.input_value()
+    model.fill("no such model")
+    model.press("Enter")
+    expect(page.get_by_text("no such model").first).to_be_visible()
+    expect(model).to_have_value(name)
+    tab(page, "Inside")
+    expect(page.locator("#inside-story .vx-step")).to_have_count(12)
 
 
 def test_every_tab_shows_its_figures(visit: Visit) -> None:
