@@ -112,6 +112,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Recipe:
+    """about: what whole test split accuracy (n=1) in what time, and what it is."""
+
     about: str
     options: dict[str, Any]
 
@@ -119,29 +121,29 @@ class Recipe:
 CIFAR = dict(data="cifar10", image_size=32, patch_size=4)
 RECIPES = {
     "shapes": Recipe(
-        "generated shapes on clutter, no download: 64 px, 8 x 8 patches",
+        "98.95 %, about 3 minutes on two cores: generated shapes on clutter, nothing to download",
         dict(data="shapes", image_size=64, patch_size=8, embed_dim=128, num_heads=4, depth=6, epochs=7.0)
         | dict(batch_size=64, shift=0.06, ema=0.995),
     ),
     "cifar10": Recipe(
-        "CIFAR-10, plain ViT of 2.7 M parameters with 8 x 8 patches of 4 pixels",
+        "78.65 %, 1.5 hours on one busy core: CIFAR-10, 2.7 M parameters, 8 x 8 patches of 4 px",
         CIFAR
         | dict(sizes="24:0.8", epochs=17.0, hold=0.615, warmup=1.0)
         | dict(min_area=0.6, shift=0.06, colour=0.2, rotation=8.0, mix=0.3, ema=0.999),
     ),
     "imagenette": Recipe(
-        "Imagenette, plain ViT of 2.8 M parameters with 16 x 16 patches of 8 pixels",
+        "82.90 %, 1.5 hours on one busy core: Imagenette, 2.8 M parameters, 16 x 16 patches of 8 px",
         dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.57 96:0.9")
         | dict(epochs=30.0, hold=0.606, warmup=2.0, batch_size=64, eval_images=800)
         | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.5),
     ),
     "folder": Recipe(
-        "any folder of pictures (--data), at best from --init imagenette: dogs and cats in minutes",
+        "any folder of pictures (--data), best with --init imagenette: dogs and cats in minutes",
         dict(image_size=128, train_size=160, patch_size=8, sizes="64:0.4 96:0.75", epochs=20.0, batch_size=64)
-        | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.2, lr=1e-3, eval_images=800),
+        | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.2, lr=1e-3, eval_images=200),
     ),
     "tutorial": Recipe(
-        "the five-epoch CIFAR-10 lesson that the web teaches at chance level; this one learns: 75 %",
+        "the five-epoch CIFAR-10 lesson of the tutorials, which end at chance; this one learns",
         CIFAR | dict(epochs=5.0, shift=0.125),
     ),
 }
