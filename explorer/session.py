@@ -463,11 +463,12 @@ class Session:
 
 def hub_size(hub_id: str) -> int:
     """Bytes of a Hub model's safetensors, asked before anything is fetched."""
+    from httpx import HTTPError  # what huggingface_hub speaks with; here, as only Hub ids need them
     from huggingface_hub import model_info
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         siblings = model_info(hub_id, files_metadata=True, timeout=10).siblings or []
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise CheckpointError(f"The Hub has no model {hub_id}, or cannot be reached from here.") from error
     return sum(file.size or 0 for file in siblings if file.rfilename.endswith(".safetensors"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -279,6 +280,16 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     with pytest.raises(CheckpointError, match="choose one from the list"):
         session.model("someone/small-3")
     session.model("someone/small-1")
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no route"), OSError("x"), ValueError("no such id")])
+def test_a_hub_that_cannot_be_reached_is_one_sentence(checkpoint: str, monkeypatch, error: Exception) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.model_info", fail)
+    with pytest.raises(CheckpointError, match="cannot be reached"):
+        Session(public=True, extra=(checkpoint,)).model("someone/model")
 
 
 # ---- files for browsers ----------------------------------------------------------------------------
