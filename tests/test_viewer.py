@@ -18,8 +18,8 @@ import torch
 from conftest import CI, randomised, tiny_config
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from explorer import maps, show
-from explorer.payload import maps_payload, payloads
+from explorer import maps, payload, show
+from explorer.payload import maps_payload, pack, payloads, unpack
 from explorer.render import COLORMAPS
 from explorer.viewer import viewer_html
 from vit import ViT, trace
@@ -690,3 +690,37 @@ def test_the_page_is_one_file_with_nothing_to_fetch(page_file: Path):
         b"", [], title="</title><script>alert(1)</script>", state={"method": "</script><b>"}
     )
     assert "<script>alert" not in hostile and "</script><b>" not in hostile
+
+
+def test_a_large_model_loads_layers_when_they_are_looked_at(
+    visit: Open, browser: Browser, model: ViT, found: Trace, tmp_path: Path
+):
+    head, embeddings, *layers = payloads(found, CARD, model)
+    arrays, meta = unpack(head)
+    file = tmp_path / "large.html"
+    file.write_text(
+        viewer_html(pack(arrays, meta | {"layer_bytes": 2**30}), layers, embeddings), encoding="utf-8"
+    )
+    page = browser.new_page()
+    page.goto(file.as_uri() + "#layer=0&fuse=one")
+    page.wait_for_function("window.__vit?.data?.loaded === 2 && !document.querySelector('.is-loading')")
+    assert page.evaluate("__vit.data.layers.map(Boolean)") == [True, True, False]  # the neighbour, not all
+    point_at_cell(page, 2, 1)
+    page.wait_for_function("__vit.data.loaded === 3")
+    settle(page)
+    truth = patch_map(found, 2, 1, 0)
+    assert_shows(small_map(page, 2, 1), truth, truth.max().item())
+    page.close()
+
+
+def test_rows_that_were_not_sent_are_shown_by_their_neighbour(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(payload, "ROW_BUDGET", H * T * 10)
+    sent, row_of = payload.sent_rows(GRID, PRE, H)
+    assert len(sent) < T
+    page = visit(show(found, CARD, model).save(tmp_path / "sampled.html"))
+    for patch in (0, 14):
+        point_at(page, patch)
+        truth = patch_map(found, 1, 2, int(sent[row_of[PRE + patch]]))
+        assert_shows(small_map(page, 1, 2), truth, truth.max().item())
