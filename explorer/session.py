@@ -36,6 +36,7 @@ from vit.checkpoint import (
     load_snapshot,
 )
 from vit.data import open_picture, preprocess
+from vit.hub import load_pretrained
 from vit.model import Hook, ViT
 from vit.trace import Cost, Trace, attention_at, cost, trace
 
@@ -367,10 +368,26 @@ class Session:
         key = f"{name}@{step}#{written}"
 
         def make() -> Loaded:
-            model, card = load(name) if step is None else load_snapshot(file)
+            model, card = self.load(name) if step is None else load_snapshot(file)
             return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
 
         return self.models.get(key, make)
+
+    def load(self, name: str) -> tuple[ViT, Card]:
+        """A checkpoint that nobody holds yet; of what strangers ask the Hub for, only few and small ones."""
+        if not self.public or name in self.names() or name in PUBLISHED:
+            return load(name)
+        with self._fetching:
+            if name not in self._fetched and len(self._fetched) >= self.hub_models:
+                raise CheckpointError(
+                    "This server has fetched all the Hub models it may: choose from the list."
+                )
+            self._fetched.add(name)
+        try:
+            return load_pretrained(name, max_bytes=self.hub_bytes)
+        except CheckpointError:
+            self._fetched.discard(name)
+            raise
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
@@ -393,18 +410,6 @@ class Session:
             raise CheckpointError(
                 f"{name[:80]!r} is not a model on offer here: write a Hub id such as facebook/dino-vits16."
             )
-        with self._fetching:
-            if hub_id not in self._fetched:
-                if len(self._fetched) >= self.hub_models:
-                    raise CheckpointError(
-                        "This server has fetched all the Hub models it may: choose one from the list."
-                    )
-                if hub_size(hub_id) > self.hub_bytes:
-                    limit = self.hub_bytes // MiB
-                    raise CheckpointError(
-                        f"{hub_id} is larger than the {limit} MiB that this server may fetch."
-                    )
-                self._fetched.add(hub_id)
         return name
 
     # pictures ----------------------------------------------------------------------------------
@@ -459,16 +464,3 @@ class Session:
         """A tab was closed: forget what nobody else is looking at."""
         for kept in (self.results, self.promises, self.shards):
             kept.release(owner)
-
-
-def hub_size(hub_id: str) -> int:
-    """Bytes of a Hub model's safetensors, asked before anything is fetched."""
-    from httpx import HTTPError  # what huggingface_hub speaks with; here, as only Hub ids need them
-    from huggingface_hub import model_info
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        siblings = model_info(hub_id, files_metadata=True, timeout=10).siblings or []
-    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        raise CheckpointError(f"The Hub has no model {hub_id}, or cannot be reached from here.") from error
-    return sum(file.size or 0 for file in siblings if file.rfilename.endswith(".safetensors"))
