@@ -540,7 +540,12 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             data = options.data or (name if name in RECIPES else "")
             if not data:
                 raise ValueError("Say with --data on which pictures to measure it.")
-            evaluate(args.evaluate, data, args.out or Path("runs") / f"evaluate-{name}")
+            _, confusion, card = evaluate(args.evaluate, data)
+            from explorer import export  # here: training needs no pictures
+
+            out = args.out or Path("runs") / f"evaluate-{name}"
+            drawn = export.confusion(confusion.numpy(), card.class_names, title=f"{name} on {data}")
+            print(f"confusion matrix in {drawn.save(out / 'confusion.png')}")
         else:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
             begin(options, args, shlex.join(words), save_every)

@@ -5,9 +5,9 @@
 Every move of the pointer redraws every head of every layer. Drawing is the viewer's own code; frame to paint
 is from the start of the frame to after it was presented; event to paint starts at the event's time stamp and
 includes waiting for the next frame. The first row is a page that fills one pixel: the floor of this machine
-and browser. The second table sends pictures through the app, and moves a slider the usual way (slider, Python,
-overlay, image component) with attention of the same size in the same browser. On a machine that is busy with
-other things all times are upper bounds.
+and browser. The second table sends pictures through the app, and moves a slider the usual way (slider,
+Python, overlay, image component) with attention of the same size in the same browser. On a machine that is
+busy with other things all times are upper bounds.
 """
 
 import argparse

@@ -54,6 +54,7 @@ class Ledger:
 
     def table(self) -> list[dict[str, str | int | float | None]]:
         """One row per entry, in the order of the model; the column `logit` adds up to the logit."""
+        rows: list[tuple[str, int | None, int | None, float]]
         rows = [("embedding", None, None, float(self.embed.sum()))]
         for layer, grid in enumerate(self.head_grid().tolist()):
             rows += [("head", layer, head, value) for head, value in enumerate(grid)]

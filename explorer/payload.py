@@ -66,7 +66,8 @@ def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
 def unpack(message: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the meta of a container. Raises ValueError for anything else."""
     try:
-        raw = gzip.decompress(message) if message[:4] != MAGIC else message  # the transport may have unpacked it
+        # the transport may have unpacked it already
+        raw = message if message[:4] == MAGIC else gzip.decompress(message)
         if raw[:4] != MAGIC:
             raise ValueError("it has another signature")
         version, length, _ = np.frombuffer(raw, "<u4", 3, offset=4).tolist()

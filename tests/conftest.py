@@ -9,6 +9,7 @@ import torch
 from vit import ViT, ViTConfig
 
 CI = os.environ.get("CI") == "true"
+torch.set_num_threads(1)  # the models are tiny, and pytest-xdist keeps the cores busy
 
 
 @pytest.fixture(autouse=True)

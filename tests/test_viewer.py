@@ -676,9 +676,16 @@ def test_a_notebook_gets_the_same_page_in_a_frame(browser: Browser, model: ViT, 
     cell = show(found, CARD, model, layer=1, fuse="one", head=3)._repr_html_()
     file = tmp_path / "notebook.html"
     file.write_text(f"<!doctype html><meta charset='utf-8'>{cell}", encoding="utf-8")
-    page = browser.new_page()
+    page, complaints = browser.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(file.as_uri())
-    expect(page.frame_locator("iframe").locator(".readout b")).to_have_text("L1.H3")
+    frame = page.frame_locator("iframe")
+    expect(frame.locator(".readout b")).to_have_text("L1.H3")
+    frame.locator("select").first.select_option("mean")
+    expect(frame.locator(".readout b")).to_have_text("L1, mean of 4 heads")
+    page.wait_for_timeout(400)  # a notebook's frame has no address to write to
+    assert complaints == []
     page.close()
 
 

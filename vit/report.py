@@ -4,7 +4,6 @@ N pictures, K classes.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +52,8 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     return (gap.abs().sum() / len(labels)).item()
 
 
-def evaluate(name: str, data: str, out: Path) -> float:
-    """Print how often a checkpoint is right, per class and in all, and draw its confusion matrix."""
+def evaluate(name: str, data: str) -> tuple[float, Tensor, Card]:
+    """Print how often a checkpoint is right, per class and in all: (accuracy, confusion matrix, its card)."""
     model, card = load(name)
     split = load_split(data, "test", card.image_size, card.crop_pct)
     if split.class_names != card.class_names:
@@ -68,29 +67,7 @@ def evaluate(name: str, data: str, out: Path) -> float:
     print(f"{'accuracy':<20} {accuracy:7.2%} of {len(split)}{said}")
     print(f"{'cross-entropy':<20} {loss:7.4f}")
     print(f"{'calibration error':<20} {calibration_error(logits.softmax(1), split.labels):7.4f}")
-    draw_confusion(confusion, card.class_names, out / "confusion.png")
-    print(f"confusion matrix in {out / 'confusion.png'}")
-    return accuracy
-
-
-def draw_confusion(confusion: Tensor, class_names: tuple[str, ...], path: Path) -> None:
-    """One square per pair of classes, its colour the share of the row."""
-    from matplotlib.figure import Figure  # here: nothing else needs it
-
-    share = confusion / confusion.sum(dim=1, keepdim=True)
-    side = 2.5 + 0.45 * len(class_names)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(share.numpy(), cmap="viridis", vmin=0, vmax=1)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
-    axes.set(xlabel="what the model says", ylabel="what it is")
-    for row, counts in enumerate(confusion.tolist() if len(class_names) <= 20 else []):
-        for column, count in enumerate(counts):
-            colour = "black" if share[row, column] > 0.5 else "white"
-            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    return accuracy, confusion, card
 
 
 def model_card(card: Card, model: ViT, how: str, tested: int) -> str:

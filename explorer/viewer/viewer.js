@@ -458,7 +458,8 @@ function addressOf(state) {
 function writeAddress(state) {
   const hash = addressOf(state);
   if (location.hash.slice(1) === hash) return;
-  history.replaceState(history.state, "", location.pathname + location.search + (hash && "#" + hash));  // whole: a page may have a <base>
+  const whole = location.pathname + location.search + (hash && "#" + hash);  // a page may have a <base>
+  history.replaceState(history.state, "", whole);
   if ([...(location.ancestorOrigins ?? [])].includes("https://huggingface.co"))  // a Space lives in a frame
     window.parent.postMessage({ hash }, "https://huggingface.co");
 }
@@ -470,7 +471,8 @@ const channels = window.__vitChannels ??= new Map();
 function mount(root, source, options = {}) {
   const emit = options.emit ?? (() => {});
   const methods = (options.methods ?? []).slice();
-  const state = { ...START, ...options.state, ...(options.address ? readAddress() : {}) };
+  const addressed = options.address && location.protocol !== "about:";  // a frame in a notebook has no address
+  const state = { ...START, ...options.state, ...(addressed ? readAddress() : {}) };
   const hover = {};                       // query, layer, head, fuse, method: what the pointer previews
   const pointer = { pane: -1, token: -1 };  // the patch under the pointer, pinned or not
   // Milliseconds: draw, of our own code; work, from a frame's start to after it was presented; hover, from the event's
@@ -547,7 +549,7 @@ function mount(root, source, options = {}) {
     if ("mode" in patch || "embedding" in patch || "direction" in patch) layout();
     sync();
     draw();
-    if (options.address) later("address", 250, () => writeAddress(state));
+    if (addressed) later("address", 250, () => writeAddress(state));
     if (!quiet) tell();
     if (data) wantMore();
   }
@@ -1490,7 +1492,7 @@ function mount(root, source, options = {}) {
     parts.charts.hidden = embedding || !dots.length;
     root.classList.toggle("is-intervening", intervening);
     parts.intervene.hidden = !options.intervene;
-    parts.copy.hidden = !options.address;
+    parts.copy.hidden = !addressed;
     parts.intervene.ariaPressed = String(intervening);
     for (const row of parts.classes.children) row.classList.toggle("is-target", +row.dataset.index === shown().target);
     syncEdits();
@@ -1708,7 +1710,7 @@ function mount(root, source, options = {}) {
   }
 
   async function copyLink() {
-    if (options.address) writeAddress(state);
+    writeAddress(state);
     const link = location.href.split("#")[0] + "#" + addressOf(state);
     const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
     parts.copyText.textContent = copied ? "Copied" : "It is in the address bar";
