@@ -682,7 +682,7 @@ def test_a_notebook_gets_the_same_page_in_a_frame(browser: Browser, model: ViT, 
     page.goto(file.as_uri())
     frame = page.frame_locator("iframe")
     expect(frame.locator(".readout b")).to_have_text("L1.H3")
-    frame.locator("select").first.select_option("mean")
+    frame.locator(".transport select").select_option("mean")
     expect(frame.locator(".readout b")).to_have_text("L1, mean of 4 heads")
     page.wait_for_timeout(400)  # a notebook's frame has no address to write to
     assert complaints == []
