@@ -114,7 +114,11 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert [text for text in complaints if not text.startswith(LEAVING)] == []
+
+
+# what Gradio's own script says when a page is left, by a reload, while its event stream is open
+LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
 
 
 def own(address: str, url: str) -> bool:
