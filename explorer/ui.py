@@ -4,6 +4,7 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
+import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,13 +201,15 @@ element.addEventListener("click", (event) => {
 });
 """
 # Hears of everything new, keeps model and example in the page's address, and wakes the tab that is open.
-BEACON_JS = """
-const tabs = ["explore", "why", "heads", "training", "compare", "inside"];
+BEACON_JS = (
+    f"const tabs = {json.dumps([name for name, _, _ in TABS])};"
+    + """
 window.vitPage.connect(tabs, trigger);
 const hear = () => props.value && window.vitPage.news(props.value);
 hear();
 watch("value", hear);
 """
+)
 
 
 def build(session: Session) -> gr.Blocks:
