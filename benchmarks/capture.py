@@ -8,9 +8,11 @@ machine slows both sides alike. With --threads 1 the clock is the processor time
 import argparse
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 
 import timm
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from vit_pytorch import ViT as PytorchViT
 from vit_pytorch.recorder import Recorder as PytorchRecorder
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vit import Recorder, ViT
 from vit.model import VARIANTS
 from vit.pretrained import from_transformers

@@ -8,12 +8,15 @@ Ledger: against one fused forward pass.
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from explorer.ledger import ledger
 from explorer.maps import relevance, rollout, rollout_all
 from vit import Recorder, ViT, ViTConfig, trace
