@@ -128,8 +128,8 @@ RECIPES = {
     "cifar10": Recipe(
         "78.65 %, 1.5 hours on one busy core: CIFAR-10, 2.7 M parameters, 8 x 8 patches of 4 px",
         CIFAR
-        | dict(sizes="24:0.8", epochs=17.0, hold=0.615, warmup=1.0)
-        | dict(min_area=0.6, shift=0.06, colour=0.2, rotation=8.0, mix=0.3, ema=0.999),
+        | dict(sizes="24:0.6", epochs=95.0, hold=0.4, warmup=1.0)
+        | dict(min_area=0.6, shift=0.08, colour=0.3, rotation=10.0, mix=0.4, ema=0.999),
     ),
     "imagenette": Recipe(
         "82.90 %, 1.5 hours on one busy core: Imagenette, 2.8 M parameters, 16 x 16 patches of 8 px",
@@ -401,6 +401,8 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> 
     losses: list[Tensor] = []
     saved = began = time.monotonic()
     stop = StopSignal()
+    if leads and run.step == 0:
+        run.save_state()  # so that a run killed in its first minute is known to be a run
     bar = tqdm(
         total=schedule.total * options.batch_size,
         initial=run.step * options.batch_size,

@@ -9,6 +9,7 @@ import random
 import shlex
 import shutil
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,6 +197,26 @@ def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(
     assert same(run(pictures, tmp_path / "run"), weights(finished))
 
 
+def test_killed_between_its_first_checkpoint_and_its_first_save_it_goes_on(
+    pictures, finished, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    record = t.Run.record
+
+    def then_killed(*args):
+        record(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(t.Run, "record", then_killed)
+        with pytest.raises(Killed):
+            run(pictures, tmp_path / "run")
+    assert load(tmp_path / "run")
+    assert same(run(pictures, tmp_path / "run"), weights(finished))
+
+
 def test_a_full_disk_is_one_sentence_and_costs_nothing(pictures, finished, tmp_path, monkeypatch):
     fsync, count = os.fsync, iter(range(10_000))
 
@@ -265,7 +286,8 @@ def rank(rank: int, world: int, port: int, folder: Path, work) -> None:
 
 
 def processes(world: int, folder: Path, work) -> None:
-    port = random.randint(20_000, 60_000)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # a port that is free now
+        port = server.getsockname()[1]
     team = [FORKS.Process(target=rank, args=(i, world, port, folder, work)) for i in range(world)]
     for process in team:
         process.start()
