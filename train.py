@@ -85,6 +85,7 @@ class Options:
     seed: int = option(0, "another seed, another run")
     init: str = option("", "begin with a checkpoint's weights; the head is new if the classes differ")
     precision: str = option("auto", "bf16, fp32, or auto: bf16 where the processor multiplies it natively")
+    compile: bool = option(False, "torch.compile: 12%% faster on a CPU after a minute; needs a C++ compiler")
     eval_images: int = option(2000, "test pictures for the curve during training; the end takes them all")
     snapshots: int = option(12, "moments kept for the timeline, log-spaced")
 
@@ -148,7 +149,7 @@ RECIPES = {
     ),
 }
 # What may change when a run goes on, as far as it concerns steps still to come.
-FREE = ("epochs", "sizes", "hold", "snapshots", "eval_images")
+FREE = ("epochs", "sizes", "hold", "snapshots", "eval_images", "compile")
 
 
 # The schedule and the optimisers ---------------------------------------------------------------------
@@ -396,7 +397,8 @@ class StopSignal:
 def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> bool:
     """The loop; the process of rank 0 writes the files. Returns whether the run is complete."""
     options, schedule, leads = run.options, Schedule(run.options, len(data)), team.rank == 0
-    net = DistributedDataParallel(run.model) if team.world > 1 else run.model
+    net = torch.compile(run.model, dynamic=False) if options.compile else run.model
+    net = DistributedDataParallel(net) if team.world > 1 else net
     few, pictures = some(test, options.eval_images), data
     losses: list[Tensor] = []
     saved = began = time.monotonic()

@@ -123,13 +123,6 @@ def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tu
     return tokens.astype(np.int32), np.concatenate([prefix, num_prefix + block_of]).astype(np.int32)
 
 
-def prefix_names(num_prefix: int, class_token: bool = True, distillation: bool = False) -> list[str]:
-    """What the tokens in front of the patches are called on screen."""
-    special = ["[CLS]"] * class_token + ["[DIST]"] * distillation
-    registers = [f"[R{number}]" for number in range(1, num_prefix - len(special) + 1)]
-    return (special + registers)[:num_prefix]
-
-
 def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
     """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
@@ -145,9 +138,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
     else:
         raise ValueError("This trace kept no attention: give the model too, it knows the number of heads.")
     tokens_sent, row_of = sent_rows(trace.grid_size, trace.num_prefix_tokens, num_heads)
-    names = prefix_names(trace.num_prefix_tokens)
-    if model is not None:
-        names = prefix_names(trace.num_prefix_tokens, model.config.class_token, model.config.distillation)
+    names = ("[CLS]", *(f"[REG{i}]" for i in range(1, trace.num_prefix_tokens)))[: trace.num_prefix_tokens]
     meta = {
         "kind": "head",
         "name": card.name,
@@ -155,7 +146,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "width": width,
         "grid_size": [h, w],
         "num_prefix_tokens": trace.num_prefix_tokens,
-        "prefix_names": names,
+        "prefix_names": names if model is None else model.config.prefix_names,
         "num_layers": num_layers,
         "num_heads": num_heads,
         "num_tokens": num_tokens,

@@ -1,15 +1,19 @@
 """What several test files need: small models, random traces, and the data sets where they are at hand."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from vit import ViT, ViTConfig
 
 CI = os.environ.get("CI") == "true"
 torch.set_num_threads(1)  # the models are tiny, and pytest-xdist keeps the cores busy
+expect.set_options(timeout=20_000)  # what a page should show it may show late on a busy machine
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +58,32 @@ def cifar10_folder() -> Path:
 @pytest.fixture
 def imagenette_folder() -> Path:
     return data_folder("imagenette")
+
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; a machine without one skips, except in CI."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        if chromium is None and not Path(playwright.chromium.executable_path).exists():
+            reason = "install chromium (or set CHROMIUM to a browser) to run this test"
+            pytest.fail(reason) if CI else pytest.skip(reason)
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url(session) -> Iterator[str]:
+    """The whole app on a free port, with the `session` of the test file."""
+    from explorer import ui  # here: most tests need no Gradio, which takes seconds to import
+
+    demo = ui.build(session)
+    demo.queue(max_size=64)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **ui.launch_options(session))
+    yield url
+    demo.close()

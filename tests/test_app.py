@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -382,15 +381,6 @@ def test_strangers_are_not_offered_folders(checkpoints: dict[str, str], tmp_path
 
 
 # ---- over HTTP -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def url(session: Session) -> Iterator[str]:
-    demo = ui.build(session)
-    demo.queue(max_size=64)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **ui.launch_options(session))
-    yield url
-    demo.close()
 
 
 def test_two_clients_each_get_their_own_picture(url: str, checkpoints, tmp_path) -> None:

@@ -1,8 +1,6 @@
 """The app's main job in a real browser: what a visitor sees, from the first second to the copied link."""
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CI, randomised, tiny_config
+from conftest import randomised, tiny_config
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from explorer import ui
 from explorer.maps import METHODS
 from explorer.session import Session
 from vit import ViT, save
@@ -23,8 +20,6 @@ from vit.checkpoint import Card, save_snapshot
 pytestmark = pytest.mark.browser
 
 CARD = Card(name="tiny", class_names=("ant", "bee", "cat", "dog", "eel", "fox", "gnu"), accuracy=0.5)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
 PHONE = {"width": 390, "height": 844}
 # the viewer of the first tab has everything, and has painted
 READY = """() => {
@@ -39,18 +34,6 @@ COLOUR = """() => {
   pen.drawImage(image, 0, 0, 1, 1);
   return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        if chromium is None and not Path(playwright.chromium.executable_path).exists():
-            reason = "install chromium (or set CHROMIUM to a browser) to run this test"
-            pytest.fail(reason) if CI else pytest.skip(reason)
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +60,6 @@ def run(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def session(folder: Path) -> Session:
     return Session(extra=tuple(str(folder / name) for name in ("tiny", "headless", "run")))
-
-
-@pytest.fixture(scope="module")
-def url(session: Session) -> Iterator[str]:
-    demo = ui.build(session)
-    demo.queue(max_size=64)
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **ui.launch_options(session))
-    yield url
-    demo.close()
 
 
 Visit = Callable[..., Page]

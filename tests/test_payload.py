@@ -111,7 +111,7 @@ def test_a_sink_does_not_take_the_steps_of_the_patches():
 def test_head_says_geometry_classes_and_image(model, found):
     sections, meta = payload.unpack(payload.head_payload(found, CARD, model))
     assert meta["grid_size"] == [3, 5] and (meta["height"], meta["width"]) == (12, 20)
-    assert meta["prefix_names"] == ["[CLS]", "[R1]", "[R2]"]
+    assert meta["prefix_names"] == ["[CLS]", "[REG1]", "[REG2]"]
     assert (meta["num_layers"], meta["num_heads"], meta["num_tokens"]) == (3, 4, 18)
     best = found.logits.softmax(-1).max(-1)
     assert meta["classes"][0]["name"] == "abcdefg"[best.indices]

@@ -5,9 +5,7 @@ is the quantisation that explorer/payload.py promises, seen through the colour t
 """
 
 import io
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CI, randomised, tiny_config
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from conftest import randomised, tiny_config
+from playwright.sync_api import Browser, Page, expect
 
 from explorer import maps, payload, show
 from explorer.payload import maps_payload, pack, payloads, unpack
@@ -35,18 +33,6 @@ READY = "window.__vit?.data && __vit.data.loaded === __vit.data.L && __vit.perf.
 
 
 # ---- what is opened --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        if chromium is None and not Path(playwright.chromium.executable_path).exists():
-            reason = "install chromium (or set CHROMIUM to a browser) to run this test"
-            pytest.fail(reason) if CI else pytest.skip(reason)
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +279,7 @@ def test_both_directions_stand_side_by_side(visit: Open, found: Trace):
 
 def test_registers_can_be_asked_and_are_named(visit: Open, found: Trace):
     page = visit(address="fuse=one&layer=1&head=0")
-    expect(page.locator(".chip .name")).to_have_text(["[CLS]", "[R1]", "[R2]"])
+    expect(page.locator(".chip .name")).to_have_text(["[CLS]", "[REG1]", "[REG2]"])
     page.locator(".chip").nth(2).click()
     page.mouse.move(5, 5)
     settle(page)
@@ -364,7 +350,7 @@ def test_tab_alone_reaches_every_control(visit: Open):
     for name in (
         "attention",
         "row",
-        "[R1]",
+        "[REG1]",
         "Play",
         "Layer",
         "Copy link",
