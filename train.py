@@ -397,8 +397,9 @@ class StopSignal:
 def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> bool:
     """The loop; the process of rank 0 writes the files. Returns whether the run is complete."""
     options, schedule, leads = run.options, Schedule(run.options, len(data)), team.rank == 0
-    net = torch.compile(run.model, dynamic=False) if options.compile else run.model
-    net = DistributedDataParallel(net) if team.world > 1 else net
+    if options.compile:
+        run.model.compile(dynamic=False)
+    net = DistributedDataParallel(run.model) if team.world > 1 else run.model
     few, pictures = some(test, options.eval_images), data
     losses: list[Tensor] = []
     saved = began = time.monotonic()

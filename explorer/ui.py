@@ -4,6 +4,7 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
+import html
 import json
 import secrets
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
 from vit.checkpoint import CheckpointError
-from vit.data import PictureError, open_picture, shapes_sample
+from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -40,6 +41,7 @@ TABS = (
     ("about", "About", about),
 )
 THUMB, SIDE = 96, 768  # pixels
+FEW = 20  # classes that are listed beside the model
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 
@@ -52,22 +54,29 @@ class Example:
     label: str
     path: Path
     thumb: Path
+    data: str  # the data set that it is from; "": a photograph of no data set
 
 
 def make_examples(folder: Path) -> dict[str, Example]:
-    """Photographs that came with Gradio and Matplotlib, and generated shapes, as files of a moderate size."""
+    """Photographs that came with Gradio and Matplotlib, generated shapes, and test pictures of the data sets
+    that are on this machine, as files of a moderate size."""
     folder.mkdir(exist_ok=True)
-    sources: list[tuple[str, str, Any]] = [
-        ("lion", "Lion", gr.media.get_image("lion.jpg")),
-        ("tower", "Tower at dusk", gr.media.get_image("tower.jpg")),
-        ("cheetah", "Cheetah", gr.media.get_image("cheetah1.jpg")),
-        ("runner", "Cheetah at full speed", gr.media.get_image("cheetah.jpg")),
-        ("admiral", "Grace Hopper", matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)),
+    admiral = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    sources: list[tuple[str, str, str, Image.Image]] = [
+        ("", "lion", "Lion", open_picture(gr.media.get_image("lion.jpg"))),
+        ("", "tower", "Tower at dusk", open_picture(gr.media.get_image("tower.jpg"))),
+        ("", "cheetah", "Cheetah", open_picture(gr.media.get_image("cheetah1.jpg"))),
+        ("", "runner", "Cheetah at full speed", open_picture(gr.media.get_image("cheetah.jpg"))),
+        ("", "admiral", "Grace Hopper", open_picture(admiral)),
     ]
-    sources += [(f"shapes-{i}", f"Generated shapes {i + 1}", shapes_sample(7, i)[0]) for i in range(5)]
+    sources += [("shapes", f"shapes-{i}", f"Shapes {i + 1}", shapes_sample(7, i)[0]) for i in range(5)]
+    sources += [
+        (data, f"{data}-{class_name}".replace(" ", "-"), class_name, picture)
+        for data in ("imagenette", "cifar10")
+        for picture, class_name in local_test_pictures(data, every=2)
+    ]
     examples = {}
-    for name, label, source in sources:
-        picture = open_picture(source) if isinstance(source, str) else as_picture(source)
+    for data, name, label, picture in sources:
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         path, thumb = folder / f"{name}.png", folder / f"{name}-thumb.jpg"
         picture.save(path)
@@ -77,20 +86,16 @@ def make_examples(folder: Path) -> dict[str, Example]:
             (THUMB, THUMB), Image.Resampling.LANCZOS
         )
         small.save(thumb, quality=88)
-        examples[name] = Example(name, label, path, thumb)
+        examples[name] = Example(name, label, path, thumb, data)
     return examples
-
-
-def as_picture(source: Any) -> Image.Image:
-    """A generated sample (height, width, 3) uint8, or a picture already."""
-    return source.copy() if isinstance(source, Image.Image) else Image.fromarray(source)
 
 
 def suited(examples: dict[str, Example], data: str) -> list[Example]:
     """Examples for a model trained on `data`: what it knows comes first."""
-    shapes = [example for example in examples.values() if example.name.startswith("shapes")]
-    photos = [example for example in examples.values() if not example.name.startswith("shapes")]
-    return [*shapes, *photos[:2]] if "shapes" in data.lower() else [*photos, *shapes[:2]]
+    known = [example for example in examples.values() if example.data and example.data in data.lower()]
+    photos = [example for example in examples.values() if not example.data]
+    shapes = [example for example in examples.values() if example.data == "shapes"]
+    return [*known, *photos[:2]] if known else [*photos, *shapes[:2]]
 
 
 def strip(examples: list[Example], chosen: str = "") -> str:
@@ -111,7 +116,7 @@ def file_address(path: Path) -> str:
 
 
 def describe(look: Look) -> str:
-    """What this model is, in two lines."""
+    """What this model is, and what it can say at all."""
     config, card = look.model.config, look.card
     height, width = look.image.shape[1:]
     h, w = height // config.patch_size, width // config.patch_size
@@ -123,7 +128,10 @@ def describe(look: Look) -> str:
     ]
     if card.accuracy is not None:
         facts.append(f"{100 * card.accuracy:.1f} % right on its test set")
-    return '<p class="vx-card">' + " · ".join(facts) + "</p>"
+    words = " · ".join(facts)
+    if 0 < len(card.class_names) <= FEW:
+        words += f"<br>Whatever the picture, it answers: {html.escape(', '.join(card.class_names))}."
+    return f'<p class="vx-card">{words}</p>'
 
 
 def cost_of(look: Look) -> str:

@@ -383,6 +383,22 @@ def test_strangers_are_not_offered_folders(checkpoints: dict[str, str], tmp_path
 # ---- over HTTP -------------------------------------------------------------------------------------------
 
 
+def test_pictures_of_a_data_set_that_is_here_are_the_first_examples(tmp_path, monkeypatch) -> None:
+    (tmp_path / "imagenette" / "train").mkdir(parents=True)
+    for folder, seed in (("n01440764", 1), ("n02102040", 2), ("n03028079", 3)):
+        (tmp_path / "imagenette" / "val" / folder).mkdir(parents=True)
+        (tmp_path / "imagenette" / "val" / folder / "a.png").write_bytes(picture_bytes(seed))
+    monkeypatch.setenv("VIT_DATA", str(tmp_path))
+    examples = ui.make_examples(tmp_path / "examples")
+    assert [e.name for e in ui.suited(examples, "imagenette")][:3] == [
+        "imagenette-tench",
+        "imagenette-church",
+        "lion",
+    ]
+    assert ui.suited(examples, "")[0].name == "lion", "a model of other data gets photographs first"
+    assert ui.suited(examples, "shapes")[0].data == "shapes"
+
+
 def test_two_clients_each_get_their_own_picture(url: str, checkpoints, tmp_path) -> None:
     clients = [Client(url, verbose=False) for _ in range(2)]
     files = [tmp_path / "a.png", tmp_path / "b.png"]

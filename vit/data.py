@@ -230,13 +230,35 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
     cifar10 and imagenette are looked for in the folder $VIT_DATA first, as image folders; otherwise
     torchvision downloads them, once, from where they are published.
     """
-    local = Path(os.environ.get("VIT_DATA", "data")) / data
+    local = local_folder(data)
     if data == "shapes":
         return Shapes(split, seed), SHAPES_CLASSES
     if data in ("cifar10", "imagenette") and not local.is_dir():
         return download(data, split)
     folder = Folder(local if data in ("cifar10", "imagenette") else Path(data).expanduser(), split)
     return folder, folder.class_names
+
+
+def local_folder(data: str) -> Path:
+    """Where a data set's pictures lie, if they are on this machine as image folders."""
+    return Path(os.environ.get("VIT_DATA", "data")) / data
+
+
+def local_test_pictures(data: str, every: int = 1) -> list[tuple[Image.Image, str]]:
+    """(picture, class name): the first readable test picture of every so-many-th class, if they are there."""
+    found: list[tuple[Image.Image, str]] = []
+    try:
+        folder = Folder(local_folder(data), "test")
+    except DataError:
+        return found
+    for label in range(0, len(folder.class_names), every):
+        for index in (i for i, its in enumerate(folder.labels) if its == label):
+            try:
+                found.append((folder[index][0], folder.class_names[label]))
+                break
+            except PictureError:
+                continue
+    return found
 
 
 def class_names_of(data: str) -> tuple[str, ...]:
