@@ -17,11 +17,14 @@ import errno
 import io
 import math
 import os
+import pickle
+import re
 import shlex
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -35,7 +38,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from vit.checkpoint import Card, CheckpointError, load, save, save_snapshot, write_atomically
+from vit.checkpoint import Card, CheckpointError, load, load_folder, save, save_snapshot, write_atomically
 from vit.data import DataError, Split, augment, class_names_of, load_split, normalize, resize_all
 from vit.model import ViT, ViTConfig, resample_pos_embed
 from vit.report import evaluate, model_card, predict, score, some
@@ -91,24 +94,35 @@ class Options:
 
     def check(self, parts: int) -> None:
         """Raises ValueError: one sentence that says what to change."""
+        if not self.data:
+            raise ValueError("Say what to learn: a recipe (python train.py shapes) or --data FOLDER.")
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{flag(name)} must be one of {', '.join(allowed)}, not {value}.")
+        for name, (low, high) in RANGES.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{flag(name)} must be between {low:g} and {high:g}, not {value:g}.")
         sides = [self.image_size, *(side for side, _ in stages(self))]
         unfit = [side for side in sides if side < self.patch_size or side % self.patch_size]
-        faults = {
-            "Say what to learn: a recipe (python train.py shapes) or --data FOLDER.": not self.data,
-            f"--patch-size {self.patch_size} does not divide {unfit} (--image-size, --sizes).": unfit,
-            f"--batch-size must be a multiple of {parts} (processes x --accumulate).": self.batch_size
-            % parts,
-        }
-        choices = {"optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")}
-        positive = ("epochs", "batch_size", "lr", "eval_images", "snapshots", "clip")
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            faults[f"--{name} must be one of {', '.join(allowed)}, not {value}."] = value not in allowed
-        for name in positive:
-            faults[f"{flag(name)} must be above 0."] = getattr(self, name) <= 0
-        for sentence, wrong in faults.items():
-            if wrong:
-                raise ValueError(sentence)
+        if unfit:
+            raise ValueError(
+                f"--patch-size {self.patch_size} does not divide {unfit} (--image-size, --sizes)."
+            )
+        if parts < 1 or self.batch_size % parts:
+            raise ValueError(f"--batch-size must be a multiple of {parts} (processes x --accumulate).")
+
+
+CHOICES = {"optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")}
+LARGE = 1e9
+RANGES = (  # of every number
+    dict.fromkeys(("image_size", "patch_size", "embed_dim", "depth", "num_heads"), (1, LARGE))
+    | dict.fromkeys(("batch_size", "eval_images", "snapshots"), (1, LARGE))
+    | dict.fromkeys(("epochs", "lr", "clip", "mlp_ratio", "min_area"), (1 / LARGE, LARGE))
+    | dict.fromkeys(("train_size", "num_registers", "weight_decay", "warmup", "shift"), (0, LARGE))
+    | dict.fromkeys(("rotation", "colour", "cutout", "seed"), (0, LARGE))
+    | dict.fromkeys(("hold", "mix"), (0, 1))
+    | dict.fromkeys(("drop_path", "label_smoothing", "ema"), (0, 0.99999))
+)
 
 
 @dataclass(frozen=True)
@@ -271,6 +285,14 @@ class Team:
     world: int = 1
     accumulate: int = 1  # parts into which each process cuts its share, for little memory
 
+    def any(self, asked: bool, device: torch.device) -> bool:
+        """Whether any process is asked to stop: all have to stop after the same step."""
+        if self.world == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=device)
+        dist.all_reduce(flag)
+        return flag.item() > 0
+
     def share(self, batch: Tensor) -> list[Tensor]:
         """This process's part of a global batch, in pieces."""
         return list(batch.chunk(self.world)[self.rank].chunk(self.accumulate))
@@ -295,23 +317,37 @@ def learn(
 # The run -------------------------------------------------------------------------------------------
 
 
-def build_model(options: Options, classes: int) -> ViT:
+SHAPE = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers")
+
+
+def with_init(options: Options, given: dict[str, Any]) -> Options:
+    """The options of a run; one that begins with a checkpoint has its shape. Raises ValueError."""
+    if not options.init:
+        return options
+    config = load(options.init)[0].config
+    shape = {name: getattr(config, name) for name in SHAPE}
+    for name in SHAPE:
+        if given.get(name, shape[name]) != shape[name]:
+            raise ValueError(f"{flag(name)} of {options.init} is {shape[name]}: leave the option out.")
+    return replace(options, **shape)
+
+
+def build_model(options: Options, class_names: Sequence[str]) -> ViT:
     """A new ViT, or the weights of `options.init` fitted to this picture size and these classes."""
     seed_step(options.seed, 0)
     new: dict[str, Any] = dict(
-        image_size=options.image_size, num_classes=classes, drop_path=options.drop_path
+        image_size=options.image_size, num_classes=len(class_names), drop_path=options.drop_path
     )
     if not options.init:
-        names = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers")
-        return ViT(ViTConfig(**new | {name: getattr(options, name) for name in names}))
-    old, _ = load(options.init)
+        return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
+    old, card = load(options.init)
     model = ViT(replace(old.config, **new))
     weights = old.state_dict()
     if old.config.pos_embed == "learned":
         weights["pos_embed"] = resample_pos_embed(old.pos_embed, old.config.grid_size, model.config.grid_size)
     else:
         weights["pos_embed"] = model.pos_embed
-    if classes != old.config.num_classes:
+    if tuple(class_names) != card.class_names:
         weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}
     model.load_state_dict(weights)
     return model
@@ -324,21 +360,27 @@ def native_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+NAMES = r"state\.pt|model\.safetensors|config\.json|config\.next\.json|history\.csv|README\.md"
+HALF_WRITTEN = re.compile(rf"\.({NAMES}|step_\d+\.safetensors)\.[0-9a-f]{{8}}")
+
+
 class Run:
     """A run in its folder: all that its steps so far have made."""
 
-    def __init__(self, options: Options, card: Card, folder: Path, device: torch.device):
-        self.options, self.card, self.folder = options, card, folder
-        self.model = build_model(options, len(card.class_names)).to(device)
+    def __init__(self, options: Options, card: Card, images: int, folder: Path, device: torch.device):
+        self.options, self.card, self.images, self.folder = options, card, images, folder
+        self.model = build_model(options, card.class_names).to(device)
         self.ema = deepcopy(self.model).eval().requires_grad_(False)
         self.optimizers = make_optimizers(self.model, options)
         self.bf16 = options.precision == "bf16" or (options.precision == "auto" and native_bf16(device))
         self.step, self.minutes = 0, 0.0
+        self.losses: list[Tensor] = []  # since the last evaluation
         self.history: list[dict[str, float]] = []
 
     def save_state(self) -> None:
         """All that the next step depends on, in one file that is whole at every moment."""
         state = dict(options=asdict(self.options), bf16=self.bf16, step=self.step, minutes=self.minutes)
+        state |= dict(class_names=list(self.card.class_names), images=self.images, losses=self.losses)
         state |= dict(history=self.history, model=self.model.state_dict(), ema=self.ema.state_dict())
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         buffer = io.BytesIO()
@@ -347,20 +389,25 @@ class Run:
 
     def load_state(self, device: torch.device) -> None:
         """Go on where the last complete state was written. Raises ValueError if that was another run."""
-        for leftover in self.folder.glob(".*.????????"):
-            leftover.unlink(missing_ok=True)  # of a write that was killed
+        for leftover in (*self.folder.glob(".*"), *self.folder.glob("snapshots/.*")):
+            if HALF_WRITTEN.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)  # of a write that was killed
         if not (self.folder / "state.pt").is_file():
             return
-        state = torch.load(self.folder / "state.pt", map_location=device, weights_only=True)
+        try:
+            state = torch.load(self.folder / "state.pt", map_location=device, weights_only=True)
+        except (EOFError, RuntimeError, pickle.UnpicklingError) as problem:
+            raise ValueError(f"{self.folder / 'state.pt'} is damaged: --fresh begins again.") from problem
+        advice = "go on with the same options, give another --out, or --fresh to begin again."
         for name, then in state["options"].items():
             now = getattr(self.options, name)
             if name not in FREE and now != then:
-                raise ValueError(
-                    f"{self.folder} holds a run with {flag(name)} {then}, not {now}: "
-                    "go on with the same options, give another --out, or --fresh to begin again."
-                )
+                raise ValueError(f"{self.folder} holds a run with {flag(name)} {then}, not {now}: {advice}")
+        if (state["class_names"], state["images"]) != (list(self.card.class_names), self.images):
+            there = f"{state['images']} pictures of {len(state['class_names'])} classes"
+            raise ValueError(f"{self.folder} holds a run on {there}, which have changed since: {advice}")
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
-        self.history = state["history"]
+        self.losses, self.history = state["losses"], state["history"]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for optimizer, old in zip(self.optimizers, state["optimizers"]):
@@ -384,9 +431,16 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.ask)
-            signal.signal(signal.SIGTERM, self.ask)
+            self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def ask(self, *_: object) -> None:
         if self.asked:
@@ -394,18 +448,22 @@ class StopSignal:
         self.asked = True
 
 
-def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> bool:
+def train(run: Run, data: Split, test: Split, team: Team, save_every: float, stop: StopSignal) -> bool:
     """The loop; the process of rank 0 writes the files. Returns whether the run is complete."""
     options, schedule, leads = run.options, Schedule(run.options, len(data)), team.rank == 0
     if options.compile:
         run.model.compile(dynamic=False)
     net = DistributedDataParallel(run.model) if team.world > 1 else run.model
     few, pictures = some(test, options.eval_images), data
-    losses: list[Tensor] = []
-    saved = began = time.monotonic()
-    stop = StopSignal()
+    began = time.monotonic()
+
+    def save_state() -> None:
+        nonlocal began
+        run.minutes, began = run.minutes + (time.monotonic() - began) / 60, time.monotonic()
+        run.save_state()
+
     if leads and run.step == 0:
-        run.save_state()  # so that a run killed in its first minute is known to be a run
+        save_state()  # so that a run killed in its first minute is known to be a run
     bar = tqdm(
         total=schedule.total * options.batch_size,
         initial=run.step * options.batch_size,
@@ -417,20 +475,23 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> 
     while True:
         new = not run.history or run.history[-1]["step"] < run.step
         if leads and new and run.step in schedule.evaluations():
-            run.minutes, began = run.minutes + (time.monotonic() - began) / 60, time.monotonic()
-            loss = torch.stack(losses).mean().item() if losses else math.log(len(data.class_names))
+            loss = torch.stack(run.losses).mean().item() if run.losses else math.log(len(data.class_names))
+            if not math.isfinite(loss):
+                advice = "begin again with --fresh and a smaller --lr."
+                raise ValueError(f"The loss stopped being a number before step {run.step}: {advice}")
             accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
+            minutes = run.minutes + (time.monotonic() - began) / 60
             row = dict(step=run.step, epoch=run.step / schedule.per_epoch, loss=loss, test_loss=test_loss)
-            row |= dict(accuracy=accuracy, lr=schedule.lr(run.step), minutes=run.minutes)
+            row |= dict(accuracy=accuracy, lr=schedule.lr(run.step), minutes=minutes)
             row = {name: round(value, 4 if name != "lr" else 8) for name, value in row.items()}
             run.record(row, run.step in schedule.snapshots())
             tqdm.write("  ".join(f"{name} {value:<8g}" for name, value in row.items()))
-            losses.clear()
+            run.losses.clear()
         done = run.step >= schedule.total
-        if leads and (done or stop.asked or time.monotonic() - saved > save_every):
-            run.save_state()
-            saved = time.monotonic()
-        if done or stop.asked:
+        stopping = done or team.any(stop.asked, pictures.images.device)
+        if leads and (stopping or time.monotonic() - began > save_every):
+            save_state()
+        if stopping:
             bar.close()
             return done
 
@@ -439,7 +500,7 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> 
             pictures = replace(data, images=resize_all(data.images, (kept, kept)))
         images, targets = make_batch(pictures, run.step, schedule, run.card)
         run.model.train()
-        losses.append(learn(net, images, targets, team, options.label_smoothing, run.bf16))
+        run.losses.append(learn(net, images, targets, team, options.label_smoothing, run.bf16))
         nn.utils.clip_grad_norm_(run.model.parameters(), options.clip)
         for optimizer in run.optimizers:
             for group in optimizer.param_groups:
@@ -451,24 +512,27 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float) -> 
         bar.update(options.batch_size)
 
 
-def finish(run: Run, images: int, test: Split) -> None:
+def finish(run: Run, test: Split) -> None:
     """Measure what was saved, as it was saved, on the whole test split, and write that on its card."""
     options = run.options
     save(run.folder, run.ema, run.card)
-    saved = load(run.folder)[0].to(next(run.model.parameters()).device)
+    saved = load_folder(run.folder)[0].to(next(run.model.parameters()).device)
     accuracy, _ = score(predict(saved, test, run.card), test.labels)
     run.card = replace(run.card, accuracy=round(accuracy, 4))
     default = asdict(Options())
     changed = {name: value for name, value in asdict(options).items() if value != default[name]}
-    epochs, seen = run.step * options.batch_size / images, min(options.eval_images, len(test))
-    how = f"""- {run.step} steps of {options.batch_size} pictures, {epochs:.1f} epochs of {images},
+    epochs, seen = run.step * options.batch_size / run.images, min(options.eval_images, len(test))
+    how = f"""- {run.step} steps of {options.batch_size} pictures, {epochs:.1f} epochs of {run.images},
   in {run.minutes:.0f} minutes ({"bf16" if run.bf16 else "fp32"}).
 - The weights are a moving average over the steps. `history.csv`: the curve, on {seen} test pictures;
   `snapshots/`: the same average at log-spaced moments.
 
 All options: `{shlex.join(spelled(changed))}`"""
+    again = ["--evaluate", str(run.folder), "--data", options.data]
+    again += ["--seed", str(options.seed)] if options.seed else []
     save(run.folder, run.ema, run.card)
-    write_atomically(run.folder / "README.md", model_card(run.card, saved, how, len(test)).encode())
+    card = model_card(run.card, saved, how, len(test), "python train.py " + shlex.join(again))
+    write_atomically(run.folder / "README.md", card.encode())
     print(f"{run.folder}: {accuracy:.2%} of {len(test)} test pictures right. See {run.folder / 'README.md'}")
 
 
@@ -489,7 +553,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
     add("--fresh", action="store_true", help="forget the run in --out and begin again")
     add("--device", help="cpu, cuda or mps (default: cuda where there is one, else cpu)")
-    add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same result")
+    add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same gradient")
     add("--evaluate", metavar="CHECKPOINT", help="measure a checkpoint instead")
     about = "print the shapes of all tensors instead: of this run's model, or of B/16, S/16, ..."
     add("--dry-run", metavar="VARIANT", nargs="?", const="", help=about)
@@ -519,8 +583,8 @@ def spelled(options: dict[str, Any]) -> list[str]:
 
 def dry_run(config: ViTConfig) -> None:
     """One empty image through the real model: the shape of everything that the hook is shown, in order."""
-    recorder, image = Recorder(layers={0}), torch.zeros(1, config.in_chans, *config.image_size)
-    with torch.no_grad():
+    with torch.device("meta"):  # tensors with a shape and nothing in them
+        recorder, image = Recorder(layers={0}), torch.zeros(1, config.in_chans, *config.image_size)
         logits = ViT(config).eval()(image, recorder)
     shown = {"image": image} | {name: next(iter(seen.values())) for name, seen in recorder.seen.items()}
     for name, x in shown.items():
@@ -537,15 +601,15 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
     options = Options(**(RECIPES[args.recipe].options if args.recipe else {}) | given)
     try:
         if args.dry_run is not None:
-            classes = len(class_names_of(options.data)) if options.data else 1000
-            variant = ViTConfig.variant(args.dry_run, num_classes=classes) if args.dry_run else None
-            dry_run(variant or build_model(options, classes).config)
+            class_names = class_names_of(options.data) if options.data else [""] * 1000
+            variant = ViTConfig.variant(args.dry_run, num_classes=len(class_names)) if args.dry_run else None
+            dry_run(variant or build_model(with_init(options, given), class_names).config)
         elif args.evaluate is not None:
             name = Path(args.evaluate).name
-            data = options.data or (name if name in RECIPES else "")
+            data = options.data or (RECIPES[name].options.get("data", "") if name in RECIPES else "")
             if not data:
                 raise ValueError("Say with --data on which pictures to measure it.")
-            _, confusion, card = evaluate(args.evaluate, data)
+            _, confusion, card = evaluate(args.evaluate, data, options.seed)
             from explorer import export  # here: training needs no pictures
 
             out = args.out or Path("runs") / f"evaluate-{name}"
@@ -553,54 +617,78 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             print(f"confusion matrix in {drawn.save(out / 'confusion.png')}")
         else:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
-            begin(options, args, shlex.join(words), save_every)
+            begin(with_init(options, given), args, shlex.join(words), save_every)
     except (DataError, CheckpointError, ValueError) as problem:
         raise SystemExit(f"train.py: {problem}") from problem
     except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        advice = "Nothing is lost: free some space and give the same command again."
-        raise SystemExit(f"train.py: The disk is full. {advice}") from problem
+        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space and go on with the same command, but without --fresh."
+        sentence = f"The disk is full. Nothing is lost: {advice}" if full else f"{problem}."
+        raise SystemExit(f"train.py: {sentence}") from problem
 
 
 def begin(options: Options, args: argparse.Namespace, command: str, save_every: float) -> None:
     """Load the pictures, take up the run where it was, train, measure."""
     team = Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
     options.check(team.world * team.accumulate)
-    name = args.recipe if args.recipe not in (None, "folder") else Path(options.data).name
+    data_name = Path(options.data).expanduser().resolve().name
+    name = args.recipe if args.recipe not in (None, "folder") else data_name
     folder = args.out or Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)
-    if args.fresh and team.rank == 0:
-        for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
-            file.unlink(missing_ok=True)
-    if (folder / "model.safetensors").is_file() and not (args.fresh or (folder / "state.pt").is_file()):
+    is_run, is_checkpoint = ((folder / file).is_file() for file in ("state.pt", "model.safetensors"))
+    if is_checkpoint and not (is_run or args.fresh):
         raise ValueError(
             f"{folder} holds a checkpoint, not a run to go on with: give another --out, or --fresh."
         )
+    if not (is_run or is_checkpoint) and any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise ValueError(f"{folder} holds other files: give --out a folder of its own.")
 
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if team.world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
+        if team.rank > 0:
+            dist.barrier()  # the first process downloads and decodes for all
     side, kept = options.image_size, options.train_size or options.image_size
     data = load_split(options.data, "train", (kept, kept), seed=options.seed)
     test = load_split(options.data, "test", (side, side), seed=options.seed)
+    if team.world > 1 and team.rank == 0:
+        dist.barrier()
+    if test.class_names != data.class_names:
+        differ = ", ".join(sorted({*data.class_names} ^ {*test.class_names}))
+        raise ValueError(f"{options.data} has other classes for training than for testing: {differ}.")
     if len(data) < options.batch_size:
         raise ValueError(f"{options.data} has {len(data)} training pictures: give a smaller --batch-size.")
     data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
-    card = Card(name, data.class_names, image_size=(side, side), data=Path(options.data).name)
+    card = Card(name, data.class_names, image_size=(side, side), data=data_name)
     card = replace(card, source="ViT Explorer's train.py", command=command)
-    run = Run(options, card, folder, device)
+    if options.init:
+        old = load(options.init)[1]
+        card = replace(card, mean=old.mean, std=old.std)
+    if args.fresh and team.rank == 0:
+        for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
+            file.unlink(missing_ok=True)
+    run = Run(options, card, len(data), folder, device)
     run.load_state(device)
     if team.rank == 0 and run.step:
         print(f"Going on after step {run.step}.")
-    complete = train(run, data, test, team, save_every)
+    with StopSignal() as stop:
+        complete = train(run, data, test, team, save_every, stop)
     if team.rank == 0 and complete:
-        finish(run, len(data), test)
+        finish(run, test)
     elif team.rank == 0:
-        print(f"Stopped after step {run.step}; the same command goes on from there.")
+        same = "same command, without --fresh," if args.fresh else "same command"
+        print(f"Stopped after step {run.step}; the {same} goes on from there.")
     if team.world > 1:
         dist.destroy_process_group()
+
+
+def usable(name: str) -> torch.device:
+    """The device of this name. Raises ValueError."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as problem:
+        raise ValueError(f"--device {name} cannot be used here: give cpu, or leave it out.") from problem
 
 
 def tune_malloc() -> None:

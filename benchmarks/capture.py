@@ -145,7 +145,7 @@ def main(variants: list[str], batches: list[int], rounds: int, threads: int) -> 
 
 
 if __name__ == "__main__":
-    tune_malloc()  # kept maps are new memory in every pass: without this, the kernel's clearing of it is timed
+    tune_malloc()  # else the kernel's clearing of memory for the kept maps would be timed, too
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -20,7 +21,7 @@ import torch.distributed as dist
 from PIL import Image
 
 import train as t
-from vit.checkpoint import BUNDLED, Card, list_snapshots, load, load_snapshot
+from vit.checkpoint import BUNDLED, Card, list_snapshots, load, load_snapshot, save
 from vit.data import Split
 from vit.report import calibration_error, confusion_matrix, evaluate
 
@@ -93,7 +94,7 @@ def test_it_overfits_one_batch():
     images = torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
     data = Split(images, torch.arange(16) % 4, tuple("abcd"))
     options = replace(options, epochs=100, flip=False, label_smoothing=0.0)
-    schedule, model = t.Schedule(options, len(data)), t.build_model(options, 4)
+    schedule, model = t.Schedule(options, len(data)), t.build_model(options, "abcd")
     optimizers, losses = t.make_optimizers(model, options), []
     for step in range(schedule.total):
         batch = t.make_batch(data, step, schedule, Card("x"))
@@ -116,7 +117,8 @@ def test_a_run_leaves_a_checkpoint_that_explains_itself(finished, pictures):
     assert [float(rows[0][name]) for name in ("step", "epoch")] == [0, 0]
     assert float(rows[-1]["step"]) == 12 and float(rows[-1]["accuracy"]) == 1.0
     readme = (finished / "README.md").read_text()
-    assert "100.00%" in readme and card.command in readme and readme.startswith("---\nlicense: mit\n")
+    assert "100.00%" in readme and card.command in readme and readme.startswith("---\npipeline_tag:")
+    assert f"--evaluate {finished} --data {pictures}" in readme
 
 
 def test_snapshots_are_log_spaced_and_end_with_the_model(finished):
@@ -159,7 +161,7 @@ def test_every_picture_is_seen_once_per_epoch():
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
-    model = t.build_model(t.Options(embed_dim=16, depth=2, num_heads=2), 3)
+    model = t.build_model(t.Options(embed_dim=16, depth=2, num_heads=2), "abc")
     muon, adamw = t.make_optimizers(model, t.Options())
     assert sum(len(group["params"]) for group in muon.param_groups) == 2 * 4
     decayed, free = adamw.param_groups
@@ -293,7 +295,10 @@ def processes(world: int, folder: Path, work) -> None:
         process.start()
     for process in team:
         process.join(120)
-        assert process.exitcode == 0
+    codes = [process.exitcode for process in team]
+    for process in team:
+        process.kill()  # one that hangs must not outlive the test
+    assert codes == [0] * world
 
 
 def gradients(rank: int, world: int, folder: Path, accumulate: int = 1) -> dict[str, torch.Tensor]:
@@ -304,7 +309,7 @@ def gradients(rank: int, world: int, folder: Path, accumulate: int = 1) -> dict[
     data = Split(
         torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8), torch.arange(32) % 4, tuple("abcd")
     )
-    model = t.build_model(options, 4)
+    model = t.build_model(options, "abcd")
     with torch.no_grad():
         model.head.weight.normal_(std=0.1)  # a head of zeros gives no gradient to anything else
     net = t.DistributedDataParallel(model) if world > 1 else model
@@ -333,10 +338,7 @@ def test_two_processes_make_the_gradients_of_one(tmp_path):
 
 
 def half_a_run(rank: int, world: int, folder: Path) -> None:
-    args = json.loads((folder / "args.json").read_text())
-    if rank == 0:
-        interrupted(pytest.MonkeyPatch(), 100)  # not at all: the run is short because of --epochs
-    t.main(args, 0.0)
+    t.main(json.loads((folder / "args.json").read_text()), 0.0)
 
 
 def test_a_run_of_two_processes_goes_on_with_one(pictures, finished, tmp_path):
@@ -360,7 +362,7 @@ def test_a_run_of_two_processes_goes_on_with_one(pictures, finished, tmp_path):
 def test_init_brings_the_weights_to_other_pictures_and_classes(finished, pictures):
     options = t.Options(image_size=32, patch_size=8, init=str(finished))
     old = load(finished)[0]
-    grown, pruned = t.build_model(options, 2), t.build_model(options, 5)
+    grown, pruned = t.build_model(options, ("dark", "light")), t.build_model(options, ("light", "dark"))
     assert grown.config.image_size == (32, 32) and grown.pos_embed.shape == (1, 17, 16)
     assert torch.equal(grown.head.weight, old.head.weight) and pruned.head.weight.abs().max() == 0
     assert torch.equal(grown.blocks[1].mlp.fc1.weight, old.blocks[1].mlp.fc1.weight)
@@ -368,9 +370,24 @@ def test_init_brings_the_weights_to_other_pictures_and_classes(finished, picture
     assert torch.allclose(grown(image), old(image), atol=1e-5)  # the same positions, resampled
 
 
-def test_fine_tuning_from_a_checkpoint_runs(finished, pictures, tmp_path):
-    run(pictures, tmp_path / "tuned", "--init", str(finished), "--epochs", "1")
-    assert load(tmp_path / "tuned")[1].accuracy == 1.0
+def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(finished, pictures, tmp_path):
+    model, card = load(finished)
+    save(tmp_path / "old", model, replace(card, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
+    few = "--image-size 16 --batch-size 8 --epochs 1 --eval-images 6"
+    t.main(
+        [
+            "--data",
+            str(pictures),
+            "--out",
+            str(tmp_path / "new"),
+            "--init",
+            str(tmp_path / "old"),
+            *few.split(),
+        ]
+    )
+    tuned, new = load(tmp_path / "new")
+    assert (new.mean, new.std) == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)) and new.accuracy == 1.0
+    assert tuned.config == model.config and "--depth 2" in (tmp_path / "new" / "README.md").read_text()
 
 
 # Evaluation
@@ -454,8 +471,15 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
         ("shapes --optimizer sgd", "--optimizer must be one of muon, adamw"),
         ("shapes --precision int8", "--precision must be one of"),
         ("shapes --accumulate 3", "must be a multiple of 3"),
-        ("shapes --epochs 0", "--epochs must be above 0"),
-        ("shapes --batch-size -1", "--batch-size must be above 0"),
+        ("shapes --epochs 0", "--epochs must be between"),
+        ("shapes --epochs inf", "--epochs must be between"),
+        ("shapes --lr nan", "--lr must be between"),
+        ("shapes --batch-size -1", "--batch-size must be between"),
+        ("shapes --patch-size 0", "--patch-size must be between"),
+        ("shapes --drop-path 1", "--drop-path must be between 0 and 0.99999, not 1"),
+        ("shapes --accumulate 0", "must be a multiple of 0"),
+        ("shapes --device foo", "--device foo cannot be used here"),
+        ("shapes --init shapes --depth 4", "--depth of shapes is 6: leave the option out"),
         ("--evaluate NOWHERE/x --data shapes", "NOWHERE"),
         ("--evaluate x", "Say with --data"),
         ("--dry-run Q/16", "No variant 'Q/16'"),
@@ -468,6 +492,72 @@ def test_a_wrong_option_is_one_sentence(args, sentence, tmp_path, monkeypatch):
         t.main(args.split())
     said = str(caught.value)
     assert sentence in said and said.startswith("train.py: ") and "\n" not in said
+
+
+def test_every_number_has_its_range():
+    numbers = {f.name for f in t.fields(t.Options) if type(f.default) in (int, float)}
+    assert numbers == t.RANGES.keys()
+
+
+def test_no_folder_of_other_files_is_written_into(pictures, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(SystemExit, match="holds other files: give --out a folder of its own"):
+        run(pictures, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_a_run_named_like_a_bundled_checkpoint_is_measured_itself(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(pictures, Path("shapes"), "--epochs", "1")
+    assert load(tmp_path / "shapes")[1].class_names == ("dark", "light")
+
+
+def test_classes_that_differ_between_training_and_test_are_refused(pictures, tmp_path):
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+    (copy / "test" / "dark").rename(copy / "test" / "grey")
+    with pytest.raises(SystemExit, match="other classes for training than for testing: dark, grey"):
+        run(copy, tmp_path / "run")
+
+
+def test_a_mistake_beside_fresh_does_not_cost_the_run(pictures, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(SystemExit, match="There is no folder"):
+        t.main(["--data", "NOWHERE", "--out", str(out), "--fresh"])
+    assert (out / "state.pt").is_file() and list_snapshots(out)
+
+
+def test_a_run_does_not_go_on_with_other_pictures_or_from_a_damaged_state(pictures, finished, tmp_path):
+    out, copy = shutil.copytree(finished, tmp_path / "run"), shutil.copytree(pictures, tmp_path / "pictures")
+    (copy / "train" / "dark" / "0.png").unlink()
+    state = torch.load(out / "state.pt", weights_only=True)
+    state["options"]["data"] = str(copy)
+    torch.save(state, out / "state.pt")
+    with pytest.raises(SystemExit, match="a run on 24 pictures of 2 classes, which have changed since"):
+        run(copy, out)
+    whole = (out / "state.pt").read_bytes()
+    (out / "state.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit, match="is damaged: --fresh begins again"):
+        run(pictures, out)
+
+
+def test_leftovers_of_killed_writes_go_and_nothing_else(pictures, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    stay, go = (
+        out / ".env.template",
+        [out / ".state.pt.0123abcd", out / "snapshots" / ".step_0000001.safetensors.0123abcd"],
+    )
+    for file in (stay, *go):
+        file.write_text("x")
+    run(pictures, out)
+    assert stay.exists() and not any(file.exists() for file in go)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_checkpoint(pictures, tmp_path, monkeypatch):
+    learn = t.learn
+    monkeypatch.setattr(t, "learn", lambda *args, **more: learn(*args, **more) * math.nan)
+    with pytest.raises(SystemExit, match="The loss stopped being a number before step 1: begin again with"):
+        run(pictures, tmp_path / "run")
+    assert load(tmp_path / "run")
 
 
 def test_too_few_pictures_other_options_and_a_folder_in_use_are_sentences(pictures, finished, tmp_path):

@@ -52,10 +52,13 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     return (gap.abs().sum() / len(labels)).item()
 
 
-def evaluate(name: str, data: str) -> tuple[float, Tensor, Card]:
-    """Print how often a checkpoint is right, per class and in all: (accuracy, confusion matrix, its card)."""
+def evaluate(name: str, data: str, seed: int = 0) -> tuple[float, Tensor, Card]:
+    """Print how often a checkpoint is right, per class and in all: (accuracy, confusion matrix, its card).
+
+    seed: of the generated pictures, where data is "shapes".
+    """
     model, card = load(name)
-    split = load_split(data, "test", card.image_size, card.crop_pct)
+    split = load_split(data, "test", card.image_size, card.crop_pct, seed)
     if split.class_names != card.class_names:
         raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
     logits = predict(model, split, card)
@@ -70,13 +73,15 @@ def evaluate(name: str, data: str) -> tuple[float, Tensor, Card]:
     return accuracy, confusion, card
 
 
-def model_card(card: Card, model: ViT, how: str, tested: int) -> str:
-    """README.md of a checkpoint, in the form that the Hugging Face Hub reads. how: the run, in lines."""
+def model_card(card: Card, model: ViT, how: str, tested: int, again: str) -> str:
+    """README.md of a checkpoint, in the form that the Hugging Face Hub reads.
+
+    how: the run, in lines. tested: number of test pictures. again: the command that measures once more.
+    """
     config = model.config
     height, width = card.image_size
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     return f"""---
-license: mit
 pipeline_tag: image-classification
 tags: [vision-transformer, image-classification, interpretability]
 ---
@@ -87,7 +92,7 @@ A plain Vision Transformer for {card.data}, trained by
     {card.command}
 
 - **Accuracy {card.accuracy:.2%}** on all {tested} pictures of the test split: these fp16 weights, one view
-  of each picture, in float32. `python train.py --evaluate {card.name}` repeats it.
+  of each picture, in float32. `{again}` repeats it.
 - {millions:.2f} M parameters: {config.depth} blocks of {config.num_heads} heads, width {config.embed_dim},
   {height} x {width} px in patches of {config.patch_size} px.
 {how}
