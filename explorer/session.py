@@ -8,7 +8,6 @@ import ctypes
 import hashlib
 import hmac
 import math
-import os
 import re
 import secrets
 import tempfile
@@ -18,7 +17,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -48,6 +47,8 @@ EVERYONE = ""  # an owner who never leaves: what the house itself keeps
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
+PASS_LIMIT = (8192 * MiB, 20e12)  # (bytes at once, operations) of a forward pass that is begun at all,
+PUBLIC_PASS_LIMIT = (1024 * MiB, 2e12)  # and where strangers may begin it
 BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 
 # Small published models worth a look beside the bundled ones; fetched on first use.
@@ -99,8 +100,8 @@ class Entry(Generic[V]):
 class Cache(Generic[V]):
     """Values by key: made once however many ask at once, and forgotten, oldest first, beyond `max_bytes`.
 
-    A value larger than the bound is given to those who asked and not kept. `dropped` hears of every
-    value that is forgotten.
+    A value larger than the bound is given to those who asked and not kept, and drives nothing out.
+    `dropped` hears of every value that is forgotten.
     """
 
     def __init__(
@@ -140,16 +141,20 @@ class Cache(Generic[V]):
             return value
         try:
             value = make()
+            size = self.size(value)
         except BaseException as error:
             with self._lock:
                 del self._making[key]
             mine.set_exception(error)
             raise
+        forgotten = []
         with self._lock:
             del self._making[key]
-            self._entries[key] = Entry(value, self.size(value), set(owners))
-            self.held += self._entries[key].size
-            forgotten = []
+            if size > self.max_bytes:
+                forgotten.append(value)
+            else:
+                self._entries[key] = Entry(value, size, set(owners))
+                self.held += size
             while self.held > self.max_bytes:
                 forgotten.append(self._forget(next(iter(self._entries))))
         mine.set_result(value)
@@ -158,10 +163,13 @@ class Cache(Generic[V]):
         return value
 
     def peek(self, key: Hashable) -> tuple[V, set[str]] | None:
-        """(value, owners) if it is there."""
+        """(value, owners) if it is there; who looks at it uses it, so it will not be the next to go."""
         with self._lock:
             entry = self._entries.get(key)
-            return None if entry is None else (entry.value, set(entry.owners))
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+            return entry.value, set(entry.owners)
 
     def _forget(self, key: Hashable) -> V:
         entry = self._entries.pop(key)
@@ -272,19 +280,18 @@ class Look:
     @property
     def image(self) -> Tensor:
         """(3, height, width): the picture as the model takes it."""
-        return self.remember(
-            "image", lambda: preprocess(open_picture(self.picture), self.card, self.image_size)
-        )
+        whole = self.size in (WHOLE, WHOLE_DOUBLE)
+        card = replace(self.card, crop_pct=1.0) if whole else self.card  # of the whole, nothing is cut off
+        return self.remember("image", lambda: preprocess(open_picture(self.picture), card, self.image_size))
 
     def trace(self, target: int | None = None, edits: tuple[Hook, ...] = (), exact: bool = False) -> Trace:
         """What the forward pass did; with a target, also its gradients; with edits, after them.
 
-        exact: in float32 also where a look at this model runs in bf16.
+        exact: in float32 also where a look at this model runs in bf16. Raises TooLarge.
         """
+        self.check_cost(target)
         exact = exact or target is not None or not self.in_bf16
         keep = ("attn", "resid_post") if self.keeps_attention else ("resid_post",)
-        if target is not None and not self.keeps_attention:
-            raise TooLarge(self.cost.attn_bytes)
 
         def make() -> Trace:
             image = self.image
@@ -293,6 +300,18 @@ class Look:
                 return trace(model, image, target=target, edits=edits, keep=keep)
 
         return self.remember(("trace", target, edits, exact), make)
+
+    def check_cost(self, target: int | None) -> None:
+        """Raises TooLarge where one pass would take more than this machine may give it."""
+        most_bytes, most_flops = PUBLIC_PASS_LIMIT if self.session.public else PASS_LIMIT
+        at_once = 3 * self.cost.layer_bytes  # one layer's scores, their softmax, and the copy to take home
+        smaller = "choose a smaller size or a model with fewer tokens."
+        if at_once > most_bytes or self.cost.flops > most_flops:
+            work = f"{at_once / 2**30:.1f} GiB at once and {self.cost.flops / 1e12:.1f} trillion operations"
+            raise TooLarge(f"This look needs {work}, too much here: {smaller}")
+        if target is not None and not self.keeps_attention:
+            needed = self.cost.attn_bytes / 2**30
+            raise TooLarge(f"This needs {needed:.1f} GiB of attention at once: {smaller}")
 
     @property
     def cost(self) -> Cost:
@@ -317,12 +336,7 @@ class Look:
 
 
 class TooLarge(ValueError):
-    """A view needs all attention at once, and there is too much of it."""
-
-    def __init__(self, needed: int):
-        super().__init__(
-            f"This needs {needed / 2**30:.1f} GiB of attention at once: choose a model with fewer tokens."
-        )
+    """A look takes more memory or work than it may; the message says how much and what to do."""
 
 
 @dataclass(eq=False)
@@ -331,9 +345,9 @@ class Session:
 
     public: bool = False
     extra: tuple[str, ...] = ()  # checkpoints that the owner named on the command line
-    result_bytes: int = 1024 * MiB
+    result_bytes: int = 2048 * MiB  # room for a trace of ATTENTION_LIMIT and one with gradients, twice that
     model_bytes: int = 4096 * MiB
-    shard_bytes: int = 1024 * MiB
+    shard_bytes: int = 2048 * MiB  # files of theirs
     hub_models: int = 8  # how many different Hub models strangers may make this process fetch,
     hub_bytes: int = 1024 * MiB  # and how large each may be
     model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
@@ -433,7 +447,10 @@ class Session:
     def promise(
         self, key: Hashable, make: Callable[[], bytes], suffix: str = "bin", owner: str = EVERYONE
     ) -> str:
-        """An address, relative to the page, under a name that only this process can derive."""
+        """An address, relative to the page, under a name that only this process can derive.
+
+        make asks for what it needs when it runs, and holds no tensor: promises are counted, not weighed.
+        """
         name = hmac.new(self._secret, repr(key).encode(), "sha256").hexdigest() + "." + suffix
         self.promises.get(name, lambda: make, owner)
         return f"{ROUTE}/{name}"
@@ -453,11 +470,9 @@ class Session:
             return None
         make, owners = promised
 
-        def write() -> Path:
-            path = self.folder / name
-            half = path.with_suffix(f".{secrets.token_hex(4)}")
-            half.write_bytes(make())
-            os.replace(half, path)
+        def write() -> Path:  # a name of its own: removing what was forgotten never hits what was made anew
+            path = self.folder / secrets.token_hex(16)
+            path.write_bytes(make())
             return path
 
         return self.shards.get(name, write, *owners)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,20 @@ def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
     assert cache.get("key", lambda: 7) == 7
 
 
+def test_a_size_that_cannot_be_told_is_an_error_for_all_who_wait() -> None:
+    def fail(value: object) -> int:
+        raise OSError("gone")
+
+    cache: Cache[int] = Cache(100, fail)
+
+    def ask(index: int) -> str:
+        with pytest.raises(OSError, match="gone"):
+            cache.get("key", lambda: time.sleep(0.05) or 7)
+        return "told"
+
+    assert together(4, ask) == ["told"] * 4 and len(cache) == 0
+
+
 def test_the_oldest_goes_first_and_the_bound_holds() -> None:
     dropped: list[str] = []
     cache: Cache[str] = Cache(10, len, dropped.append)
@@ -92,7 +107,10 @@ def test_the_oldest_goes_first_and_the_bound_holds() -> None:
     cache.get("cccc", lambda: "cccc")
     assert dropped == ["bbbb"] and cache.held == 8
     assert cache.get("x" * 11, lambda: "x" * 11) == "x" * 11, "too large to keep, but given"
-    assert cache.held == 0 and len(cache) == 0
+    assert cache.held == 8 and dropped == ["bbbb", "x" * 11], "and nothing else goes for it"
+    assert cache.peek("aaaa") is not None, "who is looked at stays"
+    cache.get("dddd", lambda: "dddd")
+    assert dropped[2:] == ["cccc"]
 
 
 def test_who_leaves_takes_along_only_what_nobody_else_holds() -> None:
@@ -184,8 +202,49 @@ def test_too_much_attention_is_made_layer_by_layer(session, checkpoint, tmp_path
     assert look.trace().attn.numel() == 0
     for layer in range(3):
         torch.testing.assert_close(look.attention(layer), whole[layer])
-    with pytest.raises(sessions.TooLarge, match="choose a model with fewer tokens"):
+    with pytest.raises(sessions.TooLarge, match=r"GiB of attention at once: .* a model with fewer tokens"):
         look.trace(target=0)
+
+
+def test_a_pass_that_is_too_large_is_never_begun(session, checkpoint, tmp_path, monkeypatch) -> None:
+    forwards = counted(monkeypatch, "trace")
+    file = picture_file(tmp_path, 3)
+    look = session.look(file, checkpoint)
+    layer, flops = 3 * look.cost.layer_bytes, look.cost.flops
+    for limit in ((layer - 1, flops), (layer, flops - 1)):
+        monkeypatch.setattr(sessions, "PASS_LIMIT", limit)
+        with pytest.raises(sessions.TooLarge, match="choose a smaller size or a model with fewer tokens"):
+            look.trace()
+        with pytest.raises(sessions.TooLarge):
+            look.attention(0)
+    assert not forwards
+    monkeypatch.setattr(sessions, "PASS_LIMIT", (layer, flops))
+    look.trace()
+    assert all(a < b for a, b in zip(sessions.PUBLIC_PASS_LIMIT, (8 * 2**30, 20e12)))
+    monkeypatch.setattr(sessions, "PUBLIC_PASS_LIMIT", (layer - 1, flops))
+    with pytest.raises(sessions.TooLarge):
+        Session(public=True, extra=(checkpoint,)).look(file, checkpoint).trace()
+
+
+def test_the_largest_trace_with_gradients_is_kept_beside_the_one_without() -> None:
+    def attention(limits: int) -> torch.Tensor:
+        return torch.empty(1).expand(limits * sessions.ATTENTION_LIMIT // 4)  # counts, and takes no memory
+
+    results = Session().results
+    results.get("trace", lambda: attention(1))
+    results.get("with gradients", lambda: attention(2))
+    assert len(results) == 2
+
+
+@pytest.mark.parametrize(("size", "shown"), [(sessions.TRAINED, 0.5), (sessions.WHOLE, 1.0)])
+def test_the_whole_picture_is_the_whole_picture(tmp_path: Path, size: str, shown: float) -> None:
+    """A ramp from black to white: its ends are cut off with crop_pct, and there where it is whole."""
+    save(tmp_path / "m", randomised(ViT(tiny_config())), replace(CARD, crop_pct=0.5, interpolation="nearest"))
+    ramp = np.linspace(0, 255, 200).astype(np.uint8)[None, :, None]
+    Image.fromarray(np.tile(ramp, (120, 1, 3))).save(tmp_path / "ramp.png")
+    session = Session(extra=(str(tmp_path / "m"),))
+    image = session.look(tmp_path / "ramp.png", str(tmp_path / "m"), size=size).image
+    assert float(image.max() - image.min()) / 2 == pytest.approx(shown, abs=0.06)
 
 
 def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, monkeypatch) -> None:
@@ -309,6 +368,18 @@ def test_files_are_bounded_and_made_again_when_asked_for(checkpoint: str) -> Non
         assert session.keep_promise(names[i]) == bytes([i]) * 1000
         files = list(session.folder.iterdir())
         assert sum(file.stat().st_size for file in files) <= 2500, files
+
+
+def test_a_late_removal_of_an_old_file_spares_the_new_one(checkpoint: str) -> None:
+    session = Session(extra=(checkpoint,), shard_bytes=1000)
+    one, two = (session.promise(i, lambda: b"x" * 900).rpartition("/")[2] for i in range(2))
+    late: list[Path] = []
+    session.shards.dropped = late.append
+    for name in (one, two, one):  # each drives the other out
+        session.keep_promise(name)
+    for path in late:
+        path.unlink()
+    assert session.keep_promise(one) == b"x" * 900 and len(late) == 2
 
 
 def test_a_closed_tab_frees_what_it_held(session: Session, checkpoint: str, tmp_path: Path) -> None:
