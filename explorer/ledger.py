@@ -80,12 +80,9 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
             "A ledger needs a residual stream that only adds: this model normalises it after every "
             "addition (post_norm)."
         )
-    if not config.num_classes:
-        raise ValueError("A ledger explains a class: this model has no classification head.")
+    target = class_to_explain(trace, model, target)
     if len(trace.attn) != config.depth:
         raise ValueError("A ledger needs the attention of all layers: trace without `layers`.")
-    if target is None:
-        target = int(trace.logits.argmax()) if trace.target is None else trace.target
     weight = next(model.parameters())
     tokens, attn = trace.tokens.to(weight), trace.attn.to(weight)
     rows = pooled_rows(model, tokens.shape[1])
@@ -117,6 +114,18 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
         grid_size=trace.grid_size,
         num_prefix_tokens=trace.num_prefix_tokens,
     )
+
+
+def class_to_explain(trace: Trace, model: ViT, target: int | None) -> int:
+    """The one asked for, else the trace's, else the answer. Raises ValueError where there is none such."""
+    classes = model.config.num_classes
+    if not classes:
+        raise ValueError("A class is to be explained, and this model has no classification head.")
+    if target is None:
+        target = int(trace.logits.argmax()) if trace.target is None else trace.target
+    if not 0 <= target < classes:
+        raise ValueError(f"There is no class {target}: this model has {classes}, 0 to {classes - 1}.")
+    return target
 
 
 def pooled_rows(model: ViT, num_tokens: int) -> list[int]:

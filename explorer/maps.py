@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.ledger import block_at, ledger, output_matrices, pooled_rows, values
+from explorer.ledger import block_at, class_to_explain, ledger, output_matrices, pooled_rows, values
 from vit.model import ViT, shown_at
 from vit.trace import Recorder, Trace
 
@@ -38,7 +38,8 @@ FUSE: dict[str, Callable[[Tensor], Tensor]] = {  # (..., H, T, T) -> (..., T, T)
     "min": lambda attn: attn.amin(dim=-3),
 }
 MAX_FLOW_TOKENS = 260  # one max-flow per patch: 3 s at 197 tokens and 12 layers, minutes at 577
-BATCH = 32  # images per forward pass where a method needs many
+BATCH = 32  # images per forward pass where a method needs many, and
+GRAPH_BYTES = 2**30  # what autograd may keep of them, where each needs its gradient
 
 
 # ---- what the attention says: no class, no further pass --------------------------------------------
@@ -218,15 +219,18 @@ def gradient_rollout(
     Ā_l = (mean_h A[l, h] ⊙ ∂y/∂A[l, h])₊,  Â_l = rows of (Ā_l + I) to sum 1,  R_l = Â_l R_{l−1}.
     Gildenblat 2020, "Exploring Explainability for Vision Transformers".  Cost: the trace's backward pass.
     Heads are averaged before the clamp, so that opposite signs cancel, and gradients are small next
-    to I: the product is nearly I + Σ_l Ā_l.
+    to I: the product is nearly I + Σ_l Ā_l. Without a query, what no attention carried, the product
+    of the I alone, is left out: under mean pooling it would give all patches nearly the same.
     """
     attn, grad = _attention(trace), _gradient(trace, target)
-    row = _one_hot(trace, _rows(trace, query, model)).to(attn)
+    stayed = _one_hot(trace, _rows(trace, query, model)).to(attn)
+    carried = torch.zeros_like(stayed)
     for layer in reversed(range(len(attn))):
         fused = (attn[layer] * grad[layer]).mean(dim=0).clamp_(min=0)  # (T, T)
-        row = row / (1 + fused.sum(dim=-1))  # the row sums of Ā + I
-        row = row + row @ fused
-    return _map(trace, row)
+        sums = 1 + fused.sum(dim=-1)  # of the rows of Ā + I
+        stayed, carried = stayed / sums, carried / sums
+        carried = carried + (stayed + carried) @ fused
+    return _map(trace, carried if query is None else stayed + carried)
 
 
 def relevance(
@@ -241,13 +245,15 @@ def relevance(
     Ā_l = mean_h (A[l, h] ⊙ ∂y/∂A[l, h])₊,  R_l = R_{l−1} + Ā_l R_{l−1},  R_0 = I;  map = R_L[q].
     Chefer, Gur & Wolf 2021 (ICCV), "Generic Attention-model Explainability", eqs. 5 and 6: clamped
     before the heads are averaged, and rows are not normalised.  Cost: the trace's backward pass.
+    Without a query, map = (R_L − I)[q]: under mean pooling every patch would start with the same 1/P.
     """
     attn, grad = _attention(trace), _gradient(trace, target)
-    row = _one_hot(trace, _rows(trace, query, model)).to(attn)
+    start = _one_hot(trace, _rows(trace, query, model)).to(attn)  # I[q]
+    carried = torch.zeros_like(start)  # (R − I)[q]
     for layer in reversed(range(len(attn))):
         fused = (attn[layer] * grad[layer]).clamp_(min=0).mean(dim=0)  # (T, T)
-        row = row + row @ fused
-    return _map(trace, row)
+        carried = carried + (start + carried) @ fused
+    return _map(trace, carried if query is None else start + carried)
 
 
 def attention_gradcam(
@@ -281,7 +287,7 @@ def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: 
     Selvaraju et al. 2017, "Grad-CAM", eqs. 1 and 2.  Cost: from that layer, one forward and backward.
     Under [CLS] pooling nothing after the last attention reads a patch: later layers give exactly zero.
     """
-    target = _target(trace, model, target)
+    target = class_to_explain(trace, model, target)
     layer = _layer(trace, layer)
     block = block_at(model, layer)
     with torch.enable_grad():
@@ -301,7 +307,7 @@ def input_gradient(trace: Trace, *, target: int | None = None, model: ViT) -> Te
     map_j = Σ_d x_0[j, d] · ∂y/∂x_0[j, d], signed.  Shrikumar et al. 2017, "Learning Important Features
     Through Propagating Activation Differences", section 3.  Cost: one forward and one backward.
     """
-    target = _target(trace, model, target)
+    target = class_to_explain(trace, model, target)
     with torch.enable_grad():
         stream = _stream(trace, model, 0)
         (grad,) = torch.autograd.grad(_finish(model, stream, 0)[0, target], stream)
@@ -324,13 +330,14 @@ def smoothgrad(
     Smilkov et al. 2017, "SmoothGrad", section 3.  Cost: `samples` forwards and backwards.
     The noise is drawn from an own generator: the same map every time, whatever other threads draw.
     """
-    target = _target(trace, model, target)
+    target = class_to_explain(trace, model, target)
     image = _image(trace, model)  # (1, 3, height, width)
     sigma = noise * (trace.image.max() - trace.image.min())
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros_like(image)
-    for start in range(0, samples, BATCH):
-        count = min(BATCH, samples - start)
+    batch = _batch(trace, model)
+    for start in range(0, samples, batch):
+        count = min(batch, samples - start)
         epsilon = torch.randn(count, *trace.image.shape, generator=generator) * sigma
         with torch.enable_grad():
             noisy = (image + epsilon.to(image)).requires_grad_()
@@ -360,7 +367,7 @@ def integrate(
     """Integrated gradients with their completeness gap, by Captum; see `integrated_gradients`."""
     from captum.attr import IntegratedGradients
 
-    target = _target(trace, model, target)
+    target = class_to_explain(trace, model, target)
     image = _image(trace, model)
     attributions, gap = IntegratedGradients(_counted(model, steps, progress)).attribute(
         image,
@@ -368,7 +375,7 @@ def integrate(
         target=target,
         n_steps=steps,
         method="riemann_middle",
-        internal_batch_size=BATCH,
+        internal_batch_size=_batch(trace, model),
         return_convergence_delta=True,
     )
     return Integrated(_per_patch(attributions.detach(), trace), float(gap))
@@ -401,7 +408,7 @@ def occlusion(
     """
     from captum.attr import Occlusion
 
-    target = _target(trace, model, target)
+    target = class_to_explain(trace, model, target)
     p = model.config.patch_size
     window = (trace.image.shape[0], p, p)
     image = _image(trace, model)
@@ -421,7 +428,7 @@ def knockout(
     done by leaving the token out, which is the same and runs on the fused kernels.
     Geva et al. 2023, "Dissecting Recall of Factual Associations", section 4.  Cost: P forwards, batched.
     """
-    target = _target(trace, model, target)
+    target = class_to_explain(trace, model, target)
     tokens = model.embed(_image(trace, model))[0]  # (T, D)
     y = _finish(model, tokens[None], 0)[0, target]
     everything = torch.arange(len(tokens))
@@ -668,15 +675,6 @@ def _gradient(trace: Trace, target: int | None) -> Tensor:
     return trace.attn_grad
 
 
-def _target(trace: Trace, model: ViT, target: int | None) -> int:
-    """The class to explain: the one asked for, else the trace's, else the answer."""
-    if not model.config.num_classes:
-        raise ValueError("This method explains a class: this model has no classification head.")
-    if target is None:
-        target = trace.target
-    return int(trace.logits.argmax()) if target is None else target
-
-
 def _rows(trace: Trace, query: Query, model: ViT | None) -> list[int]:
     """The rows of attention to read; their mean is the map."""
     if query is None and model is not None:
@@ -749,6 +747,14 @@ def _num_tokens(trace: Trace) -> int:
 def _image(trace: Trace, model: ViT) -> Tensor:
     """(1, 3, height, width), a copy where and as the model wants it."""
     return trace.image.to(next(model.parameters()), copy=True)[None]
+
+
+def _batch(trace: Trace, model: ViT) -> int:
+    """How many images to take gradients for at once: in each block autograd keeps of every token about
+    eight vectors as wide as the stream and two as wide as the MLP."""
+    config = model.config
+    of_one = 4 * config.depth * _num_tokens(trace) * (8 * config.embed_dim + 2 * config.mlp_dim)
+    return max(1, min(BATCH, GRAPH_BYTES // of_one))
 
 
 def _stream(trace: Trace, model: ViT, layer: int) -> Tensor:

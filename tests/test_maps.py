@@ -3,6 +3,7 @@
 The references are written from the papers' formulas in numpy; they share no line with explorer/maps.py.
 """
 
+import dataclasses
 import threading
 import warnings
 
@@ -13,6 +14,7 @@ import torch
 from conftest import randomised, tiny_config
 from torch import Tensor
 
+from explorer import maps
 from explorer.maps import (
     COMMON,
     METHODS,
@@ -53,7 +55,7 @@ def random_trace(prefix: int, seed: int = 0, depth: int = L, grid: tuple[int, in
 
 
 def with_attention(t: Trace, attn: Tensor) -> Trace:
-    return Trace(t.image, t.tokens, attn, t.logits, t.grid_size, t.num_prefix_tokens, t.target, t.attn_grad)
+    return dataclasses.replace(t, attn=attn)
 
 
 def rows_read(t: Trace, query: int | None) -> list[int]:
@@ -166,17 +168,19 @@ def test_attention_gradient_and_its_gradcam_equal_loops(prefix: int, query: int 
 def test_gradient_rollout_takes_layers_in_their_order(prefix: int, query: int | None) -> None:
     t = random_trace(prefix)
     A, G, T = numbers(t)
-    rolled, reversed_gradients = np.eye(T), np.eye(T)
+    rolled, reversed_gradients, never_moved = np.eye(T), np.eye(T), np.ones(T)
     for layer in range(L):
         for which, result in ((layer, "right"), (L - 1 - layer, "reversed")):
             step = np.maximum((A[layer] * G[which]).mean(axis=0), 0) + np.eye(T)
-            step /= step.sum(axis=1, keepdims=True)
+            sums = step.sum(axis=1, keepdims=True)
+            step /= sums
             if result == "right":
                 rolled = step @ rolled
+                never_moved /= sums[:, 0]  # I's share of the diagonal, through all layers
             else:
                 reversed_gradients = step @ reversed_gradients
     map = gradient_rollout(t, query=query)
-    same(map, cut(t, rolled, query))
+    same(map, cut(t, rolled if query is not None else rolled - np.diag(never_moved), query))
     assert not np.allclose(map.numpy(), cut(t, reversed_gradients, query), rtol=1e-3, atol=1e-4)
 
 
@@ -192,8 +196,19 @@ def test_relevance_equals_the_paper(prefix: int, query: int | None) -> None:
             lift += np.maximum(A[layer, head] * G[layer, head], 0) / H  # clamp, then mean
         R = R + np.einsum("ij,jk->ik", lift, R)  # no row is normalised
     map = relevance(t, query=query)
-    same(map, cut(t, R, query))
+    same(map, cut(t, R if query is not None else R - np.eye(T), query))
     assert (map >= 0).all()
+
+
+@pytest.mark.parametrize("method", [relevance, gradient_rollout])
+def test_under_mean_pooling_a_map_does_not_sit_on_a_constant(method) -> None:
+    """One patch that alone is looked at, with gradients as small as they are: all others stay at zero."""
+    t = random_trace(0)
+    looked = torch.zeros_like(t.attn)
+    looked[..., 8] = 1
+    faint = dataclasses.replace(t, attn=looked, attn_grad=torch.full_like(t.attn, 1e-4))
+    map = method(faint).flatten()
+    assert map.argmax() == 8 and map[8] > 1e-4 and map.sum() - map[8] < 1e-9
 
 
 @pytest.mark.parametrize("prefix", [1, 0])
@@ -384,6 +399,19 @@ def test_smoothgrad_equals_captums_on_the_same_noise() -> None:
     assert torch.equal(map, METHODS["smoothgrad"](t, model=model, samples=6, noise=0.1, seed=5))
 
 
+@pytest.mark.parametrize("name", ["smoothgrad", "integrated_gradients"])
+def test_gradients_of_many_images_are_taken_for_a_few_at_once(name: str, monkeypatch) -> None:
+    model, t = model_and_trace("cls")
+    whole, sizes = METHODS[name](t, model=model), []
+    model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    of_one = 4 * L * 22 * (8 * 32 + 2 * 128)
+    for bound, most in ((3 * of_one, 3), (1, 1)):
+        sizes.clear()
+        monkeypatch.setattr(maps, "GRAPH_BYTES", bound)
+        torch.testing.assert_close(METHODS[name](t, model=model), whole, rtol=1e-3, atol=1e-5)
+        assert max(sizes) == most and sum(sizes) >= 24
+
+
 def test_pixels_are_summed_over_the_models_own_patches() -> None:
     t = random_trace(1)
     pixels = torch.zeros(1, 3, 12, 28)
@@ -521,6 +549,9 @@ def test_every_method_takes_the_common_options_and_no_unknown_ones() -> None:
         ("rollout", {"query": 22}, "no token 22: this image has 22, 0 to 21"),
         ("rollout", {"fuse": "median"}, "mean, max, min, not by 'median'"),
         ("relevance", {"target": 3}, "gradients of class 2, not of class 3"),
+        ("gradcam", {"target": 99, "model": ViT(tiny_config())}, "no class 99: this model has 7, 0 to 6"),
+        ("knockout", {"target": -1, "model": ViT(tiny_config())}, "no class -1: this model has 7"),
+        ("logit_ledger", {"target": 7, "model": ViT(tiny_config())}, "no class 7: this model has 7"),
     ],
 )
 def test_wrong_options_are_one_sentence(name: str, options: dict, sentence: str) -> None:
