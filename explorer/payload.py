@@ -192,9 +192,9 @@ def layer_payload(
     )  # (H, Q, T)
     if rollout is not None:
         arrays["rollout"], arrays["rollout_max"] = quantize(rollout[rows], num_prefix)  # (Q, T)
-    arrays["similarity"] = cosines(trace.tokens[layer + 1], rows)  # (Q, T)
+    arrays["similarity"] = cosine_bytes(stats.token_similarity(trace, layer + 1, rows))  # (Q, T)
     if layer == 0:
-        arrays["similarity_embed"] = cosines(trace.tokens[0], rows)
+        arrays["similarity_embed"] = cosine_bytes(stats.token_similarity(trace, 0, rows))
     return pack(arrays, {"kind": "layer", "layer": layer})
 
 
@@ -244,18 +244,20 @@ def class_scores(trace: Trace, card: Card) -> list[dict[str, Any]]:
     if not trace.logits.numel():
         return []
     probabilities = trace.logits.softmax(dim=-1)
-    found = []
-    for index in probabilities.argsort(descending=True)[:TOP_CLASSES].tolist():
-        name = card.class_names[index] if index < len(card.class_names) else f"class {index}"
-        found.append(
-            {
-                "index": index,
-                "name": name,
-                "probability": probabilities[index].item(),
-                "logit": trace.logits[index].item(),
-            }
-        )
-    return found
+    return [
+        {
+            "index": index,
+            "name": class_name(card, index),
+            "probability": probabilities[index].item(),
+            "logit": trace.logits[index].item(),
+        }
+        for index in probabilities.argsort(descending=True)[:TOP_CLASSES].tolist()
+    ]
+
+
+def class_name(card: Card, index: int) -> str:
+    """The class's name, or its number."""
+    return card.class_names[index] if index < len(card.class_names) else f"class {index}"
 
 
 def encode_image(image: Tensor, card: Card) -> bytes:
@@ -285,12 +287,6 @@ def pca_colors(trace: Trace, joint: bool) -> np.ndarray:
 def as_bytes(values: Tensor) -> np.ndarray:
     """[0, 1] -> uint8."""
     return values.mul(255).round().to(torch.uint8).numpy()
-
-
-def cosines(tokens: Tensor, rows: Tensor) -> np.ndarray:
-    """Cosine of some tokens (Q of them) with all: (Q, T) uint8."""
-    directions = torch.nn.functional.normalize(tokens, dim=-1)
-    return cosine_bytes(directions[rows] @ directions.mT)
 
 
 def cosine_bytes(cosines: Tensor) -> np.ndarray:

@@ -123,11 +123,6 @@ def patch_lens(model: ViT, trace: Trace) -> Tensor:
     return model.read_out(tokens).unflatten(0, patches.shape[:2]).float().cpu()
 
 
-def rank_of(logits: Tensor, target: int) -> Tensor:
-    """(...,): how many classes of (..., K) are above the target; 0 is the answer."""
-    return (logits > logits[..., target, None]).sum(dim=-1)
-
-
 def token_norms(trace: Trace) -> Tensor:
     """(L+1, T): length of every token, in the residual stream and before the final norm.
 
@@ -148,10 +143,10 @@ def outliers(norms: Tensor, num_prefix_tokens: int, k: float = 10.0) -> Tensor:
     return patches > median + k * mad
 
 
-def token_similarity(trace: Trace) -> Tensor:
-    """(L+1, T, T): cosine between all tokens at every depth; a row is the map of what resembles a patch."""
-    tokens = F.normalize(trace.tokens, dim=-1)
-    return tokens @ tokens.mT
+def token_similarity(trace: Trace, depth: int, rows: Tensor) -> Tensor:
+    """(Q, T): cosine of some tokens with all at one depth; a row is the map of what resembles a patch."""
+    tokens = F.normalize(trace.tokens[depth], dim=-1)
+    return tokens[rows] @ tokens.mT
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +163,8 @@ def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
     joint: one basis for all depths, so that a colour keeps its meaning while the depth changes; else
     one for each depth, which shows more of it. Every depth is brought to unit mean square first:
     late layers are an order of magnitude longer and would be all that a joint basis sees.
-    Signs are arbitrary in PCA; here the largest loading is positive, so that they never flip.
+    Signs are arbitrary in PCA; here the largest loading is positive, so that they never flip. Where one
+    or two patches have fewer directions than asked for, the others are zero.
     """
     patches = trace.tokens[:, trace.num_prefix_tokens :].double()  # (L+1, P, D)
     x = patches - patches.mean(dim=1, keepdim=True)
@@ -179,10 +175,11 @@ def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
         basis = F.normalize(x.mT @ basis[..., -components:], dim=-2)
     else:
         variance, basis = torch.linalg.eigh(x.mT @ x)
-    basis = _signed(basis[..., -components:].flip(-1).mT).mT  # (1 or L+1, D, C)
+    lacking = max(0, components - variance.shape[-1])
+    basis = F.pad(_signed(basis[..., -components:].flip(-1).mT).mT, (0, lacking))  # (1 or L+1, D, C)
     scores = (x @ basis).reshape(*patches.shape[:2], components).unflatten(1, trace.grid_size)
-    explained = variance.flip(-1)[..., :components] / variance.sum(dim=-1, keepdim=True)
-    return PCA(scores.float(), explained.float())
+    explained = variance.flip(-1)[..., :components] / variance.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+    return PCA(scores.float(), F.pad(explained, (0, lacking)).float())
 
 
 # ---- the model's own parameters --------------------------------------------------------------------

@@ -130,11 +130,6 @@ def test_the_lens_at_full_depth_is_the_answer(changes: dict) -> None:
     torch.testing.assert_close(patches[2, 6], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_rank_counts_the_classes_above() -> None:
-    logits = torch.tensor([[0.1, 3.0, 2.0], [5.0, 1.0, 2.0]])
-    assert stats.rank_of(logits, 2).tolist() == [1, 1] and stats.rank_of(logits, 0).tolist() == [2, 0]
-
-
 def test_norms_flag_only_patches_far_above_their_own_depth() -> None:
     t = random_trace(3)
     tokens = t.tokens.clone()
@@ -153,9 +148,11 @@ def test_norms_flag_only_patches_far_above_their_own_depth() -> None:
 def test_token_similarity_is_the_cosine_at_every_depth() -> None:
     t = random_trace(1)
     x = t.tokens.double().numpy()
+    rows = torch.tensor([0, 7, 3])
     for depth in range(L + 1):
         unit = x[depth] / np.linalg.norm(x[depth], axis=1, keepdims=True)
-        np.testing.assert_allclose(stats.token_similarity(t)[depth].numpy(), unit @ unit.T, atol=1e-5)
+        found = stats.token_similarity(t, depth, rows)
+        np.testing.assert_allclose(found.numpy(), unit[[0, 7, 3]] @ unit.T, atol=1e-5)
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -175,6 +172,16 @@ def test_pca_finds_the_directions_of_largest_variance(joint: bool, width: int) -
         expected *= np.sign(Vt[:3][range(3), np.abs(Vt[:3]).argmax(axis=1)])
         np.testing.assert_allclose(found, expected, atol=1e-4)
         np.testing.assert_allclose(share, (s**2 / (s**2).sum())[:3], rtol=1e-4)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("grid", [(1, 1), (1, 2)])
+def test_pca_of_one_or_two_patches_has_directions_that_are_zero(joint: bool, grid: tuple[int, int]) -> None:
+    t = dataclasses.replace(random_trace(1), tokens=torch.randn(2, 1 + grid[1], 12), grid_size=grid)
+    pca = stats.patch_pca(t, joint=joint)
+    assert pca.scores.shape == (2, *grid, 3) and pca.explained.shape == (1 if joint else 2, 3)
+    assert pca.scores.isfinite().all() and pca.explained.isfinite().all()
+    assert pca.scores[..., 2].abs().max() < 1e-4 and (grid == (1, 1) or pca.scores[..., 0].abs().min() > 0.1)
 
 
 def test_pca_in_one_basis_is_not_ruled_by_the_longest_layer() -> None:
