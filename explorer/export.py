@@ -25,9 +25,10 @@ from torch import Tensor
 from explorer import faithfulness, render, stats
 from explorer import ledger as ledgers
 from explorer.maps import METHODS
+from explorer.payload import class_name, class_scores
 from vit.checkpoint import Card
 from vit.data import denormalize
-from vit.model import ViT
+from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
 Rows = Sequence[Mapping[str, object]]
@@ -164,25 +165,18 @@ class Subject:
         pixels = denormalize(self.trace.image, self.card)
         return (pixels * 255).round().byte().permute(1, 2, 0).numpy()
 
-    def class_name(self, target: int) -> str:
-        names = self.card.class_names
-        return names[target] if target < len(names) else f"class {target}"
-
     def answers(self, count: int = 3) -> str:
         """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
-        if not len(self.trace.logits):
-            return "no classes: this model has no head"
-        top = self.trace.logits.softmax(dim=0).topk(min(count, len(self.trace.logits)))
-        found = zip(top.indices.tolist(), top.values.tolist())
-        return ", ".join(f"{self.class_name(k)} {100 * share:.0f} %" for k, share in found)
+        likeliest = class_scores(self.trace, self.card)[:count]
+        words = (f"{answer['name']} {100 * answer['probability']:.0f} %" for answer in likeliest)
+        return ", ".join(words) or "no classes: this model has no head"
 
     def token_name(self, query: int | None) -> str:
         """The query in words; None is what the class is read from."""
-        prefix = self.model.config.prefix_names
         if query is None:
-            return "[CLS]" if self.model.config.pool == "cls" else "the mean over patches"
+            return what_is_read(self.model.config)
         patch = self.patch(query)
-        return f"patch {patch}" if patch else prefix[query]
+        return f"patch {patch}" if patch else self.model.config.prefix_names[query]
 
     def patch(self, query: int | None) -> tuple[int, int] | None:
         """(row, column) of a token; None for prefix tokens."""
@@ -190,6 +184,13 @@ class Subject:
             return None
         row, column = divmod(query - self.trace.num_prefix_tokens, self.trace.grid_size[1])
         return row, column
+
+
+def what_is_read(config: ViTConfig) -> str:
+    """What the head reads, in words."""
+    if config.pool == "mean":
+        return "the mean over patches"
+    return "[CLS] and [DIST]" if config.distillation else "[CLS]"
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,7 @@ def maps(
     the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name."""
     traced, model = subject.trace, subject.model
     options = {"query": query, "layer": layer, "head": head, "target": target}
+    asked = what_was_asked(subject, methods, query, target)
 
     @cache
     def made() -> dict[str, Tensor]:
@@ -228,13 +230,7 @@ def maps(
         return {name: METHODS[name](traced, **given) for name in methods}
 
     def label(name: str) -> str:
-        known = METHODS[name].options
-        depth, parts = len(traced.tokens) - 1, [METHODS[name].label]
-        if "layer" in known:
-            parts.append(f"L{(-1 if layer is None else layer) % depth}")
-        if "head" in known:
-            parts.append("mean of heads" if head is None else f"H{head % traced.attn.shape[1]}")
-        return ", ".join(parts)
+        return map_title(name, traced, layer, head)
 
     def figure() -> Figure:
         drawn = {label(name): values.numpy() for name, values in made().items()}
@@ -251,20 +247,12 @@ def maps(
             query=subject.patch(query),
             without_query={label(name) for name in methods if "query" not in METHODS[name].options},
             title=subject.name,
-            caption=caption(),
+            caption="  ·  ".join([f"{subject.card.name}: {subject.answers()}", *asked]),
             colormap=style.colormap,
             smooth=style.smooth,
             grid=style.lines,
             theme=style.theme,
         )
-
-    def caption() -> str:
-        words = [f"{subject.card.name}: {subject.answers()}"]
-        if any("query" in METHODS[name].options for name in methods):
-            words.append(f"query: {subject.token_name(query)}")
-        if target is not None and any(METHODS[name].class_specific for name in methods):
-            words.append(f"class explained: {subject.class_name(target)}")
-        return "  ·  ".join(words)
 
     def rows() -> Rows:
         h, w = traced.grid_size
@@ -277,6 +265,30 @@ def maps(
 
     arrays = lambda: {name: values.numpy() for name, values in made().items()}  # noqa: E731
     return Export(figure=figure, arrays=arrays, rows=rows)
+
+
+def map_title(name: str, traced: Trace, layer: int | None, head: int | None) -> str:
+    """The method, and the layer and the heads that its map shows."""
+    known, parts = METHODS[name].options, [METHODS[name].label]
+    if "layer" in known:
+        parts.append(f"L{(-1 if layer is None else layer) % (len(traced.tokens) - 1)}")
+    if "head" in known and head is not None:
+        parts.append(f"H{head % traced.attn.shape[1]}")
+    elif "head" in known:
+        parts.append("mean of heads" if "fuse" in known else "all heads")
+    return ", ".join(parts)
+
+
+def what_was_asked(
+    subject: Subject, methods: Sequence[str], query: int | None, target: int | None
+) -> list[str]:
+    """The query and the class in words, where one of the methods depends on them."""
+    words = []
+    if any("query" in METHODS[name].options for name in methods):
+        words.append(f"query: {subject.token_name(query)}")
+    if target is not None and any(METHODS[name].class_specific for name in methods):
+        words.append(f"class explained: {class_name(subject.card, target)}")
+    return words
 
 
 def head_maps(subject: Subject, query: int | None = None) -> Tensor:
@@ -303,7 +315,7 @@ def grid(subject: Subject, *, query: int | None = None, scale: str = "all", styl
             scale=render.scale_for(values, scale, tokens),
             query=subject.patch(query),
             colormap=style.colormap,
-            title=f"Where {subject.token_name(query)} looks",
+            title=f"Attention from {subject.token_name(query)}",
             caption=f"{subject.name}. {subject.card.name}: {subject.answers(1)}. {words}",
             theme=style.theme,
         )
@@ -326,7 +338,7 @@ def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style:
         return render.matrix_figure(
             values,
             subject.trace.grid_size,
-            subject.trace.num_prefix_tokens,
+            subject.model.config.prefix_names,
             colormap=style.colormap,
             title=f"{name} · {subject.name}",
             theme=style.theme,
@@ -372,18 +384,18 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
                 title="At how many tokens patches look",
             ),
         ]
-        if traced.num_prefix_tokens:
+        if prefix := model.config.prefix_names:
             charts.append(
                 partial(
                     dots,
                     found["prefix_share"],
                     label="share of attention",
-                    reference=traced.num_prefix_tokens / tokens,
-                    title="What patches give to " + " ".join(model.config.prefix_names[:1]),
+                    reference=len(prefix) / tokens,
+                    title=f"What patches give to {prefix[0] if len(prefix) == 1 else 'all prefix tokens'}",
                 )
             )
         if "lens" in found:
-            names = [subject.class_name(k) for k in range(model.config.num_classes)]
+            names = [class_name(subject.card, k) for k in range(model.config.num_classes)]
             lens = partial(render.lens_chart, found["lens"], names, theme=style.theme)
             charts.append(partial(lens, title="Logit lens: the answer if the model stopped early"))
         drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
@@ -400,11 +412,12 @@ def ledger(subject: Subject, *, target: int | None = None, style: Style = Style(
 
     def figure() -> Figure:
         book = made()
+        answer = class_name(subject.card, book.target)
         return render.ledger_figure(
             book.head_grid().numpy(),
             book.mlp.numpy(),
             {"embedding": float(book.embed.sum()), "biases": book.bias},
-            title=f"What gave {subject.class_name(book.target)} its logit of {render.number(book.logit)}",
+            title=f"What gave {answer} its logit of {render.number(book.logit)}",
             theme=style.theme,
         )
 
@@ -470,19 +483,22 @@ def _film(
         stacks = {}
         for name in methods:
             drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments]
-            stacks[METHODS[name].label] = torch.stack(drawn).numpy()
+            stacks[name] = torch.stack(drawn).numpy()
         scales = {name: replace(render.scale_for(x[:, None], "all"), words="") for name, x in stacks.items()}
         pictures = []
         for i, (title, subject, options) in enumerate(moments):
-            of_head = "mean of heads" if options["head"] is None else f"head {options['head']}"
-            query = options["query"]
+            titles = {
+                name: map_title(name, subject.trace, options["layer"], options["head"]) for name in methods
+            }
+            asked = what_was_asked(subject, methods, options["query"], options["target"])
             figure = render.maps_figure(
                 subject.picture,
-                {name: values[i] for name, values in stacks.items()},
-                scales={name: scale[i, 0] for name, scale in scales.items()},
-                query=subject.patch(query),
+                {titles[name]: values[i] for name, values in stacks.items()},
+                scales={titles[name]: scale[i, 0] for name, scale in scales.items()},
+                query=subject.patch(options["query"]),
+                without_query={titles[name] for name in methods if "query" not in METHODS[name].options},
                 title=title,
-                caption=f"query: {subject.token_name(query)}  ·  {of_head}  ·  {subject.answers(1)}",
+                caption="  ·  ".join([*asked, subject.answers(1)]),
                 colormap=style.colormap,
                 smooth=style.smooth,
                 grid=style.lines,
@@ -512,7 +528,12 @@ def weights(model: ViT, card: Card, *, style: Style = Style()) -> Export:
 
 
 def history(rows: Sequence[Mapping[str, float]], *, title: str = "", style: Style = Style()) -> Export:
-    """A training run as curves: the rows of its history.csv."""
+    """A training run as curves: the rows of its history.csv. Raises ExportError."""
+    if not rows:
+        raise ExportError("This history has no rows yet: wait for the run's first evaluation.")
+    for name in ("epoch", "loss", "test_loss", "accuracy"):
+        if name not in rows[0]:
+            raise ExportError(f"This history has no column {name}: take the one that train.py wrote.")
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
     def figure() -> Figure:
@@ -593,7 +614,7 @@ def race(
                     theme=style.theme,
                 )
                 charts.append(lambda part, chart=chart: chart(into=part))
-        watched = subject.class_name(traced.target or 0)
+        watched = class_name(subject.card, traced.target or 0)
         caption = f"{subject.card.name}: {subject.answers()}  ·  class watched: {watched}"
         return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
 

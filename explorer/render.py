@@ -343,7 +343,8 @@ def maps_figure(
 ) -> Figure:
     """The picture, then every named map on it with its legend: one panel each, side by side.
 
-    The query's patch is framed, except on maps named in `without_query`, which do not depend on it.
+    The query's patch is framed, except on maps named in `without_query`, which do not depend on it, and
+    nowhere if none does.
     """
     height, width = picture.shape[:2]
     rows = -(-(len(maps) + 1) // 5)
@@ -357,7 +358,8 @@ def maps_figure(
         _style(axes, theme)
         if values is None:
             shape = next(iter(maps.values())).shape
-            _show(axes, ground if query is None else draw_box(ground, shape, query))
+            box = None if all(name in without_query for name in maps) else query
+            _show(axes, ground if box is None else draw_box(ground, shape, box))
             continue
         scale = (scales or {}).get(name) or scale_for(values)
         box = None if name in without_query else query
@@ -429,7 +431,7 @@ def sheet_figure(
 def matrix_figure(
     attn: np.ndarray,
     grid_size: tuple[int, int],
-    num_prefix_tokens: int,
+    prefix_names: Sequence[str],
     *,
     scale: Scale | None = None,
     colormap: str | None = None,
@@ -444,8 +446,8 @@ def matrix_figure(
     axes = figure.add_subplot()
     colors = _style(axes, theme)
     _show(axes, colorize(attn, scale, colormap))
-    starts = [num_prefix_tokens + w * i for i in range(h)]
-    for start in starts[0 if num_prefix_tokens else 1 :]:
+    starts = [len(prefix_names) + w * i for i in range(h)]
+    for start in starts[0 if prefix_names else 1 :]:
         axes.axhline(start - 0.5, color="white", linewidth=0.5, alpha=0.45)
         axes.axvline(start - 0.5, color="white", linewidth=0.5, alpha=0.45)
     shown = range(0, h, max(1, -(-h // 16)))
@@ -456,10 +458,9 @@ def matrix_figure(
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("key: the token looked at, by row of patches")
     axes.set_ylabel("query: the token that looks, by row of patches")
-    if num_prefix_tokens:  # too thin for a tick of its own: named at the corner
-        name = "[CLS]" if num_prefix_tokens == 1 else f"{num_prefix_tokens} prefix"
+    if prefix_names:  # too thin for a tick of its own: named at the corner
         axes.annotate(
-            name,
+            prefix_names[0] if len(prefix_names) == 1 else f"{len(prefix_names)} prefix",
             (-0.5, -0.5),
             (-4, 1),
             textcoords="offset points",
@@ -502,31 +503,6 @@ def weights_figure(
     first.set_title("what patches are compared with", size=9, color=THEMES[theme].ink)
     second.set_title("each patch's position, compared with all others", size=9, color=THEMES[theme].ink)
     _legend(second, scale, None, theme, (3.8, right), "cosine")
-    _titles(figure, title, "", theme)
-    return figure
-
-
-def heatmap(
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    row_label: str = "",
-    column_label: str = "",
-    value_label: str = "",
-    title: str = "",
-    decimals: int | None = 2,
-    theme: str = "light",
-) -> Figure:
-    """A table of numbers (R, C) as colours, with the numbers in them where they fit."""
-    cell = min(0.5, max(0.16, 7 / max(values.shape)))
-    size = max(1.5, cell * len(columns)), cell * len(rows)
-    figure = _figure(size[0] + 1.0, size[1] + 1.2, theme)
-    axes = figure.add_subplot()
-    scale = replace(scale_for(values), words="")
-    _cells(axes, values, scale, rows, columns, decimals if cell > 0.35 else None, theme)
-    axes.set(xlabel=column_label, ylabel=row_label)
-    _legend(axes, scale, None, theme, size, value_label)
     _titles(figure, title, "", theme)
     return figure
 

@@ -157,6 +157,20 @@ def test_a_film_has_one_frame_per_layer(subject: Subject, tmp_path: Path) -> Non
         export.film(subject, ["relevance"])
 
 
+def test_a_films_words_belong_to_its_maps(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict] = []
+    real = render.maps_figure
+    monkeypatch.setattr(
+        render, "maps_figure", lambda *a, **k: drawn.append(k | {"maps": a[1]}) or real(*a, **k)
+    )
+    export.film(subject, ["attention", "gradcam"], query=7, head=-1, target=2).frames()
+    assert list(drawn[1]["maps"]) == ["Attention, L1, H3", "Grad-CAM, L1"]
+    assert drawn[1]["without_query"] == {"Grad-CAM, L1"}
+    assert "class explained: c" in drawn[1]["caption"] and "query: patch (0, 4)" in drawn[1]["caption"]
+    export.film(subject, ["gradcam"], query=7).frames()
+    assert "query" not in drawn[-1]["caption"]
+
+
 def test_a_film_of_training_has_one_frame_per_snapshot_on_one_scale(subject: Subject, tmp_path: Path) -> None:
     young = replace(subject, trace=replace(subject.trace, attn=subject.trace.attn * 0))
     made = export.training_film([("step 1", young), ("step 2", subject)], ["attention"], layer=0)
@@ -185,6 +199,10 @@ def test_a_history_and_a_confusion_matrix_become_files(tmp_path: Path) -> None:
     made = export.history(rows, title="run")
     assert load(made.save(tmp_path / "h.npz"))["accuracy"].tolist() == [0.0, 0.5]
     assert made.save(tmp_path / "h.svg").is_file()
+    with pytest.raises(ExportError, match="no rows yet"):
+        export.history([])
+    with pytest.raises(ExportError, match="no column test_loss"):
+        export.history([{"epoch": 1.0, "loss": 2.0, "accuracy": 0.5}])
     made = export.confusion(np.array([[3, 1], [0, 2]]), ["a", "b"])
     assert made.save(tmp_path / "c.csv").read_text() == "true class,a,b\na,3,1\nb,0,2\n"
     assert made.save(tmp_path / "c.png").is_file()
@@ -204,7 +222,29 @@ def test_words_say_what_was_asked(subject: Subject) -> None:
     assert subject.answers(1).startswith("abcdefg"[best])
     headless = replace(subject.trace, logits=torch.empty(0))
     assert "no head" in replace(subject, trace=headless).answers()
-    assert replace(subject, card=Card("x")).class_name(4) == "class 4"
+    assert replace(subject, card=Card("x")).answers(1).startswith(f"class {best} ")
+
+
+def test_a_distilled_model_is_read_from_two_tokens() -> None:
+    model = randomised(ViT(tiny_config(distillation=True)))
+    subject = export.look("x", torch.randn(3, 12, 20), model, CARD)
+    assert subject.token_name(None) == "[CLS] and [DIST]"
+    texts = drawn_words(export.figures_of_heads(subject).figure())
+    assert "What patches give to all prefix tokens" in texts
+
+
+def drawn_words(figure) -> list[str]:
+    return [text.get_text().replace("\n", " ") for text in figure.findobj(lambda x: hasattr(x, "get_text"))]
+
+
+def test_titles_say_how_heads_were_put_together(subject: Subject) -> None:
+    words = drawn_words(export.maps(subject, ["attention", "value_weighted", "gradcam"], target=2).figure())
+    assert {"Attention, L2, mean of heads", "Value-weighted attention, L2, all heads", "Grad-CAM, L2"} <= {
+        *words
+    }
+    assert any("class explained: c" in text for text in words)
+    words = drawn_words(export.maps(subject, ["attention"], head=-1, layer=0).figure())
+    assert "Attention, L0, H3" in words and not any("class explained" in text for text in words)
 
 
 # files ------------------------------------------------------------------------------------------------

@@ -197,19 +197,11 @@ def figures(theme: str) -> dict[str, Figure]:
         "deep sheet": render.sheet_figure(
             RNG.random((40, 16, 4, 4)), picture=GREY, title="deep", theme=theme
         ),
-        "matrix": render.matrix_figure(RNG.random((197, 197)), (14, 14), 1, title="L3.H2", theme=theme),
-        "matrix without prefix": render.matrix_figure(RNG.random((15, 15)), (3, 5), 0, theme=theme),
-        "matrix with registers": render.matrix_figure(RNG.random((20, 20)), (3, 5), 5, theme=theme),
-        "heatmap": render.heatmap(
-            RNG.random((4, 4)) - 0.5,
-            rows=NAMES,
-            columns=NAMES,
-            row_label="a",
-            column_label="b",
-            value_label="CKA",
-            title="x",
-            theme=theme,
+        "matrix": render.matrix_figure(
+            RNG.random((197, 197)), (14, 14), ["[CLS]"], title="L3.H2", theme=theme
         ),
+        "matrix without prefix": render.matrix_figure(RNG.random((15, 15)), (3, 5), (), theme=theme),
+        "matrix with registers": render.matrix_figure(RNG.random((20, 20)), (3, 5), NAMES, theme=theme),
         "heads": render.heads_chart(
             RNG.random((12, 6)), label="px", reference=1.2, title="Distance", theme=theme
         ),
@@ -320,8 +312,21 @@ def test_sheet_and_matrix_show_the_values_they_are_given() -> None:
     height, width = hottest.shape
     assert 2 / 4 < rows.mean() / height < 3 / 4 and 1 / 3 < columns.mean() / width < 2 / 3
     attn = RNG.random((16, 16))
-    matrix = render.matrix_figure(attn, (3, 5), 1).axes[0].images[0].get_array()
-    assert (matrix == render.colorize(attn)).all()
+    matrix = render.matrix_figure(attn, (3, 5), ["[REG1]"])
+    assert (matrix.axes[0].images[0].get_array() == render.colorize(attn)).all()
+    assert [text.get_text() for text in matrix.axes[0].texts] == ["[REG1]"], "a lone prefix token by its name"
+
+
+def test_a_query_is_framed_where_a_map_depends_on_it() -> None:
+    picture = render.enlarge(GREY)
+
+    def framed(**options) -> list[bool]:
+        figure = render.maps_figure(GREY, {"a": hot(3, 5, 0, 0)}, query=(2, 4), **options)
+        return [bool((axes.images[0].get_array()[-1, -1] == 0).all()) for axes in figure.axes[:2]]
+
+    assert (
+        picture[-1, -1].any() and framed() == [True, True] and framed(without_query={"a"}) == [False, False]
+    )
 
 
 def test_the_reference_line_lies_at_its_value() -> None:
@@ -361,7 +366,7 @@ def test_numbers_have_a_true_minus_and_zero_has_none() -> None:
 
 def test_svgs_are_well_formed_and_hold_no_missing_number() -> None:
     drawn = figures("light")
-    for name in ("maps", "small sheet", "heatmap", "lens", "curves", "ledger"):
+    for name in ("maps", "small sheet", "lens", "curves", "ledger"):
         text = render.svg(drawn[name])
         assert ET.fromstring(text).tag.endswith("svg"), name
         assert b"nan" not in text.lower().split(b"<defs>")[0], name
