@@ -5,9 +5,10 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from vit.data import (
     SHAPES_CLASSES,
     SUFFIXES,
     PictureError,
+    Pictures,
     find_pictures,
     open_picture,
     preprocess,
@@ -31,9 +33,12 @@ from vit.data import (
     to_pixels,
 )
 from vit.model import VARIANTS, ViT, ViTConfig, grid_of
-from vit.trace import trace
+from vit.trace import cost, trace
+
+T = TypeVar("T")
 
 OK, PARTIAL, NOTHING = 0, 1, 2  # exit codes
+MAX_ATTENTION = 8 * 2**30  # bytes
 EXAMPLE, TEST_SPLIT = 7, 1  # seeds of generated shapes: the app's example; what train.py tests on
 
 EXAMPLES = """\
@@ -73,11 +78,21 @@ class Usage(ValueError):
 
 def load_model(name: str | None) -> tuple[ViT, Card]:
     """The model by name, folder or Hub id; without a name the one that the app opens with."""
-    names = list_checkpoints()
-    if name is None and not names:
-        raise Usage("No checkpoint is bundled: train one (python train.py shapes) or name one with --model.")
-    model, card = load(name or names[0])
+    model, card = load(name or first_checkpoint())
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), card
+
+
+def folder_of(name: str | None) -> Path:
+    """Where a checkpoint's history and snapshots are."""
+    name = name or first_checkpoint()
+    return BUNDLED / name if name in list_checkpoints() else Path(name)
+
+
+def first_checkpoint() -> str:
+    names = list_checkpoints()
+    if not names:
+        raise Usage("No checkpoint is bundled: train one (python train.py shapes) or name one with --model.")
+    return names[0]
 
 
 def default_picture(card: Card) -> tuple[str, Image.Image]:
@@ -121,6 +136,16 @@ def parse_size(text: str | None, config: ViTConfig) -> tuple[int, int]:
     return size
 
 
+def check_memory(config: ViTConfig, size: tuple[int, int]) -> None:
+    """Before anything is allocated: figures are made from the attention of all layers at once."""
+    needed = cost(config, size).attn_bytes
+    if needed > MAX_ATTENTION:
+        raise Usage(
+            f"{size[0]} x {size[1]} pixels need {needed / 2**30:,.1f} GiB of attention at once, more than "
+            f"{MAX_ATTENTION / 2**30:.0f}: give a smaller --size or a model with larger patches."
+        )
+
+
 def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int]) -> int | None:
     """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from."""
     if text is None:
@@ -161,12 +186,35 @@ def parse_target(text: str | None, card: Card, num_classes: int) -> int | None:
 
 
 def parse_methods(text: str) -> list[str]:
-    """ "rollout,relevance" or "all" -> names of METHODS."""
-    names = list(METHODS) if text == "all" else text.split(",")
+    """ "rollout,relevance" -> names of METHODS, or "all"."""
+    names = text.split(",")
     for name in names:
-        if name not in METHODS:
+        if name not in METHODS and name != "all":
             raise argparse.ArgumentTypeError(f"no method {name!r}: choose from {', '.join(METHODS)}, or all")
     return names
+
+
+def methods_of(args: argparse.Namespace, config: ViTConfig, size: tuple[int, int]) -> list[str]:
+    """The methods asked for; "all" means those that this model, this size and a film through depth allow."""
+    if "all" not in args.method:
+        return args.method
+    usable = faithfulness.usable_methods(config, cost(config, size).tokens)
+    through_depth = args.command == "film" and args.through == "depth"
+    return [name for name in usable if "layer" in METHODS[name].options or not through_depth]
+
+
+def read_or_name(where: str | Path, read: Callable[[], T], failed: list[str]) -> T | None:
+    """What `read` returns; a picture that cannot be read is named and noted, and does not stop the others."""
+    try:
+        return read()
+    except PictureError as error:
+        failed.append(str(where))
+        tqdm.write(f"{where}: {error}", file=sys.stderr)
+        return None
+
+
+def need_gradients(methods: Sequence[str]) -> bool:
+    return any(METHODS[name].needs_grad for name in methods)
 
 
 def check_index(what: str, index: int | None, count: int) -> None:
@@ -193,7 +241,7 @@ def make_map(subject: Subject, args: argparse.Namespace) -> Export:
         query=args.token,
         layer=args.layer,
         head=args.head,
-        target=subject.trace.target if args.target_index is None else args.target_index,
+        target=args.target_index,
         scale=args.scale,
         style=args.style,
         progress=progress_bar(f"{subject.name}: passes"),
@@ -221,7 +269,7 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
     options = {
         "query": args.token,
         "head": args.head,
-        "target": subject.trace.target if args.target_index is None else args.target_index,
+        "target": args.target_index,
         "style": args.style,
         "fps": args.fps,
         "progress": progress_bar(f"{subject.name}: frames"),
@@ -229,9 +277,10 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
     if args.through == "depth":
         return export.film(subject, args.method, **options)
     moments = []
+    target = args.target_index if need_gradients(args.method) else None
     for snapshot in list_snapshots(folder_of(args.model)):
         model, _ = load_snapshot(snapshot.path)
-        then = trace(model, subject.trace.image, target=options["target"])
+        then = trace(model, subject.trace.image, target=target)
         accuracy = snapshot.metrics.get("accuracy")
         words = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
         title = f"training step {snapshot.step:,}{words}"
@@ -239,12 +288,6 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
     if not moments:
         raise Usage(f"{subject.card.name} kept no snapshots of its training to play through.")
     return export.training_film(moments, args.method, layer=args.layer, **options)
-
-
-def folder_of(name: str | None) -> Path:
-    """Where a checkpoint's history and snapshots are."""
-    name = name or list_checkpoints()[0]
-    return BUNDLED / name if name in list_checkpoints() else Path(name)
 
 
 def make_html(subject: Subject, args: argparse.Namespace) -> Export:
@@ -275,29 +318,33 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     check_endings(args.out, args.command, command.endings, len(files))
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config)
+    check_memory(model.config, size)
     args.token = parse_query(args.query, model.config, grid_of(size, model.config.patch_size))
-    args.target_index = parse_target(args.target, card, model.config.num_classes)
+    asked = parse_target(args.target, card, model.config.num_classes)
     check_index("layer", args.layer, model.config.depth)
     check_index("head", args.head, model.config.num_heads)
+    args.method = methods_of(args, model.config, size)
 
-    with_gradients = any(METHODS[name].needs_grad for name in args.method)
-    failed = 0
+    explains = any(METHODS[name].class_specific for name in args.method)
+    failed: list[str] = []
     looked_at: Sequence[tuple[str, Path | None]] = files or [("", None)]
     for name, path in tqdm(looked_at, desc="pictures", disable=len(files) < 2, delay=1):
-        try:
-            name, picture = default_picture(card) if path is None else (name, open_picture(path))
-        except PictureError as error:
-            failed += 1
-            tqdm.write(f"{path}: {error}", file=sys.stderr)
+        picture: Image.Image | None
+        if path is None:
+            name, picture = default_picture(card)
+        else:
+            picture = read_or_name(path, partial(open_picture, path), failed)
+        if picture is None:
             continue
         image = preprocess(picture, card, size)
-        target = answer_of(model, image, args.target_index) if with_gradients else None
+        args.target_index = answer_of(model, image, asked) if explains else asked
+        target = args.target_index if need_gradients(args.method) else None
         subject = export.look(name, image, model, card, target)
         made = command.make(subject, args)
         tqdm.write(f"{name}: {subject.answers()}")
         for out in outputs(args.out, args.command, name, command.endings[0]):
             tqdm.write(f"  {made.save(out)}")
-    return OK if not failed else PARTIAL if failed < len(files) else NOTHING
+    return OK if not failed else PARTIAL if len(failed) < len(files) else NOTHING
 
 
 def answer_of(model: ViT, image: Tensor, target: int | None) -> int:
@@ -357,7 +404,9 @@ def run_faithfulness(args: argparse.Namespace) -> int:
     check_endings(args.out, "faithfulness", FIGURE if one else (".md", ".csv", ".png", ".svg"), 1)
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config)
-    methods, modes = args.method or None, args.mode or faithfulness.MODES
+    check_memory(model.config, size)
+    methods, modes = methods_of(args, model.config, size), args.mode or faithfulness.MODES
+    failed: list[str] = []
     if one:
         image = preprocess(open_picture(args.pictures[0]), card, size)
         target = answer_of(model, image, parse_target(args.target, card, model.config.num_classes))
@@ -366,7 +415,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
         settings = {"modes": modes, "points": args.points, "progress": progress_bar("maps and curves")}
         made = export.race(subject, methods, style=args.style, **settings)
     else:
-        name, count, images = images_of(args, model, card, size)
+        name, count, images = images_of(args, model, card, size, failed)
         bar = progress_bar("images")
         found = faithfulness.table(
             model,
@@ -380,25 +429,23 @@ def run_faithfulness(args: argparse.Namespace) -> int:
     print(made.as_markdown())
     for out in outputs(args.out, "faithfulness", name, ".md") if args.out else []:
         print(made.save(out))
-    return OK
+    return PARTIAL if failed else OK
 
 
 def images_of(
-    args: argparse.Namespace, model: ViT, card: Card, size: tuple[int, int]
+    args: argparse.Namespace, model: ViT, card: Card, size: tuple[int, int], failed: list[str]
 ) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
-    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split.
-    Only generated shapes have masks."""
+    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split; pictures
+    that cannot be read go to `failed`. Only generated shapes have masks."""
     if not model.config.num_classes:
         raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
 
-    def prepared(source: Path | Image.Image) -> Tensor:
-        picture = open_picture(source) if isinstance(source, Path) else source
-        return preprocess(picture, card, size)
-
     if args.pictures:
         files = [path for _, path in find_files(args.pictures)]
-        some = drawn_from(len(files), args.images)
-        return Path(args.pictures[0]).name, len(some), ((prepared(files[i]), None) for i in some)
+        paths = [files[i] for i in drawn_from(len(files), args.images)]
+        opened = (read_or_name(path, partial(open_picture, path), failed) for path in paths)
+        images = ((preprocess(picture, card, size), None) for picture in opened if picture is not None)
+        return Path(args.pictures[0]).name, len(paths), images
     data = args.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
     if data is None:
         raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
@@ -409,12 +456,23 @@ def images_of(
                 picture, _, mask = shapes_sample(TEST_SPLIT, index)
                 inside = Image.fromarray(np.asarray(mask).astype(np.uint8) * 255).convert("RGB")
                 covered = to_pixels(inside, size, card.crop_pct, "nearest")[0] > 127
-                yield prepared(picture), covered
+                yield preprocess(picture, card, size), covered
 
         return "shapes", args.images, drawn()
     pictures, _ = find_pictures(data, "test")
-    some = drawn_from(len(pictures), args.images)
-    return data, len(some), ((prepared(pictures[i][0]), None) for i in some)
+    chosen = drawn_from(len(pictures), args.images)
+    some = read_some(pictures, data, chosen, failed)
+    return data, len(chosen), ((preprocess(picture, card, size), None) for picture, _ in some)
+
+
+def read_some(
+    pictures: Pictures, data: str, chosen: Sequence[int], failed: list[str]
+) -> Iterator[tuple[Image.Image, int]]:
+    """(picture, label) of the chosen ones that can be read."""
+    for i in chosen:
+        found = read_or_name(f"test picture {i} of {data}", partial(pictures.__getitem__, i), failed)
+        if found is not None:
+            yield found
 
 
 def drawn_from(total: int, count: int) -> list[int]:
@@ -440,7 +498,10 @@ def run_training(args: argparse.Namespace) -> int:
         raise Usage(f"There is no {file}: train.py writes it beside the weights of a run.")
     name = file.parent.name
     lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
-    rows = [{column: float(x) for column, x in line.items()} for line in lines]
+    try:
+        rows = [{column: float(x) for column, x in line.items()} for line in lines]
+    except (TypeError, ValueError) as error:  # a cell too few, or one that is no number
+        raise Usage(f"{file} has a row that is not all numbers: mend it or remove the row.") from error
     return finish(export.history(rows, title=name, style=args.style), args, name, ".png")
 
 
@@ -453,12 +514,15 @@ def run_confusion(args: argparse.Namespace) -> int:
         raise Usage(f"{card.name} knows other classes than {args.data}: name the data it was trained on.")
     bar, counts = progress_bar("images"), np.zeros((len(names), len(names)), int)
     chosen = drawn_from(len(pictures), args.images)
-    for done, i in enumerate(chosen, start=1):
-        picture, label = pictures[i]
+    failed: list[str] = []
+    for picture, label in read_some(pictures, args.data, chosen, failed):
         counts[label, answer_of(model, preprocess(picture, card), None)] += 1
-        bar(done, len(chosen))
+        bar(int(counts.sum()) + len(failed), len(chosen))
+    if not counts.any():
+        raise Usage(f"No picture of {args.data} could be read: choose other data.")
     title = f"{card.name}: {100 * counts.trace() / counts.sum():.1f} % of {counts.sum()} right"
-    return finish(export.confusion(counts, names, title=title, style=args.style), args, card.name, ".png")
+    finish(export.confusion(counts, names, title=title, style=args.style), args, card.name, ".png")
+    return PARTIAL if failed else OK
 
 
 def finish(made: Export, args: argparse.Namespace, name: str, ending: str) -> int:
@@ -486,7 +550,7 @@ SAYS = {  # what happened just before the hook saw the tensor
     "mlp_post": "{activation}",
     "resid_post": "back to {D}, added to the stream",
     "norm": "the final norm",
-    "logits": "the head reads {pooled}: one number per class",
+    "logits": "{read_out}",
 }
 
 
@@ -530,8 +594,11 @@ def shapes_of(model: ViT, image: Tensor) -> list[dict[str, Any]]:
         "M": config.mlp_dim,
         "activation": config.activation,
         "prefix": " and ".join(config.prefix_names) + " in front, " if config.prefix_names else "",
-        "pooled": "[CLS]" if config.pool == "cls" else "the mean over patches",
     }
+    read = export.what_is_read(config)
+    words["read_out"] = (
+        f"the head reads {read}: one number per class" if config.num_classes else f"{read}: no head"
+    )
     rows: list[dict[str, Any]] = [
         {"layer": None, "name": "image", "shape": str(list(image.shape)), "about": "pixels, normalised"}
     ]
@@ -586,7 +653,7 @@ def build_parser() -> argparse.ArgumentParser:
     film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "layer", "head", "target")
     through = "layer by layer (default), or snapshot by snapshot as train.py left them"
     film.add_argument("--through", choices=["depth", "training"], default="depth", help=through)
-    film.add_argument("--fps", type=float, default=2, help="layers per second (default 2)")
+    film.add_argument("--fps", type=frame_rate, default=2, help="layers per second (default 2)")
     add("html", COMMANDS["html"].about, "pictures", "query", "layer", "head")
     true = add("faithfulness", "which maps are true, measured", "pictures", "theme", "method", "target")
     true.add_argument(
@@ -612,6 +679,17 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no positive whole number")
     return int(text)
+
+
+def frame_rate(text: str) -> float:
+    """Frames per second, as far as a GIF can hold them."""
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = 0
+    if not 0.01 <= fps <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is no number between 0.01 and 100")
+    return fps
 
 
 METHODS_HELP = "methods\n" + "".join(
@@ -661,7 +739,7 @@ OTHERS = {
     "confusion": run_confusion,
     "shapes": run_shapes,
 }
-DEFAULT_METHODS = {"map": ["attention", "rollout"], "film": ["attention"]}
+DEFAULT_METHODS = {"map": ["attention", "rollout"], "film": ["attention"], "faithfulness": ["all"]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

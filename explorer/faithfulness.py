@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explorer.maps import MAX_FLOW_TOKENS, METHODS, Progress
-from vit.model import ViT
+from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
 MODES = ("grey", "drop")
@@ -137,7 +137,9 @@ def race(
         raise ValueError("A race watches one class: trace(model, image, target=...) it first.")
     if not set(modes) <= set(MODES):
         raise ValueError(f"Patches can be hidden by {' or '.join(MODES)}, not by {list(modes)}.")
-    names = usable_methods(model, trace) if methods is None else methods
+    if points < 2:
+        raise ValueError("A curve needs at least 2 points: everything is shown at one, nothing at the other.")
+    names = usable_methods(model.config, trace.tokens.shape[1]) if methods is None else methods
     stages = len(names) + len(modes)
     maps = {}
     for name in names:
@@ -170,13 +172,15 @@ def race(
     return sorted(runners, key=lambda runner: -runner.score)
 
 
-def usable_methods(model: ViT, trace: Trace) -> list[str]:
-    """Names of the methods that this model and this size of image allow."""
+def usable_methods(config: ViTConfig, num_tokens: int) -> list[str]:
+    """Names of the methods that this model and this many tokens allow."""
     left_out = set()
-    if trace.tokens.shape[1] > MAX_FLOW_TOKENS:
+    if num_tokens > MAX_FLOW_TOKENS:
         left_out.add("flow")
-    if model.config.post_norm:
+    if config.post_norm:
         left_out.add("logit_ledger")
+    if not config.num_classes:
+        left_out |= {name for name in METHODS if METHODS[name].class_specific}
     return [name for name in METHODS if name not in left_out]
 
 

@@ -70,6 +70,29 @@ def test_a_map_is_the_methods_map(folder: Path) -> None:
     assert Image.open("m.png").size[0] > 600
 
 
+def test_a_map_that_needs_no_gradient_names_its_class_too(folder: Path, monkeypatch) -> None:
+    asked: list[dict] = []
+    real = export.maps
+    monkeypatch.setattr(export, "maps", lambda *a, **k: asked.append(k) or real(*a, **k))
+    model, card = load("tiny")
+    answer = int(trace(model, preprocess(open_picture("cat.png"), card, (12, 20))).logits.argmax())
+    for method, target in (("occlusion", answer), ("attention", None)):
+        assert run("map", "cat.png", "--method", method, "--out", "m.npz") == 0
+        assert asked[-1]["target"] == target
+
+
+def test_all_methods_are_those_that_work_here(folder: Path) -> None:
+    assert run("map", "cat.png", "--method", "all", "--out", "m.npz", model="headless") == 0
+    assert set(numbers("m.npz")) == {name for name, m in METHODS.items() if not m.class_specific}
+    args = cli.build_parser().parse_args(["film", "--method", "all"])
+    able = cli.methods_of(args, tiny_config(post_norm=True), (68, 68))
+    assert able == [name for name, m in METHODS.items() if "layer" in m.options and name != "flow"]
+
+
+def test_a_grid_of_one_patch_has_a_page(folder: Path) -> None:
+    assert run("html", "cat.png", "--size", "4", "--out", "one.html") == 0
+
+
 def test_another_size_makes_another_grid(folder: Path) -> None:
     assert run("grid", "cat.png", "--size", "16x36", "--query", "reg2", "--out", "g.npz") == 0
     model, card = load("tiny")
@@ -118,6 +141,16 @@ def test_shapes_are_the_real_models_and_cost_nothing(folder: Path, capsys: pytes
     )
 
 
+def test_shapes_name_what_the_head_reads(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    def last(changes: dict) -> str:
+        rows = cli.shapes_of(ViT(tiny_config(**changes)), torch.zeros(1, 3, 12, 20))
+        return rows[-1]["about"]
+
+    assert last({}) == "the head reads [CLS]: one number per class"
+    assert last(dict(distillation=True)) == "the head reads [CLS] and [DIST]: one number per class"
+    assert last(dict(num_classes=0)) == "[CLS]: no head"
+
+
 def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.CaptureFixture) -> None:
     options = ("--method", "rollout,relevance", "--points", "4", "--mode", "drop")
     assert run("faithfulness", "--data", "shapes", "--images", "3", *options, "--out", "t.md") == 0
@@ -135,12 +168,24 @@ def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.Cap
     assert numbers("r.npz")["relevance/map"].shape == (3, 5)
 
 
-def test_a_films_frames_are_the_snapshots_of_training(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_films_frames_are_the_snapshots_of_training(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, card = load("tiny")
     for step in (1, 20, 300):
         save_snapshot("tiny", model, card, step, {"accuracy": step / 300})
     assert run("film", "cat.png", "--through", "training", "--out", "t.gif") == 0
     assert Image.open("t.gif").n_frames == 3
+    drawn: list[tuple] = []
+    monkeypatch.setattr(
+        export,
+        "training_film",
+        lambda *a, **k: drawn.append((a, k)) or export.film(a[0][0][1], ["attention"]),
+    )
+    assert run("film", "cat.png", "--through", "training", "--method", "gradcam", "--out", "c.gif") == 0
+    (moments, _), options = drawn[0]
+    answer = int(trace(model, moments[0][1].trace.image).logits.argmax())
+    assert options["target"] == answer, "one class for all moments, not each moment's own answer"
     assert run("film", "cat.png", "--through", "training", model="headless") == cli.NOTHING
     assert "headless kept no snapshots of its training" in capsys.readouterr().err
 
@@ -182,6 +227,23 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
     assert [path.name for path in Path("done").iterdir()] == ["good-map.png"]
     assert "bad.png: This file is not a picture" in capsys.readouterr().err
     assert run("map", "mixed/bad.png") == cli.NOTHING == 2
+    rollout = ("--method", "rollout", "--points", "2", "--mode", "drop")
+    capsys.readouterr()
+    assert run("faithfulness", "mixed", *rollout, "--out", "t.csv") == cli.PARTIAL
+    assert "mixed/bad.png: This file is not a picture" in capsys.readouterr().err
+    for name in ("ant", "bee"):
+        Path(f"data/test/{name}").mkdir(parents=True)
+        Image.open("cat.png").save(f"data/test/{name}/good.png")
+    Path("data/test/bee/bad.png").write_bytes(b"no picture")
+    save("two", randomised(ViT(tiny_config(num_classes=2))), Card("two", ("ant", "bee")))
+    assert run("faithfulness", "--data", "data", *rollout, model="two") == cli.PARTIAL
+    assert "test picture 1 of data: This file is not a picture" in capsys.readouterr().err
+    assert run("confusion", "--data", "data", "--out", "c.npz", model="two") == cli.PARTIAL
+    assert numbers("c.npz")["confusion"].sum() == 2 and "picture 1 of data" in capsys.readouterr().err
+    for name in ("ant", "bee"):
+        Path(f"data/test/{name}/good.png").write_bytes(b"no picture")
+    assert run("confusion", "--data", "data", model="two") == cli.NOTHING
+    assert "No picture of data could be read" in capsys.readouterr().err
 
 
 # mistakes ---------------------------------------------------------------------------------------------
@@ -216,12 +278,20 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["faithfulness"], "Which pictures? Name a folder, or --data"),
         (["map", "cat.png", "--out", "cat.png/x.png"], "cannot be written"),
         (["shapes", "--variant", "Q/16"], "No variant 'Q/16'"),
+        (["map", "cat.png", "--size", "4000"], "need 44,703.8 GiB of attention at once, more than 8"),
+        (["faithfulness", "cat.png", "--size", "4000"], "give a smaller --size"),
+        (["faithfulness", "cat.png", "--points", "1"], "A curve needs at least 2 points"),
+        (["training", "--model", "young"], "This history has no rows yet"),
+        (["training", "--model", "torn"], "torn/history.csv has a row that is not all numbers"),
     ],
 )
 def test_a_mistake_is_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture, words: list[str], sentence: str
 ) -> None:
     Path("empty").mkdir()
+    for name, row in (("young", ""), ("torn", "1,0.5,2.1\n")):
+        Path(name).mkdir()
+        Path(name, "history.csv").write_text("step,epoch,loss,test_loss,accuracy\n" + row)
     assert run(*words) == cli.NOTHING
     said = capsys.readouterr().err.strip()
     assert sentence in said and len(said.splitlines()) == 1 and "Traceback" not in said
@@ -235,6 +305,20 @@ def test_a_model_without_a_head_says_what_it_cannot_do(folder: Path, capsys: pyt
                   ["ledger", "cat.png"], ["faithfulness", "cat.png"]):  # fmt: skip
         assert run(*words, model="headless") == cli.NOTHING
         assert "no classification head" in capsys.readouterr().err, words
+
+
+def test_without_any_checkpoint_one_is_asked_for(folder: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "list_checkpoints", lambda: [])
+    for words in (["map", "cat.png"], ["training"]):
+        assert run(*words, model=None) == cli.NOTHING
+        assert "No checkpoint is bundled: train one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "1e9", "fast"])
+def test_a_film_needs_a_rate_that_can_be_played(rate: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        run("film", "--fps", rate)
+    assert error.value.code == 2 and f"{rate} is no number between 0.01 and 100" in capsys.readouterr().err
 
 
 def test_an_unknown_checkpoint_or_method_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:

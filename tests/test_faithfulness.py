@@ -160,16 +160,20 @@ def test_a_race_has_every_usable_method_and_the_controls() -> None:
 
 
 def test_methods_that_cannot_work_are_left_out() -> None:
-    model = randomised(ViT(tiny_config(post_norm=True)))
-    assert "logit_ledger" not in f.usable_methods(model, trace(model, torch.randn(3, 12, 20)))
-    large = randomised(ViT(tiny_config(image_size=(68, 68), depth=1)))  # 17 x 17 patches
-    assert "flow" not in f.usable_methods(large, trace(large, torch.randn(3, 68, 68)))
-    assert "flow" in f.usable_methods(*model_and_trace())
+    assert f.usable_methods(tiny_config(), 16) == list(METHODS)
+    assert set(METHODS) - set(f.usable_methods(tiny_config(post_norm=True), 16)) == {"logit_ledger"}
+    assert set(METHODS) - set(f.usable_methods(tiny_config(), 290)) == {"flow"}
+    without_head = f.usable_methods(tiny_config(num_classes=0), 16)
+    assert without_head == [name for name, method in METHODS.items() if not method.class_specific]
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [(dict(modes=["blur"]), r"by grey or drop, not by \['blur'\]"), ({}, "watches one class")],
+    [
+        (dict(modes=["blur"]), r"by grey or drop, not by \['blur'\]"),
+        (dict(points=1), "at least 2 points"),
+        ({}, "watches one class"),
+    ],
 )
 def test_wrong_races_are_one_sentence(options: dict, sentence: str) -> None:
     model, t = model_and_trace(target=2 if options else None)
