@@ -85,6 +85,11 @@ def test_a_crash_while_saving_leaves_the_old_checkpoint_or_the_new(
     assert load(folder)[0].config.depth == 2
 
 
+def test_a_crash_at_the_end_of_the_first_save_leaves_a_checkpoint(folder: Path, tiny_vit: ViT) -> None:
+    (folder / "config.json").rename(folder / "config.next.json")
+    assert load(folder)[0].config == tiny_vit.config and list_checkpoints(folder.parent) == ["tiny"]
+
+
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")
@@ -149,6 +154,12 @@ def test_wrong_tensors_are_named(folder: Path, edit, words: str) -> None:
         (dict(class_names=["a", "b"]), "2 class_names for a model of 7 classes"),
         (dict(class_names=[1, 2, 3, 4, 5, 6, 7]), "class_names must be"),
         (dict(accuracy="high"), "accuracy must be"),
+        (dict(interpolation="foo"), "interpolation must be one of"),
+        (dict(mean=[0.5] * 7), "mean must be three numbers"),
+        (dict(mean=[0.5, 0.5, float("nan")]), "mean must be three numbers"),
+        (dict(std=[0.5, 0.5, 0]), "std must be three numbers"),
+        (dict(crop_pct=-3), "crop_pct must lie between"),
+        (dict(crop_pct=50), "crop_pct must lie between"),
     ],
 )
 def test_wrong_fields_are_named(folder: Path, changes: dict, words: str) -> None:
@@ -167,6 +178,10 @@ def test_checkpoints_are_listed_with_the_richest_first(tmp_path: Path, tiny_vit:
     for name in ("shapes", "another", "imagenette", "cifar10"):
         save(tmp_path / name, tiny_vit, CARD)
     (tmp_path / "empty").mkdir()
+    save(tmp_path / "broken", tiny_vit, CARD)
+    (tmp_path / "broken" / "config.json").write_text("{")
+    save(tmp_path / "half", tiny_vit, CARD)
+    (tmp_path / "half" / "config.json").unlink()
     assert list_checkpoints(tmp_path) == ["imagenette", "cifar10", "shapes", "another"]
 
 
@@ -190,4 +205,36 @@ def test_a_stray_file_among_snapshots_is_named(tmp_path: Path, tiny_vit: ViT) ->
     with pytest.raises(CheckpointError, match="does not say when"):
         list_snapshots(tmp_path)
     with pytest.raises(CheckpointError, match="does not carry its config"):
+        load_snapshot(path)
+
+
+@pytest.mark.parametrize("name, text", [("config", "[]"), ("metrics", "[]"), ("metrics", '{"loss": "low"}')])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_snapshot_that_does_not_describe_itself_is_named(
+    tmp_path: Path, tiny_vit: ViT, name: str, text: str, deep: bool
+) -> None:
+    path = save_snapshot(tmp_path, tiny_vit, CARD, 1, {})
+    about = module.read_header(path) | {name: "[" * 100_000 if deep else text}
+    save_file(load_file(path), path, about)
+    with pytest.raises(CheckpointError, match=f"The {name} in .*step_0000001"):
+        load_snapshot(path) if name == "config" else list_snapshots(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, x, words",
+    [
+        ("head.weight.scale", torch.ones(4, 3), "one number per row"),
+        ("head.weight.scale", torch.ones(7, 1, 1), "one number per row"),
+        ("head.weight.scale", torch.ones(7, 1, dtype=torch.float16), "scales no matrix"),
+        ("head.weight", torch.ones(7, 32), "scales no matrix"),
+        ("head.weight", torch.ones(7, 32, 1, dtype=torch.int8), "scales no matrix"),
+        ("other.scale", torch.ones(7, 1), "scales no matrix"),
+    ],
+)
+def test_a_snapshot_with_a_wrong_scale_is_named(
+    tmp_path: Path, tiny_vit: ViT, name: str, x: torch.Tensor, words: str
+) -> None:
+    path = save_snapshot(tmp_path, tiny_vit, CARD, 1, {})
+    save_file(load_file(path) | {name: x}, path, module.read_header(path))
+    with pytest.raises(CheckpointError, match=words):
         load_snapshot(path)

@@ -184,7 +184,7 @@ def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.float8_e4m3fn])
 def test_weights_of_a_wrong_type(folder: Path, dtype: torch.dtype) -> None:
     edit_tensors(folder, lambda t: t.update({max(t): t[max(t)].to(dtype)}))
-    survives(folder) if dtype.is_floating_point else refused(folder, "no finite floats")
+    refused(folder, "no finite floats")
 
 
 def test_a_wrong_number_of_classes(folder: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -25,12 +26,15 @@ from vit.model import FIELDS, ViT, ViTConfig
 
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 FORMAT, VERSION = "vit-explorer", 1
+CONFIG, NEXT_CONFIG = "config.json", "config.next.json"  # the second until the weights it describes are there
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
 # larger than any published ViT: a config beyond these is broken or hostile, and is not built
 LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
 LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # 4 and 8 bit need scales beside them
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 class CheckpointError(ValueError):
@@ -79,9 +83,9 @@ def save(folder: str | Path, model: ViT, card: Card, *, dtype: torch.dtype = tor
     about = {"format": FORMAT, "version": VERSION, "save_id": save_id}
     config = about | {"model": asdict(model.config)} | asdict(card)
     weights = {name: x.detach().to("cpu", dtype).contiguous() for name, x in model.state_dict().items()}
-    write_atomically(folder / "config.next.json", (json.dumps(config, indent=1) + "\n").encode())
+    write_atomically(folder / NEXT_CONFIG, (json.dumps(config, indent=1) + "\n").encode())
     write_atomically(folder / "model.safetensors", serialize(weights, {"format": "pt", "save_id": save_id}))
-    os.replace(folder / "config.next.json", folder / "config.json")
+    os.replace(folder / NEXT_CONFIG, folder / CONFIG)
 
 
 def load(name: str | Path) -> tuple[ViT, Card]:
@@ -95,10 +99,10 @@ def load(name: str | Path) -> tuple[ViT, Card]:
             f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
         )
     if os.path.isfile(path):  # unlike path.is_file(), False for what can be no path at all
-        path = path.parent
+        name = path = path.parent
     bundled = BUNDLED / path if len(path.parts) == 1 else path
     for folder in (bundled, path):
-        if os.path.isfile(folder / "config.json") and is_ours(folder):
+        if is_ours(folder):
             return load_folder(folder)
     from vit.hub import load_pretrained  # here: it imports this module
 
@@ -107,22 +111,22 @@ def load(name: str | Path) -> tuple[ViT, Card]:
 
 def load_folder(folder: Path) -> tuple[ViT, Card]:
     """A checkpoint in our own layout. Raises CheckpointError, naming the file and the field."""
-    file = folder / "model.safetensors"
+    file, path, pending = (folder / name for name in ("model.safetensors", CONFIG, NEXT_CONFIG))
     tensors, metadata = read_tensors(file)
-    config = read_json(folder / "config.json")
-    pending = folder / "config.next.json"  # a save was interrupted between its two files
-    if config.get("save_id") != metadata.get("save_id") and pending.is_file():
-        pending_config = read_json(pending)
-        if pending_config.get("save_id") == metadata.get("save_id"):
-            config = pending_config
-    model_config, card = parse_config(config, folder / "config.json")
+    if pending.is_file() and read_json(pending).get("save_id") == metadata.get("save_id"):
+        path = pending  # the save was cut short right after its weights
+    model_config, card = parse_config(read_json(path), path)
     return build(model_config, tensors, file), card
 
 
 def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
-    """Names of the checkpoints in a folder, the ones with the most to show first."""
+    """Names of the checkpoints in a folder, the ones with the most to show first, without the broken ones."""
     order = {"imagenette": 0, "cifar10": 1, "shapes": 2}
-    names = [path.parent.name for path in Path(root).glob("*/model.safetensors") if is_ours(path.parent)]
+    names = []
+    for path in Path(root).glob("*/model.safetensors"):
+        with suppress(CheckpointError):  # `load` says what is wrong with it
+            if is_ours(path.parent):
+                names.append(path.parent.name)
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
@@ -152,9 +156,13 @@ def list_snapshots(folder: str | Path) -> list[Snapshot]:
     for path in sorted(Path(folder).glob("snapshots/step_*.safetensors")):
         about = read_header(path)
         try:
-            snapshots.append(Snapshot(path, int(about["step"]), json.loads(about["metrics"])))
+            step, text = int(about["step"]), about["metrics"]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{path} does not say when it was taken: it is no snapshot.") from error
+        metrics = parse_json(text, f"The metrics in {path}")
+        if not all(fits(x, float) for x in metrics.values()):
+            raise CheckpointError(f"The metrics in {path} must be numbers: remove this snapshot.")
+        snapshots.append(Snapshot(path, step, metrics))
     return snapshots
 
 
@@ -162,15 +170,16 @@ def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
     """The model as it was at one moment of training. Raises CheckpointError."""
     path = Path(path)
     tensors, metadata = read_tensors(path)
-    try:
-        config = json.loads(metadata["config"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} does not carry its config: it is no snapshot of ours.") from error
+    if "config" not in metadata:
+        raise CheckpointError(f"{path} does not carry its config: it is no snapshot of ours.")
+    config = parse_json(metadata["config"], f"The config in {path}")
     for name in [name for name in tensors if name.endswith(".scale")]:
-        matrix = name.removesuffix(".scale")
-        if matrix not in tensors or tensors[matrix].shape[:1] != tensors[name].shape[:1]:
-            raise CheckpointError(f"{path} is damaged: {name} scales nothing.")
-        tensors[matrix] = tensors[matrix].float() * tensors.pop(name)
+        x, scale = tensors.get(name.removesuffix(".scale")), tensors.pop(name)
+        if x is None or (x.dtype, x.ndim) != (torch.int8, 2) or scale.dtype != torch.float32:
+            raise CheckpointError(f"{path} is damaged: {name} scales no matrix of 8 bit.")
+        if scale.shape != (len(x), 1):
+            raise CheckpointError(f"{path} is damaged: {name} must hold one number per row, {len(x)}.")
+        tensors[name.removesuffix(".scale")] = x.float() * scale
     model_config, card = parse_config(config, path)
     return build(model_config, tensors, path), card
 
@@ -191,17 +200,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
-        config = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is missing or is not JSON: restore it or save again.") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, not a {type(config).__name__}.")
-    return config
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} is missing or cannot be read: restore it or save again.") from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: str | bytes, where: str) -> dict[str, Any]:
+    """A JSON object. Raises CheckpointError, naming where it stands."""
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where} is not JSON: restore it or save again.") from error
+    if not isinstance(parsed, dict):
+        raise CheckpointError(f"{where} must be a JSON object, not a {type(parsed).__name__}.")
+    return parsed
 
 
 def is_ours(folder: Path) -> bool:
-    """Is this our own layout, or one of timm's or transformers'?"""
-    return read_json(folder / "config.json").get("format") == FORMAT
+    """Is this our own layout? Otherwise it is one of timm's or transformers', or no checkpoint at all."""
+    configs = [folder / name for name in (CONFIG, NEXT_CONFIG) if os.path.isfile(folder / name)]
+    return any(read_json(path).get("format") == FORMAT for path in configs)
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -254,13 +273,28 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card
                 raise CheckpointError(f"{path}: unknown field {key!r}, remove it or update ViT Explorer.")
     try:
         model_config = checked(ViTConfig(**typed(ViTConfig, shape)))
-        card = Card(**typed(Card, rest))
+        card = parse_card(rest)
     except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} describes no ViT that can be built: {error}") from error
     if len(card.class_names) not in (0, model_config.num_classes):
         names, classes = len(card.class_names), model_config.num_classes
         raise CheckpointError(f"{path} has {names} class_names for a model of {classes} classes.")
     return model_config, replace(card, image_size=model_config.image_size)
+
+
+def parse_card(values: Mapping[str, Any]) -> Card:
+    """A Card that a picture can be prepared by. Raises TypeError, ValueError, naming the field."""
+    card = Card(**typed(Card, values))
+    for name, low in (("mean", -10), ("std", 0.001)):
+        numbers = getattr(card, name)
+        if len(numbers) != 3 or not all(low <= x <= 10 for x in numbers):
+            raise ValueError(f"{name} must be three numbers between {low} and 10, not {numbers}.")
+    if not 0.1 <= card.crop_pct <= 1:
+        raise ValueError(f"crop_pct must lie between 0.1 and 1, not {card.crop_pct}.")
+    if card.interpolation not in INTERPOLATIONS:
+        known = ", ".join(INTERPOLATIONS)
+        raise ValueError(f"interpolation must be one of {known}, not {card.interpolation!r}.")
+    return card
 
 
 def typed(kind: type[ViTConfig | Card], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,8 +348,10 @@ def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) ->
         if x.shape != wanted[name].shape:
             shapes = f"{list(x.shape)}, and its config asks for {list(wanted[name].shape)}"
             raise CheckpointError(f"{file}: tensor {name!r} has the shape {shapes}.")
-        if not x.is_floating_point() or not torch.isfinite(x.float()).all():
-            raise CheckpointError(f"{file}: tensor {name!r} holds values that are no finite floats.")
+        if x.dtype not in FLOATS or not torch.isfinite(x.float()).all():
+            raise CheckpointError(
+                f"{file}: tensor {name!r} holds values that are no finite floats of 16 bit or more."
+            )
     weights = {name: x.float() for name, x in tensors.items()}
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ broken or hostile is one CheckpointError in one sentence.
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from torch import Tensor
 
 from vit.checkpoint import (
     FORMAT,
+    INTERPOLATIONS,
     PICKLES,
     Card,
     CheckpointError,
     build,
+    is_ours,
     load_folder,
+    parse_card,
     read_header,
     read_json,
 )
@@ -54,9 +57,10 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
     folder = Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
         folder = fetch(name, max_bytes)
-    config = read_json(folder / "config.json")
-    if config.get("format") == FORMAT:
+    if is_ours(folder):
+        check_size([folder / "model.safetensors"], max_bytes)
         return load_folder(folder)
+    config = read_json(folder / "config.json")
     weights = read_weights(folder, max_bytes)
     vit_config, note = describe(config, weights)
     with one_sentence():
@@ -70,9 +74,9 @@ def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card
                 transformers_tensors(weights, vit_config),
                 transformers_card(config, vit_config, folder),
             )
-    if "mean" not in told:
-        note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
-    card = Card(**{"name": name, "source": note.strip(), "image_size": vit_config.image_size} | told)
+        if "mean" not in told:
+            note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
+        card = parse_card({"name": name, "source": note.strip(), "image_size": vit_config.image_size} | told)
     return build(vit_config, tensors, name), card
 
 
@@ -105,22 +109,31 @@ def read_weights(folder: Path, max_bytes: int) -> dict[str, Tensor]:
         listed = read_json(folder / INDEX).get("weight_map")
         if not isinstance(listed, dict) or {str(name) for name in listed.values()} != {f.name for f in files}:
             raise CheckpointError(f"{folder / INDEX} does not list exactly the weight files beside it.")
-    size, needed = sum(file.stat().st_size for file in files), 0
+    check_size(files, max_bytes)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        read_header(file)
         try:
             with safe_open(file, "pt") as weights:
                 names = [name for name in weights.keys() if not LEFT_BEHIND.search(name)]  # noqa: SIM118
-                needed += 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-                if max(size, needed) > max_bytes:
-                    raise CheckpointError(too_large(str(folder), max(size, needed), max_bytes))
                 if twice := tensors.keys() & names:
                     raise CheckpointError(f"{folder} holds the tensor {min(twice)!r} twice.")
                 tensors |= {name: weights.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is cut short or damaged: copy or download it again.") from error
     return tensors
+
+
+def check_size(files: Sequence[Path], max_bytes: int) -> None:
+    """Raises CheckpointError if the weights are larger, in their files or in memory as float32."""
+    size = needed = 0
+    for file in files:
+        read_header(file)
+        size += file.stat().st_size
+        with safe_open(file, "pt") as weights:
+            names = [name for name in weights.keys() if not LEFT_BEHIND.search(name)]  # noqa: SIM118
+            needed += 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    if max(size, needed) > max_bytes:
+        raise CheckpointError(too_large(str(files[0].parent), max(size, needed), max_bytes))
 
 
 def too_large(name: str, size: int, limit: int) -> str:
@@ -245,20 +258,10 @@ def sides(size: Any) -> tuple[int, int] | None:
 
 def pixels(mean: Any, std: Any, crop_pct: Any, interpolation: Any) -> dict[str, Any]:
     """The fields of a Card that prepare a picture; what is not told keeps the Card's default."""
-    told: dict[str, Any] = {}
-    for key, x, low in (("mean", mean, -10.0), ("std", std, 1e-3)):
-        if x is not None:
-            numbers = x if isinstance(x, list | tuple) else ()
-            if len(numbers) != 3 or not all(type(v) in (int, float) and low <= v <= 10 for v in numbers):
-                raise CheckpointError(f"The {key} of its pixels must be three numbers, not {x!r}.")
-            told[key] = tuple(float(v) for v in numbers)
-    if crop_pct is not None:
-        if type(crop_pct) not in (int, float) or not 0.1 <= crop_pct <= 1:
-            raise CheckpointError(f"crop_pct must lie between 0.1 and 1, not {crop_pct!r}.")
-        told["crop_pct"] = float(crop_pct)
-    if interpolation in RESAMPLE.values():
+    told = {"mean": mean, "std": std, "crop_pct": crop_pct}
+    if interpolation in INTERPOLATIONS:  # timm knows more of them, for training
         told["interpolation"] = interpolation
-    return told
+    return {name: x for name, x in told.items() if x is not None}
 
 
 def class_names(labels: Any, classes: int) -> tuple[str, ...]:
