@@ -114,16 +114,6 @@ def test_ours_has_weights_of_its_own() -> None:
     same(ours(images), before, atol=0)
 
 
-@pytest.mark.parametrize("new", [(4, 4), (2, 7), (9, 3), (1, 1)])
-@pytest.mark.parametrize("prefix", [0, 1, 2])
-def test_positions_are_resampled_as_timm_does(new: tuple[int, int], prefix: int) -> None:
-    from vit.model import resample_pos_embed
-
-    table = torch.randn(1, prefix + 15, 8)
-    theirs = resample_abs_pos_embed(table, new, (3, 5), num_prefix_tokens=prefix)
-    same(resample_pos_embed(table, (3, 5), new), theirs, atol=0)
-
-
 # --- torchvision --------------------------------------------------------------------------------------
 
 
@@ -359,6 +349,11 @@ def test_a_timm_vit_with_an_unusual_part_is_refused_by_that_part(why: str, chang
         from_timm(tiny_timm("vit_base_patch16_224", **changes))
 
 
+def test_an_activation_that_learns_is_refused_before_its_weights_are_there() -> None:
+    with pytest.raises(CheckpointError, match="PReLU"):
+        from_timm({}, {"architecture": "vit_base_patch16_224", "model_args": {"act_layer": "prelu"}})
+
+
 @pytest.mark.parametrize(
     "config, why",
     [
@@ -395,6 +390,26 @@ def test_a_tensor_too_many_or_too_few_is_refused() -> None:
         from_timm(state, config)
 
 
+@pytest.mark.parametrize("read", [from_torchvision, from_transformers])
+def test_a_state_dict_without_its_config_is_refused(read) -> None:
+    with pytest.raises(CheckpointError, match="give its config"):
+        read({})
+
+
+@pytest.mark.parametrize(
+    "name, x",
+    [
+        ("vit.layers.0.attention.q_proj.weight", torch.zeros(48, 40)),
+        ("vit.embeddings.distillation_token", torch.tensor(1.0)),
+        ("vit.layernorm.weight", torch.zeros(48, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)),
+    ],
+)
+def test_tensors_that_do_not_go_together_are_refused(name: str, x: Tensor) -> None:
+    theirs = tiny_transformers("ViT")
+    with pytest.raises(CheckpointError, match="describes no ViT that can be built"):
+        from_transformers(theirs.state_dict() | {name: x}, theirs.config)
+
+
 # --- folders and the Hub --------------------------------------------------------------------------------
 
 
@@ -418,6 +433,7 @@ def test_a_folder_of_timm(tmp_path: Path) -> None:
     model, card = load_pretrained(str(tmp_path))
     images = torch.randn(1, 3, *NATIVE)
     same(model(images), theirs(images))
+    same(load(tmp_path / "model.safetensors")[0](images), theirs(images))
     assert not model.training and not any(p.requires_grad for p in model.parameters())
     about = theirs.pretrained_cfg
     assert (card.mean, card.std) == (tuple(about["mean"]), tuple(about["std"]))
@@ -586,10 +602,14 @@ def test_a_model_that_is_too_large_does_not_travel(hub: Hub) -> None:
     assert not hub.asked and MAX_BYTES == 8 * 2**30
 
 
-def test_a_folder_that_is_too_large_is_not_read(tmp_path: Path) -> None:
-    timm_folder(tmp_path)
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_folder_that_is_too_large_is_not_read(tmp_path: Path, ours: bool) -> None:
+    theirs = timm_folder(tmp_path)
+    if ours:
+        save(tmp_path, from_timm(theirs), Card("tiny"))
+    in_files = (tmp_path / "model.safetensors").stat().st_size
     with pytest.raises(CheckpointError, match="choose a smaller model"):
-        load_pretrained(str(tmp_path), max_bytes=100_000)
+        load_pretrained(str(tmp_path), max_bytes=int(1.5 * in_files) if ours else 100_000)  # fp16 doubles
 
 
 def hub_error(name: str) -> Exception:

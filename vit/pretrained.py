@@ -69,6 +69,7 @@ REFUSED = {
     "aimv2": RMS,
     "siglip2": "packs pictures of many shapes into one padded sequence (NaFlex)",
 }
+NO_CONFIG = "A state dict does not say how many heads it has: give its config, too."
 
 
 def refuse(what: str, why: str) -> NoReturn:
@@ -77,13 +78,13 @@ def refuse(what: str, why: str) -> NoReturn:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """A config that trips us up is refused in one sentence, whatever it is."""
+    """A config or tensors that trip us up are refused in one sentence, whatever they are."""
     try:
         yield
     except CheckpointError:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
-        raise CheckpointError(f"Its config describes no ViT that can be built: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise CheckpointError(f"This describes no ViT that can be built: {error}") from error
 
 
 def configured(**fields: Any) -> ViTConfig:
@@ -97,6 +98,7 @@ def announce(note: str) -> None:
         warnings.warn(note, stacklevel=3)
 
 
+@one_sentence()
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of their own: training one model must not move the other."""
     return {name: x.detach().to("cpu", torch.float32, copy=True) for name, x in state.items()}
@@ -164,35 +166,35 @@ def numbers_in(value: Any) -> Iterable[float]:
         yield value
 
 
+@one_sentence()
 def describe_timm(m: Any) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of timm's VisionTransformer. Raises CheckpointError, naming the part."""
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
     block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, m.head
     headless = m.global_pool in ("", "map") or not isinstance(head, nn.Linear)
-    with one_sentence():
-        config = configured(
-            image_size=tuple(m.patch_embed.img_size),
-            patch_size=m.patch_embed.patch_size[0],
-            in_chans=m.patch_embed.proj.in_channels,
-            num_classes=0 if headless else head.out_features,
-            embed_dim=m.embed_dim,
-            depth=len(m.blocks),
-            num_heads=attn.num_heads,
-            mlp_ratio=mlp.fc1.out_features / m.embed_dim,
-            class_token=m.cls_token is not None,
-            num_registers=m.num_reg_tokens,
-            distillation=type(m).__name__ == "VisionTransformerDistilled",
-            pool="cls" if m.cls_token is not None and m.global_pool != "avg" else "mean",
-            norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
-            pos_embed_prefix=not m.no_embed_class,
-            layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
-            pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
-            activation="swiglu" if type(mlp).__name__ == "GluMlp" else name_of(mlp.act),
-            qkv_bias=attn.qkv.bias is not None,
-            qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
-            norm_eps=block.norm1.eps,
-        )
+    config = configured(
+        image_size=tuple(m.patch_embed.img_size),
+        patch_size=m.patch_embed.patch_size[0],
+        in_chans=m.patch_embed.proj.in_channels,
+        num_classes=0 if headless else head.out_features,
+        embed_dim=m.embed_dim,
+        depth=len(m.blocks),
+        num_heads=attn.num_heads,
+        mlp_ratio=mlp.fc1.out_features / m.embed_dim,
+        class_token=m.cls_token is not None,
+        num_registers=m.num_reg_tokens,
+        distillation=type(m).__name__ == "VisionTransformerDistilled",
+        pool="cls" if m.cls_token is not None and m.global_pool != "avg" else "mean",
+        norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
+        pos_embed_prefix=not m.no_embed_class,
+        layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
+        pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
+        activation="swiglu" if type(mlp).__name__ == "GluMlp" else name_of(mlp.act),
+        qkv_bias=attn.qkv.bias is not None,
+        qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
+        norm_eps=block.norm1.eps,
+    )
     if m.global_pool == "map":
         return config, "Its attention pooling is no part of a plain ViT: loaded without a head."
     return config, ""
@@ -238,6 +240,7 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield "has a head of more than one layer"
 
 
+@one_sentence()
 def timm_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
     """timm's state dict as ours: the names are the same, two tensors may be missing or longer."""
     dropped = ("attn_pool.",) + (() if config.num_classes else ("head.", "head_dist."))
@@ -259,6 +262,8 @@ def fold_positions(state: dict[str, Tensor], name: str, start: int) -> None:
 
 def name_of(act: nn.Module) -> str:
     """Our name of an activation, found by what it does; "" if we have none that does the same."""
+    if list(act.parameters()):  # one that learns, as PReLU does
+        return ""
     x = torch.linspace(-6, 6, 241)
     alike = (
         name
@@ -291,6 +296,8 @@ def from_torchvision(model: nn.Module | Mapping[str, Tensor], config: Mapping[st
     model: a live module, or a state dict with the keywords of torchvision's constructor as `config`:
     image_size, patch_size, num_layers, num_heads, hidden_dim, mlp_dim, num_classes. Raises CheckpointError.
     """
+    if config is None and not isinstance(model, nn.Module):
+        raise CheckpointError(NO_CONFIG)
     state = model.state_dict() if isinstance(model, nn.Module) else model
     told, eps = dict(config or {}), 1e-6
     if isinstance(model, nn.Module):
@@ -406,65 +413,68 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
     config = model.config if isinstance(model, nn.Module) else config
+    if config is None:
+        raise CheckpointError(NO_CONFIG)
     config = config if isinstance(config, Mapping) else config.to_dict()
     vit_config, note = describe_transformers(config, state.keys())
     announce(note)
     return build(vit_config, copied(transformers_tensors(state, vit_config)), "This transformers model")
 
 
+@one_sentence()
 def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
     ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
-    with one_sentence():
-        labels, kind = config.get("id2label"), str(config.get("model_type"))
-        classes = config.get("num_labels", 2) if labels is None else len(labels)
-        if kind in ("clip", "siglip"):
-            config, kind = config.get("vision_config") or {}, f"{kind}_vision_model"
-        if kind not in TRANSFORMERS:
-            refuse(f"The model type {kind!r}", REFUSED.get(kind, "is not known to be a plain ViT"))
-        c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
-        is_dino, is_clip = kind.startswith("dinov2"), kind == "clip_vision_model"
-        has_class_token = kind not in ("ijepa", "siglip_vision_model")
-        note = ""
-        if kind == "siglip_vision_model" and "head.weight" not in ours and c.get("vision_use_head", True):
-            note = "SigLIP's attention pooling is no part of a plain ViT: loaded without a head."
-        if is_dino and "head.weight" in ours:
-            note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
-        if is_clip and "head.weight" in ours:
-            note = "CLIP's classifier reads patches without the final norm: loaded without it."
-        classes = 0 if note or "head.weight" not in ours else classes
-        two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
-        patch, other = pair(c["patch_size"])
-        if patch != other:
-            refuse(f"This {kind} model", "has patches that are not square")
-        if c["hidden_act"] not in ACTS:
-            refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
-        mlp_dim, activation = c["intermediate_size"], ACTS[c["hidden_act"]]
-        if is_dino:
-            mlp_dim = int(c["hidden_size"] * c["mlp_ratio"])
-        if is_dino and c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
-            mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
-        return configured(
-            image_size=pair(c["image_size"]),
-            patch_size=patch,
-            in_chans=c["num_channels"],
-            num_classes=classes,
-            embed_dim=c["hidden_size"],
-            depth=c["num_hidden_layers"],
-            num_heads=c["num_attention_heads"],
-            mlp_ratio=mlp_dim / c["hidden_size"],
-            class_token=has_class_token,
-            num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
-            distillation=two_heads,
-            pool="cls" if has_class_token else "mean",
-            layer_scale=1.0 if is_dino else None,
-            pre_norm=is_clip,
-            activation=activation,
-            qkv_bias=c["qkv_bias"],
-            norm_eps=c["layer_norm_eps"],
-        ), note
+    labels, kind = config.get("id2label"), str(config.get("model_type"))
+    classes = config.get("num_labels", 2) if labels is None else len(labels)
+    if kind in ("clip", "siglip"):
+        config, kind = config.get("vision_config") or {}, f"{kind}_vision_model"
+    if kind not in TRANSFORMERS:
+        refuse(f"The model type {kind!r}", REFUSED.get(kind, "is not known to be a plain ViT"))
+    c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
+    is_dino, is_clip = kind.startswith("dinov2"), kind == "clip_vision_model"
+    has_class_token = kind not in ("ijepa", "siglip_vision_model")
+    note = ""
+    if kind == "siglip_vision_model" and "head.weight" not in ours and c.get("vision_use_head", True):
+        note = "SigLIP's attention pooling is no part of a plain ViT: loaded without a head."
+    if is_dino and "head.weight" in ours:
+        note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
+    if is_clip and "head.weight" in ours:
+        note = "CLIP's classifier reads patches without the final norm: loaded without it."
+    classes = 0 if note or "head.weight" not in ours else classes
+    two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
+    patch, other = pair(c["patch_size"])
+    if patch != other:
+        refuse(f"This {kind} model", "has patches that are not square")
+    if c["hidden_act"] not in ACTS:
+        refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
+    mlp_dim, activation = c["intermediate_size"], ACTS[c["hidden_act"]]
+    if is_dino:
+        mlp_dim = int(c["hidden_size"] * c["mlp_ratio"])
+    if is_dino and c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
+        mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
+    return configured(
+        image_size=pair(c["image_size"]),
+        patch_size=patch,
+        in_chans=c["num_channels"],
+        num_classes=classes,
+        embed_dim=c["hidden_size"],
+        depth=c["num_hidden_layers"],
+        num_heads=c["num_attention_heads"],
+        mlp_ratio=mlp_dim / c["hidden_size"],
+        class_token=has_class_token,
+        num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
+        distillation=two_heads,
+        pool="cls" if has_class_token else "mean",
+        layer_scale=1.0 if is_dino else None,
+        pre_norm=is_clip,
+        activation=activation,
+        qkv_bias=c["qkv_bias"],
+        norm_eps=c["layer_norm_eps"],
+    ), note
 
 
+@one_sentence()
 def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
     """transformers' state dict as ours: renamed, with q, k and v in one matrix."""
     state = renamed({name: x for name, x in state.items() if not LEFT_BEHIND.search(name)}, FROM_TRANSFORMERS)
