@@ -108,6 +108,7 @@ def test_sixteen_bits_keep_their_scale():
     assert [pixel(picture, x)[0] for x in range(3)] == [0, 127, 255]
 
 
+@pytest.mark.filterwarnings("error")  # numpy only warns when it divides by zero
 @pytest.mark.parametrize(
     "values, expected",
     [
@@ -117,6 +118,9 @@ def test_sixteen_bits_keep_their_scale():
         (np.array([[0.0, 128.0, 255.0]], np.float32), [0, 128, 255]),
         (np.array([[-100.0, 0.0, 104.0]], np.float32), [0, 125, 255]),
         (np.array([[0.0, np.nan, 1.0]], np.float32), [0, 0, 255]),
+        (np.array([[0.0, 0.5, 1.001]], np.float32), [0, 128, 255]),  # resizing overshoots
+        (np.array([[-5.0, -5.0, -5.0]], np.float32), [0, 0, 0]),
+        (np.array([[70000, 70000, 70000]], np.int32), [0, 0, 0]),
     ],
 )
 def test_wide_and_float_greys_are_brought_to_eight_bits(values, expected):
@@ -137,19 +141,29 @@ def test_a_picture_of_one_pixel_and_a_very_long_one_are_fine():
         assert image.shape == (3, 32, 48) and torch.allclose(image[0], torch.tensor(1.0))
 
 
-def test_a_huge_picture_is_refused_before_it_is_decoded():
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_100, 60_000])  # above our limit, above Pillow's own
+def test_a_huge_picture_is_refused_before_it_is_decoded(side):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header
     png = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     png += struct.pack(">I", 2) + b"IDAT" + b"xx" + struct.pack(">I", zlib.crc32(b"IDATxx"))
-    with pytest.raises(PictureError, match="60000 x 60000 pixels"):
+    with pytest.raises(PictureError, match="more than 100 million pixels"):
         open_picture(io.BytesIO(png))
+
+
+def test_an_icon_is_refused_because_pillow_decodes_it_before_it_tells_its_size():
+    with pytest.raises(PictureError, match="of a kind that cannot be read"):
+        open_picture(saved(two_tone().resize((32, 32)), "ICO"))
 
 
 def broken_files() -> dict[str, bytes]:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     jpeg, png = (saved(Image.fromarray(noise), kind).getvalue() for kind in ("JPEG", "PNG"))
+    # turned by 90 degrees, with 70 000 numbers per pixel, which no 16 bits of a new header can hold
+    exif = struct.pack("<6s2sHIHHHIIHHIII", b"Exif", b"II", 42, 8, 2, 0x112, 3, 1, 6, 0x115, 4, 1, 70_000, 0)
     return {
+        "turned.jpg": saved(two_tone(), "JPEG", exif=exif).getvalue(),
         "truncated.jpg": jpeg[: len(jpeg) // 2],
         "truncated.png": png[: len(png) // 2],
         "damaged.png": png[:80] + bytes(200) + png[280:],
@@ -173,6 +187,13 @@ def test_what_is_no_picture_is_one_sentence_without_paths(name, tmp_path):
 def test_a_missing_file_is_a_picture_error(tmp_path):
     with pytest.raises(PictureError, match="does not exist"):
         open_picture(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("size", [(225, 300), (900, 450), (1800, 3000), (224, 224), (999, 1000)])
+@pytest.mark.parametrize("side", [224, 448])
+def test_the_crop_stays_inside_the_picture(size, side):
+    """225 / 224 * 224 is more than 225."""
+    assert (to_pixels(Image.new("RGB", size, WHITE), (side, side)) == 255).all()
 
 
 def test_preprocess_crops_the_centre_as_the_card_says():
@@ -225,6 +246,29 @@ def test_a_folder_that_has_changed_is_read_again(tmp_path):
     load_split(str(root), "train", (8, 8))
     Image.new("RGB", (12, 10), WHITE).save(root / "train" / "cat" / "0.png")
     assert load_split(str(root), "train", (8, 8)).images[0].min() == 255
+
+
+def test_the_cache_keeps_one_file_and_no_torn_one(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    load_split(str(root), "train", (8, 8))
+    (kept,) = (tmp_path / "cache" / "decoded").iterdir()
+    kept.with_suffix(".1.part").write_bytes(b"of a run that was killed")
+    Image.new("RGB", (12, 10), WHITE).save(root / "train" / "cat" / "0.png")
+    load_split(str(root), "train", (8, 8))
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_a_link_to_nowhere_is_no_picture(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    (root / "train" / "cat" / "gone.png").symlink_to(tmp_path / "gone.png")
+    assert len(load_split(str(root), "train", (8, 8))) == 8
+
+
+def test_a_folder_with_one_split_has_that_split_only(tmp_path):
+    root = make_folder(tmp_path / "pets", splits=("test",))
+    assert load_split(str(root), "test", (8, 8)).class_names == ("cat", "dog")
+    with pytest.raises(DataError, match="has no train/ or training/"):
+        load_split(str(root), "train", (8, 8))
 
 
 def test_without_a_split_every_tenth_picture_is_held_out(tmp_path):
@@ -299,16 +343,23 @@ def test_cifar10_as_torchvision_keeps_it(tmp_path):
     assert test.labels.tolist() == list(range(10))
 
 
-def test_imagenette_as_torchvision_keeps_it(tmp_path):
-    base = tmp_path / "cache" / "downloads" / "imagenette2-160"
-    make_folder(base, classes=tuple(IMAGENETTE_CLASSES), count=1)
-    for file in base.rglob("*.png"):
-        Image.open(file).save(file.with_suffix(".JPEG"))
-        file.unlink()
-    split = load_split("imagenette", "test", (8, 8))
-    assert split.class_names == tuple(IMAGENETTE_CLASSES.values()) and split.labels.tolist() == list(
-        range(10)
-    )
+def test_imagenette_is_unpacked_again_where_it_was_cut_short(tmp_path, monkeypatch):
+    folder = tmp_path / "cache" / "downloads" / "imagenette2-160"
+    (folder / "train" / "left behind").mkdir(parents=True)
+
+    def unpack(root, size, download):
+        make_folder(root / "imagenette2-160", classes=tuple(IMAGENETTE_CLASSES), count=1)
+        for file in folder.rglob("*.png"):
+            Image.open(file).save(file.with_suffix(".JPEG"))
+            file.unlink()
+
+    monkeypatch.setattr("vit.data.IMAGENETTE_COUNT", 20)
+    monkeypatch.setattr("torchvision.datasets.Imagenette", unpack)
+    split = load_split("imagenette", "train", (8, 8))
+    assert split.class_names == tuple(IMAGENETTE_CLASSES.values())
+    assert split.labels.tolist() == list(range(10))
+    monkeypatch.setattr("torchvision.datasets.Imagenette", lambda *_, **__: pytest.fail("unpacked twice"))
+    assert len(load_split("imagenette", "test", (8, 8))) == 10
 
 
 def test_no_network_is_one_sentence(monkeypatch):

@@ -6,6 +6,7 @@ B pictures, (height, width) pixels, K classes. Pixels stay uint8 (3, height, wid
 import hashlib
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,16 +24,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vit.checkpoint import Card
+from vit.checkpoint import INTERPOLATIONS, Card
 
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns at first; ours is the one that counts
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow tells their size without decoding
+RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 
 
 class PictureError(ValueError):
@@ -52,22 +49,19 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
     Of an animation the first frame; transparency over white; 16 bits and floats brought to 8.
     """
     try:
-        with Image.open(source) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise PictureError(
-                    f"This picture has {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million: "
-                    "make it smaller first."
-                )
+        with Image.open(source, formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             picture.load()
             return to_rgb(picture)
-    except PictureError:
-        raise
+    except Image.DecompressionBombError as error:  # Pillow has a limit of its own, for frames and tiles too
+        most = f"{MAX_PIXELS // 10**6} million"
+        raise PictureError(f"This picture has more than {most} pixels: make it smaller first.") from error
     except UnidentifiedImageError as error:
         raise PictureError("This file is not a picture, or of a kind that cannot be read.") from error
     except FileNotFoundError as error:
         raise PictureError("This picture does not exist.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever Pillow makes of garbage: struct.error, TypeError, KeyError ...
         raise PictureError("This picture is damaged or cut short: its pixels cannot be read.") from error
 
 
@@ -84,16 +78,19 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values -> uint8: [0, 1], 8 and 16 bits keep their scale, any other range is stretched."""
+    """Grey values -> uint8: [0, 1], 8 and 16 bits keep their scale, any other range is stretched.
+
+    Resizing makes floats overshoot: what is below 2 was meant to end at 1.
+    """
     values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
     low, high = values.min(), values.max()
     if low < 0 or high > 65535:
-        values, top = values - low, high - low
-    elif high <= 1:
+        values, top = values - low, (high - low) or 1.0  # all pixels may be the same
+    elif high < 2:
         top = 1.0
     else:
         top = 255 if high <= 255 else 65535
-    return (values * (255 / top)).round().astype(np.uint8)
+    return (values * (255 / top)).round().clip(0, 255).astype(np.uint8)
 
 
 def to_pixels(
@@ -108,7 +105,9 @@ def to_pixels(
     height, width = image_size
     scale = crop_pct * min(picture.width / width, picture.height / height)
     left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-    box = (left, top, left + scale * width, top + scale * height)
+    right, bottom = left + scale * width, top + scale * height
+    # rounding may put an edge 1e-14 outside, which Pillow refuses
+    box = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
     resized = picture.resize((width, height), RESAMPLING[interpolation], box=box)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
@@ -178,33 +177,34 @@ IMAGENETTE_CLASSES = {  # WordNet id: what people call it
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
+IMAGENETTE_COUNT = 13_394  # pictures of both splits
 SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
 
 class Folder:
     """Pictures sorted into folders, one per class: DIR/train/CLASS/*.jpg with DIR/val or DIR/test.
 
-    Where there is no such split but only DIR/CLASS/*.jpg, every tenth picture is the test split.
+    Where there is no folder of a split but only DIR/CLASS/*.jpg, every tenth picture is the test split.
     """
 
     def __init__(self, folder: Path, split: str):
         if not folder.is_dir():
             raise DataError(f"There is no folder {folder}: give --data a folder of train/CLASS/picture.jpg.")
         parts = [folder / name for name in SPLITS[split] if (folder / name).is_dir()]
-        unsplit = not any((folder / name).is_dir() for name in SPLITS["train"])
+        unsplit = not any((folder / name).is_dir() for names in SPLITS.values() for name in names)
         if not parts and not unsplit:
             wanted = " or ".join(f"{name}/" for name in SPLITS[split])
             raise DataError(f"{folder} has no {wanted}: put the {split} pictures there, a folder per class.")
-        root = folder if unsplit else parts[0]
-        classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        self.root = folder if unsplit else parts[0]
+        subfolders = sorted(path for path in self.root.iterdir() if path.is_dir())
+        classes = [path for path in subfolders if not path.name.startswith(".")]
         if len(classes) < 2:
-            raise DataError(f"{root} needs at least two folders of pictures, one per class.")
+            raise DataError(f"{self.root} needs at least two folders of pictures, one per class.")
         self.class_names = tuple(IMAGENETTE_CLASSES.get(path.name, path.name) for path in classes)
         self.files: list[Path] = []
         self.labels: list[int] = []
         for label, path in enumerate(classes):
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            files = sorted(x for x in path.rglob("*") if x.suffix.lower() in SUFFIXES and x.is_file())
             if unsplit:
                 files = [file for i, file in enumerate(files) if (i % 10 == 9) == (split == "test")]
             if not files:
@@ -220,8 +220,11 @@ class Folder:
 
     def fingerprint(self) -> str:
         """Changes whenever a file does."""
-        lines = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in self.files]
-        return "\n".join(lines)
+        lines = [
+            f"{file.relative_to(self.root)} {file.stat().st_size} {file.stat().st_mtime_ns}"
+            for file in self.files
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple[str, ...]]:
@@ -279,10 +282,11 @@ def download(data: str, split: str) -> tuple[Pictures, tuple[str, ...]]:
     try:
         if data == "cifar10":
             return datasets.CIFAR10(root, train=split == "train", download=True), CIFAR10_CLASSES
-        there = (root / "imagenette2-160").is_dir()  # torchvision refuses to download a second time
-        part = "train" if split == "train" else "val"
-        found = datasets.Imagenette(root, split=part, size="160px", download=not there)
-        return found, tuple(IMAGENETTE_CLASSES.values())
+        folder = root / "imagenette2-160"
+        if len(list(folder.rglob("*.JPEG"))) != IMAGENETTE_COUNT:  # not there, or unpacked half-way
+            shutil.rmtree(folder, ignore_errors=True)
+            datasets.Imagenette(root, size="160px", download=True)
+        return Folder(folder, split), tuple(IMAGENETTE_CLASSES.values())
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{data} could not be downloaded ({error}): check the network, or set VIT_DATA to a folder "
@@ -303,12 +307,12 @@ def load_split(
     that cannot be read is left out, with a warning that names it.
     """
     pictures, class_names = find_pictures(data, split, seed)
-    fingerprint = getattr(pictures, "fingerprint", lambda: None)()
-    cache = None
-    if fingerprint is not None:
-        key = hashlib.sha256(f"{fingerprint} {image_size} {crop_pct}".encode()).hexdigest()[:24]
-        cache = cache_folder() / "decoded" / f"{key}.safetensors"
-        if kept := read_cache(cache):
+    if isinstance(pictures, Folder):
+        key = f"{pictures.root.resolve()} {split} {image_size} {crop_pct}"
+        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        cache = cache_folder() / "decoded" / f"{name}.safetensors"
+        fingerprint = pictures.fingerprint()
+        if kept := read_cache(cache, fingerprint):
             images, labels, unreadable = kept
             warn_of(unreadable)
             return Split(images, labels, class_names)
@@ -336,8 +340,8 @@ def load_split(
     warn_of(skipped)
     if len(labels.unique()) < len(class_names):
         raise DataError(f"{data} has a class without a single readable {split} picture.")
-    if cache is not None:
-        write_cache(cache, images, labels, skipped)
+    if isinstance(pictures, Folder):
+        write_cache(cache, fingerprint, images, labels, skipped)
     return Split(images, labels, class_names)
 
 
@@ -348,21 +352,27 @@ def warn_of(skipped: Sequence[str]) -> None:
         warnings.warn(f"{len(skipped)} picture(s) were left out.", stacklevel=3)
 
 
-def read_cache(path: Path) -> tuple[Tensor, Tensor, list[str]] | None:
+def read_cache(path: Path, fingerprint: str) -> tuple[Tensor, Tensor, list[str]] | None:
+    """(images, labels, names of unreadable files), if they are kept and no file has changed since."""
     try:
         with safe_open(path, "pt") as file:
-            skipped = (file.metadata() or {}).get("skipped", "").splitlines()
-            return file.get_tensor("images"), file.get_tensor("labels"), skipped
+            about = file.metadata() or {}
+            if about.get("fingerprint") != fingerprint:
+                return None
+            return file.get_tensor("images"), file.get_tensor("labels"), about["skipped"].splitlines()
     except (OSError, SafetensorError):
         return None
 
 
-def write_cache(path: Path, images: Tensor, labels: Tensor, skipped: Sequence[str]) -> None:
+def write_cache(path: Path, fingerprint: str, images: Tensor, labels: Tensor, skipped: Sequence[str]) -> None:
     """A disk that is full costs the cache, not the run."""
-    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    about = {"fingerprint": fingerprint, "skipped": "\n".join(skipped)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"images": images, "labels": labels}, temporary, {"skipped": "\n".join(skipped)})
+        for left_behind in path.parent.glob(f"{path.stem}.*.part"):  # by a run that was killed here
+            left_behind.unlink(missing_ok=True)
+        save_file({"images": images, "labels": labels}, temporary, about)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         warnings.warn(f"The decoded pictures could not be kept for the next run: {error}", stacklevel=2)
