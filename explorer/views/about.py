@@ -2,7 +2,9 @@
 
 A Vision Transformer cuts a picture into squares, turns each into a vector, a *token*, and lets the tokens
 look at each other, layer after layer. **Attention** says who looks at whom: one table per head and layer,
-each row summing to one. This page shows those tables for your picture, exactly as the model computed them.
+each row summing to one. This page shows those tables for your picture, as the model computed them: in
+float32, except that the first look at a large model runs in bf16 where the processor is made for it. The
+self-check under the viewer then says how far that is from float32, which everything that is measured uses.
 
 - **Explore** – point at a patch: every head of every layer answers at once. Step with the arrow keys, play
 with the space bar, `?` shows all keys. *Intervene* hides patches and switches heads off.

@@ -37,9 +37,12 @@ def viewer_value(look: Look, edits: tuple[Hook, ...] = (), **more: Any) -> dict[
     return value | {"after": addresses(look, edits)} if edits else value
 
 
-def addresses(look: Look, edits: tuple[Hook, ...] = ()) -> dict[str, Any]:
-    """Made when the browser asks for them: the first picture does not wait for the last layer."""
-    layers = range(look.model.config.depth)
+def addresses(look: Look, edits: tuple[Hook, ...] = (), depth: int | None = None) -> dict[str, Any]:
+    """Made when the browser asks for them: the first picture does not wait for the last layer.
+
+    depth: of a model that need not be loaded yet.
+    """
+    layers = range(look.model.config.depth if depth is None else depth)
     return {
         "head": look.address(("head", edits), partial(make_head, look, edits)),
         "layers": [look.address(("layer", at, edits), partial(make_layer, look, at, edits)) for at in layers],
@@ -79,28 +82,30 @@ def refusal(look: Look, method: Method) -> str:
         return f"{method.label} needs a residual stream that only adds: this model has post_norm."
     if not look.keeps_attention:
         return f"{method.label} needs all attention at once: too much for a model with so many tokens."
-    tokens = look.trace().tokens.shape[1]
-    if method.name == "flow" and tokens > maps.MAX_FLOW_TOKENS:
-        return (
-            f"{method.label} is made for up to {maps.MAX_FLOW_TOKENS} tokens, and this picture has {tokens}."
-        )
+    tokens, most = look.cost.tokens, maps.MAX_FLOW_TOKENS
+    if method.name == "flow" and tokens > most:
+        return f"{method.label} is made for up to {most} tokens, and this picture has {tokens}."
     return ""
+
+
+def num_patches(look: Look) -> int:
+    """Of this picture, which may be shown larger than the model was trained on."""
+    return look.cost.tokens - look.model.config.num_prefix_tokens
 
 
 def is_quick(look: Look, method: Method) -> bool:
     """May this method run for this model without having been asked for?"""
-    passes = look.model.config.num_patches if method.name in PER_PATCH else PASSES.get(method.name, 0)
+    passes = num_patches(look) if method.name in PER_PATCH else PASSES.get(method.name, 0)
     return method.name != "flow" and passes * look.cost.flops <= QUICK
 
 
-def map_of(look: Look, method: Method, target: int | None, progress: maps.Progress | None = None) -> Tensor:
+def map_of(look: Look, method: Method, target: int | None) -> Tensor:
     """(h, w): what this method says about the class; made once for all visitors."""
     target = target if method.class_specific else None
-    trace = look.trace(target) if method.needs_grad else look.trace()
 
     def make() -> Tensor:
-        options = {"model": look.model, "target": target, "progress": progress}
-        return method(trace, **options)
+        trace = look.trace(target) if method.needs_grad else look.trace()
+        return method(trace, model=look.model, target=target)
 
     return look.remember(("map", method.name, target), make)
 
@@ -112,10 +117,15 @@ def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...
     if why_not:
         return viewer_value(look, edits, progress=why_not)
     cheap = [m for m in METHODS.values() if is_quick(look, m) and not refusal(look, m)]
-    wanted = {m.name: m for m in (asked, *cheap)}
-    found = {name: map_of(look, method, target) for name, method in wanted.items()}
-    address = look.address(("maps", name, target), lambda: maps_payload(found, target))
+    names = list(dict.fromkeys([name, *(m.name for m in cheap)]))
+    for each in names:  # here, in the queue; the address makes again what was forgotten
+        map_of(look, METHODS[each], target)
+    address = look.address(("maps", name, target), partial(make_maps, look, names, target))
     return viewer_value(look, edits, maps=[address])
+
+
+def make_maps(look: Look, names: Sequence[str], target: int | None) -> bytes:
+    return maps_payload({name: map_of(look, METHODS[name], target) for name in names}, target)
 
 
 # interventions --------------------------------------------------------------------------------------
@@ -123,17 +133,15 @@ def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...
 
 def edits_of(look: Look, patches: Any, heads: Any) -> tuple[Hook, ...]:
     """What a browser asked to hide and to switch off, as far as this model has it."""
-    config, trace = look.model.config, look.trace()
-    h, w = trace.grid_size
-    hidden = sorted({p for p in as_ints(patches) if 0 <= p < h * w})
-    off = sorted(
-        {(a, b) for a, b in map(as_pair, heads or ()) if 0 <= a < config.depth and 0 <= b < config.num_heads}
-    )
+    config, patch_count = look.model.config, num_patches(look)
+    hidden = sorted({p for p in as_ints(patches) if 0 <= p < patch_count})
+    pairs = map(as_pair, heads if isinstance(heads, Sequence) else ())
+    off = sorted({(a, b) for a, b in pairs if 0 <= a < config.depth and 0 <= b < config.num_heads})
     edits: list[Hook] = []
-    if len(hidden) == h * w:
+    if len(hidden) == patch_count:
         raise gr.Error("Leave at least one patch to see.", title="Nothing left", print_exception=False)
     if hidden:
-        edits.append(MaskPatches(tuple(hidden), trace.num_prefix_tokens))
+        edits.append(MaskPatches(tuple(hidden), config.num_prefix_tokens))
     if off:
         edits.append(ZeroHeads(tuple(off)))
     return tuple(edits)
@@ -155,13 +163,32 @@ def check_strip(look: Look) -> str:
     """Green or red, with the number: is what the screen shows what the model did?"""
     if not look.keeps_attention:
         return note("The self-check needs all attention at once: too much for a model with so many tokens.")
-    checks = look.remember("checks", lambda: stats.self_check(look.model, look.trace(exact=True)))
+
+    def make() -> list[stats.Check]:
+        checks = stats.self_check(look.model, look.trace(exact=True))
+        return [*checks, bf16_check(look)] if look.in_bf16 else checks
+
+    checks = look.remember("checks", make)
     pills = "".join(
         f'<li class="{"vx-good" if check.ok else "vx-bad"}" data-tip="{check.about}">'
         f"<b>{'✓' if check.ok else '✗'}</b> {check.name} <span>{check.value:.0e}</span></li>"
         for check in checks
     )
     return f'<ul class="vx-checks" aria-label="Self-check of this picture">{pills}</ul>'
+
+
+def bf16_check(look: Look) -> stats.Check:
+    """How far the look on the screen, in bf16, is from the float32 that the other checks are about."""
+    shown, exact = look.trace(), look.trace(exact=True)
+
+    def elsewhere(a: Tensor, b: Tensor) -> float:
+        return float((a - b).abs().sum(dim=-1).mean()) / 2
+
+    shares = [elsewhere(*layer) for layer in zip(shown.attn, exact.attn)]
+    if len(exact.logits):
+        shares.append(elsewhere(shown.logits.softmax(dim=-1), exact.logits.softmax(dim=-1)))
+    about = "the share of attention, or of the answer, that lies elsewhere than in float32: the worst layer's"
+    return stats.Check("bf16 ≈ float32", max(shares), 0.05, about)
 
 
 def build(page: Page) -> None:
@@ -191,11 +218,10 @@ def build(page: Page) -> None:
         return viewer_value(look, edits), asked if edits else ((), ())
 
     def on_pick(event: gr.EventData):
-        return {
-            name: value
-            for name in ("query", "layer", "head")
-            if isinstance(value := getattr(event, name, None), int)
-        }
+        said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}
+        fuse = getattr(event, "fuse", None)
+        picked = {name: x for name, x in said.items() if isinstance(x, int)}
+        return picked | ({"fuse": fuse} if fuse in take_home.FUSES else {})
 
     page.when_open("explore", on_checks, page.shown, [checks])
     page.viewer.need_maps(on_need_maps, [*page.shown, page.edits], [page.viewer], **QUIET, **MODEL_QUEUE)

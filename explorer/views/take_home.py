@@ -16,11 +16,13 @@ from explorer.session import Look
 from explorer.views.page import QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
 
+FUSES = ("one", "mean", "max")  # what the viewer may show of the heads of a layer
+
 # what a file shows: (label, name of the file, endings)
 FILES = (
     ("This page, in one file that works offline", "page", (".html",)),
     ("Every head", "heads", (".png", ".svg")),
-    ("The pinned head", "head", (".png", ".svg", ".npz")),
+    ("The pinned map", "head", (".png", ".svg", ".npz")),
     ("Rollout and class relevance", "maps", (".png", ".svg", ".npz")),
     ("Play through depth", "depth", (".gif", ".mp4")),
     ("Heads in numbers", "figures", (".png", ".svg", ".csv")),
@@ -29,16 +31,14 @@ FILES = (
 )
 
 
-def make_export(look: Look, name: str, target: int | None, query: int | None, layer: int, head: int | None):
-    """The `Export` behind one row of FILES."""
+def make_export(look: Look, name: str, target: int | None, view: dict[str, Any]) -> Export:
+    """The `Export` behind one row of FILES; view: what `pinned` returns."""
     subject = Subject(look.picture.stem, look.trace(target, exact=True), look.model, look.card)
-    seen: dict[str, Any] = {"query": query, "head": head}
+    query, head = view.get("query"), view["head"] if view["fuse"] == "one" else None  # None: their mean
     makers: dict[str, Any] = {
-        "page": lambda: export.everything(
-            subject, layer=layer, **{k: x for k, x in seen.items() if x is not None}
-        ),
+        "page": lambda: export.everything(subject, **view),
         "heads": lambda: export.grid(subject, query=query),
-        "head": lambda: export.maps(subject, ["attention"], layer=layer, **seen),
+        "head": lambda: export.maps(subject, ["attention"], query=query, layer=view["layer"], head=head),
         "maps": lambda: export.maps(subject, ["rollout"] + ["relevance"] * (target is not None), query=query),
         "depth": lambda: export.film(subject, ["attention", "rollout"], query=query),
         "figures": lambda: export.figures_of_heads(subject),
@@ -49,40 +49,36 @@ def make_export(look: Look, name: str, target: int | None, query: int | None, la
     return made
 
 
-def to_bytes(look: Look, name: str, ending: str, *view: Any) -> bytes:
+def to_bytes(look: Look, name: str, ending: str, target: int | None, view: dict[str, Any]) -> bytes:
     """One file's content."""
     with tempfile.TemporaryDirectory() as folder:
-        return make_export(look, name, *view).save(Path(folder) / f"{name}{ending}").read_bytes()
+        return make_export(look, name, target, view).save(Path(folder) / f"{name}{ending}").read_bytes()
 
 
-def pinned(look: Look, picked: dict[str, Any]) -> tuple[int | None, int, int | None]:
-    """(query, layer, head) that the viewer last pinned, as far as this model has them."""
-    h, w = (
-        look.image_size[0] // look.model.config.patch_size,
-        look.image_size[1] // look.model.config.patch_size,
-    )
-    bounds = {
-        "query": look.model.config.num_prefix_tokens + h * w,
-        "layer": look.model.config.depth,
-        "head": look.model.config.num_heads,
-    }
+def pinned(look: Look, picked: dict[str, Any]) -> dict[str, Any]:
+    """What the viewer last pinned, as far as this model has it; else what it starts with."""
+    config = look.model.config
+    bounds = {"query": look.cost.tokens, "layer": config.depth, "head": config.num_heads}
     found = {k: picked[k] for k, bound in bounds.items() if k in picked and 0 <= picked[k] < bound}
-    return found.get("query"), found.get("layer", look.model.config.depth - 1), found.get("head")
+    return {"layer": config.depth - 1, "head": 0, "fuse": picked.get("fuse", "mean")} | found
 
 
 def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     """A row of links per result; a browser that follows one has the file made."""
     if not look.keeps_attention:
         return note("Files need all attention at once: too much for a model with so many tokens.")
-    view = (target, *pinned(look, picked))
+    view = pinned(look, picked)
     rows = []
     for label, name, endings in FILES:
         if name == "ledger" and (target is None or look.model.config.post_norm):
             continue
+        if name == "head" and view["fuse"] == "max":  # a figure shows one head or the mean of all
+            continue
         anchors = []
         for ending in endings:
-            made = partial(to_bytes, look, name, ending, *view)
-            address, kind = look.address(("file", name, ending, view), made, ending[1:]), ending[1:].upper()
+            made = partial(to_bytes, look, name, ending, target, view)
+            shown = (target, *sorted(view.items()))
+            address, kind = look.address(("file", name, ending, shown), made, ending[1:]), ending[1:].upper()
             anchors.append(
                 f'<a href="{address}" download="{name}{ending}" aria-label="{label} as {kind}">{kind}</a>'
             )
