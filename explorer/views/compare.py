@@ -5,10 +5,11 @@ from typing import Any
 
 import gradio as gr
 
+from explorer.payload import class_name
 from explorer.session import PUBLISHED, Look
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import viewer_value
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, class_name, kindly
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import escape, percent
 
 LAST = -1  # the finished model; any other number is a step of its training
@@ -34,7 +35,7 @@ def answer(look: Look) -> str:
         return '<p class="vx-answer">no classification head</p>'
     best = int(trace.logits.argmax())
     share = percent(float(trace.logits.softmax(dim=-1)[best]))
-    return f'<p class="vx-answer"><b>{escape(class_name(look, best))}</b> {share}</p>'
+    return f'<p class="vx-answer"><b>{escape(class_name(look.card, best))}</b> {share}</p>'
 
 
 def build(page: Page) -> None:

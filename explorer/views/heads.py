@@ -1,12 +1,16 @@
 """What each head and each layer does with this picture. Click a dot to see that head in the viewer."""
 
+from dataclasses import replace
+
 import gradio as gr
 import numpy as np
 import torch
+from torch import Tensor
 
 from explorer import stats
+from explorer.payload import class_name
 from explorer.session import Look
-from explorer.views.page import SLOW_QUEUE, Page, class_name, kindly, picture_address, valid_target
+from explorer.views.page import SLOW_QUEUE, Page, kindly, picture_address, valid_target
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
 from vit.data import preprocess, shapes_sample
 
@@ -53,7 +57,7 @@ def head_panels(look: Look) -> str:
     if prefix:
         panels.append(
             panel(
-                "Share on " + ("[CLS]" if prefix == 1 else "prefix tokens"),
+                "Share on " + (config.prefix_names[0] if prefix == 1 else "prefix tokens"),
                 dots(
                     stats.prefix_share(trace).sum(dim=-1).numpy(),
                     "share of attention",
@@ -88,11 +92,11 @@ def depth_panels(look: Look, target: int | None) -> str:
     panels = []
     if target is not None:
         lens = look.remember("lens", lambda: stats.logit_lens(model, trace)).softmax(dim=-1)  # (L+1, K)
-        best = list(
-            dict.fromkeys([target, *lens[-1].argsort(descending=True).tolist(), *lens[0].argsort().tolist()])
-        )[:4]
+        likeliest = lens[-1].argsort(descending=True)[:2].tolist()
+        leaders = lens.argmax(dim=-1).tolist()  # at every depth, the first ones first
+        best = list(dict.fromkeys([target, *likeliest, *leaders]))[:5]
         depths = list(range(len(lens)))
-        series = {class_name(look, index): (depths, lens[:, index].tolist()) for index in best}
+        series = {class_name(look.card, index): (depths, lens[:, index].tolist()) for index in best}
         panels.append(
             panel(
                 "Logit lens",
@@ -102,12 +106,15 @@ def depth_panels(look: Look, target: int | None) -> str:
                 "another language; read which class leads, not small differences.",
             )
         )
-        patches = look.remember(
-            "patch lens", lambda: stats.patch_lens(model, trace)[-1].softmax(dim=-1)[:, target]
-        )
+
+        def said_by_patches() -> Tensor:  # (P,)
+            last = replace(trace, tokens=trace.tokens[-1:])
+            return stats.patch_lens(model, last)[0].softmax(dim=-1)[:, target].clone()  # not a view of (P, K)
+
+        patches = look.remember(("patch lens", target), said_by_patches)
         panels.append(
             panel(
-                f"Patches that say {class_name(look, target)}",
+                f"Patches that say {class_name(look.card, target)}",
                 picture_map(picture_address(look), patches.unflatten(0, trace.grid_size), ""),
                 "The head reads each patch of the last layer alone, as if it were the token it was "
                 "taught to read"
@@ -129,7 +136,7 @@ def norms_panel(look: Look) -> str:
     depths = list(range(len(norms)))
     series = {"largest patch": patches.amax(dim=-1), "median patch": patches.median(dim=-1).values}
     if prefix:
-        series["[CLS]" if look.model.config.class_token else "first register"] = norms[:, 0]
+        series[look.model.config.prefix_names[0]] = norms[:, 0]
     found = stats.outliers(norms, prefix)[-1]
     words = (
         f"{int(found.sum())} patches of the last layer stand out (median + 10 MAD): "
@@ -155,15 +162,16 @@ def cka_panel(look: Look, progress: gr.Progress) -> str:
             yield torch.stack([preprocess(picture, look.card, size) for picture in pictures])
 
     def make() -> np.ndarray:
-        return stats.layer_cka(look.model, batches()).nan_to_num(0).numpy()
+        return stats.layer_cka(look.model, batches()).numpy()
 
-    found = look.session.results.get((look.key, "cka"), make)
+    found = look.session.results.get((look.key, size, "cka"), make)
     return panel(
         "Layers that see alike (CKA)",
         cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
         "Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over "
         f"{CKA_IMAGES} generated "
-        "pictures. Blocks of bright cells are layers that change little.",
+        "pictures. Blocks of bright cells are layers that change little; grey: undefined, where all pictures "
+        "look the same, as [CLS] does before the first layer.",
     )
 
 

@@ -12,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explorer import stats
+from explorer.export import Subject, what_is_read
+from explorer.payload import class_name
 from explorer.session import Look
-from explorer.views.page import MODEL_QUEUE, Page, class_name, kindly, picture_address
+from explorer.views.page import MODEL_QUEUE, Page, kindly, picture_address
 from explorer.views.parts import color, escape, picture_map, table
 from vit.data import denormalize
 from vit.model import shown_at
@@ -29,7 +32,7 @@ def block_tensors(look: Look, layer: int) -> dict[str, Tensor]:
 
     def make() -> dict[str, Tensor]:
         seen = Recorder()
-        stream = look.trace().tokens[layer].to(next(look.model.parameters()))
+        stream = look.trace(exact=True).tokens[layer].to(next(look.model.parameters()))
         with torch.no_grad(), look.session.model_lock:
             look.model.blocks[layer](stream[None], shown_at(layer, seen))
         return {name: tensors[layer][0].float().cpu() for name, tensors in seen.seen.items()}
@@ -61,7 +64,7 @@ def numbers(x: Tensor, name: str = "") -> str:
 
 def small_map(look: Look, values: Tensor, *, signed: bool = False) -> str:
     """One number per patch (P,), over the picture."""
-    grid = values.unflatten(0, look.trace().grid_size)
+    grid = values.unflatten(0, look.trace(exact=True).grid_size)
     return f'<div class="vx-small">{picture_map(picture_address(look), grid, "", signed=signed)}</div>'
 
 
@@ -87,23 +90,16 @@ def patch_picture(look: Look, row: int, column: int) -> str:
 # the story ------------------------------------------------------------------------------------------
 
 
-def token_name(look: Look, token: int) -> str:
-    trace = look.trace()
-    if token < trace.num_prefix_tokens:
-        return look.model.config.prefix_names[token]
-    row, column = divmod(token - trace.num_prefix_tokens, trace.grid_size[1])
-    return f"patch ({row}, {column})"
-
-
 def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
     """Every step of the chosen patch through one head of one layer, to the logits."""
-    trace, model, config = look.trace(), look.model, look.model.config
+    trace, model, config = look.trace(exact=True), look.model, look.model.config
     prefix, (h, w) = trace.num_prefix_tokens, trace.grid_size
     T, D, d = trace.tokens.shape[1], config.embed_dim, config.head_dim
     patch = row * w + column
     token = prefix + patch
     x = block_tensors(look, layer)
-    me = f"patch ({row}, {column})"
+    name_of = Subject(look.picture.stem, trace, model, look.card).token_name
+    me = name_of(token)
     image = trace.image
     p = config.patch_size
     with torch.no_grad():
@@ -113,11 +109,8 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
     marker = F.one_hot(torch.tensor(patch), h * w)
     attn = x["attn"][head, token]
     best = attn.argsort(descending=True)[:5].tolist()
-    kq = (x["q"][head, token] @ x["k"][head].mT) / d**0.5
-    looked = [
-        [token_name(look, k), f"{float(x['scores'][head, token, k]):+.3f}", f"{100 * float(attn[k]):.2f} %"]
-        for k in best
-    ]
+    scores = x["scores"][head, token]
+    looked = [[name_of(k), f"{float(scores[k]):+.3f}", f"{100 * float(attn[k]):.2f} %"] for k in best]
     added = trace.tokens[layer + 1][token] - trace.tokens[layer][token]
     steps = [
         step(
@@ -152,8 +145,8 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         step(
             "Scores", f"q · k / √{d}: {T} numbers",
             "How well the query of our patch fits the key of every token. "
-            + (f"With the best, {token_name(look, best[0])}: {float(kq[best[0]]):+.3f}."),
-            small_map(look, x["scores"][head, token, prefix:], signed=True),
+            f"With the best, {name_of(best[0])}: {float(scores[best[0]]):+.3f}.",
+            small_map(look, scores[prefix:], signed=True),
         ),
         step(
             "Softmax", f"{T} numbers ≥ 0, sum {float(attn.sum()):.4f}",
@@ -191,23 +184,24 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
 
 
 def answer_step(look: Look) -> str:
-    trace, config = look.trace(), look.model.config
-    reads = "the mean of all patches" if config.pool == "mean" else "[CLS]"
+    trace, config = look.trace(exact=True), look.model.config
+    reads = what_is_read(config)
     if not len(trace.logits):
         return step(
             f"After layer {config.depth - 1}", f"{config.embed_dim}",
             f"This model has no head: its features are {reads} after the final norm.",
-            numbers(trace.tokens[-1][0], "x"),
+            numbers(stats.logit_lens(look.model, trace)[-1], "features"),
         )  # fmt: skip
     probabilities = trace.logits.softmax(dim=-1)
     rows = [
-        [class_name(look, i), f"{float(trace.logits[i]):+.3f}", f"{100 * float(probabilities[i]):.1f} %"]
+        [class_name(look.card, i), f"{float(trace.logits[i]):+.3f}", f"{100 * float(probabilities[i]):.1f} %"]
         for i in trace.logits.argsort(descending=True)[:5].tolist()
     ]
     return step(
         "Logits", f"{config.embed_dim} → {len(trace.logits)}",
-        f"After the last layer the head reads {reads}: final norm, one linear layer, and a softmax "
-        "over the classes.",
+        f"After the last layer the head reads {reads}: final norm, "
+        + ("a linear layer for each, their mean," if config.distillation else "one linear layer,")
+        + " and a softmax over the classes.",
         table(["class", "logit", "probability"], rows, [1, 2]),
     )  # fmt: skip
 
@@ -226,14 +220,14 @@ def build(page: Page) -> None:
     chosen = [row, column, layer, head]
 
     def clamp(look: Look, *values: float | None) -> list[int]:
-        config, (h, w) = look.model.config, look.trace().grid_size
+        config, (h, w) = look.model.config, look.trace(exact=True).grid_size
         limits = (h, w, config.depth, config.num_heads)
         return [min(max(int(value or 0), 0), limit - 1) for value, limit in zip(values, limits)]
 
     def on_open(picture, model, size, picked, row, column, layer, head, request: gr.Request):
         look = page.look(picture, model, size, request)
         with kindly():
-            (h, w), prefix = look.trace().grid_size, look.trace().num_prefix_tokens
+            (h, w), prefix = look.trace(exact=True).grid_size, look.model.config.num_prefix_tokens
             if picked and picked.get("query", -1) >= prefix:  # the sliders go where the viewer's pin is
                 row, column = divmod(picked["query"] - prefix, w)
             if picked:

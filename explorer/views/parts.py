@@ -189,10 +189,12 @@ def cells(
     """A matrix as coloured cells. links: it is (L, H), and a cell shows its head in the viewer.
 
     extra: further columns by name, (rows,) each, on the same scale; what exceeds it gets its last colour.
+    What is not a number is grey and says so.
     """
     extra = extra or {}
     everything = np.concatenate([values, *(column[:, None] for column in extra.values())], axis=1)
-    top = float(np.abs(values).max()) or 1.0
+    top = float(np.nanmax(np.abs(values))) or 1.0
+    low, high = np.nanmin(everything), np.nanmax(everything)
     height, width = everything.shape
     heads = [f"{columns}{i}" for i in range(values.shape[1])] + list(extra)
     row_names = [f"{rows}{i}" for i in range(height)]
@@ -204,13 +206,15 @@ def cells(
             share = 0.5 + value / top / 2 if signed else value / top
             linked = links and j < values.shape[1]
             where = f"{row_names[i]}{'.' if linked else ', '}{heads[j]}"
-            tip = escape(f"{where}: {value:+.3g}{unit}" if signed else f"{where}: {value:.3g}{unit}")
+            words = f"{value:+.3g}{unit}" if signed else f"{value:.3g}{unit}"
+            look, words = ("", "undefined") if math.isnan(value) else (color(share, signed), words)
+            tip = escape(f"{where}: {words}")
             link = f' data-layer="{i}" data-head="{j}"' if linked else ""
-            body.append(f'<i style="background:{color(share, signed)}"{link} data-tip="{tip}"></i>')
+            body.append(f'<i style="background:{look}"{link} data-tip="{tip}"></i>')
     top_row = "".join(f"<span>{escape(name)}</span>" for name in heads)
     return (
         f'<div class="vx-cells" style="--columns:{width}" role="img"'
-        f' aria-label="{height} by {width} values, from {everything.min():.3g} to {everything.max():.3g}">'
+        f' aria-label="{height} by {width} values, from {low:.3g} to {high:.3g}">'
         f"<span></span>{top_row}{''.join(body)}</div>"
     )
 

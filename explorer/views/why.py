@@ -14,14 +14,14 @@ from explorer import faithfulness
 from explorer.faithfulness import CENTRE, RANDOM, Runner
 from explorer.ledger import Ledger, ledger
 from explorer.maps import METHODS
+from explorer.payload import class_name
 from explorer.session import Look
-from explorer.views.explore import is_quick, map_of, refusal
+from explorer.views.explore import is_quick, map_of, num_patches, refusal
 from explorer.views.page import (
     MODEL_QUEUE,
     QUIET,
     SLOW_QUEUE,
     Page,
-    class_name,
     kindly,
     picture_address,
     valid_target,
@@ -55,7 +55,7 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
             figures.append(waiting(method.label, why_not))
             continue
         elif not is_quick(look, method):
-            cost = method.cost.replace("P ", f"{look.model.config.num_patches} ")
+            cost = method.cost.replace("P ", f"{num_patches(look)} ")
             figures.append(waiting(method.label, f"Takes {cost}: tick “slow methods too” and run the race."))
             continue
         else:
@@ -105,7 +105,7 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
         x = "patches hidden" if kind == "deletion" else "patches shown"
         return lines(series, f"share of {x}", "probability", y_range=(0, 1))
 
-    answer = class_name(look, target)
+    answer = class_name(look.card, target)
     rows = [
         [
             name_of(runner),
@@ -156,7 +156,7 @@ def ledger_report(look: Look, target: int) -> str:
     if refusal(look, METHODS["logit_ledger"]):
         return note(refusal(look, METHODS["logit_ledger"]))
     book = ledger_of(look, target)
-    answer, heads = class_name(look, target), book.head_grid().numpy()
+    answer, heads = class_name(look.card, target), book.head_grid().numpy()
     columns = {"MLP": book.mlp.numpy()}
     entries = sorted(book.table(), key=lambda entry: -abs(float(entry["logit"] or 0)))[:TOP_ENTRIES]
     rows = [[entry_name(entry), f"{entry['logit']:+.3f}"] for entry in entries]
@@ -180,9 +180,8 @@ def ledger_report(look: Look, target: int) -> str:
         + panel(
             "Where it was carried from",
             picture_map(picture_address(look), book.map(), "", signed=True),
-            f"The same sum by patch, through all heads. {from_prefix:+.2f} more came from [CLS] and "
-            "other tokens that "
-            "the picture does not show."
+            f"The same sum by patch, through all heads. {from_prefix:+.2f} more came from "
+            f"{', '.join(look.model.config.prefix_names)}, which the picture does not show."
             if book.num_prefix_tokens
             else "The same sum by patch, through all heads.",
         )
@@ -229,7 +228,7 @@ def build(page: Page) -> None:
             if chosen is None:
                 return gr.Dropdown([], value=None), maps_without_head(look), "", note(NO_HEAD)
             order = look.trace().logits.argsort(descending=True).tolist()
-            choices = [(class_name(look, index), index) for index in order]
+            choices = [(class_name(look.card, index), index) for index in order]
             return (
                 gr.Dropdown(choices, value=chosen),
                 maps_grid(look, chosen),
