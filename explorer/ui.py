@@ -20,11 +20,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from explorer.export import ExportError
 from explorer.maps import METHODS
 from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, TooLarge
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, in_toast, kindly, valid_target
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
 
@@ -100,11 +101,14 @@ def suited(examples: dict[str, Example], data: str) -> list[Example]:
 
 def strip(examples: list[Example], chosen: str = "") -> str:
     """The row of small pictures under the large one."""
-    buttons = (
-        f'<button type="button" data-example="{e.name}" data-tip="{e.label}" aria-label="{e.label}"'
-        f' aria-pressed="{str(e.name == chosen).lower()}"><img src="{file_address(e.thumb)}" alt=""></button>'
-        for e in examples
-    )
+    buttons = []
+    for e in examples:
+        name, label = html.escape(e.name), html.escape(e.label)  # a data set's folders may be called anything
+        buttons.append(
+            f'<button type="button" data-example="{name}" data-tip="{label}" aria-label="{label}"'
+            f' aria-pressed="{str(e.name == chosen).lower()}">'
+            f'<img src="{file_address(e.thumb)}" alt=""></button>'
+        )
     return f'<div class="vx-examples">{"".join(buttons)}</div>'
 
 
@@ -146,14 +150,12 @@ def show(
     page: Page, examples: dict[str, Example], picture: str, model: str, size: str, request: gr.Request
 ) -> list[Any]:
     """A new picture or another model: values for `page.viewer` and all that stands beside it."""
-    if not page.session.is_here(model):
-        gr.Info(f"Fetching {model} from the Hugging Face Hub: the first time takes a while.")
     look = page.look(picture, model, size, request)
     with kindly():
         if look.cost.flops > LONG:
             gr.Info(cost_of(look), title="This takes a moment")
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
-        chosen = Path(picture).stem
+        chosen = next((e.name for e in examples.values() if e.path == Path(picture)), "")
         return [
             explore.viewer_value(look),
             describe(look),
@@ -163,7 +165,7 @@ def show(
             (picture, model, size),  # what worked
             {
                 "model": look.name,
-                "example": chosen if chosen in examples else "",
+                "example": chosen,
                 "size": "" if look.size == TRAINED else look.size,
                 "stamp": secrets.token_hex(4),
             },
@@ -180,7 +182,7 @@ def first_picture(page: Page, examples: dict[str, Example], request: gr.Request)
         try:
             page.session.model(model)
         except (CheckpointError, OSError) as error:
-            gr.Warning(f"{error} Showing {default} instead.", title="Another model")
+            gr.Warning(in_toast(f"{error} Showing {default} instead."), title="Another model")
             model = default
     model = model or default
     if example not in examples:
@@ -336,6 +338,8 @@ def launch_options(session: Session) -> dict[str, Any]:
             content = await run_in_threadpool(session.keep_promise, name := request.path_params["name"])
         except (CheckpointError, PictureError, TooLarge, OSError):  # what it was made from is gone
             content = None
+        except ExportError:
+            return PlainTextResponse("This file could not be made here: take another kind.", 503)
         if content is None:
             return PlainTextResponse("This picture is no longer kept: choose it once more.", 404)
         kind = "image/png" if name.endswith(".png") else "application/octet-stream"

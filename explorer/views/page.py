@@ -1,14 +1,15 @@
 """What every view is handed: the components that all share, and how to turn their values into a `Look`."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
+from explorer import render
+from explorer.payload import as_bytes
 from explorer.session import SIZES, TRAINED, Look, Session, TooLarge
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, denormalize
@@ -27,13 +28,18 @@ def kindly() -> Iterator[None]:
     try:
         yield
     except (CheckpointError, PictureError, TooLarge) as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
+        raise gr.Error(in_toast(error), title="That did not work", print_exception=False) from error
     except OSError as error:
         raise gr.Error(
             "The picture is no longer there: choose it once more.",
             title="That did not work",
             print_exception=False,
         ) from error
+
+
+def in_toast(text: Any) -> str:
+    """Toasts are HTML: what a visitor or a file wrote must not become an element."""
+    return escape(str(text), quote=False)
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Page:
     size: gr.Dropdown  # one of SIZES
     target: gr.State  # the class to explain; None: the model's answer
     edits: gr.State  # (hidden patches, heads switched off) as the browser named them
-    picked: gr.State  # {query, layer, head} that was last pinned
+    picked: gr.State  # {query, layer, head, fuse} that was last pinned
     viewer: gr.HTML
     beacon: gr.HTML
 
@@ -62,9 +68,14 @@ class Page:
         """The visitor's picture in front of the visitor's model, or one sentence about why not."""
         if not picture:
             raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
+        if not isinstance(model, str):
+            raise gr.Error("Choose a model first.", title="No model", print_exception=False)
         owner = request.session_hash if request is not None and request.session_hash else ""
         with kindly():
-            return self.session.look(picture, model, step, owner, size if size in SIZES else TRAINED)
+            name = self.session.allowed(model)  # first: a stranger must not learn which folders there are
+            if not self.session.is_here(name):
+                gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
+            return self.session.look(picture, name, step, owner, size if size in SIZES else TRAINED)
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any
@@ -78,20 +89,9 @@ def picture_address(look: Look) -> str:
     """The pixels that the model saw, in true colours, as a picture for the browser."""
 
     def make() -> bytes:
-        pixels = (
-            denormalize(look.image, look.card).clamp(0, 1).permute(1, 2, 0).mul(255).round().byte().numpy()
-        )
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "PNG")
-        return buffer.getvalue()
+        return render.png(as_bytes(denormalize(look.image, look.card).permute(1, 2, 0)))
 
     return look.address("picture", make, "png")
-
-
-def class_name(look: Look, index: int) -> str:
-    """The class's name, or its number."""
-    names = look.card.class_names
-    return names[index] if index < len(names) else f"class {index}"
 
 
 def valid_target(look: Look, target: Any) -> int | None:
