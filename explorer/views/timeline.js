@@ -1,6 +1,6 @@
 // The timeline of a training run: a slider, a play button and curves that choose what #training-viewer shows.
 // The browser keeps what it has seen: going back to a moment costs a drawing, not a download.
-// Scope given by Gradio: element, props, watch.
+// Scope given by Gradio: element, trigger, props, watch.
 const find = (selector) => element.querySelector(selector);
 const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
 let moments = [], at = -1, playing = null, shown = null;
@@ -74,5 +74,13 @@ function receive(value) {
   wait();
   load(moments);
 }
+
+// A run that goes on is asked for news while somebody looks at it.
+const FOLLOW_MS = 5000;
+setInterval(() => {
+  const box = document.querySelector("#training-follow input");
+  if (box?.checked && box.offsetParent && !document.hidden) trigger("follow", {});
+}, FOLLOW_MS);
+
 receive(props.value);
 watch("value", () => receive(props.value));

@@ -3,6 +3,8 @@ weights to the end. Move along the curve, or play it. A run that is still going 
 """
 
 import csv
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
-POLL = 5.0  # seconds between two looks at a run that is followed
 NOTHING = "This model kept no snapshots of its training. Those that train.py trained have them."
 
 TIMELINE = """
@@ -38,21 +39,25 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     """The rows of history.csv, as far as they are numbers; a row that is being written is read next time."""
     try:
         with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return [{key: float(value) for key, value in row.items() if value} for row in rows]
+            rows = [{key: float(x) for key, x in row.items() if x} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError):
         return []
+    return [{key: x for key, x in row.items() if math.isfinite(x)} for row in rows]  # a run may diverge
 
 
 def timeline_value(look: Look, name: str) -> dict[str, Any]:
-    """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError."""
-    session = look.session
-    moments = []
-    for snapshot in session.snapshots(name):
-        then = session.look(look.picture, name, snapshot.step, look.owner, look.size)
-        moments.append(
-            {**addresses(then), "step": snapshot.step, "words": words_of(snapshot.step, snapshot.metrics)}
-        )
+    """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError.
+
+    The weights of a moment are loaded when the browser asks for what they make of the picture.
+    """
+    session, moments = look.session, []
+    taken = session.snapshots(name)
+    depth = session.model(name).model.config.depth if taken else 0
+    for snapshot in taken:
+        key = f"{name}@{snapshot.step}#{snapshot.path.stat().st_mtime_ns}"  # as Session.model makes it
+        then = replace(look, name=name, step=snapshot.step, key=key)
+        words = words_of(snapshot.step, snapshot.metrics)
+        moments.append({**addresses(then, depth=depth), "step": snapshot.step, "words": words})
     return {"moments": moments, "charts": charts_of(session, name, [moment["step"] for moment in moments])}
 
 
@@ -105,7 +110,7 @@ def build(page: Page) -> None:
             info="A folder that train.py writes to, such as runs/cifar10.",
             elem_id="training-run",
         )
-        follow = gr.Checkbox(
+        gr.Checkbox(
             label="follow a run that is going on", container=False, scale=1, elem_id="training-follow"
         )
     nothing = gr.HTML("", elem_id="training-nothing", apply_default_css=False)
@@ -125,7 +130,6 @@ def build(page: Page) -> None:
         predictions=True,
         modes=("attention", "rollout", "embeddings"),
     )
-    clock = gr.Timer(POLL, active=False)
     inputs, outputs = [*page.shown, run], [timeline, nothing]
 
     def tell(picture, model, size, run, request):
@@ -141,19 +145,21 @@ def build(page: Page) -> None:
     def on_run(picture, model, size, run, request: gr.Request):
         return tell(picture, model, size, run, request)
 
-    def on_tick(picture, model, size, run, seen, request: gr.Request):
-        """New values if the run went on, else nothing."""
-        look = page.look(picture, model, size, request)
-        name = (run or "").strip() or look.name
-        with kindly():
-            steps = [snapshot.step for snapshot in session.snapshots(name)]
-        rows = len(read_history(session.folder_of(name)))
-        if (name, look.digest, look.size, steps, rows) == tuple(seen or ()):
+    def on_follow(picture, model, size, run, seen, request: gr.Request):
+        """New values if the run went on, else nothing; nobody asked, so nobody is told what goes wrong."""
+        try:
+            look = page.look(picture, model, size, request)
+            name = (run or "").strip() or look.name
+            with kindly():
+                steps = [snapshot.step for snapshot in session.snapshots(name)]
+            rows = len(read_history(session.folder_of(name)))
+            if (now := (name, look.digest, look.size, steps, rows)) == tuple(seen or ()):
+                return gr.skip(), gr.skip(), gr.skip()
+            return *tell(picture, model, size, run, request), now
+        except gr.Error:
             return gr.skip(), gr.skip(), gr.skip()
-        return *tell(picture, model, size, run, request), (name, look.digest, look.size, steps, rows)
 
     seen = gr.State(())
     page.when_open("training", on_open, inputs, [run, *outputs])
     run.input(on_run, inputs, outputs, **QUIET, **MODEL_QUEUE)
-    follow.input(lambda on: gr.Timer(active=bool(on)), follow, clock, queue=False, **QUIET)
-    clock.tick(on_tick, [*inputs, seen], [*outputs, seen], **QUIET, **MODEL_QUEUE)
+    timeline.follow(on_follow, [*inputs, seen], [*outputs, seen], **QUIET, **MODEL_QUEUE)
