@@ -29,18 +29,19 @@ function show(index) {
 }
 
 async function load(mine) {
-  let done = 0;
+  let done = 0, failed = "";
   for (const moment of [...moments].reverse()) {
     if (moments !== mine) return;
     try {
       await moment.source.head();
       await Promise.all(moment.layers.map((_, layer) => moment.source.layer(layer)));
       moment.ready = true;
-    } catch (error) { said.textContent = error.message; return; }
+    } catch (error) { moment.failed = true; failed = " · " + error.message; }
     done += 1;
+    said.ariaLive = done < mine.length ? "off" : "polite";  // the count is for the eyes
     if (moments === mine && done < mine.length) said.textContent = `${moments[at]?.words ?? ""} · ${done} of ${mine.length} moments loaded`;
   }
-  if (moments === mine && moments[at]) said.textContent = moments[at].words;
+  if (moments === mine && moments[at]) said.textContent = moments[at].words + failed;
 }
 
 function stop() { clearInterval(playing); playing = null; play.textContent = "▶"; play.ariaLabel = "Play the training"; }
@@ -49,7 +50,10 @@ play.addEventListener("click", () => {
   if (at >= moments.length - 1) show(0);
   play.textContent = "❚❚";
   play.ariaLabel = "Pause";
-  playing = setInterval(() => at >= moments.length - 1 ? stop() : show(at + 1), 700);
+  playing = setInterval(() => {  // a moment that is still on its way is waited for
+    if (at >= moments.length - 1) stop();
+    else if (moments[at + 1].ready || moments[at + 1].failed) show(at + 1);
+  }, 700);
 });
 slider.addEventListener("input", () => { stop(); show(+slider.value); });
 const toStep = (event) => {
@@ -62,6 +66,8 @@ charts.addEventListener("click", toStep);
 
 function receive(value) {
   element.hidden = !value?.moments?.length;
+  const stage = document.querySelector("#training-viewer");
+  if (stage) stage.style.display = element.hidden ? "none" : "";  // no moment, no picture of another model's
   if (!value) return;
   stop();
   const before = new Map(moments.map((moment) => [moment.head, moment]));
