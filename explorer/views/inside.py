@@ -132,7 +132,7 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         step(
             "Position, and the tokens in front", f"{T} × {D}",
             "The position's vector is added: without it the picture would be a bag of patches. "
-            + (f"In front stand {', '.join(config.prefix_names)}." if prefix else "There is no [CLS] token."),
+            + (f"In front: {', '.join(config.prefix_names)}." if prefix else "There is no [CLS] token."),
             numbers(trace.tokens[0, token], "x0"),
         ),
         step(

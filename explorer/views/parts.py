@@ -111,10 +111,14 @@ def dots(
     layers, heads = values.shape
     top = max(float(values.max()), line or 0.0) * 1.08
     place, body = axes((-0.5, layers - 0.5), (0, top), "layer", y_title, x_ticks=every_nth(layers))
+    name = ""
     if line is not None:
         (x, y), (right, _) = place(-0.5, line), place(layers - 0.5, line)
         body += f'<line class="vx-rule" x1="{x:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        body += f'<text x="{right - 2:.1f}" y="{y - 4:.1f}" text-anchor="end">{escape(line_name)}</text>'
+        name = (
+            f'<text class="vx-rule-name" x="{right - 2:.1f}" y="{y - 4:.1f}" text-anchor="end">'
+            f"{escape(line_name)}</text>"
+        )
     means = [place(layer, float(values[layer].mean())) for layer in range(layers)]
     body += f'<polyline class="vx-mean" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in means)}"/>'
     spread = min(0.5, 0.06 * heads)
@@ -127,7 +131,7 @@ def dots(
                 f' data-layer="{layer}" data-head="{head}"'
                 f' data-tip="{escape(tip)}"/>'
             )
-    return svg(body, f"{y_title}, one dot per head over {layers} layers")
+    return svg(body + name, f"{y_title}, one dot per head over {layers} layers")  # a dot hides no letter
 
 
 def lines(
