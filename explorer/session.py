@@ -385,6 +385,8 @@ class Session:
 
         def make() -> Loaded:
             model, card = self.load(name) if step is None else load_snapshot(file)
+            if model.config.in_chans != 3:
+                raise CheckpointError(f"{name} reads {model.config.in_chans} channels: pictures here have 3.")
             return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
 
         return self.models.get(key, make)

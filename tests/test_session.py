@@ -277,6 +277,12 @@ def test_models_are_bounded(tmp_path: Path) -> None:
     assert len(session.models) == 2
 
 
+def test_a_model_that_reads_no_colours_is_one_sentence(tmp_path) -> None:
+    save(tmp_path / "grey", ViT(tiny_config(in_chans=1)), CARD)
+    with pytest.raises(CheckpointError, match="reads 1 channels: pictures here have 3"):
+        Session().model(str(tmp_path / "grey"))
+
+
 def test_a_checkpoint_that_is_written_again_is_read_again(session, checkpoint, tmp_path) -> None:
     file = picture_file(tmp_path, 5)
     before = session.look(file, checkpoint)
