@@ -12,6 +12,7 @@ busy with other things all times are upper bounds.
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -271,5 +272,5 @@ if __name__ == "__main__":
     parser.add_argument("--hovers", type=int, default=300, help="pointer moves per model (default: 300)")
     parser.add_argument("--uploads", type=int, default=5, help="pictures per checkpoint (default: 5)")
     parser.add_argument("--skip-app", action="store_true", help="only the pages without a server")
-    parser.add_argument("--chromium", default=None, help="path of a browser (default: Playwright's own)")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="path of a browser")
     main(parser.parse_args())
