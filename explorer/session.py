@@ -380,8 +380,7 @@ class Session:
             if step not in taken:
                 raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
             file = taken[step]
-        written = file.stat().st_mtime_ns if file.is_file() else 0  # a run that is going on writes again
-        key = f"{name}@{step}#{written}"
+        key = key_of(name, step, file)
 
         def make() -> Loaded:
             model, card = self.load(name) if step is None else load_snapshot(file)
@@ -409,7 +408,9 @@ class Session:
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
-        return self.folder_of(name).exists() or self.models.peek(f"{name.strip()}@None#0") is not None
+        folder = self.folder_of(name)
+        key = key_of(name.strip(), None, folder / "model.safetensors")
+        return folder.exists() or self.models.peek(key) is not None
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
@@ -484,6 +485,12 @@ class Session:
         for kept in (self.results, self.promises, self.shards):
             kept.release(owner)
         give_back_memory()
+
+
+def key_of(name: str, step: int | None, file: Path) -> str:
+    """What a model is kept under; a run that is going on writes its file again, and is another model then."""
+    written = file.stat().st_mtime_ns if file.is_file() else 0
+    return f"{name}@{step}#{written}"
 
 
 def give_back_memory() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from explorer.session import Look, Session
+from explorer.session import Look, Session, key_of
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
@@ -54,8 +54,7 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     taken = session.snapshots(name)
     depth = session.model(name).model.config.depth if taken else 0
     for snapshot in taken:
-        key = f"{name}@{snapshot.step}#{snapshot.path.stat().st_mtime_ns}"  # as Session.model makes it
-        then = replace(look, name=name, step=snapshot.step, key=key)
+        then = replace(look, name=name, step=snapshot.step, key=key_of(name, snapshot.step, snapshot.path))
         words = words_of(snapshot.step, snapshot.metrics)
         moments.append({**addresses(then, depth=depth), "step": snapshot.step, "words": words})
     return {"moments": moments, "charts": charts_of(session, name, [moment["step"] for moment in moments])}
