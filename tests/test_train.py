@@ -19,6 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from torch import nn
 
 import train as t
 from vit.checkpoint import BUNDLED, Card, list_snapshots, load, load_snapshot, save
@@ -171,6 +172,37 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     everything = sum(len(group["params"]) for o in (muon, adamw) for group in o.param_groups)
     assert everything == len(list(model.parameters()))
     assert len(t.make_optimizers(model, t.Options(optimizer="adamw"))) == 1
+
+
+def test_muon_steps_as_torchs_does_with_q_k_and_v_apart():
+    torch.manual_seed(0)
+    begin = [torch.randn(48, 16), torch.randn(16, 32), torch.randn(32, 16)]  # q over k over v, wide, tall
+    ours = [nn.Parameter(x.clone()) for x in begin]
+    apart = [nn.Parameter(x.clone()) for x in (*begin[0].chunk(3), *begin[1:])]
+    muon = t.Muon([dict(params=ours[:1], parts=3), dict(params=ours[1:])], lr=0.02, weight_decay=0.05)
+    reference = torch.optim.Muon(apart, lr=0.02, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        gradients = [torch.randn_like(x) for x in begin]
+        for p, gradient in zip(ours, gradients):
+            p.grad = gradient
+        for p, gradient in zip(apart, (*gradients[0].chunk(3), *gradients[1:])):
+            p.grad = gradient.clone()
+        muon.step(), reference.step()
+    for mine, theirs, old in zip((*ours[0].chunk(3), *ours[1:]), apart, (*begin[0].chunk(3), *begin[1:])):
+        assert (mine - theirs).norm() < 0.01 * (theirs - old).norm()  # bf16 inside, summed in any order
+
+
+def test_q_k_and_v_are_made_orthogonal_one_by_one():
+    model = t.build_model(t.Options(embed_dim=16, depth=1, num_heads=2), "abc")
+    muon = t.make_optimizers(model, t.Options())[0]
+    parts = {id(p): group["parts"] for group in muon.param_groups for p in group["params"]}
+    blocks = {name: p for name, p in model.blocks[0].named_parameters() if id(p) in parts}
+    assert {name: parts[id(p)] for name, p in blocks.items()} == {
+        "attn.qkv.weight": 3,
+        "attn.proj.weight": 1,
+        "mlp.fc1.weight": 1,
+        "mlp.fc2.weight": 1,
+    }
 
 
 # Interruption
