@@ -24,7 +24,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.transforms import v2
@@ -705,22 +707,37 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
     if options.init:
         old = load(options.init)[1]
         card = replace(card, mean=old.mean, std=old.std)
-    if args.fresh and team.rank == 0:
-        for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
-            file.unlink(missing_ok=True)
-    run = Run(options, card, len(data), folder, device)
-    run.load_state(device)
-    if team.rank == 0 and run.step:
-        print(f"Going on after step {run.step}.")
-    with StopSignal() as stop:
-        complete = train(run, data, test, team, save_every, stop)
-    if team.rank == 0 and complete:
-        finish(run, test)
-    elif team.rank == 0:
-        same = "same command, without --fresh," if args.fresh else "same command"
-        print(f"Stopped after step {run.step}; the {same} goes on from there.")
+    with claimed(folder, team):
+        if args.fresh and team.rank == 0:
+            for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
+                file.unlink(missing_ok=True)
+        run = Run(options, card, len(data), folder, device)
+        run.load_state(device)
+        if team.rank == 0 and run.step:
+            print(f"Going on after step {run.step}.")
+        with StopSignal() as stop:
+            complete = train(run, data, test, team, save_every, stop)
+        if team.rank == 0 and complete:
+            finish(run, test)
+        elif team.rank == 0:
+            same = "same command, without --fresh," if args.fresh else "same command"
+            print(f"Stopped after step {run.step}; the {same} goes on from there.")
     if team.world > 1:
         dist.destroy_process_group()
+
+
+@contextmanager
+def claimed(folder: Path, team: Team) -> Iterator[None]:
+    """Keep a run's folder to this process (or to this team's) until it ends. Raises ValueError."""
+    if team.rank > 0:  # the first process, which writes, holds it for all
+        yield
+        return
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        advice = "wait until it ends, or give another --out."
+        raise ValueError(f"Another process trains in {folder} already: {advice}") from error
 
 
 def usable(name: str) -> torch.device:

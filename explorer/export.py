@@ -213,6 +213,7 @@ def maps(
     query: int | None = None,
     layer: int | None = None,
     head: int | None = None,
+    fuse: str = "mean",
     target: int | None = None,
     scale: str = "map",
     style: Style = Style(),
@@ -221,7 +222,7 @@ def maps(
     """One or several methods on the picture, side by side. Those that need gradients need a trace of
     the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name."""
     traced, model = subject.trace, subject.model
-    options = {"query": query, "layer": layer, "head": head, "target": target}
+    options = {"query": query, "layer": layer, "head": head, "fuse": fuse, "target": target}
     asked = what_was_asked(subject, methods, query, target)
 
     @cache
@@ -230,7 +231,7 @@ def maps(
         return {name: METHODS[name](traced, **given) for name in methods}
 
     def label(name: str) -> str:
-        return map_title(name, traced, layer, head)
+        return map_title(name, traced, layer, head, fuse)
 
     def figure() -> Figure:
         drawn = {label(name): values.numpy() for name, values in made().items()}
@@ -267,7 +268,7 @@ def maps(
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 
-def map_title(name: str, traced: Trace, layer: int | None, head: int | None) -> str:
+def map_title(name: str, traced: Trace, layer: int | None, head: int | None, fuse: str = "mean") -> str:
     """The method, and the layer and the heads that its map shows."""
     known, parts = METHODS[name].options, [METHODS[name].label]
     if "layer" in known:
@@ -275,7 +276,7 @@ def map_title(name: str, traced: Trace, layer: int | None, head: int | None) -> 
     if "head" in known and head is not None:
         parts.append(f"H{head % traced.attn.shape[1]}")
     elif "head" in known:
-        parts.append("mean of heads" if "fuse" in known else "all heads")
+        parts.append(f"{fuse} of heads" if "fuse" in known else "all heads")
     return ", ".join(parts)
 
 

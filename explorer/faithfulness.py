@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.maps import MAX_FLOW_TOKENS, METHODS, Progress
+from explorer.maps import METHODS, Progress
 from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
@@ -174,14 +174,7 @@ def race(
 
 def usable_methods(config: ViTConfig, num_tokens: int) -> list[str]:
     """Names of the methods that this model and this many tokens allow."""
-    left_out = set()
-    if num_tokens > MAX_FLOW_TOKENS:
-        left_out.add("flow")
-    if config.post_norm:
-        left_out.add("logit_ledger")
-    if not config.num_classes:
-        left_out |= {name for name in METHODS if METHODS[name].class_specific}
-    return [name for name in METHODS if name not in left_out]
+    return [name for name, method in METHODS.items() if not method.refusal(config, num_tokens)]
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explorer.ledger import block_at, class_to_explain, ledger, output_matrices, pooled_rows, values
-from vit.model import ViT, shown_at
+from vit.model import ViT, ViTConfig, shown_at
 from vit.trace import Recorder, Trace
 
 Query = int | Sequence[int] | None
@@ -485,6 +485,17 @@ class Method:
     def options(self) -> tuple[str, ...]:
         """The names of the options that the method knows."""
         return tuple(inspect.signature(self.function).parameters)[1:]
+
+    def refusal(self, config: ViTConfig, num_tokens: int) -> str:
+        """Why it says nothing about such a model or picture, in one sentence; empty if it does."""
+        if self.class_specific and not config.num_classes:
+            return f"{self.label} explains a class, and this model has no classification head."
+        if self.function is logit_ledger and config.post_norm:
+            return f"{self.label} needs a residual stream that only adds: this model has post_norm."
+        if self.function is flow and num_tokens > MAX_FLOW_TOKENS:
+            most = f"is made for up to {MAX_FLOW_TOKENS} tokens"
+            return f"{self.label} {most}, and this picture has {num_tokens}."
+        return ""
 
     def __call__(self, trace: Trace, **options: object) -> Tensor:
         if self.needs_model and options.get("model") is None:

@@ -95,7 +95,8 @@ def test_palette_with_a_transparent_colour():
 
 
 @pytest.mark.parametrize(
-    "mode, kind", [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("YCbCr", "JPEG")]
+    "mode, kind",
+    [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("YCbCr", "JPEG"), ("RGB", "AVIF")],
 )
 def test_other_modes_become_rgb(mode, kind):
     light = Image.new("RGB", (4, 4), WHITE).convert(mode)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from filelock import FileLock
 from PIL import Image
 from torch import nn
 
@@ -208,6 +209,15 @@ def test_q_k_and_v_are_made_orthogonal_one_by_one():
 # Interruption
 
 
+def test_two_processes_do_not_train_in_one_folder(pictures, tmp_path):
+    out = tmp_path / "tiny"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(SystemExit, match="Another process trains in"):
+        t.main(command(pictures, out))
+    assert not (out / "state.pt").exists()
+    run(pictures, out)  # the lock's file is still there, and nobody holds it
+
+
 def interrupted(monkeypatch, at_step: int) -> None:
     """As if Ctrl-C were pressed during that step."""
     learn, count = t.learn, iter(range(10_000))
@@ -301,7 +311,8 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(pictures,
             load_snapshot(snapshot.path)
         if process.exitcode == 0:
             assert same(weights(out), weights(finished))
-            assert not list(out.glob(".*"))  # nothing half-written lies around
+            hidden = {file.name for file in out.glob(".*")}
+            assert hidden == {".lock"}  # nothing half-written lies around
             if kills >= 20:
                 break
             shutil.rmtree(out)  # done before the twentieth kill: once more from the start

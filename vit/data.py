@@ -27,8 +27,8 @@ from tqdm import tqdm
 from vit.checkpoint import INTERPOLATIONS, Card
 
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow tells their size without decoding
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # their size is told undecoded
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 
 

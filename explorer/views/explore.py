@@ -75,17 +75,9 @@ def rollouts(look: Look, edits: tuple[Hook, ...] = ()) -> Tensor:
 
 def refusal(look: Look, method: Method) -> str:
     """Why this method says nothing here, in one sentence; empty if it does."""
-    config = look.model.config
-    if method.class_specific and not config.num_classes:
-        return f"{method.label} explains a class, and this model has no classification head."
-    if method.name == "logit_ledger" and config.post_norm:
-        return f"{method.label} needs a residual stream that only adds: this model has post_norm."
     if not look.keeps_attention:
         return f"{method.label} needs all attention at once: too much for a model with so many tokens."
-    tokens, most = look.cost.tokens, maps.MAX_FLOW_TOKENS
-    if method.name == "flow" and tokens > most:
-        return f"{method.label} is made for up to {most} tokens, and this picture has {tokens}."
-    return ""
+    return method.refusal(look.model.config, look.cost.tokens)
 
 
 def num_patches(look: Look) -> int:

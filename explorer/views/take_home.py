@@ -34,11 +34,12 @@ FILES = (
 def make_export(look: Look, name: str, target: int | None, view: dict[str, Any]) -> Export:
     """The `Export` behind one row of FILES; view: what `pinned` returns."""
     subject = Subject(look.picture.stem, look.trace(target, exact=True), look.model, look.card)
-    query, head = view.get("query"), view["head"] if view["fuse"] == "one" else None  # None: their mean
+    query = view.get("query")
+    of_head = {"layer": view["layer"], "head": view["head"] if view["fuse"] == "one" else None}
     makers: dict[str, Any] = {
         "page": lambda: export.everything(subject, **view),
         "heads": lambda: export.grid(subject, query=query),
-        "head": lambda: export.maps(subject, ["attention"], query=query, layer=view["layer"], head=head),
+        "head": lambda: export.maps(subject, ["attention"], query=query, fuse=view["fuse"], **of_head),
         "maps": lambda: export.maps(subject, ["rollout"] + ["relevance"] * (target is not None), query=query),
         "depth": lambda: export.film(subject, ["attention", "rollout"], query=query),
         "figures": lambda: export.figures_of_heads(subject),
@@ -71,8 +72,6 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     rows = []
     for label, name, endings in FILES:
         if name == "ledger" and (target is None or look.model.config.post_norm):
-            continue
-        if name == "head" and view["fuse"] == "max":  # a figure shows one head or the mean of all
             continue
         anchors = []
         for ending in endings:
