@@ -693,6 +693,15 @@ def test_charts_point_at_heads(visit: Open):
     expect(page.locator(".readout b")).to_have_text("L2, mean of 4 heads")
 
 
+def test_a_copied_link_is_answered_in_words_on_a_phone_too(visit: Open):
+    page = visit(width=390, height=844)
+    words, button = page.locator(".bar .button .text").last, page.get_by_title("Copy a link to this view")
+    expect(words).to_be_hidden()
+    button.click()
+    expect(words).to_be_visible()
+    expect(words).to_have_text(re.compile("Copied|It is in the address bar"))
+
+
 @pytest.mark.parametrize(
     "width, height, touch", [(1440, 900, False), (1024, 768, False), (390, 844, True), (320, 640, True)]
 )

@@ -1778,8 +1778,12 @@ function mount(root, source, options = {}) {
     writeAddress(state, defaults);
     const link = location.href.split("#")[0] + "#" + addressOf(state, defaults);
     const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-    parts.copyText.textContent = copied ? "Copied" : "It is in the address bar";
-    later("copied", 1600, () => { parts.copyText.textContent = "Copy link"; });
+    parts.copyText.textContent = parts.live.textContent = copied ? "Copied" : "It is in the address bar";
+    parts.copy.classList.add("told");
+    later("copied", 1600, () => {
+      parts.copyText.textContent = "Copy link";
+      parts.copy.classList.remove("told");
+    });
   }
 
   // ---- wiring
