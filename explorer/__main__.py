@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 OK, PARTIAL, NOTHING = 0, 1, 2  # exit codes
 MAX_ATTENTION = 8 * 2**30  # bytes
+SOME = 50  # pictures of a faithfulness table
 EXAMPLE, TEST_SPLIT = 7, 1  # seeds of generated shapes: the app's example; what train.py tests on
 
 EXAMPLES = """\
@@ -59,7 +60,7 @@ examples
       or through training, snapshot by snapshot
   python -m explorer html cat.jpg
       one file that anyone can open offline and explore with the mouse
-  python -m explorer faithfulness --data shapes --images 100 --out table.md
+  python -m explorer faithfulness --model shapes --data shapes --images 100 --out table.md
       which maps are true? measured over a data set, with confidence intervals
   python -m explorer shapes --variant B/16
       the shape of every tensor from pixels to logits
@@ -85,7 +86,9 @@ def load_model(name: str | None) -> tuple[ViT, Card]:
 def folder_of(name: str | None) -> Path:
     """Where a checkpoint's history and snapshots are."""
     name = name or first_checkpoint()
-    return BUNDLED / name if name in list_checkpoints() else Path(name)
+    if name in list_checkpoints():
+        return BUNDLED / name
+    return Path(name).parent if Path(name).is_file() else Path(name)
 
 
 def first_checkpoint() -> str:
@@ -217,6 +220,19 @@ def need_gradients(methods: Sequence[str]) -> bool:
     return any(METHODS[name].needs_grad for name in methods)
 
 
+def check_heard(args: argparse.Namespace) -> None:
+    """An option of the maps that no method on this figure listens to would be ignored in silence."""
+    if args.command == "film" and args.through == "depth" and args.layer is not None:
+        raise Usage("A film through depth shows every layer: leave out --layer, or add --through training.")
+    heard = {option for name in args.method for option in METHODS[name].options}
+    if any(METHODS[name].class_specific for name in args.method):
+        heard.add("target")
+    for option in ("query", "layer", "head", "target"):
+        if getattr(args, option) is not None and option not in heard:
+            labels = ", ".join(METHODS[name].label for name in args.method)
+            raise Usage(f"--{option} means nothing to {labels}: leave it out or choose another --method.")
+
+
 def check_index(what: str, index: int | None, count: int) -> None:
     if index is not None and not -count <= index < count:
         raise Usage(f"There is no {what} {index}: this model has {count}, 0 to {count - 1}.")
@@ -324,6 +340,8 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     check_index("layer", args.layer, model.config.depth)
     check_index("head", args.head, model.config.num_heads)
     args.method = methods_of(args, model.config, size)
+    if args.method:
+        check_heard(args)
 
     explains = any(METHODS[name].class_specific for name in args.method)
     failed: list[str] = []
@@ -401,6 +419,12 @@ def progress_bar(words: str) -> Callable[[int, int], None]:
 def run_faithfulness(args: argparse.Namespace) -> int:
     """One picture: the race of its maps, curve by curve. A folder or data set: the table."""
     one = len(args.pictures) == 1 and not Path(args.pictures[0]).is_dir()
+    if args.pictures and args.data is not None:
+        raise Usage("Name pictures or --data, not both.")
+    if one and args.images is not None:
+        raise Usage("--images draws from a folder or a data set, and this is one picture: leave it out.")
+    if not one and args.target is not None:
+        raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
     check_endings(args.out, "faithfulness", FIGURE if one else (".md", ".csv", ".png", ".svg"), 1)
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config)
@@ -442,25 +466,28 @@ def images_of(
 
     if args.pictures:
         files = [path for _, path in find_files(args.pictures)]
-        paths = [files[i] for i in drawn_from(len(files), args.images)]
+        paths = [files[i] for i in drawn_from(len(files), args.images or SOME)]
         opened = (read_or_name(path, partial(open_picture, path), failed) for path in paths)
         images = ((preprocess(picture, card, size), None) for picture in opened if picture is not None)
         return Path(args.pictures[0]).name, len(paths), images
     data = args.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
     if data is None:
         raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
+    pictures, names = find_pictures(data, "test")
+    if card.class_names and not set(names) & set(card.class_names):
+        raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
     if data == "shapes":
+        count = args.images or SOME
 
         def drawn() -> Iterator[tuple[Tensor, Tensor]]:
-            for index in range(args.images):
+            for index in range(count):
                 picture, _, mask = shapes_sample(TEST_SPLIT, index)
                 inside = Image.fromarray(np.asarray(mask).astype(np.uint8) * 255).convert("RGB")
                 covered = to_pixels(inside, size, card.crop_pct, "nearest")[0] > 127
                 yield preprocess(picture, card, size), covered
 
-        return "shapes", args.images, drawn()
-    pictures, _ = find_pictures(data, "test")
-    chosen = drawn_from(len(pictures), args.images)
+        return "shapes", count, drawn()
+    chosen = drawn_from(len(pictures), args.images or SOME)
     some = read_some(pictures, data, chosen, failed)
     return data, len(chosen), ((preprocess(picture, card, size), None) for picture, _ in some)
 
@@ -557,6 +584,8 @@ SAYS = {  # what happened just before the hook saw the tensor
 def run_shapes(args: argparse.Namespace) -> int:
     """A dry run through the real model: the hook prints every shape. No number is computed."""
     check_endings(args.out, "shapes", (".md", ".csv"), 1)
+    if args.variant and args.model:
+        raise Usage("Name a paper's --variant or a --model, not both.")
     if args.variant:
         config, name = ViTConfig.variant(args.variant), f"ViT-{args.variant}"
     else:
@@ -634,12 +663,12 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=METHODS_HELP if "method" in options else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        for option in ("model", "size", "out", *options):
+        for option in ("model", "out", *options):
             flags, keywords = OPTIONS[option]
             sub.add_argument(*flags, **keywords)
         return sub
 
-    drawn = ("pictures", "theme", "colormap")
+    drawn = ("pictures", "size", "theme", "colormap")
     on_picture = (*drawn, "smooth", "lines")
     map_ = add("map", COMMANDS["map"].about, *on_picture, "method", "query", "layer", "head", "target")
     full = "what full colour stands for: each map's own maximum (map, default) or 8 x uniform attention"
@@ -648,18 +677,21 @@ def build_parser() -> argparse.ArgumentParser:
     full = "what full colour stands for: the maximum of each map, layer, or all (default), or 8 x uniform"
     grid.add_argument("--scale", choices=list(SCALES), default="all", help=full)
     add("matrix", COMMANDS["matrix"].about, *drawn, "layer", "head")
-    add("stats", COMMANDS["stats"].about, "pictures", "theme")
-    add("ledger", COMMANDS["ledger"].about, "pictures", "theme", "target")
-    film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "layer", "head", "target")
+    add("stats", COMMANDS["stats"].about, "pictures", "size", "theme")
+    add("ledger", COMMANDS["ledger"].about, "pictures", "size", "theme", "target")
+    film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "head", "target")
+    film.add_argument("--layer", type=int, help="through training: from 0; -1 is the last (default)")
     through = "layer by layer (default), or snapshot by snapshot as train.py left them"
     film.add_argument("--through", choices=["depth", "training"], default="depth", help=through)
     film.add_argument("--fps", type=frame_rate, default=2, help="layers per second (default 2)")
-    add("html", COMMANDS["html"].about, "pictures", "query", "layer", "head")
-    true = add("faithfulness", "which maps are true, measured", "pictures", "theme", "method", "target")
+    add("html", COMMANDS["html"].about, "pictures", "size", "query", "layer", "head")
+    true = add("faithfulness", "which maps are true, measured", "size", "theme", "method", "target")
+    raced = "one file: the race of its maps; folders or several files: a table over them, as with --data"
+    true.add_argument("pictures", nargs="*", metavar="PICTURE", help=raced)
     true.add_argument(
         "--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes"
     )
-    true.add_argument("--images", type=positive, default=50, help="how many of them (default 50)")
+    true.add_argument("--images", type=positive, help=f"how many of them (default {SOME})")
     both = "hide patches by painting them grey or by leaving them out (default both)"
     true.add_argument("--mode", action="append", choices=faithfulness.MODES, help=both)
     true.add_argument("--points", type=positive, default=9, help="points of each curve (default 9)")
@@ -669,7 +701,7 @@ def build_parser() -> argparse.ArgumentParser:
     data = "test split: shapes, imagenette, cifar10 or a folder of classes"
     taken.add_argument("--data", required=True, help=data)
     taken.add_argument("--images", type=positive, default=500, help="how many of them (default 500)")
-    shapes = add("shapes", "the shape of every tensor from pixels to logits")
+    shapes = add("shapes", "the shape of every tensor from pixels to logits", "size")
     sizes = f"a paper's model instead, such as B/16; sizes: {', '.join(VARIANTS)}"
     shapes.add_argument("--variant", metavar="SIZE/PATCH", help=sizes)
     return parser

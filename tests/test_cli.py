@@ -23,7 +23,7 @@ from vit.checkpoint import save_snapshot
 from vit.data import open_picture, preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("tench", "church", "chain saw", "gas pump", "golf ball", "truck", "moon")
+NAMES = ("tench", "church", "chain saw", "gas pump", "golf ball", "truck", "parachute")
 
 
 @pytest.fixture
@@ -153,7 +153,9 @@ def test_shapes_name_what_the_head_reads(folder: Path, capsys: pytest.CaptureFix
 
 def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.CaptureFixture) -> None:
     options = ("--method", "rollout,relevance", "--points", "4", "--mode", "drop")
-    assert run("faithfulness", "--data", "shapes", "--images", "3", *options, "--out", "t.md") == 0
+    save("shapes8", randomised(ViT(tiny_config(num_classes=8))), Card("shapes8", cli.SHAPES_CLASSES))
+    shapes = ("--data", "shapes", "--images", "3")
+    assert run("faithfulness", *shapes, *options, "--out", "t.md", model="shapes8") == 0
     text = Path("t.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert "Class relevance" in text and "pointing" in text and "centre prior" in text
@@ -174,8 +176,9 @@ def test_a_films_frames_are_the_snapshots_of_training(
     model, card = load("tiny")
     for step in (1, 20, 300):
         save_snapshot("tiny", model, card, step, {"accuracy": step / 300})
-    assert run("film", "cat.png", "--through", "training", "--out", "t.gif") == 0
-    assert Image.open("t.gif").n_frames == 3
+    for name in ("tiny", "tiny/model.safetensors"):
+        assert run("film", "cat.png", "--through", "training", "--out", "t.gif", model=name) == 0
+        assert Image.open("t.gif").n_frames == 3
     drawn: list[tuple] = []
     monkeypatch.setattr(
         export,
@@ -275,9 +278,16 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["map", "tiny/model.safetensors"], "This file is not a picture"),
         (["map", "empty"], "There is no picture in the folder empty."),
         (["film", "cat.png", "--method", "relevance"], "Class relevance has no layers to play through"),
+        (["map", "cat.png", "--method", "occlusion", "--query", "1,1"], "--query means nothing to Occlusion"),
+        (["map", "cat.png", "--target", "truck"], "--target means nothing to Attention, Attention rollout"),
+        (["film", "cat.png", "--layer", "1"], "leave out --layer, or add --through training."),
         (["faithfulness"], "Which pictures? Name a folder, or --data"),
+        (["faithfulness", "--data", "shapes"], "tiny knows no class of shapes: name a folder of pictures"),
+        (["faithfulness", "photos", "--data", "shapes"], "Name pictures or --data, not both."),
+        (["faithfulness", "cat.png", "--images", "3"], "this is one picture: leave it out."),
+        (["faithfulness", "photos", "--target", "truck"], "--target is for one picture"),
+        (["shapes", "--variant", "B/16", "--model", "tiny"], "Name a paper's --variant or a --model"),
         (["map", "cat.png", "--out", "cat.png/x.png"], "cannot be written"),
-        (["shapes", "--variant", "Q/16"], "No variant 'Q/16'"),
         (["map", "cat.png", "--size", "4000"], "need 44,703.8 GiB of attention at once, more than 8"),
         (["faithfulness", "cat.png", "--size", "4000"], "give a smaller --size"),
         (["faithfulness", "cat.png", "--points", "1"], "A curve needs at least 2 points"),
@@ -295,6 +305,18 @@ def test_a_mistake_is_one_sentence(
     assert run(*words) == cli.NOTHING
     said = capsys.readouterr().err.strip()
     assert sentence in said and len(said.splitlines()) == 1 and "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", ["weights", "training", "confusion"])
+def test_what_looks_at_no_size_takes_none(command: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.build_parser().parse_args([command, *["--data", "x"] * (command == "confusion"), "--size", "64"])
+    assert error.value.code == 2 and "unrecognized arguments: --size 64" in capsys.readouterr().err
+
+
+def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture) -> None:
+    assert run("shapes", "--variant", "Q/16", model=None) == cli.NOTHING
+    assert "No variant 'Q/16'" in capsys.readouterr().err
 
 
 def test_a_model_without_a_head_says_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -361,7 +383,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture) -> None:
 def test_every_example_of_the_help_is_a_command_that_exists() -> None:
     lines = [line.strip() for line in cli.EXAMPLES.splitlines() if line.startswith("  python -m explorer ")]
     for line in lines:
-        cli.build_parser().parse_args(shlex.split(line)[3:])
+        args = cli.build_parser().parse_args(shlex.split(line)[3:])
+        assert getattr(args, "data", None) in (None, args.model), "a data set goes with the model it taught"
     assert len(lines) >= 9
 
 
