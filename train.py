@@ -18,7 +18,6 @@ import io
 import math
 import os
 import pickle
-import re
 import shlex
 import signal
 import sys
@@ -28,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from vit.checkpoint import Card, CheckpointError, load, load_folder, save, save_snapshot, write_atomically
+from vit.checkpoint import (
+    Card,
+    CheckpointError,
+    list_snapshots,
+    load,
+    load_folder,
+    remove_half_written,
+    save,
+    save_snapshot,
+    write_atomically,
+)
 from vit.data import DataError, Split, augment, class_names_of, load_split, normalize, resize_all
 from vit.model import ViT, ViTConfig, resample_pos_embed
 from vit.report import evaluate, model_card, predict, score, some
@@ -90,7 +100,7 @@ class Options:
     seed: int = option(0, "another seed, another run")
     init: str = option("", "begin with a checkpoint's weights; the head is new if the classes differ")
     precision: str = option("auto", "bf16, fp32, or auto: bf16 where the processor multiplies it natively")
-    compile: bool = option(False, "torch.compile: 12%% faster on a CPU after a minute; needs a C++ compiler")
+    compile: bool = option(False, "torch.compile: 12%% faster on a CPU, soon; needs a C++ compiler")
     eval_images: int = option(2000, "test pictures for the curve during training; the end takes them all")
     snapshots: int = option(12, "moments kept for the timeline, log-spaced")
 
@@ -107,10 +117,11 @@ class Options:
         sides = [self.image_size, *(side for side, _ in stages(self))]
         unfit = [side for side in sides if side < self.patch_size or side % self.patch_size]
         if unfit:
-            raise ValueError(
-                f"--patch-size {self.patch_size} does not divide {unfit} (--image-size, --sizes)."
-            )
-        if parts < 1 or self.batch_size % parts:
+            few = ", ".join(str(side) for side in unfit)
+            raise ValueError(f"--image-size and --sizes must be multiples of {self.patch_size}, not {few}.")
+        if parts < 1:
+            raise ValueError("--accumulate must be at least 1.")
+        if self.batch_size % parts:
             raise ValueError(f"--batch-size must be a multiple of {parts} (processes x --accumulate).")
 
 
@@ -118,18 +129,18 @@ CHOICES = {"optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")
 LARGE = 1e9
 RANGES = (  # of every number
     dict.fromkeys(("image_size", "patch_size", "embed_dim", "depth", "num_heads"), (1, LARGE))
-    | dict.fromkeys(("batch_size", "eval_images", "snapshots"), (1, LARGE))
-    | dict.fromkeys(("epochs", "lr", "clip", "mlp_ratio", "min_area"), (1 / LARGE, LARGE))
-    | dict.fromkeys(("train_size", "num_registers", "weight_decay", "warmup", "shift"), (0, LARGE))
-    | dict.fromkeys(("rotation", "colour", "cutout", "seed"), (0, LARGE))
-    | dict.fromkeys(("hold", "mix"), (0, 1))
+    | dict.fromkeys(("batch_size", "eval_images"), (1, LARGE))
+    | dict.fromkeys(("epochs", "lr", "clip", "mlp_ratio"), (1 / LARGE, LARGE))
+    | dict.fromkeys(("train_size", "num_registers", "weight_decay", "warmup", "seed"), (0, LARGE))
+    | dict.fromkeys(("hold", "mix", "shift", "colour", "cutout"), (0, 1))
+    | dict(min_area=(1 / LARGE, 1), rotation=(0, 180), snapshots=(3, LARGE))
     | dict.fromkeys(("drop_path", "label_smoothing", "ema"), (0, 0.99999))
 )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """about: what whole test split accuracy (n=1) in what time, and what it is."""
+    """about: the accuracy on the whole test split (one run), in what time, and what it is."""
 
     about: str
     options: dict[str, Any]
@@ -383,6 +394,8 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
     if not options.init:
         return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
     old, card = load(options.init)
+    if old.config.in_chans != 3:
+        raise ValueError(f"{options.init} reads {old.config.in_chans} channels: pictures here have 3.")
     model = ViT(replace(old.config, **new))
     weights = old.state_dict()
     if old.config.pos_embed == "learned":
@@ -402,8 +415,7 @@ def native_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-NAMES = r"state\.pt|model\.safetensors|config\.json|config\.next\.json|history\.csv|README\.md"
-HALF_WRITTEN = re.compile(rf"\.({NAMES}|step_\d+\.safetensors)\.[0-9a-f]{{8}}")
+STATE = 2  # the version of state.pt: of steps that go on as this file makes them
 
 
 class Run:
@@ -416,12 +428,14 @@ class Run:
         self.optimizers = make_optimizers(self.model, options)
         self.bf16 = options.precision == "bf16" or (options.precision == "auto" and native_bf16(device))
         self.step, self.minutes = 0, 0.0
+        self.commands: list[tuple[int, str]] = []  # (the step from which it was followed, as it was typed)
         self.losses: list[Tensor] = []  # since the last evaluation
         self.history: list[dict[str, float]] = []
 
     def save_state(self) -> None:
         """All that the next step depends on, in one file that is whole at every moment."""
-        state = dict(options=asdict(self.options), bf16=self.bf16, step=self.step, minutes=self.minutes)
+        state = dict(version=STATE, options=asdict(self.options), commands=self.commands)
+        state |= dict(bf16=self.bf16, step=self.step, minutes=self.minutes)
         state |= dict(class_names=list(self.card.class_names), images=self.images, losses=self.losses)
         state |= dict(history=self.history, model=self.model.state_dict(), ema=self.ema.state_dict())
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
@@ -431,9 +445,6 @@ class Run:
 
     def load_state(self, device: torch.device) -> None:
         """Go on where the last complete state was written. Raises ValueError if that was another run."""
-        for leftover in (*self.folder.glob(".*"), *self.folder.glob("snapshots/.*")):
-            if HALF_WRITTEN.fullmatch(leftover.name):
-                leftover.unlink(missing_ok=True)  # of a write that was killed
         if not (self.folder / "state.pt").is_file():
             return
         try:
@@ -441,6 +452,8 @@ class Run:
         except (EOFError, RuntimeError, pickle.UnpicklingError) as problem:
             raise ValueError(f"{self.folder / 'state.pt'} is damaged: --fresh begins again.") from problem
         advice = "go on with the same options, give another --out, or --fresh to begin again."
+        if state.get("version") != STATE:
+            raise ValueError(f"{self.folder} holds a run of another version of train.py: {advice}")
         for name, then in state["options"].items():
             now = getattr(self.options, name)
             if name not in FREE and now != then:
@@ -448,12 +461,33 @@ class Run:
         if (state["class_names"], state["images"]) != (list(self.card.class_names), self.images):
             there = f"{state['images']} pictures of {len(state['class_names'])} classes"
             raise ValueError(f"{self.folder} holds a run on {there}, which have changed since: {advice}")
+        schedule = Schedule(self.options, self.images)
+        if state["step"] > schedule.total:
+            epoch = state["step"] / schedule.per_epoch
+            raise ValueError(f"{self.folder} is at epoch {epoch:g} already: give more --epochs than that.")
+        if state["step"] == schedule.total:
+            self.options = Options(**state["options"])  # all is learned, so others change nothing
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
+        self.commands = state["commands"]
         self.losses, self.history = state["losses"], state["history"]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for optimizer, old in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(old)
+
+    def forget_later_snapshots(self) -> None:
+        """Those of steps that were lost with the process that took them, and may now come out otherwise."""
+        for snapshot in list_snapshots(self.folder):
+            if snapshot.step > self.step:
+                snapshot.path.unlink()
+
+    def follow(self, command: str) -> None:
+        """Say on the card that the steps to come, if there are any, are those of this command."""
+        coming = self.step < Schedule(self.options, self.images).total
+        if coming and command not in [typed for _, typed in self.commands[-1:]]:
+            self.commands = [c for c in self.commands if c[0] < self.step] + [(self.step, command)]
+        lines = [f"{typed}{f'  # from step {step}' if step else ''}" for step, typed in self.commands]
+        self.card = replace(self.card, command="\n".join(lines))
 
     def record(self, row: dict[str, float], snapshot: bool) -> None:
         """One evaluation: history.csv, the weights of now, perhaps a snapshot. The explorer can follow."""
@@ -517,11 +551,11 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
     while True:
         new = not run.history or run.history[-1]["step"] < run.step
         if leads and new and run.step in schedule.evaluations():
-            loss = torch.stack(run.losses).mean().item() if run.losses else math.log(len(data.class_names))
+            accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
+            loss = torch.stack(run.losses).mean().item() if run.losses else test_loss
             if not math.isfinite(loss):
                 advice = "begin again with --fresh and a smaller --lr."
                 raise ValueError(f"The loss stopped being a number before step {run.step}: {advice}")
-            accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
             minutes = run.minutes + (time.monotonic() - began) / 60
             row = dict(step=run.step, epoch=run.step / schedule.per_epoch, loss=loss, test_loss=test_loss)
             row |= dict(accuracy=accuracy, lr=schedule.lr(run.step), minutes=minutes)
@@ -594,7 +628,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("recipe", nargs="?", choices=RECIPES, help="a tested set of options, see below")
     add("--out", type=Path, help="folder of the run (default: runs/RECIPE)")
     add("--fresh", action="store_true", help="forget the run in --out and begin again")
-    add("--device", help="cpu, cuda or mps (default: cuda where there is one, else cpu)")
+    add("--device", help="cpu or cuda (default: cuda where there is one)")
     add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same gradient")
     add("--evaluate", metavar="CHECKPOINT", help="measure a checkpoint instead")
     about = "print the shapes of all tensors instead: of this run's model, or of B/16, S/16, ..."
@@ -615,11 +649,12 @@ def flag(name: str) -> str:
 
 def spelled(options: dict[str, Any]) -> list[str]:
     """Options as they are typed."""
-    words = []
+    words: list[str] = []
     for name, value in options.items():
-        words += (
-            [flag(name) if value else "--no-" + name] if isinstance(value, bool) else [flag(name), str(value)]
-        )
+        if isinstance(value, bool):
+            words.append(flag(name) if value else "--no-" + flag(name)[2:])
+        else:
+            words += [flag(name), str(value)]
     return words
 
 
@@ -651,7 +686,8 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             data = options.data or (RECIPES[name].options.get("data", "") if name in RECIPES else "")
             if not data:
                 raise ValueError("Say with --data on which pictures to measure it.")
-            _, confusion, card = evaluate(args.evaluate, data, options.seed)
+            device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            _, confusion, card = evaluate(args.evaluate, data, options.seed, device)
             from explorer import export  # here: training needs no pictures
 
             out = args.out or Path("runs") / f"evaluate-{name}"
@@ -676,45 +712,33 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
     data_name = Path(options.data).expanduser().resolve().name
     name = args.recipe if args.recipe not in (None, "folder") else data_name
     folder = args.out or Path("runs") / name
-    folder.mkdir(parents=True, exist_ok=True)
-    is_run, is_checkpoint = ((folder / file).is_file() for file in ("state.pt", "model.safetensors"))
-    if is_checkpoint and not (is_run or args.fresh):
-        raise ValueError(
-            f"{folder} holds a checkpoint, not a run to go on with: give another --out, or --fresh."
-        )
-    if not (is_run or is_checkpoint) and any(not file.name.startswith(".") for file in folder.iterdir()):
-        raise ValueError(f"{folder} holds other files: give --out a folder of its own.")
-
     device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if team.world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if device.type == "cuda" else device
-        if team.rank > 0:
-            dist.barrier()  # the first process downloads and decodes for all
-    side, kept = options.image_size, options.train_size or options.image_size
-    data = load_split(options.data, "train", (kept, kept), seed=options.seed)
-    test = load_split(options.data, "test", (side, side), seed=options.seed)
-    if team.world > 1 and team.rank == 0:
-        dist.barrier()
-    if test.class_names != data.class_names:
-        differ = ", ".join(sorted({*data.class_names} ^ {*test.class_names}))
-        raise ValueError(f"{options.data} has other classes for training than for testing: {differ}.")
-    if len(data) < options.batch_size:
-        raise ValueError(f"{options.data} has {len(data)} training pictures: give a smaller --batch-size.")
-    data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
-    card = Card(name, data.class_names, image_size=(side, side), data=data_name)
-    card = replace(card, source="ViT Explorer's train.py", command=command)
-    if options.init:
-        old = load(options.init)[1]
-        card = replace(card, mean=old.mean, std=old.std)
+    if team.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder, args.fresh)
     with claimed(folder, team):
-        if args.fresh and team.rank == 0:
-            for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
-                file.unlink(missing_ok=True)
+        if team.world > 1:
+            device = join_team(device)
+            if team.rank > 0:
+                dist.barrier()  # until the first process has decoded the pictures and tidied the folder
+        data, test = load_pictures(options)
+        if team.rank == 0:
+            tidy(folder, args.fresh)
+            if team.world > 1:
+                dist.barrier()
+        data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
+        card = Card(name, data.class_names, image_size=(options.image_size,) * 2, data=data_name)
+        card = replace(card, source="ViT Explorer's train.py")
+        if options.init:
+            old = load(options.init)[1]
+            card = replace(card, mean=old.mean, std=old.std)
         run = Run(options, card, len(data), folder, device)
         run.load_state(device)
-        if team.rank == 0 and run.step:
-            print(f"Going on after step {run.step}.")
+        run.follow(command)
+        if team.rank == 0:
+            run.forget_later_snapshots()
+            if run.step:
+                print(f"Going on after step {run.step}.")
         with StopSignal() as stop:
             complete = train(run, data, test, team, save_every, stop)
         if team.rank == 0 and complete:
@@ -722,8 +746,52 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
         elif team.rank == 0:
             same = "same command, without --fresh," if args.fresh else "same command"
             print(f"Stopped after step {run.step}; the {same} goes on from there.")
-    if team.world > 1:
-        dist.destroy_process_group()
+        if team.world > 1:
+            dist.destroy_process_group()
+
+
+def check_folder(folder: Path, fresh: bool) -> None:
+    """Is this a folder for a run? Raises ValueError."""
+    is_run, is_checkpoint = ((folder / file).is_file() for file in ("state.pt", "model.safetensors"))
+    if is_checkpoint and not (is_run or fresh):
+        advice = "give another --out, or --fresh."
+        raise ValueError(f"{folder} holds a checkpoint, not a run to go on with: {advice}")
+    if not (is_run or is_checkpoint) and any(not file.name.startswith(".") for file in folder.iterdir()):
+        raise ValueError(f"{folder} holds other files: give --out a folder of its own.")
+
+
+def tidy(folder: Path, fresh: bool) -> None:
+    """Remove what a killed process left half-written and, if asked to begin again, the run so far."""
+    for place in (folder, folder / "snapshots"):
+        remove_half_written(place)
+    if fresh:
+        for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
+            file.unlink(missing_ok=True)
+
+
+def load_pictures(options: Options) -> tuple[Split, Split]:
+    """(training, test) pictures. Raises ValueError where they do not suit each other or this run."""
+    side, kept = options.image_size, options.train_size or options.image_size
+    data = load_split(options.data, "train", (kept, kept), seed=options.seed)
+    test = load_split(options.data, "test", (side, side), seed=options.seed)
+    if test.class_names != data.class_names:
+        differ = ", ".join(sorted({*data.class_names} ^ {*test.class_names}))
+        raise ValueError(f"{options.data} has other classes for training than for testing: {differ}.")
+    if len(data) < options.batch_size:
+        raise ValueError(f"{options.data} has {len(data)} training pictures: give a smaller --batch-size.")
+    return data, test
+
+
+def join_team(device: torch.device) -> torch.device:
+    """Meet the other processes of torchrun; returns this one's device."""
+    patience = timedelta(hours=2)  # while the first one downloads and decodes
+    if device.type != "cuda":
+        dist.init_process_group("gloo", timeout=patience)
+        return device
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", timeout=patience, device_id=device)
+    return device
 
 
 @contextmanager
@@ -757,9 +825,12 @@ def tune_malloc() -> None:
     settings = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "MALLOC_MMAP_THRESHOLD_": str(2**32)}
     settings |= {"MALLOC_TRIM_THRESHOLD_": str(2**34), "MALLOC_TOP_PAD_": str(2**28)}
     if sys.platform == "linux" and not torch.cuda.is_available() and not settings.keys() & os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | settings)
+        os.execve(sys.executable, sys.orig_argv, os.environ | settings)
 
 
 if __name__ == "__main__":
     tune_malloc()
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        raise SystemExit("train.py: Stopped at once; the same command goes on from the last save.") from None

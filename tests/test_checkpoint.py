@@ -90,6 +90,23 @@ def test_a_crash_at_the_end_of_the_first_save_leaves_a_checkpoint(folder: Path, 
     assert load(folder)[0].config == tiny_vit.config and list_checkpoints(folder.parent) == ["tiny"]
 
 
+def test_weights_and_config_that_are_read_while_a_run_saves_belong_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run saves between the two reads, another architecture at that: both are read once more."""
+    really_read, saved = module.read_tensors, []
+
+    def read(path: Path):
+        tensors = really_read(path)
+        if not saved:
+            saved.append(True)
+            save(folder, randomised(ViT(tiny_config(depth=2))), CARD)
+        return tensors
+
+    monkeypatch.setattr(module, "read_tensors", read)
+    assert load(folder)[0].config.depth == 2
+
+
 def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")

@@ -449,6 +449,20 @@ def test_a_turned_picture_stays_sharp():
     assert augment(noise, (32, 32), rotation=10).std() / (noise / 255).std() > 0.82
 
 
+@pytest.mark.parametrize("min_area", [0.3, 0.75, 0.99])
+def test_a_crop_is_never_smaller_than_asked(min_area):
+    """A ramp in both directions: how far it goes tells how much of the picture the crop shows."""
+    ramp = torch.linspace(0, 255, 256).to(torch.uint8)
+    seen = []
+    for picture in (ramp.expand(200, 3, 256, 256), ramp[:, None].expand(200, 3, 256, 256)):
+        torch.manual_seed(0)  # the same crops
+        x = augment(picture, (64, 64), min_area=min_area, flip=False)[:, 0]
+        ends = (x[:, 32, -1] - x[:, 32, 0], x[:, -1, 32] - x[:, 0, 32])
+        seen.append(torch.stack(ends).amax(0) * 64 / 63)
+    area = seen[0] * seen[1]
+    assert min_area - 0.02 < area.min() < min_area + 0.1 and area.max() > 0.9
+
+
 def test_cutout_takes_its_share():
     white = torch.full((200, 3, 32, 32), 255, dtype=torch.uint8)
     holes = (augment(white, (32, 32), cutout=0.5) == 0.5).float().mean((1, 2, 3))

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 from dataclasses import replace
+from itertools import count as counter
 from pathlib import Path
 
 import numpy as np
@@ -286,38 +287,76 @@ FORKS = multiprocessing.get_context("forkserver")  # imports torch once, for all
 FORKS.set_forkserver_preload(["train", "tests.test_train"])
 
 
-def started(args: list[str], ready) -> None:
+def doomed(args: list[str], last_call: int) -> None:
+    """Train, and die by kill -9 right before or right after that call of fsync or replace, of every write."""
     torch.set_num_threads(1)
-    ready.set()
+    calls = counter()
+    for name in ("fsync", "replace"):
+        really = getattr(os, name)
+
+        def call(*given, really=really):
+            last = next(calls) == last_call
+            if last and last_call % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            really(*given)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(os, name, call)
     t.main(args, save_every=0.0)
 
 
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(pictures, finished, tmp_path):
-    """kill -9, while saving too: every step is saved here, so most moments lie within a write."""
-    out, chance, kills = tmp_path / "run", random.Random(0), 0
-    while True:
-        ready = FORKS.Event()
-        process = FORKS.Process(target=started, args=(command(pictures, out), ready))
+    """kill -9 while saving: every step is saved here. All that is there is whole, after every kill."""
+    out, chance = tmp_path / "run", random.Random(0)
+    moments = [chance.randrange(9) for _ in range(20)]  # nine calls make a step, more or less
+    for moment in [*moments, 10**9]:
+        process = FORKS.Process(target=doomed, args=(command(pictures, out), moment))
         process.start()
-        assert ready.wait(60)
-        process.join(chance.uniform(0.0, 0.5) if kills < 20 else 60)
+        process.join(120)
         if process.exitcode is None:
             process.kill()
-            process.join()
-            kills += 1
-        if (out / "config.json").exists():
-            load(out)  # whatever is there is whole
+            pytest.fail("a run of twelve steps takes more than two minutes")
+        killed = moment < 10**9
+        assert process.exitcode == (-signal.SIGKILL if killed else 0), "twenty kills, then the end"
+        if (out / "model.safetensors").exists():
+            load(out)
         for snapshot in list_snapshots(out):
             load_snapshot(snapshot.path)
-        if process.exitcode == 0:
-            assert same(weights(out), weights(finished))
-            hidden = {file.name for file in out.glob(".*")}
-            assert hidden == {".lock"}  # nothing half-written lies around
-            if kills >= 20:
-                break
-            shutil.rmtree(out)  # done before the twentieth kill: once more from the start
-        else:
-            assert process.exitcode == -signal.SIGKILL
+    assert same(weights(out), weights(finished))
+    assert {file.name for file in out.glob(".*")} == {".lock"}  # nothing half-written lies around
+
+
+def test_a_card_tells_every_command_that_was_followed_and_no_other(pictures, tmp_path):
+    out = tmp_path / "run"
+    run(pictures, out)
+    first, options = load(out)[1].command, (out / "README.md").read_text()
+    run(pictures, out, "--mix", "0.1")  # all is learned: nothing comes of it
+    assert load(out)[1].command == first and (out / "README.md").read_text() == options
+    run(pictures, out, "--epochs", "5")
+    one, two = load(out)[1].command.splitlines()
+    assert one == first and "--epochs 5.0" in two and two.endswith("  # from step 12")
+    assert f"    {one}\n    {two}\n" in (out / "README.md").read_text()
+    with pytest.raises(SystemExit, match="is at epoch 5 already: give more --epochs than that"):
+        run(pictures, out, "--epochs", "2")
+
+
+def test_a_snapshot_of_steps_that_were_lost_is_forgotten(pictures, finished, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    for calls in (5, 1):
+        with monkeypatch.context() as patch:
+            interrupted(patch, calls)
+            run(pictures, out)
+        assert [snapshot.step for snapshot in list_snapshots(out)] == [0, 1, 3]
+        shutil.copy(finished / "snapshots" / "step_0000012.safetensors", out / "snapshots")
+
+
+def test_a_state_of_another_version_is_refused(pictures, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    state = torch.load(out / "state.pt", weights_only=True)
+    torch.save(state | {"version": 1}, out / "state.pt")
+    with pytest.raises(SystemExit, match="holds a run of another version of train"):
+        run(pictures, out)
 
 
 # Several processes
@@ -428,6 +467,8 @@ def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(finished, 
             *few.split(),
         ]
     )
+    begin = list_snapshots(tmp_path / "new")[0].metrics
+    assert begin["loss"] == begin["test_loss"] != pytest.approx(math.log(2), abs=1e-3)  # it knows something
     tuned, new = load(tmp_path / "new")
     assert (new.mean, new.std) == ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)) and new.accuracy == 1.0
     assert tuned.config == model.config and "--depth 2" in (tmp_path / "new" / "README.md").read_text()
@@ -508,8 +549,8 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
     [
         ("", "Say what to learn"),
         ("--data NOWHERE", "There is no folder NOWHERE"),
-        ("shapes --patch-size 7", "--patch-size 7 does not divide"),
-        ("shapes --sizes 30:0.5", "does not divide"),
+        ("shapes --patch-size 7", "--image-size and --sizes must be multiples of 7, not 64."),
+        ("shapes --sizes 30:0.5", "--image-size and --sizes must be multiples of 8, not 30."),
         ("shapes --sizes half", "must look like '24:0.6'"),
         ("shapes --optimizer sgd", "--optimizer must be one of muon, adamw"),
         ("shapes --precision int8", "--precision must be one of"),
@@ -520,7 +561,9 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
         ("shapes --batch-size -1", "--batch-size must be between"),
         ("shapes --patch-size 0", "--patch-size must be between"),
         ("shapes --drop-path 1", "--drop-path must be between 0 and 0.99999, not 1"),
-        ("shapes --accumulate 0", "must be a multiple of 0"),
+        ("shapes --accumulate 0", "--accumulate must be at least 1"),
+        ("shapes --min-area 60", "--min-area must be between 1e-09 and 1, not 60"),
+        ("shapes --snapshots 2", "--snapshots must be between 3"),
         ("shapes --device foo", "--device foo cannot be used here"),
         ("shapes --init shapes --depth 4", "--depth of shapes is 6: leave the option out"),
         ("--evaluate NOWHERE/x --data shapes", "NOWHERE"),
@@ -587,7 +630,7 @@ def test_leftovers_of_killed_writes_go_and_nothing_else(pictures, finished, tmp_
     out = shutil.copytree(finished, tmp_path / "run")
     stay, go = (
         out / ".env.template",
-        [out / ".state.pt.0123abcd", out / "snapshots" / ".step_0000001.safetensors.0123abcd"],
+        [out / ".state.pt.0123abcd.part", out / "snapshots" / ".step_0000001.safetensors.0123abcd.part"],
     )
     for file in (stay, *go):
         file.write_text("x")

@@ -9,6 +9,7 @@ checkpoints/NAME/model.safetensors   weights (fp16 by default)
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -112,10 +113,16 @@ def load(name: str | Path) -> tuple[ViT, Card]:
 def load_folder(folder: Path) -> tuple[ViT, Card]:
     """A checkpoint in our own layout. Raises CheckpointError, naming the file and the field."""
     file, path, pending = (folder / name for name in ("model.safetensors", CONFIG, NEXT_CONFIG))
-    tensors, metadata = read_tensors(file)
-    if pending.is_file() and read_json(pending).get("save_id") == metadata.get("save_id"):
-        path = pending  # the save was cut short right after its weights
-    model_config, card = parse_config(read_json(path), path)
+    for _ in range(3):  # a run may save between two of these reads: then they are done again
+        tensors, metadata = read_tensors(file)
+        with suppress(CheckpointError):  # of a save that was cut short right after its weights
+            config, source = read_json(pending), pending
+            if config.get("save_id") == metadata.get("save_id"):
+                break
+        config, source = read_json(path), path
+        if config.get("save_id") == metadata.get("save_id"):
+            break
+    model_config, card = parse_config(config, source)
     return build(model_config, tensors, file), card
 
 
@@ -134,7 +141,7 @@ def save_snapshot(
     folder: str | Path, model: ViT, card: Card, step: int, metrics: Mapping[str, float]
 ) -> Path:
     """Keep the weights of this moment under snapshots/, matrices in 8 bit with a scale per row."""
-    path = Path(folder) / "snapshots" / f"step_{step:07d}.safetensors"
+    path = snapshot_path(folder, step)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, x in model.state_dict().items():
@@ -148,6 +155,11 @@ def save_snapshot(
     about = {"config": json.dumps(config), "step": str(step), "metrics": json.dumps(dict(metrics))}
     write_atomically(path, serialize(tensors, about))
     return path
+
+
+def snapshot_path(folder: str | Path, step: int) -> Path:
+    """Where the snapshot of a step lies, if it was kept."""
+    return Path(folder) / "snapshots" / f"step_{step:07d}.safetensors"
 
 
 def list_snapshots(folder: str | Path) -> list[Snapshot]:
@@ -186,7 +198,7 @@ def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """The file has its old content or the new one, at every moment. Raises OSError where the disk is full."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -195,6 +207,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what `write_atomically` left in a folder when it was killed."""
+    for file in folder.glob(".*.part"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.part", file.name):
+            file.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -299,7 +299,12 @@ def cache_folder() -> Path:
 
 
 def load_split(
-    data: str, split: str, image_size: tuple[int, int], crop_pct: float = 1.0, seed: int = 0
+    data: str,
+    split: str,
+    image_size: tuple[int, int],
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    seed: int = 0,
 ) -> Split:
     """Every picture of a split, decoded once to uint8 (N, 3, height, width). Raises DataError.
 
@@ -308,7 +313,7 @@ def load_split(
     """
     pictures, class_names = find_pictures(data, split, seed)
     if isinstance(pictures, Folder):
-        key = f"{pictures.root.resolve()} {split} {image_size} {crop_pct}"
+        key = f"{pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{name}.safetensors"
         fingerprint = pictures.fingerprint()
@@ -322,7 +327,7 @@ def load_split(
             picture, label = pictures[index]
         except PictureError:
             return None
-        return to_pixels(to_rgb(picture), image_size, crop_pct), label
+        return to_pixels(to_rgb(picture), image_size, crop_pct, interpolation), label
 
     images = torch.empty(len(pictures), 3, *image_size, dtype=torch.uint8)
     found: list[int] = []
@@ -542,9 +547,9 @@ def augment(
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(B, device=device) * (high - low) + low
 
-    side = uniform(min_area, 1).sqrt()
-    stretch = torch.exp(uniform(-1, 1) * (math.log(4 / 3) / 2 if min_area < 1 else 0))
-    x_scale, y_scale = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
+    side = uniform(min_area, 1).sqrt()  # of the crop, as a share of the picture's
+    stretch = torch.exp(uniform(-1, 1) * (math.log(4 / 3) / 2)).clamp(side, 1 / side)  # no edge beyond 1
+    x_scale, y_scale = side * stretch, side / stretch
     x_shift, y_shift = (uniform(-1, 1) * (1 - scale + 2 * shift) for scale in (x_scale, y_scale))
     if min_area == 1 and not rotation:  # by whole pixels, 2 / size each: nothing is blurred
         x_shift, y_shift = ((x_shift / 2 * size[1]).round(), (y_shift / 2 * size[0]).round())

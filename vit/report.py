@@ -52,13 +52,16 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     return (gap.abs().sum() / len(labels)).item()
 
 
-def evaluate(name: str, data: str, seed: int = 0) -> tuple[float, Tensor, Card]:
+def evaluate(
+    name: str, data: str, seed: int = 0, device: str | torch.device = "cpu"
+) -> tuple[float, Tensor, Card]:
     """Print how often a checkpoint is right, per class and in all: (accuracy, confusion matrix, its card).
 
     seed: of the generated pictures, where data is "shapes".
     """
     model, card = load(name)
-    split = load_split(data, "test", card.image_size, card.crop_pct, seed)
+    model = model.to(device)
+    split = load_split(data, "test", card.image_size, card.crop_pct, card.interpolation, seed)
     if split.class_names != card.class_names:
         raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
     logits = predict(model, split, card)
@@ -81,6 +84,7 @@ def model_card(card: Card, model: ViT, how: str, tested: int, again: str) -> str
     config = model.config
     height, width = card.image_size
     millions = sum(p.numel() for p in model.parameters()) / 1e6
+    command = card.command.replace("\n", "\n    ")
     return f"""---
 pipeline_tag: image-classification
 tags: [vision-transformer, image-classification, interpretability]
@@ -89,7 +93,7 @@ tags: [vision-transformer, image-classification, interpretability]
 
 A plain Vision Transformer for {card.data}, trained by
 
-    {card.command}
+    {command}
 
 - **Accuracy {card.accuracy:.2%}** on all {tested} pictures of the test split: these fp16 weights, one view
   of each picture, in float32. `{again}` repeats it.
