@@ -394,7 +394,7 @@ def test_a_shape_stands_out_from_what_is_around_it():
 
 
 def test_nothing_but_the_outline_tells_the_class():
-    """Mean colour and place are the same for all classes, within chance."""
+    """The mean place is the same for all classes, within chance."""
     samples = [shapes_sample(1, index) for index in range(320)]
     places = np.array([np.argwhere(mask).mean(0) for *_, mask in samples])
     labels = np.array([label for _, label, _ in samples])
@@ -427,7 +427,7 @@ def test_augment_is_decided_by_the_generator_and_differs_between_pictures():
 
 
 def test_random_crops_stay_inside_the_picture():
-    """Without a shift, no mirrored edge: a picture whose border is black shows black only where it is."""
+    """Without a shift, no mirrored edge: a ramp goes on rising from edge to edge."""
     ramp = torch.linspace(0, 255, 64).to(torch.uint8).expand(200, 3, 64, 64)
     row = augment(ramp, (16, 16), min_area=0.2, flip=False)[:, 0, 8]
     assert (row.diff(dim=1) > 0).all()  # a mirrored edge would turn the slope
