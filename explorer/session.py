@@ -49,6 +49,7 @@ MAX_PROMISES = 20_000
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
 PASS_LIMIT = (8192 * MiB, 20e12)  # (bytes at once, operations) of a forward pass that is begun at all,
 PUBLIC_PASS_LIMIT = (1024 * MiB, 2e12)  # and where strangers may begin it
+PUBLIC_WORK_LIMIT = 1e13  # operations of all passes that a stranger may ask for at once: a minute or two here
 BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 
 # Small published models worth a look beside the bundled ones; fetched on first use.
@@ -257,6 +258,10 @@ class Look:
         """A result that depends on this picture, this model and `what`."""
         return self.session.results.get((self.key, self.digest, self.size, what), make, self.owner)
 
+    def remembers(self, what: Hashable) -> bool:
+        """Is this result there, so that it need not be made?"""
+        return self.session.results.peek((self.key, self.digest, self.size, what)) is not None
+
     def address(self, what: Hashable, make: Callable[[], bytes], suffix: str = "bin") -> str:
         """Where a browser finds these bytes, made when it first asks for them."""
         return self.session.promise((self.key, self.digest, self.size, what), make, suffix, self.owner)
@@ -312,6 +317,15 @@ class Look:
         if target is not None and not self.keeps_attention:
             needed = self.cost.attn_bytes / 2**30
             raise TooLarge(f"This needs {needed:.1f} GiB of attention at once: {smaller}")
+
+    def check_work(self, passes: float) -> None:
+        """Raises TooLarge where strangers share this machine and so many passes would make them wait."""
+        work = passes * self.cost.flops
+        if self.session.public and work > PUBLIC_WORK_LIMIT:
+            raise TooLarge(
+                f"This needs {work / 1e12:.0f} trillion operations, too much where others wait: "
+                "choose a smaller size or a smaller model."
+            )
 
     @property
     def cost(self) -> Cost:

@@ -6,7 +6,6 @@ widgets and returns values of widgets: it can be called from a test without a se
 
 import html
 import json
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from explorer.maps import METHODS
 from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, TooLarge
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, in_toast, kindly, valid_target
+from explorer.views.page import MODEL_QUEUE, QUIET, Page, in_toast, kindly, news, target_said, valid_target
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
 
@@ -164,10 +163,9 @@ def show(
             ((), ()),  # no intervention
             (picture, model, size),  # what worked
             {
-                "model": look.name,
+                **news(look),
                 "example": chosen,
                 "size": "" if look.size == TRAINED else look.size,
-                "stamp": secrets.token_hex(4),
             },
         ]
 
@@ -198,8 +196,8 @@ def choose_target(
     """A class was clicked: explain this one. Values for target and beacon."""
     look = page.look(picture, model, size, request)
     with kindly():
-        target = valid_target(look, getattr(event, "target", None))
-    return [target, {"model": look.name, "stamp": secrets.token_hex(4)}]
+        target = valid_target(look, target_said(event))
+    return [target, news(look)]
 
 
 # the page -------------------------------------------------------------------------------------------

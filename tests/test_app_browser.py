@@ -246,6 +246,21 @@ def test_every_tab_shows_its_figures(visit: Visit) -> None:
     shows(page, "s.layer === 1 && s.head === 3 && s.fuse === 'one'")  # a dot leads to its head
 
 
+def test_a_map_in_why_is_enlarged_for_the_class_that_was_chosen_there(visit: Visit) -> None:
+    page = visit()
+    tab(page, "Why")
+    expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
+    page.get_by_label("Class to explain").click()
+    page.get_by_role("option", name="dog", exact=True).click()
+    expect(page.locator("#why-ledger")).to_contain_text("logit of dog")
+    page.locator("#why-maps [data-method=relevance]").click()
+    maps = "[...document.querySelector('#viewer .vit-viewer').viewer.data.maps.keys()]"
+    page.wait_for_function(f"() => {maps}.includes('relevance target3')")
+    shows(page, "s.target === 3 && s.method === 'relevance'")
+    page.evaluate("document.querySelector('#viewer .vit-viewer').viewer.set({method: 'flow'})")
+    page.wait_for_function(f"() => {maps}.some((key) => key.startsWith('flow'))")  # made beside the queue
+
+
 def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: Visit, run: str) -> None:
     page = visit(f"?model={run}")
     tab(page, "Training")

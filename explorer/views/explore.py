@@ -5,6 +5,7 @@ Hover previews, a click pins. Arrow keys step through layers and heads, the spac
 and switches heads off, and shows the answer before and after.
 """
 
+import secrets
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,9 +16,9 @@ from torch import Tensor
 from explorer import maps, stats
 from explorer.maps import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
-from explorer.session import Look
+from explorer.session import Look, TooLarge
 from explorer.views import take_home
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly, valid_target
+from explorer.views.page import MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, kindly, target_said, valid_target
 from explorer.views.parts import note
 from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
@@ -77,7 +78,18 @@ def refusal(look: Look, method: Method) -> str:
     """Why this method says nothing here, in one sentence; empty if it does."""
     if not look.keeps_attention:
         return f"{method.label} needs all attention at once: too much for a model with so many tokens."
-    return method.refusal(look.model.config, look.cost.tokens)
+    if why_not := method.refusal(look.model.config, look.cost.tokens):
+        return why_not
+    try:
+        look.check_work(passes(look, method))
+    except TooLarge as error:
+        return str(error)
+    return ""
+
+
+def passes(look: Look, method: Method) -> int:
+    """How many forward passes this method takes, where it is more than a few."""
+    return num_patches(look) if method.name in PER_PATCH else PASSES.get(method.name, 0)
 
 
 def num_patches(look: Look) -> int:
@@ -85,35 +97,56 @@ def num_patches(look: Look) -> int:
     return look.cost.tokens - look.model.config.num_prefix_tokens
 
 
+def cost_in_words(look: Look, method: Method) -> str:
+    """What a method costs for this picture, such as "196 forwards"."""
+    return method.cost.replace("P ", f"{num_patches(look)} ")
+
+
 def is_quick(look: Look, method: Method) -> bool:
     """May this method run for this model without having been asked for?"""
-    passes = num_patches(look) if method.name in PER_PATCH else PASSES.get(method.name, 0)
-    return method.name != "flow" and passes * look.cost.flops <= QUICK
+    return method.name != "flow" and passes(look, method) * look.cost.flops <= QUICK
+
+
+def map_key(method: Method, target: int | None) -> tuple[str, str, int | None]:
+    """Under which a look remembers this map."""
+    return "map", method.name, target if method.class_specific else None
+
+
+def must_wait(look: Look, method: Method, target: int | None) -> bool:
+    """Is this map one that takes seconds and is not there yet?"""
+    return not is_quick(look, method) and not look.remembers(map_key(method, target))
 
 
 def map_of(look: Look, method: Method, target: int | None) -> Tensor:
     """(h, w): what this method says about the class; made once for all visitors."""
-    target = target if method.class_specific else None
+    *_, target = key = map_key(method, target)
 
     def make() -> Tensor:
         trace = look.trace(target) if method.needs_grad else look.trace()
         return method(trace, model=look.model, target=target)
 
-    return look.remember(("map", method.name, target), make)
+    return look.remember(key, make)
 
 
 def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...]) -> dict[str, Any]:
-    """The viewer's value with the map that was asked for, and with all that cost next to nothing."""
+    """The viewer's value with the map that was asked for and all that cost next to nothing, or with what
+    keeps it from coming."""
     asked = METHODS[name]
-    why_not = refusal(look, asked)
-    if why_not:
+    if why_not := refusal(look, asked):
         return viewer_value(look, edits, progress=why_not)
+    if must_wait(look, asked, target):
+        return viewer_value(look, edits, progress=f"{asked.label} takes {cost_in_words(look, asked)} …")
     cheap = [m for m in METHODS.values() if is_quick(look, m) and not refusal(look, m)]
     names = list(dict.fromkeys([name, *(m.name for m in cheap)]))
     for each in names:  # here, in the queue; the address makes again what was forgotten
         map_of(look, METHODS[each], target)
     address = look.address(("maps", name, target), partial(make_maps, look, names, target))
     return viewer_value(look, edits, maps=[address])
+
+
+def identity(look: Look) -> list[str]:
+    """What tells this picture, model and size from others."""
+    return [look.key, look.digest, look.size]
 
 
 def make_maps(look: Look, names: Sequence[str], target: int | None) -> bytes:
@@ -197,9 +230,25 @@ def build(page: Page) -> None:
         if name not in METHODS:
             raise gr.Error("This method does not exist.", print_exception=False)
         with kindly():
-            return maps_value(
-                look, name, valid_target(look, getattr(event, "target", None)), edits_of(look, *edits)
-            )
+            target = valid_target(look, target_said(event))
+            value = maps_value(look, name, target, edits_of(look, *edits))
+            waits = "maps" not in value and not refusal(look, METHODS[name])
+        wish = {"look": identity(look), "method": name, "target": target, "stamp": secrets.token_hex(4)}
+        return value, wish if waits else gr.skip()
+
+    def on_slow_map(picture, model, size, wish, request: gr.Request):
+        """Only make it: by then the visitor may look at something else."""
+        look = page.look(picture, model, size, request)
+        if wish.get("look") == identity(look):
+            with kindly():
+                map_of(look, METHODS[wish["method"]], wish["target"])
+
+    def on_slow_map_made(picture, model, size, edits, wish, request: gr.Request):
+        look = page.look(picture, model, size, request)
+        if wish.get("look") != identity(look):
+            return gr.skip()
+        with kindly():
+            return maps_value(look, wish["method"], wish["target"], edits_of(look, *edits))
 
     def on_edits(picture, model, size, event: gr.EventData, request: gr.Request):
         look = page.look(picture, model, size, request)
@@ -216,7 +265,11 @@ def build(page: Page) -> None:
         return picked | ({"fuse": fuse} if fuse in take_home.FUSES else {})
 
     page.when_open("explore", on_checks, page.shown, [checks])
-    page.viewer.need_maps(on_need_maps, [*page.shown, page.edits], [page.viewer], **QUIET, **MODEL_QUEUE)
+    wish = gr.State({})  # for a map that takes seconds, of the picture that is shown
+    inputs = [*page.shown, page.edits]
+    page.viewer.need_maps(on_need_maps, inputs, [page.viewer, wish], **QUIET, **MODEL_QUEUE)
+    made = wish.change(on_slow_map, [*page.shown, wish], None, **QUIET, **SLOW_QUEUE)
+    made.success(on_slow_map_made, [*inputs, wish], [page.viewer], **QUIET, **MODEL_QUEUE)
     page.viewer.edits(on_edits, page.shown, [page.viewer, page.edits], **QUIET, **MODEL_QUEUE)
     page.viewer.pick(on_pick, None, [page.picked], queue=False, **QUIET)
     take_home.build(page)

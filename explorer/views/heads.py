@@ -161,6 +161,8 @@ def cka_panel(look: Look, progress: gr.Progress) -> str:
             pictures = [shapes_sample(11, index)[0] for index in range(start, start + CKA_BATCH)]
             yield torch.stack([preprocess(picture, look.card, size) for picture in pictures])
 
+    look.check_work(CKA_IMAGES)
+
     def make() -> np.ndarray:
         return stats.layer_cka(look.model, batches()).numpy()
 

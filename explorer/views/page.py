@@ -1,5 +1,6 @@
 """What every view is handed: the components that all share, and how to turn their values into a `Look`."""
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ class Page:
         event(fn, list(inputs), list(outputs), **QUIET, **MODEL_QUEUE, **options)
 
 
+def news(look: Look) -> dict[str, str]:
+    """For the beacon: something else is to be shown of this look."""
+    return {"model": look.name, "stamp": secrets.token_hex(4)}
+
+
 def picture_address(look: Look) -> str:
     """The pixels that the model saw, in true colours, as a picture for the browser."""
 
@@ -92,6 +98,11 @@ def picture_address(look: Look) -> str:
         return render.png(as_bytes(denormalize(look.image, look.card).permute(1, 2, 0)))
 
     return look.address("picture", make, "png")
+
+
+def target_said(event: gr.EventData) -> Any:
+    """The class that the browser named. `event.target` is the component that was pointed at, not this."""
+    return event._data.get("target") if isinstance(event._data, dict) else None
 
 
 def valid_target(look: Look, target: Any) -> int | None:

@@ -16,13 +16,22 @@ from explorer.ledger import Ledger, ledger
 from explorer.maps import METHODS
 from explorer.payload import class_name
 from explorer.session import Look
-from explorer.views.explore import is_quick, map_of, num_patches, refusal
+from explorer.views.explore import (
+    cost_in_words,
+    edits_of,
+    is_quick,
+    map_of,
+    passes,
+    refusal,
+    viewer_value,
+)
 from explorer.views.page import (
     MODEL_QUEUE,
     QUIET,
     SLOW_QUEUE,
     Page,
     kindly,
+    news,
     picture_address,
     valid_target,
 )
@@ -30,6 +39,9 @@ from explorer.views.parts import cells, escape, lines, note, panel, picture_map,
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
+CONTROLS = 4  # maps of a race that are of no method: the centre, and three random orders
+# passes per map of a race: points, hiding and showing, two modes (one of them at half the price)
+CURVES = 7 * 2 * 1.5
 BEFORE = note("Not raced yet: no map has earned belief. Run the race to measure all of them on this picture.")
 
 
@@ -55,8 +67,8 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
             figures.append(waiting(method.label, why_not))
             continue
         elif not is_quick(look, method):
-            cost = method.cost.replace("P ", f"{num_patches(look)} ")
-            figures.append(waiting(method.label, f"Takes {cost}: tick “slow methods too” and run the race."))
+            words = f"Takes {cost_in_words(look, method)}: tick “slow methods too” and run the race."
+            figures.append(waiting(method.label, words))
             continue
         else:
             values = map_of(look, method, target)
@@ -84,9 +96,11 @@ def verdict(score: float, bar: float) -> str:
 
 
 def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progress) -> list[Runner]:
-    """The race of this picture, run once for all who ask."""
-    trace = look.trace(target)
+    """The race of this picture, run once for all who ask. Raises TooLarge."""
     names = [name for name, m in METHODS.items() if not refusal(look, m) and (slow or is_quick(look, m))]
+    of_maps = sum(passes(look, METHODS[name]) for name in names)
+    look.check_work(of_maps + (len(names) + CONTROLS) * CURVES)
+    trace = look.trace(target)
     run = partial(faithfulness.race, look.model, trace, names, progress=progress)
     return look.remember(("race", target, slow), run)
 
@@ -236,13 +250,13 @@ def build(page: Page) -> None:
                 ledger_report(look, chosen),
             )
 
-    def on_class(picture, model, size, target, request: gr.Request):
+    def on_class(picture, model, size, target, edits, request: gr.Request):
+        """The viewer and every tab hear of it, this one too: `on_open` shows what it means here."""
         look = page.look(picture, model, size, request)
         with kindly():
             chosen = valid_target(look, target)
-            if chosen is None:
-                raise gr.Error(NO_HEAD, title="Nothing to explain", print_exception=False)
-            return maps_grid(look, chosen), BEFORE, ledger_report(look, chosen), chosen
+            value = viewer_value(look, edits_of(look, *edits), state={"target": chosen})
+            return chosen, value, news(look)
 
     def on_race(picture, model, size, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         look = page.look(picture, model, size, request)
@@ -257,7 +271,8 @@ def build(page: Page) -> None:
 
     page.when_open("why", on_open, [*page.shown, page.target], [classes, grid, report, book])
     chosen = [*page.shown, classes]
-    classes.input(on_class, chosen, [grid, report, book, page.target], **QUIET, **MODEL_QUEUE)
+    told = [page.target, page.viewer, page.beacon]
+    classes.input(on_class, [*chosen, page.edits], told, **QUIET, **MODEL_QUEUE)
     start.click(
         on_race,
         [*chosen, slow],
