@@ -40,12 +40,18 @@ def show(
 ) -> Shown:
     """The interactive viewer of this trace, for Jupyter or as a file that needs no server and no network.
 
-    card: names the classes and gives the image its true colours. model: adds position embeddings and patch
-    filters. state: what to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout".
+    card: names the classes and gives the image its true colours. model: adds position embeddings, patch
+    filters and the methods that run it once; a trace of a target adds those that need gradients. state: what
+    to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout".
     """
-    from explorer.payload import payloads
+    from explorer.payload import maps_at_hand, payloads
     from explorer.viewer import viewer_html
 
     card = card or Card(name="ViT")
     head, embeddings, *layers = payloads(trace, card, model)
-    return Shown(viewer_html(head, layers, embeddings, title=title or card.name, state=state), height)
+    maps, methods = maps_at_hand(trace, model)
+    if trace.target is not None:
+        state = {"target": trace.target} | state
+    title = title or card.name
+    page = viewer_html(head, layers, embeddings, [maps], methods=methods, title=title, state=state)
+    return Shown(page, height)

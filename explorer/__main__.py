@@ -343,7 +343,8 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     if args.method:
         check_heard(args)
 
-    explains = any(METHODS[name].class_specific for name in args.method)
+    whole = args.command == "html" and model.config.num_classes > 0  # the page explains the answer, too
+    explains = whole or any(METHODS[name].class_specific for name in args.method)
     failed: list[str] = []
     looked_at: Sequence[tuple[str, Path | None]] = files or [("", None)]
     for name, path in tqdm(looked_at, desc="pictures", disable=len(files) < 2, delay=1):
@@ -356,7 +357,7 @@ def run_on_pictures(args: argparse.Namespace) -> int:
             continue
         image = preprocess(picture, card, size)
         args.target_index = answer_of(model, image, asked) if explains else asked
-        target = args.target_index if need_gradients(args.method) else None
+        target = args.target_index if whole or need_gradients(args.method) else None
         subject = export.look(name, image, model, card, target)
         made = command.make(subject, args)
         tqdm.write(f"{name}: {subject.answers()}")
@@ -725,7 +726,8 @@ def frame_rate(text: str) -> float:
 
 
 METHODS_HELP = "methods\n" + "".join(
-    f"  {name:<21} {method.about}\n{'':<24}cost: {method.cost}\n" for name, method in METHODS.items()
+    f"  {name:<21} {method.about}\n{'':<24}{method.formula}\n{'':<24}{method.source}; cost: {method.cost}\n"
+    for name, method in METHODS.items()
 )
 OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "pictures": (

@@ -20,6 +20,7 @@ threads may share one model.  Maps are raw: not smoothed, not stretched to [0, 1
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -485,6 +486,12 @@ class Method:
     def options(self) -> tuple[str, ...]:
         """The names of the options that the method knows."""
         return tuple(inspect.signature(self.function).parameters)[1:]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What the viewer is told of it; depends: what its map belongs to."""
+        depends = ["target"] * self.class_specific
+        return {"name": self.name, "label": self.label, "about": self.about, "depends": depends}
 
     def refusal(self, config: ViTConfig, num_tokens: int) -> str:
         """Why it says nothing about such a model or picture, in one sentence; empty if it does."""

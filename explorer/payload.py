@@ -98,12 +98,6 @@ def quantize(rows: Tensor, num_prefix: int) -> tuple[np.ndarray, np.ndarray]:
     return steps.numpy(), maxima.float().numpy()
 
 
-def dequantize(steps: np.ndarray, maxima: np.ndarray, num_prefix: int) -> np.ndarray:
-    """What the viewer makes of `quantize`: (..., T) float32."""
-    part = (np.arange(steps.shape[-1]) >= num_prefix).astype(int)
-    return maxima[..., part] * (steps.astype(np.float32) / 255) ** 2
-
-
 def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens whose rows are sent (Q,), and for every token the row that stands for it (T,)."""
     h, w = grid_size
@@ -228,6 +222,26 @@ def maps_payload(found: Mapping[str, Tensor], target: int | None = None, **about
     """Maps (h, w) by method name, in float32; `about` says what they belong to (query, layer, head, ...)."""
     arrays = {name: value.float().numpy() for name, value in found.items()}
     return pack(arrays, {"kind": "maps", "target": target, **about})
+
+
+def maps_at_hand(trace: Trace, model: ViT | None = None) -> tuple[bytes, list[dict[str, Any]]]:
+    """(message, entries of METHODS): the maps that cost at most about a pass of the model.
+
+    They explain the class that the trace explains, or else its answer.
+    """
+    usable = [
+        method
+        for method in maps.METHODS.values()
+        if "progress" not in method.options  # many passes
+        and (model is not None or not method.needs_model)
+        and (trace.attn_grad is not None or not method.needs_grad)
+        and not (model is not None and method.refusal(model.config, trace.tokens.shape[1]))
+    ]
+    target = trace.target
+    if target is None and trace.logits.numel():
+        target = int(trace.logits.argmax())
+    found = {method.name: method(trace, model=model, target=target) for method in usable}
+    return maps_payload(found, target), [method.entry for method in usable]
 
 
 def payloads(trace: Trace, card: Card, model: ViT | None = None) -> Iterator[bytes]:

@@ -89,6 +89,13 @@ def test_all_methods_are_those_that_work_here(folder: Path) -> None:
     assert able == [name for name, m in METHODS.items() if "layer" in m.options and name != "flow"]
 
 
+def test_a_page_explains_the_answer_where_there_is_one(folder: Path) -> None:
+    for model, explained in (("tiny", True), ("headless", False)):
+        assert run("html", "cat.png", "--out", "c.html", model=model) == 0
+        page = Path("c.html").read_text(encoding="utf-8")
+        assert '"name": "rollout"' in page and ('"name": "relevance"' in page) == explained
+
+
 def test_a_grid_of_one_patch_has_a_page(folder: Path) -> None:
     assert run("html", "cat.png", "--size", "4", "--out", "one.html") == 0
 
@@ -377,7 +384,10 @@ def test_help_teaches(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         cli.main(["map", "--help"])
     text = capsys.readouterr().out
-    assert all(name in text and method.about in text for name, method in METHODS.items())
+    for name, method in METHODS.items():
+        assert all(
+            words in text for words in (name, method.about, method.formula, method.source, method.cost)
+        )
 
 
 def test_every_example_of_the_help_is_a_command_that_exists() -> None:

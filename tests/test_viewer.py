@@ -337,6 +337,32 @@ def test_arrow_keys_reach_every_layer_head_and_patch(visit: Open):
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_keys_that_nobody_has_go_to_the_main_viewer_alone(visit: Open):
+    page = visit(address="layer=0&fuse=one&head=0")
+    page.evaluate(
+        """() => {
+          window.main = __vit;
+          for (const tag of ["input", "article", "footer"]) document.body.append(document.createElement(tag));
+          const source = {...main.data.source, opened: null};
+          ViTViewer.mount(document.querySelector("article"), source, {state: {layer: 0}});
+        }"""
+    )
+    page.wait_for_function(READY)
+    layers = lambda: page.evaluate("[main.state.layer, __vit.state.layer]")  # noqa: E731
+    page.keyboard.press("ArrowDown")
+    assert layers() == [1, 0]
+    page.locator("input").last.focus()
+    page.keyboard.press("ArrowDown")
+    assert layers() == [1, 0], "a field keeps its keys"
+    page.locator(".picture").nth(2).focus()
+    page.keyboard.press("ArrowDown")
+    assert layers() == [1, 1], "the other viewer has the focus"
+    page.evaluate("document.activeElement.blur(); document.querySelector('footer').style.height = '5000px'")
+    page.evaluate("scrollTo(0, 4000)")
+    page.keyboard.press("ArrowDown")
+    assert layers() == [1, 1], "whoever reads further down scrolls"
+
+
 def test_tab_alone_reaches_every_control(visit: Open):
     page = visit()
     names = set()
@@ -473,7 +499,39 @@ def test_methods_come_when_asked_for_and_are_drawn(visit: Open, model: ViT, foun
     assert seen[0, 2] > seen[0, 0] and seen[14, 0] > seen[14, 2]  # blue is below zero, red above
     assert np.abs(seen[7].astype(int) - COLORMAPS["RdBu_r"][128]).max() <= 3  # zero is the middle
     page.locator("select:visible").first.select_option("two")
-    expect(page.locator(".readout")).to_contain_text("being computed")
+    expect(page.locator(".readout")).to_contain_text("not in this file for this class")
+
+
+def test_the_file_has_the_methods_that_its_trace_allows(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    explained = trace(model, found.image, target=int(found.logits.argmin()))
+    answered, alone = replace(explained, target=None, attn_grad=None), {"attention", "rollout"}
+    for one, with_model, has, lacks in (
+        (explained, model, {*alone, "relevance", "gradcam", "logit_ledger"}, {"occlusion", "flow"}),
+        (explained, None, {*alone, "relevance"}, {"gradcam", "logit_ledger"}),
+        (answered, model, {*alone, "gradcam"}, {"relevance"}),
+    ):
+        file = show(one, CARD, with_model, mode="method").save(tmp_path / "methods.html")
+        page = visit(file, "method=attention&fade=0&opacity=1")
+        menu = page.get_by_label("Method", exact=True)
+        names = set(menu.locator("option").evaluate_all("options => options.map((o) => o.value)"))
+        assert has <= names and not names & lacks
+        for name in names:
+            menu.select_option(name)
+            expect(page.locator(".readout")).to_contain_text("strongest at")
+    page = visit(
+        show(explained, CARD, model).save(tmp_path / "explained.html"), "mode=method&method=relevance"
+    )
+    settle(page)
+    truth = maps.METHODS["relevance"](explained, model=model)
+    cell = [
+        option.get_attribute("value")
+        for option in page.get_by_label("Method", exact=True).locator("option").all()
+    ]
+    columns = page.evaluate("__vit.layoutOf().sheet.cols")
+    at = divmod(cell.index("relevance"), columns)
+    assert_shows(small_map(page, *at), truth, truth.max().item())
 
 
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
@@ -700,6 +758,41 @@ def test_a_copied_link_is_answered_in_words_on_a_phone_too(visit: Open):
     button.click()
     expect(words).to_be_visible()
     expect(words).to_have_text(re.compile("Copied|It is in the address bar"))
+
+
+def test_a_copied_link_says_that_a_picture_of_ones_own_stays_behind(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    file = blank_page(tmp_path / "a.html", (found, model))
+    page = visit(file)
+    words = page.locator("#b .bar .button .text").last
+    for query, told in (("?model=tiny", True), ("?model=tiny&example=lion", False), ("", False)):
+        page.goto(file.as_uri() + query)
+        page.evaluate(
+            """async () => {
+              const url = async (message) => URL.createObjectURL(new Blob([await message]));
+              const layers = [0, 1, 2].map((l) => url(sources[0].layer(l)));
+              const value = {head: await url(sources[0].head()), layers: await Promise.all(layers)};
+              ViTViewer.host(document.getElementById("b"), {address: true}).receive(value);
+            }"""
+        )
+        page.wait_for_function(READY)
+        page.locator("#b").get_by_title("Copy a link to this view").click()
+        ending = "(Copied|address bar)" + ", without your picture" * told
+        expect(words).to_have_text(re.compile(ending + "$"))
+
+
+def test_a_smoothed_map_says_so(visit: Open):
+    page = visit(address="smooth=1")
+    label = page.locator(".pane .label").first
+    expect(label).to_have_text("Looks at, smoothed")
+    choose(page, "Embeddings")
+    expect(label).to_have_text("After L2, smoothed")
+    choose(page, "Patch filters")
+    expect(label).to_have_text("Patch filters")
+    choose(page, "Attention")
+    page.get_by_label("Smooth").uncheck()
+    expect(label).to_have_text("Looks at")
 
 
 @pytest.mark.parametrize(

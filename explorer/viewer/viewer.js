@@ -4,8 +4,10 @@
 
    ViTViewer.mount(element, source, options) -> handle
      source   {head: async () => ArrayBuffer, layer: async (l) => ArrayBuffer}, or null for now; optional:
-              embeddings: async () => ArrayBuffer, expect(layer) to hear which layer will be wanted first
-     options  {state, emit(name, payload), methods, link, address, modes, intervene}
+              embeddings: async () => ArrayBuffer, expect(layer) to hear which layer will be wanted first,
+              closed: true where nobody computes the maps that are missing
+     options  {state, emit(name, payload), methods, link, address, modes, intervene,
+              own: () => true where the picture is the visitor's, so that no link leads to it}
      handle   {state, perf, set(patch), setSource(source), setAfter(source), addMaps(buffer), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 const ViTViewer = (() => {
@@ -326,7 +328,8 @@ function titleOf(state, now, data, methods) {
 function sentence(state, now, data, pane, methods) {
   const { sheet, cell } = pane;
   const title = titleOf(state, now, data, methods);
-  const computed = now.method === state.method ? "this map is being computed …" : "choose it, and this map is computed …";
+  const computed = data.source.closed ? "not in this file for this class"
+    : now.method === state.method ? "this map is being computed …" : "choose it, and this map is computed …";
   if (!sheet.ready[cell]) return [title, state.mode === "method" ? computed : "on its way …"];
   const at = cell * sheet.size;
   const values = sheet.colors ? null : sheet.values.subarray(at, at + sheet.size);
@@ -528,6 +531,7 @@ function mount(root, source, options = {}) {
 
   const lowestLayer = () => state.mode === "embeddings" ? -1 : 0;
   const directional = () => state.mode === "attention" || state.mode === "rollout";
+  const ofImage = () => state.mode !== "embeddings" || state.embedding !== "filters";
   const asksQuery = () => directional()
     || state.mode === "embeddings" && ["similarity", "positions"].includes(state.embedding);
 
@@ -1268,8 +1272,7 @@ function mount(root, source, options = {}) {
   function paintPane(pane, view, now, index) {
     const { canvas } = pane, { sheet, cell, range } = view, d = view.data;
     const context = canvas.getContext("2d"), W = canvas.width, H = canvas.height;
-    const ofImage = state.mode !== "embeddings" || state.embedding !== "filters";
-    const covered = ofImage && sheet.ready[cell];
+    const covered = ofImage() && sheet.ready[cell];
     const dim = covered && state.fade && sheet.unit !== "color" ? 0.35 * state.opacity : 0;
     context.drawImage(photoOf(d, index, W, H, dim), 0, 0);
     if (covered) overlay(context, view, now, W, H);
@@ -1456,7 +1459,7 @@ function mount(root, source, options = {}) {
   function speak(now, views) {
     markDots(now);
     views.forEach((view, index) => {
-      panes[index].label.textContent = view.label;
+      panes[index].label.textContent = view.label + (state.smooth && ofImage() ? ", smoothed" : "");
       panes[index].value.textContent = valueText(view, now, index);
     });
     const view = views[views.length === 2 && after ? 1 : 0], { sheet, cell, range } = view, d = view.data;
@@ -1700,7 +1703,14 @@ function mount(root, source, options = {}) {
     event.preventDefault();
     if (patch) commit(patch, event);
   }
+  // The page's main viewer hears the keys that nobody else has, while its picture is on the screen.
+  function onFreeKey(event) {
+    if (event.target !== document.body || event.defaultPrevented) return;
+    const box = parts.stage.getBoundingClientRect();
+    if (box.width && box.bottom > 0 && box.top < window.innerHeight) onKey(event);
+  }
   root.addEventListener("keydown", onKey);
+  if (addressed) document.addEventListener("keydown", onFreeKey);
 
   // ---- play through depth: layers blend into each other, unless motion is unwelcome
 
@@ -1778,7 +1788,8 @@ function mount(root, source, options = {}) {
     writeAddress(state, defaults);
     const link = location.href.split("#")[0] + "#" + addressOf(state, defaults);
     const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-    parts.copyText.textContent = parts.live.textContent = copied ? "Copied" : "It is in the address bar";
+    const words = (copied ? "Copied" : "It is in the address bar") + (options.own?.() ? ", without your picture" : "");
+    parts.copyText.textContent = parts.live.textContent = words;
     parts.copy.classList.add("told");
     later("copied", 1600, () => {
       parts.copyText.textContent = "Copy link";
@@ -1813,6 +1824,7 @@ function mount(root, source, options = {}) {
     skin.disconnect();
     dark.removeEventListener("change", repaint);
     root.removeEventListener("keydown", onKey);
+    document.removeEventListener("keydown", onFreeKey);
     channels.get(options.link)?.members.delete(hear);
     window.removeEventListener("hashchange", onAddress);
     root.replaceChildren();
@@ -1859,7 +1871,8 @@ function addresses(value) {
 
 // The Gradio house: a value with addresses comes in, as explorer/viewer/host.py describes it.
 function host(element, options) {
-  const viewer = mount(element, null, options);
+  const named = () => new URLSearchParams(location.search);  // what the page is about: explorer/views/page.js
+  const viewer = mount(element, null, { ...options, own: () => named().has("model") && !named().has("example") });
   let head = "", after = "", restored = "";
   const seen = new Set();
   return {
@@ -1905,6 +1918,7 @@ function embedded(element, messages, options) {
     head: async () => bytes(messages.head),
     layer: async (l) => bytes(messages.layers[l]),
     embeddings: messages.embeddings && (async () => bytes(messages.embeddings)),
+    closed: true,
   };
   const viewer = mount(element, source, options);
   for (const text of messages.maps ?? []) viewer.addMaps(bytes(text));
