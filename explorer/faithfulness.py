@@ -12,7 +12,7 @@ a map that does not beat it has earned no belief.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -282,7 +282,6 @@ class Table:
 
     rows: list[Row]
     images: int
-    settings: dict[str, object] = field(default_factory=dict)
 
     def records(self) -> list[dict[str, str | float]]:
         """Flat rows for a CSV file: each figure with its interval."""
@@ -344,7 +343,7 @@ def table(
         estimates = {key: bootstrap(value, resamples) for key, value in values.items()}
         rows.append(Row(name, estimates, bootstrap(lead, resamples)))
     rows.sort(key=lambda row: -row.figures["score"].mean)
-    return Table(rows, len(figures), {"modes": tuple(modes), "points": points, "randoms": randoms})
+    return Table(rows, len(figures))
 
 
 def bootstrap(values: Tensor, resamples: int = 2000, seed: int = 0) -> Estimate:

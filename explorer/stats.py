@@ -5,7 +5,7 @@ Nothing here draws, and each docstring says how to read the figure, because most
 when read without what they are to be compared with.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -265,18 +265,9 @@ def cka(batches: Iterable[Tensor]) -> Tensor:
     return (total / (scale[:, None] * scale)).float()
 
 
-def layer_cka(model: ViT, batches: Iterable[Tensor], progress: Callable[[int], None] | None = None) -> Tensor:
+def layer_cka(model: ViT, batches: Iterable[Tensor]) -> Tensor:
     """(L+1, L+1): `cka` of the depths of one model, from batches of images (B, 3, height, width)."""
-
-    def features() -> Iterable[Tensor]:
-        seen = 0
-        for images in batches:
-            yield depth_features(model, images)
-            seen += len(images)
-            if progress:
-                progress(seen)
-
-    return cka(features())
+    return cka(depth_features(model, images) for images in batches)
 
 
 # ---- the self-check --------------------------------------------------------------------------------

@@ -275,9 +275,7 @@ def test_cka_knows_rotations_and_does_not_take_noise_for_likeness() -> None:
 def test_layer_cka_compares_what_the_head_reads() -> None:
     model, _ = real(num_registers=1)
     images = torch.randn(16, 3, 12, 20)
-    heard: list[int] = []
-    similarity = stats.layer_cka(model, images.split(8), progress=heard.append)
-    assert heard == [8, 16]
+    similarity = stats.layer_cka(model, images.split(8))
     assert similarity.shape == (4, 4) and similarity[0].isnan().all()  # [CLS] has not yet seen the image
     torch.testing.assert_close(similarity[1:, 1:].diagonal(), torch.ones(3))
     cls = torch.stack([trace(model, image).tokens[:, 0] for image in images], dim=1)
