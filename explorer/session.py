@@ -12,6 +12,7 @@ import re
 import secrets
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,7 +21,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from vit.checkpoint import (
     list_snapshots,
     load,
     load_snapshot,
+    snapshot_path,
 )
 from vit.data import open_picture, preprocess
 from vit.hub import load_pretrained
@@ -46,6 +48,7 @@ MiB = 2**20
 EVERYONE = ""  # an owner who never leaves: what the house itself keeps
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
+HOUR = 3600.0  # seconds
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
 PASS_LIMIT = (8192 * MiB, 20e12)  # (bytes at once, operations) of a forward pass that is begun at all,
 PUBLIC_PASS_LIMIT = (1024 * MiB, 2e12)  # and where strangers may begin it
@@ -362,7 +365,7 @@ class Session:
     result_bytes: int = 2048 * MiB  # room for a trace of ATTENTION_LIMIT and one with gradients, twice that
     model_bytes: int = 4096 * MiB
     shard_bytes: int = 2048 * MiB  # files of theirs
-    hub_models: int = 8  # how many different Hub models strangers may make this process fetch,
+    hub_models: int = 8  # how many different Hub models strangers may make this process fetch in an hour,
     hub_bytes: int = 1024 * MiB  # and how large each may be
     model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
 
@@ -370,7 +373,7 @@ class Session:
         self._room = tempfile.TemporaryDirectory(prefix="vit-explorer-")  # gone when the process ends
         self.folder = Path(self._room.name)
         self._secret = secrets.token_bytes(32)
-        self._fetched: set[str] = set()
+        self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
         self.results: Cache[Any] = Cache(self.result_bytes)
@@ -383,17 +386,17 @@ class Session:
 
     def names(self) -> list[str]:
         """Checkpoints that are on this machine: those named by the owner first, then the bundled ones."""
-        return [*self.extra, *(name for name in list_checkpoints() if name not in self.extra)]
+        extra = [name.removeprefix("hf-hub:") for name in self.extra]
+        return [*extra, *(name for name in list_checkpoints() if name not in extra)]
 
     def model(self, name: str, step: int | None = None) -> Loaded:
         """A model by name, folder or Hub id, or as it was at a step of training. Raises CheckpointError."""
         name = self.allowed(name)
         file = self.folder_of(name) / "model.safetensors"
         if step is not None:
-            taken = {snapshot.step: snapshot.path for snapshot in self.snapshots(name)}
-            if step not in taken:
+            file = snapshot_path(self.folder_of(name), step)
+            if not file.is_file():
                 raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
-            file = taken[step]
         key = key_of(name, step, file)
 
         def make() -> Loaded:
@@ -409,15 +412,17 @@ class Session:
         if not self.public or name in self.names() or name in PUBLISHED:
             return load(name)
         with self._fetching:
+            now = time.monotonic()
+            self._fetched = {known: at for known, at in self._fetched.items() if now - at < HOUR}
             if name not in self._fetched and len(self._fetched) >= self.hub_models:
                 raise CheckpointError(
-                    "This server has fetched all the Hub models it may: choose from the list."
+                    "This server has fetched all the Hub models it may in an hour: choose from the list."
                 )
-            self._fetched.add(name)
+            self._fetched.setdefault(name, now)
         try:
             return load_pretrained(name, max_bytes=self.hub_bytes)
         except CheckpointError:
-            self._fetched.discard(name)
+            self._fetched.pop(name, None)
             raise
 
     def is_here(self, name: str) -> bool:
@@ -434,12 +439,12 @@ class Session:
         return BUNDLED / name if name in list_checkpoints() else Path(name)
 
     def allowed(self, name: str) -> str:
-        """The name, or one sentence about why this visitor may not have it (CheckpointError)."""
-        name = name.strip()
+        """The one name of this model, or one sentence about why this visitor may not have it
+        (CheckpointError)."""
+        name = name.strip().removeprefix("hf-hub:")
         if not self.public or name in self.names() or name in PUBLISHED:
             return name
-        hub_id = name.removeprefix("hf-hub:")
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", hub_id) or Path(hub_id).exists():
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or Path(name).exists():
             raise CheckpointError(
                 f"{name[:80]!r} is not a model on offer here: write a Hub id such as facebook/dino-vits16."
             )
@@ -457,7 +462,8 @@ class Session:
     ) -> Look:
         """Put a picture's file in front of a model. Raises CheckpointError."""
         digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
-        return Look(self, name.strip(), step, self.model(name, step).key, Path(picture), digest, owner, size)
+        name = self.allowed(name)
+        return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size)
 
     # what browsers fetch -----------------------------------------------------------------------
 
@@ -474,12 +480,20 @@ class Session:
 
     def keep_promise(self, name: str) -> bytes | None:
         """What is behind an address, made when first asked for; None if nobody was promised it."""
+        file = self.open_promise(name)
+        if file is None:
+            return None
+        with file:
+            return file.read()
+
+    def open_promise(self, name: str) -> BinaryIO | None:
+        """The same as an open file, for what is too large to hold."""
         try:
             path = self._file_of(name)
-            return path.read_bytes() if path else None
-        except FileNotFoundError:  # forgotten between finding and reading it: a tab was closed at this moment
+            return path.open("rb") if path else None
+        except FileNotFoundError:  # forgotten between finding and opening it: a tab was closed at this moment
             path = self._file_of(name)
-            return path.read_bytes() if path else None
+            return path.open("rb") if path else None
 
     def _file_of(self, name: str) -> Path | None:
         promised = self.promises.peek(name)

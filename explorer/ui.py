@@ -4,11 +4,15 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
+import asyncio
 import html
 import json
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import gradio as gr
@@ -16,7 +20,7 @@ import matplotlib
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from explorer.export import ExportError
@@ -24,7 +28,17 @@ from explorer.maps import METHODS
 from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, TooLarge
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, in_toast, kindly, news, target_said, valid_target
+from explorer.views.page import (
+    MODEL_QUEUE,
+    PICTURE,
+    QUIET,
+    Page,
+    in_toast,
+    kindly,
+    news,
+    target_said,
+    valid_target,
+)
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
 
@@ -42,6 +56,8 @@ TABS = (
 )
 THUMB, SIDE = 96, 768  # pixels
 FEW = 20  # classes that are listed beside the model
+FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
+PIECE = 2**20  # bytes of a file that are read at once
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 
@@ -328,22 +344,34 @@ def connect(
     demo.unload(on_close)
 
 
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """An open file as the network takes it: a large one is never in memory as a whole."""
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
 def launch_options(session: Session) -> dict[str, Any]:
     """How the page is served: nothing from elsewhere, nothing kept without a bound."""
 
+    few = asyncio.Semaphore(FILES_AT_ONCE)
+
     async def shard(request: Request) -> Response:
+        name = request.path_params["name"]
+        taken_home = not name.endswith((".bin", PICTURE))
         try:
-            content = await run_in_threadpool(session.keep_promise, name := request.path_params["name"])
+            async with few if taken_home else nullcontext():
+                file = await run_in_threadpool(session.open_promise, name)
         except (CheckpointError, PictureError, TooLarge, OSError):  # what it was made from is gone
-            content = None
+            file = None
         except ExportError:
             return PlainTextResponse("This file could not be made here: take another kind.", 503)
-        if content is None:
+        if file is None:
             return PlainTextResponse("This picture is no longer kept: choose it once more.", 404)
         kind = "image/png" if name.endswith(".png") else "application/octet-stream"
-        return Response(
-            content, media_type=kind, headers={"Cache-Control": "private, max-age=3600, immutable"}
-        )
+        size = str(os.fstat(file.fileno()).st_size)
+        headers = {"Cache-Control": "private, max-age=3600, immutable", "Content-Length": size}
+        return StreamingResponse(pieces(file), media_type=kind, headers=headers)
 
     return {
         "theme": theme(),

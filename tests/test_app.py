@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -181,6 +183,7 @@ def test_every_file_to_take_home_arrives_in_its_format(look: Look) -> None:
 def test_files_show_what_was_pinned(look: Look, fuse: str) -> None:
     html = take_home.links(look, None, {"query": 3, "layer": 1, "head": 2, "fuse": fuse})
     links = {name: address for address, name in re.findall(r'href="([^"]+)" download="([^"]+)"', html)}
+    assert "Attention of what is pinned" in html and "Files are made without interventions." in html
     assert f'"fuse": "{fuse}"' in served(look, links["page.html"]).decode()
     rows = look.trace(exact=True).attn[1, :, 3, look.model.config.num_prefix_tokens :]  # (H, P)
     with np.load(io.BytesIO(served(look, links["head.npz"]))) as arrays:
@@ -558,6 +561,37 @@ def test_a_followed_run_says_nothing_when_nothing_is_to_be_said(demo, checkpoint
     value, _, seen = follow(str(picture), name, TRAINED, "", (), visitor())
     assert len(value["moments"]) == 3
     assert follow(str(picture), name, TRAINED, "", seen, visitor()) == quiet, "nothing new"
+
+
+def test_what_keeps_a_file_from_being_used_is_said_and_not_where_it_lies() -> None:
+    with pytest.raises(gr.Error) as error, page.kindly():
+        raise OSError(28, "No space left on device", "/secret/path")
+    said = str(error.value.message)
+    assert "No space left on device" in said and "secret" not in said and "picture" not in said
+
+
+def test_two_files_are_made_at_once_and_the_pages_own_do_not_wait(session: Session) -> None:
+    """Six files are asked for together; none is finished before the viewer's own bytes have come."""
+    busy, most, lock, go_on = 0, 0, threading.Lock(), threading.Event()
+
+    def make() -> bytes:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        assert go_on.wait(PATIENCE)
+        with lock:
+            busy -= 1
+        return b"x" * (2 * ui.PIECE + 1)
+
+    routes = ui.launch_options(session)["app_kwargs"]["routes"]
+    with TestClient(Starlette(routes=routes)) as server, ThreadPoolExecutor(6) as pool:
+        files = [pool.submit(server.get, session.promise(("file", i), make, "npz")) for i in range(6)]
+        assert server.get(session.promise("own", lambda: b"own", "bin")).content == b"own"
+        assert server.get(session.promise("seen", lambda: b"seen", page.PICTURE)).content == b"seen"
+        go_on.set()
+        answers = [file.result() for file in files]
+    assert most <= 2 and all(len(answer.content) == 2 * ui.PIECE + 1 for answer in answers)
 
 
 def test_a_file_that_cannot_be_made_is_one_sentence(session: Session) -> None:

@@ -305,6 +305,15 @@ def test_snapshots_are_models_of_their_own(session, checkpoint, tmp_path) -> Non
         session.look(file, checkpoint, 31)
 
 
+def test_a_look_at_a_moment_opens_its_snapshot_alone(session, checkpoint, tmp_path, monkeypatch) -> None:
+    for step in (10, 20):
+        save_snapshot(checkpoint, randomised(ViT(tiny_config())), CARD, step, {})
+    monkeypatch.setattr(sessions, "list_snapshots", None)
+    (Path(checkpoint) / "snapshots" / "step_0000010.safetensors").write_bytes(b"broken")
+    file = picture_file(tmp_path, 6)
+    assert session.look(file, checkpoint, 20).trace().logits.shape == (7,)
+
+
 # ---- strangers -------------------------------------------------------------------------------------
 
 
@@ -348,11 +357,16 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
         with pytest.raises(CheckpointError, match="smaller model"):
             session.model(f"someone/huge-{number}")
     session.model("someone/small-1")
+    session.models.release(sessions.EVERYONE)
+    session.model("hf-hub:someone/small-1")  # the same one
     session.model("hf-hub:someone/small-2")
     with pytest.raises(CheckpointError, match="choose from the list"):
         session.model("someone/small-3")
     session.model("someone/small-1")
     assert set(bounds) == {1000}
+    now = time.monotonic()
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.HOUR)
+    session.model("someone/small-3")  # in the next hour, others
 
 
 # ---- files for browsers ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from vit.data import PictureError, denormalize
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 # what takes seconds runs beside it, one at a time
 SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
 # an event of the page's own: no spinner, not on the API page; callable by anyone, so it checks its inputs
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -31,11 +32,11 @@ def kindly() -> Iterator[None]:
     except (CheckpointError, PictureError, TooLarge) as error:
         raise gr.Error(in_toast(error), title="That did not work", print_exception=False) from error
     except OSError as error:
-        raise gr.Error(
-            "The picture is no longer there: choose it once more.",
-            title="That did not work",
-            print_exception=False,
-        ) from error
+        lost = isinstance(error, FileNotFoundError)
+        reason = error.strerror or type(error).__name__
+        why = "The picture is no longer there" if lost else f"A file could not be used ({reason})"
+        again = "choose it once more." if lost else "try again, or tell who runs this page."
+        raise gr.Error(f"{why}: {again}", title="That did not work", print_exception=False) from error
 
 
 def in_toast(text: Any) -> str:
@@ -97,7 +98,7 @@ def picture_address(look: Look) -> str:
     def make() -> bytes:
         return render.png(as_bytes(denormalize(look.image, look.card).permute(1, 2, 0)))
 
-    return look.address("picture", make, "png")
+    return look.address("picture", make, PICTURE)
 
 
 def target_said(event: gr.EventData) -> Any:
