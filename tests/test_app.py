@@ -617,6 +617,13 @@ def test_a_closed_tab_frees_what_only_it_held(demo, session, checkpoints, tmp_pa
     assert "leaving" not in owners and "staying" in owners
 
 
+@pytest.mark.parametrize("public", [False, True])
+def test_only_who_can_follow_a_run_is_told_so(checkpoints, public: bool) -> None:
+    demo = ui.build(Session(public=public, extra=(checkpoints["cls"],)))
+    words = " ".join(str(block.value) for block in demo.blocks.values() if isinstance(block, gr.Markdown))
+    assert "Move along the curve" in words and ("can be followed" in words) != public
+
+
 def test_strangers_are_not_offered_folders(checkpoints: dict[str, str], tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "secret" / "snapshots").mkdir(parents=True)

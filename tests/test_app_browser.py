@@ -287,6 +287,20 @@ def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: V
     assert not calls, "nobody looks, so nothing is asked"
 
 
+def test_news_of_a_run_let_it_play(visit: Visit, run: str) -> None:
+    page = visit(f"?model={run}")
+    page.route("**/shard/*", lambda route: None)  # no moment comes, so that it plays until it is stopped
+    tab(page, "Training")
+    slider = page.get_by_label("Moment of training")
+    expect(slider).not_to_have_attribute("max", "0")
+    before = int(slider.get_attribute("max") or 0)
+    page.get_by_label("Play the training").click()
+    page.get_by_label("follow a run that is going on").check()
+    save_snapshot(run, randomised(ViT(tiny_config())), CARD, 300, {"accuracy": 0.9})
+    expect(slider).to_have_attribute("max", str(before + 1), timeout=PATIENCE)
+    expect(page.get_by_label("Pause")).to_be_visible()
+
+
 def test_an_intervention_shows_before_and_after(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Intervene").click()

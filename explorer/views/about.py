@@ -24,8 +24,9 @@ dull patch.
 
 ## Your pictures
 
-They stay on the machine that runs this page, are shown to nobody else, and are forgotten when you close
-the tab or soon after. The page loads nothing from anywhere else.
+They stay on the machine that runs this page and are shown to nobody else. What was made of them is forgotten
+when you close the tab, the uploaded file itself within the next hour or a little more. The page loads nothing
+from anywhere else.
 
 ## Take it home
 

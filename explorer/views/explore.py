@@ -1,7 +1,7 @@
 """Point at a patch and see where it looks, in every head of every layer.
 
 Hover previews, a click pins. Arrow keys step through layers and heads, the space bar plays through depth,
-`?` shows all keys. *Method* shows attribution maps of the class that you choose; *Intervene* hides patches
+`?` shows all keys. *Methods* shows attribution maps of the class that you choose; *Intervene* hides patches
 and switches heads off, and shows the answer before and after.
 """
 

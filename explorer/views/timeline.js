@@ -69,8 +69,8 @@ function receive(value) {
   const stage = document.querySelector("#training-viewer");
   if (stage) stage.style.display = element.hidden ? "none" : "";  // no moment, no picture of another model's
   if (!value) return;
-  stop();
   const before = new Map(moments.map((moment) => [moment.head, moment]));
+  if (!value.moments?.some((moment) => before.has(moment.head))) stop();  // another run; news of this one lets it play
   const wasLast = at === moments.length - 1;
   moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
   slider.max = Math.max(0, moments.length - 1);

@@ -1,5 +1,5 @@
 """How attention was learned: the same picture through the snapshots that `train.py` kept, from random
-weights to the end. Move along the curve, or play it. A run that is still going can be followed.
+weights to the end. Move along the curve, or play it.
 """
 
 import csv
@@ -98,7 +98,8 @@ def runs(session: Session) -> list[str]:
 
 def build(page: Page) -> None:
     session = page.session
-    gr.Markdown(__doc__, elem_classes="vx-lead")
+    follow = "" if session.public else " A run that is still going can be followed."
+    gr.Markdown(str(__doc__).strip() + follow, elem_classes="vx-lead")
     with gr.Row(elem_classes="vx-tools", visible=not session.public):
         run = gr.Dropdown(
             [("the model on the left", "")],
