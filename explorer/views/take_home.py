@@ -1,6 +1,7 @@
 """Files to take home: figures, films, numbers, and one page that works offline in a slide deck.
 
-They show what is pinned in the viewer. Nothing is made before somebody asks for it.
+They show the layer, the heads and the query that are pinned in the viewer, without interventions. Nothing is
+made before somebody asks for it.
 """
 
 import tempfile
@@ -22,7 +23,7 @@ FUSES = ("one", "mean", "max")  # what the viewer may show of the heads of a lay
 FILES = (
     ("This page, in one file that works offline", "page", (".html",)),
     ("Every head", "heads", (".png", ".svg")),
-    ("The pinned map", "head", (".png", ".svg", ".npz")),
+    ("Attention of what is pinned", "head", (".png", ".svg", ".npz")),
     ("Rollout and class relevance", "maps", (".png", ".svg", ".npz")),
     ("Play through depth", "depth", (".gif", ".mp4")),
     ("Heads in numbers", "figures", (".png", ".svg", ".csv")),
@@ -82,7 +83,8 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
                 f'<a href="{address}" download="{name}{ending}" aria-label="{label} as {kind}">{kind}</a>'
             )
         rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
-    return f'<details class="vx-files"><summary>Take it home</summary><ul>{"".join(rows)}</ul></details>'
+    listed = f"{note('Files are made without interventions.')}<ul>{''.join(rows)}</ul>"
+    return f'<details class="vx-files"><summary>Take it home</summary>{listed}</details>'
 
 
 def build(page: Page) -> None:
