@@ -519,7 +519,10 @@ def test_the_file_has_the_methods_that_its_trace_allows(
         assert has <= names and not names & lacks
         for name in names:
             menu.select_option(name)
+            expect(page.locator(".readout b")).to_have_text(maps.METHODS[name].label)
             expect(page.locator(".readout")).to_contain_text("strongest at")
+            says_class = "for “" in page.locator(".readout").text_content()
+            assert says_class == maps.METHODS[name].class_specific
     page = visit(
         show(explained, CARD, model).save(tmp_path / "explained.html"), "mode=method&method=relevance"
     )

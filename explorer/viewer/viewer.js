@@ -346,7 +346,8 @@ function sentence(state, now, data, pane, methods) {
   }
   if (sheet.unit === "value") {
     const best = largest(values, 0, data.P, 3).map((k) => place(k + data.pre, data)).join(", ");
-    const label = data.classes.find((c) => c.index === now.target)?.name;
+    const ofClass = (methods.find((m) => m.name === now.method)?.depends ?? ["target"]).includes("target");
+    const label = ofClass && data.classes.find((c) => c.index === now.target)?.name;
     return [title, `strongest at ${best}${label ? ` for “${label}”` : ""}`];
   }
   if (sheet.unit === "norm") {
