@@ -375,6 +375,7 @@ class Session:
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
+        self._arrived: set[str] = set()  # names of models whose files are here
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
         self.results: Cache[Any] = Cache(self.result_bytes)
         self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1)
@@ -405,7 +406,9 @@ class Session:
                 raise CheckpointError(f"{name} reads {model.config.in_chans} channels: pictures here have 3.")
             return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
 
-        return self.models.get(key, make)
+        loaded = self.models.get(key, make)
+        self._arrived.add(name)
+        return loaded
 
     def load(self, name: str) -> tuple[ViT, Card]:
         """A checkpoint that nobody holds yet; of what strangers ask the Hub for, only few and small ones."""
@@ -427,9 +430,7 @@ class Session:
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
-        folder = self.folder_of(name)
-        key = key_of(name.strip(), None, folder / "model.safetensors")
-        return folder.exists() or self.models.peek(key) is not None
+        return name in self._arrived or self.folder_of(name).exists()
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""

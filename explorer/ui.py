@@ -29,6 +29,7 @@ from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, To
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
 from explorer.views.page import (
+    HUB_QUEUE,
     MODEL_QUEUE,
     PICTURE,
     QUIET,
@@ -186,24 +187,28 @@ def show(
         ]
 
 
-def first_picture(page: Page, examples: dict[str, Example], request: gr.Request) -> list[Any]:
-    """What a visitor finds: the picture and model that the address names, else the first ones. Values for
-    picture, model, size, and what `show` returns."""
-    query = dict(request.query_params) if request is not None else {}
-    model, example = query.get("model", ""), query.get("example", "")
+def first_model(page: Page, request: gr.Request) -> str:
+    """The model that the address names, fetched if need be, else the first one."""
     default = page.session.names()[0]
-    if model and model != default:
-        try:
-            page.session.model(model)
-        except (CheckpointError, OSError) as error:
-            gr.Warning(in_toast(f"{error} Showing {default} instead."), title="Another model")
-            model = default
-    model = model or default
+    try:
+        model = page.session.allowed(dict(request.query_params).get("model") or default)
+        page.session.model(model)
+    except (CheckpointError, OSError) as error:
+        gr.Warning(in_toast(f"{error} Showing {default} instead."), title="Another model")
+        return default
+    return model
+
+
+def first_picture(page: Page, examples: dict[str, Example], model: str, request: gr.Request) -> list[Any]:
+    """What a visitor finds: the picture that the address names, else the first one. Values for picture,
+    size, and what `show` returns."""
+    query = dict(request.query_params)
+    example = query.get("example", "")
     if example not in examples:
         example = suited(examples, page.session.model(model).card.data + model)[0].name
     picture, size = str(examples[example].path), query.get("size", TRAINED)
     size = size if size in SIZES else TRAINED
-    return [picture, model, size, *show(page, examples, picture, model, size, request)]
+    return [picture, size, *show(page, examples, picture, model, size, request)]
 
 
 def choose_target(
@@ -306,8 +311,14 @@ def connect(
     worked = gr.State(None)  # the last picture, model and size that could be shown
     shown = [page.viewer, card, thumbs, page.target, page.edits, worked, page.beacon]
 
-    def on_load(request: gr.Request):
-        return first_picture(page, examples, request)
+    def on_address(request: gr.Request):
+        return first_model(page, request)
+
+    def on_load(model, request: gr.Request):
+        return first_picture(page, examples, model, request)
+
+    def on_model(model):
+        page.fetch(model)
 
     def on_show(picture, model, size, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
@@ -327,9 +338,19 @@ def connect(
         if request.session_hash:
             page.session.release(request.session_hash)
 
-    demo.load(on_load, None, [*page.shown, *shown], **QUIET, **MODEL_QUEUE)
+    named = demo.load(on_address, None, [page.model], **QUIET, **HUB_QUEUE)
+    named.success(on_load, [page.model], [page.picture, page.size, *shown], **QUIET, **MODEL_QUEUE)
+    fetched = page.model.input(
+        on_model,
+        [page.model],
+        None,
+        api_name="fetch",
+        show_progress="hidden",
+        trigger_mode="always_last",
+        **HUB_QUEUE,
+    )
     looked = gr.on(
-        [page.picture.input, page.model.input, page.size.input],
+        [page.picture.input, page.size.input],
         on_show,
         page.shown,
         shown,
@@ -338,7 +359,9 @@ def connect(
         trigger_mode="always_last",
         **MODEL_QUEUE,
     )
-    looked.failure(lambda last: last or [gr.skip()] * 3, worked, page.shown, queue=False, **QUIET)
+    then_looked = fetched.success(on_show, page.shown, shown, **QUIET, **MODEL_QUEUE)
+    for step in (fetched, looked, then_looked):
+        step.failure(lambda last: last or [gr.skip()] * 3, worked, page.shown, queue=False, **QUIET)
     thumbs.choose(on_choose, page.shown[1:], [page.picture, *shown], **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, page.shown, [page.target, page.beacon], **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)

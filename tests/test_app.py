@@ -399,8 +399,14 @@ def pointed(**payload) -> gr.EventData:
     return gr.EventData(gr.HTML(render=False), payload)
 
 
+def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, list]:
+    """(the model, what else the first page shows) for a visitor of this address."""
+    model = handler(demo, "on_address")(visitor(query))
+    return model, handler(demo, "on_load")(model, visitor(query))
+
+
 def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -> None:
-    picture, model, _, viewer, card, thumbs, target, *_, beacon = handler(demo, "on_load")(visitor())
+    model, (picture, _, viewer, card, thumbs, target, *_, beacon) = arrive(demo)
     assert Path(picture).exists() and model == session.names()[0]
     assert viewer["head"].startswith("shard/") and target is None
     assert "4 heads" in card and thumbs.count("data-example") >= 5 and beacon["example"] in thumbs
@@ -408,7 +414,7 @@ def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -
 
 def test_the_address_restores_model_and_example(demo: gr.Blocks, checkpoints: dict[str, str]) -> None:
     query = {"model": checkpoints["mean"], "example": "tower"}
-    picture, model, *_, beacon = handler(demo, "on_load")(visitor(query))
+    model, (picture, *_, beacon) = arrive(demo, query)
     assert Path(picture).stem == "tower" and model == checkpoints["mean"]
     assert beacon["model"] == model and beacon["example"] == "tower"
 
@@ -420,7 +426,7 @@ def test_a_bad_address_shows_the_default_and_says_so(demo, session, monkeypatch,
     told: list[str] = []
     monkeypatch.setattr(ui.gr, "Warning", lambda text, **_: told.append(text))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    _, model, *_ = handler(demo, "on_load")(visitor(query))
+    model, _ = arrive(demo, query)
     assert model == session.names()[0]
     assert len(told) == ("model" in query)
 
@@ -483,8 +489,33 @@ def test_a_class_chosen_in_why_reaches_the_viewer_and_every_tab(demo, checkpoint
     assert beacon["stamp"] != handler(demo, "on_class")(*asked, visitor())[2]["stamp"]
 
 
+def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, picture, monkeypatch) -> None:
+    fetches: list[str] = []
+
+    def fetch(name: str) -> tuple[ViT, Card]:
+        fetches.append(name)
+        return randomised(ViT(tiny_config())), Card(name=name, class_names=NAMES)
+
+    session = Session(extra=(checkpoints["cls"],))
+    demo = ui.build(session)
+    load = session.load
+    monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
+    queues = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
+    assert queues["on_model"] == queues["on_address"] == "hub" and queues["on_show"] == "model"
+    show = handler(demo, "on_show")
+    with pytest.raises(gr.Error, match="someone/vit is not here yet"):
+        show(str(picture), "someone/vit", TRAINED, visitor())
+    assert not fetches
+    handler(demo, "on_model")("hf-hub:someone/vit")
+    assert show(str(picture), "someone/vit", TRAINED, visitor())[-1]["model"] == "someone/vit"
+    session.models.release("")  # pushed out by others: its files are still here
+    show(str(picture), "someone/vit", TRAINED, visitor())
+    assert arrive(demo, {"model": "someone/other"})[0] == "someone/other"
+    assert fetches == ["someone/vit", "someone/vit", "someone/other"]
+
+
 def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoints, tmp_path) -> None:
-    path, _, _, _, _, _, *_, beacon = handler(demo, "on_load")(visitor({"example": "lion"}))
+    _, (path, *_, beacon) = arrive(demo, {"example": "lion"})
     assert beacon["example"] == "lion"
     mine = tmp_path / Path(path).name
     mine.write_bytes(picture_bytes(5))
@@ -497,11 +528,13 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
     monkeypatch.setattr(ui.gr, "Warning", lambda text, **_: told.append(text))
     monkeypatch.setattr(page.gr, "Info", lambda text, **_: told.append(text))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    handler(demo, "on_load")(visitor({"model": HOSTILE}))
-    with pytest.raises(gr.Error) as error:
+    arrive(demo, {"model": HOSTILE})
+    with pytest.raises(gr.Error) as fetching:
+        handler(demo, "on_model")(HOSTILE)
+    with pytest.raises(gr.Error) as looking:
         handler(demo, "on_show")(str(picture), HOSTILE, TRAINED, visitor())
     assert len(told) == 2
-    for html in (*told, str(error.value.message)):
+    for html in (*told, str(fetching.value.message), str(looking.value.message)):
         assert "&lt;img" in html
         has_no_code(html)
     folder = f"a{HOSTILE}"

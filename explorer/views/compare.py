@@ -9,7 +9,7 @@ from explorer.payload import class_name
 from explorer.session import PUBLISHED, Look
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import viewer_value
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.page import HUB_QUEUE, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import escape, percent
 
 LAST = -1  # the finished model; any other number is a step of its training
@@ -97,6 +97,10 @@ def build(page: Page) -> None:
         second = one(picture, left, size, model_b, moment_b, request, -early if early else None)
         return [*first, *second]
 
+    def on_side_model(model):
+        if (model or "").strip():
+            page.fetch(model)
+
     def on_side(picture, left, size, model, moment, request: gr.Request):
         return one(picture, left, size, model, moment, request)
 
@@ -108,11 +112,7 @@ def build(page: Page) -> None:
         [moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
     )
     for model, moment, said, viewer in sides:
-        gr.on(
-            [model.input, moment.input],
-            on_side,
-            [*page.shown, model, moment],
-            [moment, said, viewer],
-            **QUIET,
-            **MODEL_QUEUE,
-        )
+        inputs, outputs = [*page.shown, model, moment], [moment, said, viewer]
+        fetched = model.input(on_side_model, [model], None, **QUIET, **HUB_QUEUE)
+        fetched.success(on_side, inputs, outputs, **QUIET, **MODEL_QUEUE)
+        moment.input(on_side, inputs, outputs, **QUIET, **MODEL_QUEUE)

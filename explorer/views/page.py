@@ -19,6 +19,8 @@ from vit.data import PictureError, denormalize
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 # what takes seconds runs beside it, one at a time
 SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+# a download holds up only other downloads
+HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 2}
 PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
 # an event of the page's own: no spinner, not on the API page; callable by anyone, so it checks its inputs
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -64,19 +66,36 @@ class Page:
         """The inputs of `look`."""
         return [self.picture, self.model, self.size]
 
+    def name_of(self, model: Any) -> str:
+        """The model's one name: checked first, for a stranger must not learn which folders there are."""
+        if not isinstance(model, str):
+            raise gr.Error("Choose a model first.", title="No model", print_exception=False)
+        with kindly():
+            return self.session.allowed(model)
+
+    def fetch(self, model: Any) -> None:
+        """See to it that this model is here. A handler of HUB_QUEUE, where it may take minutes."""
+        name = self.name_of(model)
+        if not self.session.is_here(name):
+            gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
+            with kindly():
+                self.session.model(name)
+
     def look(
         self, picture: str | None, model: str, size: str, request: gr.Request | None, step: int | None = None
     ) -> Look:
         """The visitor's picture in front of the visitor's model, or one sentence about why not."""
         if not picture:
             raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
-        if not isinstance(model, str):
-            raise gr.Error("Choose a model first.", title="No model", print_exception=False)
+        name = self.name_of(model)
+        if not self.session.is_here(name):
+            raise gr.Error(
+                f"{in_toast(name)} is not here yet: choose it as the model, and it is fetched.",
+                title="No model",
+                print_exception=False,
+            )
         owner = request.session_hash if request is not None and request.session_hash else ""
         with kindly():
-            name = self.session.allowed(model)  # first: a stranger must not learn which folders there are
-            if not self.session.is_here(name):
-                gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
             return self.session.look(picture, name, step, owner, size if size in SIZES else TRAINED)
 
     def when_open(
