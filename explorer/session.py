@@ -48,7 +48,7 @@ MiB = 2**20
 EVERYONE = ""  # an owner who never leaves: what the house itself keeps
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
-HOUR = 3600.0  # seconds
+DAY = 24 * 3600.0  # seconds
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
 PASS_LIMIT = (8192 * MiB, 20e12)  # (bytes at once, operations) of a forward pass that is begun at all,
 PUBLIC_PASS_LIMIT = (1024 * MiB, 2e12)  # and where strangers may begin it
@@ -365,7 +365,7 @@ class Session:
     result_bytes: int = 2048 * MiB  # room for a trace of ATTENTION_LIMIT and one with gradients, twice that
     model_bytes: int = 4096 * MiB
     shard_bytes: int = 2048 * MiB  # files of theirs
-    hub_models: int = 8  # how many different Hub models strangers may make this process fetch in an hour,
+    hub_models: int = 8  # how many different Hub models strangers may make this process fetch in a day,
     hub_bytes: int = 1024 * MiB  # and how large each may be
     model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
 
@@ -416,10 +416,10 @@ class Session:
             return load(name)
         with self._fetching:
             now = time.monotonic()
-            self._fetched = {known: at for known, at in self._fetched.items() if now - at < HOUR}
+            self._fetched = {known: at for known, at in self._fetched.items() if now - at < DAY}
             if name not in self._fetched and len(self._fetched) >= self.hub_models:
                 raise CheckpointError(
-                    "This server has fetched all the Hub models it may in an hour: choose from the list."
+                    "This server has fetched all the Hub models it may in a day: choose from the list."
                 )
             self._fetched.setdefault(name, now)
         try:

@@ -191,6 +191,14 @@ def test_files_show_what_was_pinned(look: Look, fuse: str) -> None:
         np.testing.assert_allclose(arrays["attention"].ravel(), expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("public", [False, True])
+def test_strangers_are_not_given_files_beyond_a_size(checkpoints, picture, monkeypatch, public: bool) -> None:
+    look = Session(public=public, extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    assert "trace.npz" in take_home.links(look, None, {})
+    monkeypatch.setattr(take_home, "MOST_PUBLIC", look.cost.attn_bytes - 1)
+    assert ("trace.npz" in take_home.links(look, None, {})) != public
+
+
 def test_what_a_browser_pins_is_taken_only_as_far_as_the_model_has_it(demo: gr.Blocks, look: Look) -> None:
     nonsense = SimpleNamespace(query=10**6, layer=-1, head="x", fuse="min")
     assert take_home.pinned(look, handler(demo, "on_pick")(nonsense)) == {

@@ -365,8 +365,8 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     session.model("someone/small-1")
     assert set(bounds) == {1000}
     now = time.monotonic()
-    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.HOUR)
-    session.model("someone/small-3")  # in the next hour, others
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.DAY)
+    session.model("someone/small-3")  # the next day, others
 
 
 # ---- files for browsers ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from explorer.session import Look
 from explorer.views.page import QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
 
+MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
 FUSES = ("one", "mean", "max")  # what the viewer may show of the heads of a layer
 
 # what a file shows: (label, name of the file, endings)
@@ -72,6 +73,8 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     view = pinned(look, picked)
     rows = []
     for label, name, endings in FILES:
+        if name == "trace" and look.session.public and look.cost.attn_bytes > MOST_PUBLIC:
+            continue
         if name == "ledger" and (target is None or look.model.config.post_norm):
             continue
         anchors = []
