@@ -278,15 +278,7 @@ def build(session: Session) -> gr.Blocks:
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 target, edits, picked = gr.State(None), gr.State(((), ())), gr.State({})
                 beacon = gr.HTML({}, html_template="<span></span>", js_on_load=BEACON_JS, elem_id="beacon")
-                methods = [
-                    {
-                        "name": m.name,
-                        "label": m.label,
-                        "about": m.about,
-                        "depends": ["target"] * m.class_specific,
-                    }
-                    for m in METHODS.values()
-                ]
+                methods = [method.entry for method in METHODS.values()]
                 with gr.Tabs(elem_id="tabs"):
                     viewer = None
                     for name, label, view in TABS:
