@@ -52,7 +52,7 @@ from vit.checkpoint import (
     write_atomically,
 )
 from vit.data import DataError, Split, augment, class_names_of, load_split, normalize, resize_all
-from vit.model import ViT, ViTConfig, resample_pos_embed
+from vit.model import ViT, ViTConfig, native_bf16, resample_pos_embed
 from vit.report import evaluate, model_card, predict, score, some
 from vit.trace import Recorder
 
@@ -406,13 +406,6 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
         weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}
     model.load_state_dict(weights)
     return model
-
-
-def native_bf16(device: torch.device) -> bool:
-    """Does this processor multiply bf16 faster than fp32? On CPUs that is AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 STATE = 2  # the version of state.pt: of steps that go on as this file makes them

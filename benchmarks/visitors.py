@@ -32,9 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from explorer.payload import unpack  # noqa: E402  # after the path is set
-from explorer.session import bf16_is_fast  # noqa: E402
 from vit import ViT, ViTConfig, trace  # noqa: E402
 from vit.checkpoint import list_checkpoints  # noqa: E402
+from vit.model import native_bf16  # noqa: E402
 
 COLOURS = 97  # a prime: consecutive visitors get colours far apart
 
@@ -214,7 +214,7 @@ def main() -> None:
     print(
         f"\nMemory of the app: {before:.0f} MiB before, {during:.0f} with all, {after:.0f} after they left."
     )
-    if bf16_is_fast():
+    if native_bf16(torch.device("cpu")):
         print(bf16_row())
 
 

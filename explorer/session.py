@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -40,7 +40,7 @@ from vit.checkpoint import (
 )
 from vit.data import open_picture, preprocess
 from vit.hub import load_pretrained
-from vit.model import Hook, ViT
+from vit.model import Hook, ViT, native_bf16
 from vit.trace import Cost, Trace, attention_at, cost, trace
 
 V = TypeVar("V")
@@ -191,17 +191,10 @@ class Cache(Generic[V]):
             self.dropped(old)
 
 
-@cache
-def bf16_is_fast() -> bool:
-    """Does this processor multiply bf16 matrices in hardware (AMX, AVX-512 BF16)?"""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
-
-
 def runs_in_bf16(model: ViT) -> bool:
     """Does a first look run in bf16? Where the processor is made for it, and the pass long."""
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return on_cpu and bf16_is_fast() and cost(model.config).flops >= BF16_FROM
+    device = next(model.parameters()).device
+    return device.type == "cpu" and native_bf16(device) and cost(model.config).flops >= BF16_FROM
 
 
 @dataclass(frozen=True, eq=False)

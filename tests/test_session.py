@@ -249,7 +249,7 @@ def test_the_whole_picture_is_the_whole_picture(tmp_path: Path, size: str, shown
 
 def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sessions, "BF16_FROM", 0)
-    monkeypatch.setattr(sessions, "bf16_is_fast", lambda: True)
+    monkeypatch.setattr(sessions, "native_bf16", lambda device: True)
     look = session.look(picture_file(tmp_path, 4), checkpoint)
     quick, exact = look.trace(), look.trace(exact=True)
     assert not torch.equal(quick.logits, exact.logits)
