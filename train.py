@@ -154,10 +154,10 @@ RECIPES = {
         | dict(batch_size=64, shift=0.06, ema=0.995, eval_images=500),
     ),
     "cifar10": Recipe(
-        "83.98 % with a mild end (see its card), 1.7 hours on two cores: CIFAR-10, 2.7 M parameters",
+        "86.76 % by three commands (see its card), 3.7 hours on two busy cores: CIFAR-10, 2.7 M parameters",
         CIFAR
-        | dict(sizes="24:0.66", epochs=66.0, hold=0.4, warmup=1.0)
-        | dict(min_area=0.6, shift=0.08, colour=0.3, rotation=10.0, mix=0.4, ema=0.999),
+        | dict(sizes="24:0.5", epochs=100.0, hold=0.25, warmup=1.0, lr=1.5e-3, ema=0.999)
+        | dict(min_area=0.5, shift=0.06, colour=0.4, rotation=10.0, mix=0.5),
     ),
     "imagenette": Recipe(
         "82.90 %, 1.5 hours on one busy core: Imagenette, 2.8 M parameters, 16 x 16 patches of 8 px",
