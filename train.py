@@ -171,8 +171,8 @@ RECIPES = {
         | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.2, lr=1e-3, eval_images=200),
     ),
     "tutorial": Recipe(
-        "74.95 %, 12 minutes on two cores: the five-epoch lesson of the tutorials, which end at chance",
-        CIFAR | dict(epochs=5.0, shift=0.125),
+        "75.12 %, 12 minutes on two cores: the five-epoch lesson of the tutorials, which end at chance",
+        CIFAR | dict(epochs=5.0, shift=0.125, batch_size=96, lr=1.5e-3),
     ),
 }
 AUGMENTATIONS = ("min_area", "shift", "rotation", "colour", "cutout", "flip")
