@@ -263,7 +263,9 @@ class Muon(torch.optim.Optimizer):
         alike: dict[torch.Size, list[tuple[Tensor, Tensor, float]]] = {}  # wide shape: (matrix, update, lr)
         for group in self.param_groups:
             for p in group["params"]:
-                momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                momentum = self.state[p]["momentum_buffer"]
                 momentum.lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(momentum, group["momentum"])  # Nesterov's
                 p.mul_(1 - group["lr"] * group["weight_decay"])
