@@ -20,7 +20,7 @@ from explorer import export, faithfulness
 from explorer.export import Export, Style, Subject
 from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
-from vit.checkpoint import BUNDLED, Card, list_checkpoints, list_snapshots, load, load_snapshot
+from vit.checkpoint import Card, folder_of, list_checkpoints, list_snapshots, load, load_snapshot
 from vit.data import (
     SHAPES_CLASSES,
     SUFFIXES,
@@ -81,14 +81,6 @@ def load_model(name: str | None) -> tuple[ViT, Card]:
     """The model by name, folder or Hub id; without a name the one that the app opens with."""
     model, card = load(name or first_checkpoint())
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), card
-
-
-def folder_of(name: str | None) -> Path:
-    """Where a checkpoint's history and snapshots are."""
-    name = name or first_checkpoint()
-    if name in list_checkpoints():
-        return BUNDLED / name
-    return Path(name).parent if Path(name).is_file() else Path(name)
 
 
 def first_checkpoint() -> str:
@@ -294,7 +286,7 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
         return export.film(subject, args.method, **options)
     moments = []
     target = args.target_index if need_gradients(args.method) else None
-    for snapshot in list_snapshots(folder_of(args.model)):
+    for snapshot in list_snapshots(folder_of(args.model or first_checkpoint())):
         model, _ = load_snapshot(snapshot.path)
         then = trace(model, subject.trace.image, target=target)
         accuracy = snapshot.metrics.get("accuracy")
@@ -521,7 +513,7 @@ def run_weights(args: argparse.Namespace) -> int:
 def run_training(args: argparse.Namespace) -> int:
     """The curves of a run, finished or not."""
     check_endings(args.out, "training", FIGURE, 1)
-    file = folder_of(args.model) / "history.csv"
+    file = folder_of(args.model or first_checkpoint()) / "history.csv"
     if not file.is_file():
         raise Usage(f"There is no {file}: train.py writes it beside the weights of a run.")
     name = file.parent.name

@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 
 from vit.checkpoint import (
-    BUNDLED,
     Card,
     CheckpointError,
     Snapshot,
+    folder_of,
     list_checkpoints,
     list_snapshots,
     load,
@@ -386,9 +386,9 @@ class Session:
     def model(self, name: str, step: int | None = None) -> Loaded:
         """A model by name, folder or Hub id, or as it was at a step of training. Raises CheckpointError."""
         name = self.allowed(name)
-        file = self.folder_of(name) / "model.safetensors"
+        file = folder_of(name) / "model.safetensors"
         if step is not None:
-            file = snapshot_path(self.folder_of(name), step)
+            file = snapshot_path(folder_of(name), step)
             if not file.is_file():
                 raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
         key = key_of(name, step, file)
@@ -423,14 +423,11 @@ class Session:
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
-        return name in self._arrived or self.folder_of(name).exists()
+        return name in self._arrived or folder_of(name).exists()
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
-        return list_snapshots(self.folder_of(self.allowed(name)))
-
-    def folder_of(self, name: str) -> Path:
-        return BUNDLED / name if name in list_checkpoints() else Path(name)
+        return list_snapshots(folder_of(self.allowed(name)))
 
     def allowed(self, name: str) -> str:
         """The one name of this model, or one sentence about why this visitor may not have it

@@ -137,6 +137,13 @@ def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
+def folder_of(name: str | Path) -> Path:
+    """Where the files of a bundled checkpoint (by its name), of a folder or of a weight file are."""
+    if str(name) in list_checkpoints():
+        return BUNDLED / name
+    return Path(name).parent if os.path.isfile(name) else Path(name)
+
+
 def save_snapshot(
     folder: str | Path, model: ViT, card: Card, step: int, metrics: Mapping[str, float]
 ) -> Path:

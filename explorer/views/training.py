@@ -15,6 +15,7 @@ from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines
+from vit.checkpoint import folder_of
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
 NOTHING = "This model kept no snapshots of its training. Those that train.py trained have them."
@@ -73,7 +74,7 @@ def words_of(step: int, metrics: Any) -> str:
 
 def charts_of(session: Session, name: str, steps: list[int]) -> str:
     """Accuracy and loss over the steps; the points are the snapshots."""
-    history = read_history(session.folder_of(name))
+    history = read_history(folder_of(name))
     drawn = []
     for title, keys in (("accuracy", ("accuracy",)), ("loss", ("loss", "test_loss", "val_loss"))):
         series = {}
@@ -152,7 +153,7 @@ def build(page: Page) -> None:
             name = (run or "").strip() or look.name
             with kindly():
                 steps = [snapshot.step for snapshot in session.snapshots(name)]
-            rows = len(read_history(session.folder_of(name)))
+            rows = len(read_history(folder_of(name)))
             if (now := (name, look.digest, look.size, steps, rows)) == tuple(seen or ()):
                 return gr.skip(), gr.skip(), gr.skip()
             return *tell(picture, model, size, run, request), now
