@@ -53,7 +53,7 @@ from vit.checkpoint import (
 )
 from vit.data import DataError, Split, augment, class_names_of, load_split, normalize, resize_all
 from vit.model import ViT, ViTConfig, native_bf16, resample_pos_embed
-from vit.report import evaluate, model_card, predict, score, some
+from vit.report import evaluate, model_card, predict, score
 from vit.trace import Recorder
 
 # Options and recipes ---------------------------------------------------------------------------------
@@ -525,7 +525,7 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
     if options.compile:
         run.model.compile(dynamic=False)
     net = DistributedDataParallel(run.model) if team.world > 1 else run.model
-    few, pictures = some(test, options.eval_images), data
+    few, pictures = test.some(options.eval_images), data
     began = time.monotonic()
 
     def save_state() -> None:

@@ -1,7 +1,6 @@
 """Figures without a browser: `python -m explorer map cat.jpg`. The same functions that the app calls."""
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +19,21 @@ from explorer import export, faithfulness
 from explorer.export import Export, Style, Subject
 from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
-from vit.checkpoint import Card, folder_of, list_checkpoints, list_snapshots, load, load_snapshot
+from vit.checkpoint import (
+    Card,
+    folder_of,
+    list_checkpoints,
+    list_snapshots,
+    load,
+    load_snapshot,
+    read_history,
+)
 from vit.data import (
     SHAPES_CLASSES,
     SUFFIXES,
     PictureError,
     Pictures,
+    drawn_from,
     find_pictures,
     open_picture,
     preprocess,
@@ -495,12 +503,6 @@ def read_some(
             yield found
 
 
-def drawn_from(total: int, count: int) -> list[int]:
-    """`count` numbers below total, or all there are: drawn at random, always the same."""
-    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
-    return drawn.sort().values.tolist()
-
-
 # ---- commands about a model ------------------------------------------------------------------------
 
 
@@ -513,16 +515,11 @@ def run_weights(args: argparse.Namespace) -> int:
 def run_training(args: argparse.Namespace) -> int:
     """The curves of a run, finished or not."""
     check_endings(args.out, "training", FIGURE, 1)
-    file = folder_of(args.model or first_checkpoint()) / "history.csv"
-    if not file.is_file():
-        raise Usage(f"There is no {file}: train.py writes it beside the weights of a run.")
-    name = file.parent.name
-    lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
-    try:
-        rows = [{column: float(x) for column, x in line.items()} for line in lines]
-    except (TypeError, ValueError) as error:  # a cell too few, or one that is no number
-        raise Usage(f"{file} has a row that is not all numbers: mend it or remove the row.") from error
-    return finish(export.history(rows, title=name, style=args.style), args, name, ".png")
+    folder = folder_of(args.model or first_checkpoint())
+    if not (rows := read_history(folder)):
+        file = folder / "history.csv"
+        raise Usage(f"{file} is missing or has no rows yet: train.py writes it beside the weights of a run.")
+    return finish(export.history(rows, title=folder.name, style=args.style), args, folder.name, ".png")
 
 
 def run_confusion(args: argparse.Namespace) -> int:

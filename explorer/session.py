@@ -10,9 +10,11 @@ import hmac
 import math
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
@@ -363,8 +365,10 @@ class Session:
     model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
 
     def __post_init__(self) -> None:
-        self._room = tempfile.TemporaryDirectory(prefix="vit-explorer-")  # gone when the process ends
-        self.folder = Path(self._room.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="vit-explorer-"))
+        weakref.finalize(
+            self, shutil.rmtree, self.folder, ignore_errors=True
+        )  # with the session or the process
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()

@@ -218,7 +218,7 @@ def test_commands_about_the_model_need_no_picture(folder: Path, capsys: pytest.C
     assert run("confusion", "--data", "shapes") == cli.NOTHING
     assert "tiny knows other classes than shapes" in capsys.readouterr().err
     assert run("training", model="headless") == cli.NOTHING
-    assert "There is no headless/history.csv" in capsys.readouterr().err
+    assert "headless/history.csv is missing or has no rows" in capsys.readouterr().err
 
 
 # folders ----------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["map", "cat.png", "--size", "4000"], "need 44,703.8 GiB of attention at once, more than 8"),
         (["faithfulness", "cat.png", "--size", "4000"], "give a smaller --size"),
         (["faithfulness", "cat.png", "--points", "1"], "A curve needs at least 2 points"),
-        (["training", "--model", "young"], "This history has no rows yet"),
+        (["training", "--model", "young"], "young/history.csv is missing or has no rows yet"),
         (["training", "--model", "torn"], "torn/history.csv has a row that is not all numbers"),
     ],
 )

@@ -7,6 +7,7 @@ checkpoints/NAME/model.safetensors   weights (fp16 by default)
                  snapshots/          step_*.safetensors: the weights as they were during training (8 bit)
 """
 
+import csv
 import json
 import os
 import re
@@ -201,6 +202,20 @@ def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
         tensors[name.removesuffix(".scale")] = x.float() * scale
     model_config, card = parse_config(config, path)
     return build(model_config, tensors, path), card
+
+
+def read_history(folder: str | Path) -> list[dict[str, float]]:
+    """The rows of history.csv, none where there is no such file. Raises CheckpointError."""
+    file = Path(folder) / "history.csv"
+    if not file.is_file():
+        return []
+    try:
+        lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+        return [{column: float(x) for column, x in line.items()} for line in lines]
+    except (OSError, TypeError, ValueError) as error:  # a cell too few, or one that is no number
+        raise CheckpointError(
+            f"{file} has a row that is not all numbers: mend it or remove the row."
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

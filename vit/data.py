@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -151,6 +151,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def some(self, count: int) -> "Split":
+        """Always the same `count` pictures, drawn from the whole split."""
+        chosen = drawn_from(len(self), count)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+
+def drawn_from(total: int, count: int) -> list[int]:
+    """`count` numbers below total, or all there are: drawn at random, always the same, in order."""
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
+    return drawn.sort().values.tolist()
 
 
 CIFAR10_CLASSES = (

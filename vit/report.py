@@ -3,8 +3,6 @@
 N pictures, K classes.
 """
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,12 +24,6 @@ def predict(model: ViT, split: Split, card: Card, bf16: bool = False) -> Tensor:
 def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """(accuracy, mean cross-entropy)"""
     return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
-
-
-def some(split: Split, count: int) -> Split:
-    """Always the same `count` pictures, drawn from the whole split."""
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].sort().values
-    return replace(split, images=split.images[chosen], labels=split.labels[chosen])
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:

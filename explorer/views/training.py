@@ -2,7 +2,6 @@
 weights to the end. Move along the curve, or play it.
 """
 
-import csv
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
 from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines
-from vit.checkpoint import folder_of
+from vit.checkpoint import folder_of, read_history
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
 NOTHING = "This model kept no snapshots of its training. Those that train.py trained have them."
@@ -36,16 +35,6 @@ TIMELINE_JS = (Path(__file__).parent / "timeline.js").read_text(encoding="utf-8"
 # what is told ---------------------------------------------------------------------------------------
 
 
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of history.csv, as far as they are numbers; a row that is being written is read next time."""
-    try:
-        with open(folder / "history.csv", newline="", encoding="utf-8") as file:
-            rows = [{key: float(x) for key, x in row.items() if x} for row in csv.DictReader(file)]
-    except (OSError, ValueError, TypeError):
-        return []
-    return [{key: x for key, x in row.items() if math.isfinite(x)} for row in rows]  # a run may diverge
-
-
 def timeline_value(look: Look, name: str) -> dict[str, Any]:
     """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError.
 
@@ -58,7 +47,7 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
         then = replace(look, name=name, step=snapshot.step, key=key_of(name, snapshot.step, snapshot.path))
         words = words_of(snapshot.step, snapshot.metrics)
         moments.append({**addresses(then, depth=depth), "step": snapshot.step, "words": words})
-    return {"moments": moments, "charts": charts_of(session, name, [moment["step"] for moment in moments])}
+    return {"moments": moments, "charts": charts_of(name, [moment["step"] for moment in moments])}
 
 
 def words_of(step: int, metrics: Any) -> str:
@@ -72,16 +61,16 @@ def words_of(step: int, metrics: Any) -> str:
     return " · ".join(parts)
 
 
-def charts_of(session: Session, name: str, steps: list[int]) -> str:
-    """Accuracy and loss over the steps; the points are the snapshots."""
-    history = read_history(folder_of(name))
+def charts_of(name: str, steps: list[int]) -> str:
+    """Accuracy and loss over the steps; the points are the snapshots. Raises CheckpointError."""
+    history = [row for row in read_history(folder_of(name)) if "step" in row]
     drawn = []
-    for title, keys in (("accuracy", ("accuracy",)), ("loss", ("loss", "test_loss", "val_loss"))):
+    for title, keys in (("accuracy", ("accuracy",)), ("loss", ("loss", "test_loss"))):
         series = {}
         for key in keys:
-            rows = [(row["step"], row[key]) for row in history if "step" in row and key in row]
-            if rows:
-                series[key.replace("_", " ")] = ([x for x, _ in rows], [y for _, y in rows])
+            points = [(row["step"], row[key]) for row in history if key in row and math.isfinite(row[key])]
+            if points:
+                series[key.replace("_", " ")] = ([x for x, _ in points], [y for _, y in points])
         if series:
             drawn.append(lines(series, "step", title, key="step", marks=steps, log=True, height=150))
     return "".join(f"<div>{chart}</div>" for chart in drawn)
@@ -153,7 +142,7 @@ def build(page: Page) -> None:
             name = (run or "").strip() or look.name
             with kindly():
                 steps = [snapshot.step for snapshot in session.snapshots(name)]
-            rows = len(read_history(folder_of(name)))
+                rows = len(read_history(folder_of(name)))
             if (now := (name, look.digest, look.size, steps, rows)) == tuple(seen or ()):
                 return gr.skip(), gr.skip(), gr.skip()
             return *tell(picture, model, size, run, request), now
