@@ -77,13 +77,16 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"app.py: {error}") from error
     demo = build(session)
     demo.queue(default_concurrency_limit=4, max_size=64)
-    demo.launch(
-        server_name=options.host,
-        server_port=options.port,
-        share=options.share,
-        inbrowser=options.open,
-        **launch_options(session),
-    )
+    try:
+        demo.launch(
+            server_name=options.host,
+            server_port=options.port,
+            share=options.share,
+            inbrowser=options.open,
+            **launch_options(session),
+        )
+    except OSError as error:  # a port that is taken, an address that is not this machine's
+        raise SystemExit(f"app.py: {error}") from error
 
 
 if __name__ == "__main__":

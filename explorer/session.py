@@ -50,6 +50,7 @@ MiB = 2**20
 EVERYONE = ""  # an owner who never leaves: what the house itself keeps
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
+MAX_GONE = 1_000  # visitors who have left: something of theirs may still be in the making
 DAY = 24 * 3600.0  # seconds
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
 PASS_LIMIT = (8192 * MiB, 20e12)  # (bytes at once, operations) of a forward pass that is begun at all,
@@ -177,6 +178,17 @@ class Cache(Generic[V]):
             self._entries.move_to_end(key)
             return entry.value, set(entry.owners)
 
+    def put(self, key: Hashable, value: V, *owners: str) -> None:
+        """Keep this value from now on, in place of the one that was there, whose owners stay."""
+        with self._lock:
+            if (entry := self._entries.get(key)) is not None:
+                self.held += self.size(value) - entry.size
+                entry.value, entry.size = value, self.size(value)
+                entry.owners.update(owners or (EVERYONE,))
+                self._entries.move_to_end(key)
+                return
+        self.get(key, lambda: value, *owners)
+
     def _forget(self, key: Hashable) -> V:
         entry = self._entries.pop(key)
         self.held -= entry.size
@@ -254,11 +266,15 @@ class Look:
 
     def remember(self, what: Hashable, make: Callable[[], V]) -> V:
         """A result that depends on this picture, this model and `what`."""
-        return self.session.results.get((self.key, self.digest, self.size, what), make, self.owner)
+        value = self.session.results.get((self.key, self.digest, self.size, what), make, self.owner)
+        if self.owner in self.session.gone:  # closed the tab while it was made
+            self.session.results.release(self.owner)
+        return value
 
-    def remembers(self, what: Hashable) -> bool:
-        """Is this result there, so that it need not be made?"""
-        return self.session.results.peek((self.key, self.digest, self.size, what)) is not None
+    def remembered(self, what: Hashable) -> Any:
+        """This result if it is there, else None: nothing is made."""
+        found = self.session.results.peek((self.key, self.digest, self.size, what))
+        return found and found[0]
 
     def address(self, what: Hashable, make: Callable[[], bytes], suffix: str = "bin") -> str:
         """Where a browser finds these bytes, made when it first asks for them."""
@@ -366,12 +382,11 @@ class Session:
 
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="vit-explorer-"))
-        weakref.finalize(
-            self, shutil.rmtree, self.folder, ignore_errors=True
-        )  # with the session or the process
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at the latest at exit
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
+        self.gone: set[str] = set()  # owners whose tab was closed
         self._arrived: set[str] = set()  # names of models whose files are here
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
         self.results: Cache[Any] = Cache(self.result_bytes)
@@ -458,6 +473,7 @@ class Session:
         """Put a picture's file in front of a model. Raises CheckpointError."""
         digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
         name = self.allowed(name)
+        self.gone.discard(owner)  # a phone that slept comes back
         return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size)
 
     # what browsers fetch -----------------------------------------------------------------------
@@ -467,10 +483,11 @@ class Session:
     ) -> str:
         """An address, relative to the page, under a name that only this process can derive.
 
-        make asks for what it needs when it runs, and holds no tensor: promises are counted, not weighed.
+        make asks for what it needs when it runs, and holds no tensor: promises are counted, not weighed. Of
+        two who promise the same the later one keeps it: the earlier one's picture may be gone by then.
         """
         name = hmac.new(self._secret, repr(key).encode(), "sha256").hexdigest() + "." + suffix
-        self.promises.get(name, lambda: make, owner)
+        self.promises.put(name, make, owner)
         return f"{ROUTE}/{name}"
 
     def keep_promise(self, name: str) -> bytes | None:
@@ -501,10 +518,16 @@ class Session:
             path.write_bytes(make())
             return path
 
-        return self.shards.get(name, write, *owners)
+        path = self.shards.get(name, write, *owners)
+        for owner in owners & self.gone:
+            self.shards.release(owner)
+        return path
 
     def release(self, owner: str) -> None:
-        """A tab was closed: forget what nobody else is looking at."""
+        """A tab was closed: forget what nobody else is looking at, also what is only just being made."""
+        if len(self.gone) >= MAX_GONE:
+            self.gone.clear()
+        self.gone.add(owner)
         for kept in (self.results, self.promises, self.shards):
             kept.release(owner)
         give_back_memory()

@@ -8,6 +8,7 @@ import asyncio
 import html
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, To
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
 from explorer.views.page import (
+    EACH,
     HUB_QUEUE,
+    LATEST,
     MODEL_QUEUE,
     PICTURE,
     QUIET,
@@ -163,25 +166,33 @@ def cost_of(look: Look) -> str:
 
 
 def show(
-    page: Page, examples: dict[str, Example], picture: str, model: str, size: str, request: gr.Request
+    page: Page,
+    examples: dict[str, Example],
+    chosen: tuple[str, str, str],
+    request: gr.Request,
+    kept: tuple[Any, tuple[Any, Any]] | None = None,
 ) -> list[Any]:
-    """A new picture or another model: values for `page.viewer` and all that stands beside it."""
-    look = page.look(picture, model, size, request)
+    """Another picture, model or size: values for `page.viewer` and all that stands beside it.
+
+    kept: (target, edits) where the same is only to be shown once more.
+    """
+    look = page.look(chosen, request)
+    target, edits = kept or (None, ((), ()))  # the class to explain: the answer, again; no intervention
     with kindly():
         if look.cost.flops > LONG:
             gr.Info(cost_of(look), title="This takes a moment")
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
-        chosen = next((e.name for e in examples.values() if e.path == Path(picture)), "")
+        example = next((e.name for e in examples.values() if e.path == look.picture), "")
         return [
-            explore.viewer_value(look),
+            explore.viewer_value(look, explore.edits_of(look, *edits), nonce=secrets.token_hex(4)),
             describe(look),
-            strip(suited(examples, look.card.data + look.name), chosen),
-            None,  # the class to explain: the answer, again
-            ((), ()),  # no intervention
-            (picture, model, size),  # what worked
+            strip(suited(examples, look.card.data + look.name), example),
+            target,
+            edits,
+            chosen,
             {
                 **news(look),
-                "example": chosen,
+                "example": example,
                 "size": "" if look.size == TRAINED else look.size,
             },
         ]
@@ -192,6 +203,7 @@ def first_model(page: Page, request: gr.Request) -> str:
     default = page.session.names()[0]
     try:
         model = page.session.allowed(dict(request.query_params).get("model") or default)
+        page.say_if_fetched(model)
         page.session.model(model)
     except (CheckpointError, OSError) as error:
         gr.Warning(in_toast(f"{error} Showing {default} instead."), title="Another model")
@@ -208,17 +220,7 @@ def first_picture(page: Page, examples: dict[str, Example], model: str, request:
         example = suited(examples, page.session.model(model).card.data + model)[0].name
     picture, size = str(examples[example].path), query.get("size", TRAINED)
     size = size if size in SIZES else TRAINED
-    return [picture, size, *show(page, examples, picture, model, size, request)]
-
-
-def choose_target(
-    page: Page, picture: str | None, model: str, size: str, event: gr.EventData, request: gr.Request
-) -> list[Any]:
-    """A class was clicked: explain this one. Values for target and beacon."""
-    look = page.look(picture, model, size, request)
-    with kindly():
-        target = valid_target(look, target_said(event))
-    return [target, news(look)]
+    return [picture, size, *show(page, examples, (picture, model, size), request)]
 
 
 # the page -------------------------------------------------------------------------------------------
@@ -276,7 +278,8 @@ def build(session: Session) -> gr.Blocks:
                 size = gr.Dropdown(list(SIZES), value=TRAINED, label="Picture size", elem_id="size")
                 card = gr.HTML("", elem_id="card", apply_default_css=False)
             with gr.Column(elem_id="main", scale=1, min_width=320):
-                target, edits, picked = gr.State(None), gr.State(((), ())), gr.State({})
+                shown, target = gr.State(None), gr.State(None)
+                edits, picked = gr.State(((), ())), gr.State({})
                 beacon = gr.HTML({}, html_template="<span></span>", js_on_load=BEACON_JS, elem_id="beacon")
                 methods = [method.entry for method in METHODS.values()]
                 with gr.Tabs(elem_id="tabs"):
@@ -287,9 +290,8 @@ def build(session: Session) -> gr.Blocks:
                                 viewer = attention_viewer(
                                     elem_id="viewer", methods=methods, link="main", predictions=True
                                 )
-                                page = Page(
-                                    session, picture, model, size, target, edits, picked, viewer, beacon
-                                )
+                                states = shown, target, edits, picked
+                                page = Page(session, picture, model, size, *states, viewer, beacon)
                             view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
         connect(demo, page, examples, thumbs, card)
@@ -300,8 +302,8 @@ def connect(
     demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML
 ) -> None:
     """The events that every tab lives from."""
-    worked = gr.State(None)  # the last picture, model and size that could be shown
-    shown = [page.viewer, card, thumbs, page.target, page.edits, worked, page.beacon]
+    values = [page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon]
+    inputs = [*page.chosen, page.shown, page.target, page.edits]
 
     def on_address(request: gr.Request):
         return first_model(page, request)
@@ -312,50 +314,56 @@ def connect(
     def on_model(model):
         page.fetch(model)
 
-    def on_show(picture, model, size, request: gr.Request):
+    def on_show(picture, model, size, shown, target, edits, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
-            return [gr.skip()] * len(shown)
-        return show(page, examples, picture, model, size, request)
+            return [gr.skip()] * len(values)
+        again = (picture, model, size) == shown
+        return show(page, examples, (picture, model, size), request, (target, edits) if again else None)
 
-    def on_choose(model, size, event: gr.EventData, request: gr.Request):
+    def on_choose(event: gr.EventData):
+        """Only say which: by the time that it can be shown, there may be another model, too."""
         example = examples.get(str(getattr(event, "example", "")))
         if example is None:
             raise gr.Error("This example does not exist.", print_exception=False)
-        return [str(example.path), *show(page, examples, str(example.path), model, size, request)]
+        return str(example.path)
 
-    def on_target(picture, model, size, event: gr.EventData, request: gr.Request):
-        return choose_target(page, picture, model, size, event, request)
+    def on_target(shown, event: gr.EventData, request: gr.Request):
+        """A class was clicked: explain this one."""
+        look = page.look(shown, request)
+        with kindly():
+            return valid_target(look, target_said(event)), news(look)
 
     def on_close(request: gr.Request):
         if request.session_hash:
             page.session.release(request.session_hash)
 
     named = demo.load(on_address, None, [page.model], **QUIET, **HUB_QUEUE)
-    named.success(on_load, [page.model], [page.picture, page.size, *shown], **QUIET, **MODEL_QUEUE)
+    named.success(on_load, [page.model], [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
     fetched = page.model.input(
         on_model,
         [page.model],
         None,
         api_name="fetch",
         show_progress="hidden",
-        trigger_mode="always_last",
+        **EACH,  # who waits for a download may choose another model meanwhile
         **HUB_QUEUE,
     )
     looked = gr.on(
         [page.picture.input, page.size.input],
         on_show,
-        page.shown,
-        shown,
+        inputs,
+        values,
         api_name="look",
         show_progress="hidden",
-        trigger_mode="always_last",
+        **LATEST,
         **MODEL_QUEUE,
     )
-    then_looked = fetched.success(on_show, page.shown, shown, **QUIET, **MODEL_QUEUE)
-    for step in (fetched, looked, then_looked):
-        step.failure(lambda last: last or [gr.skip()] * 3, worked, page.shown, queue=False, **QUIET)
-    thumbs.choose(on_choose, page.shown[1:], [page.picture, *shown], **QUIET, **MODEL_QUEUE)
-    page.viewer.target(on_target, page.shown, [page.target, page.beacon], **QUIET, **MODEL_QUEUE)
+    picked = thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
+    then = {**LATEST, **QUIET, **MODEL_QUEUE}
+    shows = [step.success(on_show, inputs, values, **then) for step in (fetched, picked)]
+    for step in (fetched, looked, *shows):
+        step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)
+    page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)
 
 

@@ -142,7 +142,7 @@ def test_every_map_that_is_offered_arrives_and_every_other_says_why(look: Look) 
     for name, method in METHODS.items():
         value = explore.maps_value(look, name, target_of(look), ())
         if explore.refusal(look, method):
-            assert "maps" not in value and value["progress"].endswith(".")
+            assert "maps" not in value and value["refused"][name].endswith(".")
             continue
         if name == "flow":  # takes seconds on most models
             assert "maps" not in value and value["progress"] == "Attention flow takes 15 max-flows …"
@@ -201,13 +201,13 @@ def test_strangers_are_not_given_files_beyond_a_size(checkpoints, picture, monke
 
 def test_what_a_browser_pins_is_taken_only_as_far_as_the_model_has_it(demo: gr.Blocks, look: Look) -> None:
     nonsense = SimpleNamespace(query=10**6, layer=-1, head="x", fuse="min")
-    assert take_home.pinned(look, handler(demo, "on_pick")(nonsense)) == {
+    assert take_home.view_of(look, handler(demo, "on_pick")(nonsense)) == {
         "layer": 2,
         "head": 0,
         "fuse": "mean",
     }
     pin = {"query": 3, "layer": 1, "head": 2, "fuse": "one"}
-    assert take_home.pinned(look, handler(demo, "on_pick")(SimpleNamespace(**pin))) == pin
+    assert take_home.view_of(look, handler(demo, "on_pick")(SimpleNamespace(**pin))) == pin
 
 
 def test_the_self_check_is_green(look: Look) -> None:
@@ -283,7 +283,10 @@ def test_layers_are_compared_at_the_size_that_is_shown(checkpoints, picture, mon
     monkeypatch.setattr(heads, "CKA_BATCH", 8)
     session, progress = Session(extra=(checkpoints["cls"],)), SimpleNamespace(tqdm=lambda steps, desc: steps)
     looks = [session.look(picture, checkpoints["cls"], size=size) for size in (TRAINED, DOUBLE)]
-    small, large = (heads.cka_panel(look, progress) for look in looks)
+    assert heads.cka_panel(looks[0]) == "", "not asked for yet"
+    for look in looks:
+        heads.run_cka(look, progress)
+    small, large = map(heads.cka_panel, looks)
     assert small != large
     undefined = re.findall(r'data-tip="(\d), (\d): undefined"', small)
     assert len(undefined) == 7 and all("0" in cell for cell in undefined), "[CLS] before the first layer"
@@ -392,9 +395,10 @@ def demo(session: Session) -> gr.Blocks:
     return ui.build(session)
 
 
-def handler(demo: gr.Blocks, name: str):
-    """A handler by its function's name."""
-    return next(fn.fn for fn in demo.fns.values() if getattr(fn.fn, "__name__", "") == name)
+def handler(demo: gr.Blocks, name: str, view: str = ""):
+    """A handler by its function's name, and the module that it is in where several have one of this name."""
+    functions = [fn.fn for fn in demo.fns.values() if getattr(fn.fn, "__name__", "") == name]
+    return next(fn for fn in functions if fn.__module__.endswith(view))
 
 
 def visitor(query: dict[str, str] | None = None, name: str = "ann") -> SimpleNamespace:
@@ -410,6 +414,15 @@ def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, l
     """(the model, what else the first page shows) for a visitor of this address."""
     model = handler(demo, "on_address")(visitor(query))
     return model, handler(demo, "on_load")(model, visitor(query))
+
+
+def show(
+    demo: gr.Blocks, picture: str | None, model: str, kept: tuple | None = None, name: str = "ann"
+) -> list:
+    """What `on_show` returns to who has chosen this; kept: (target, edits) if it is shown already."""
+    chosen = picture, model, TRAINED
+    target, edits = kept or (None, ((), ()))
+    return handler(demo, "on_show")(*chosen, chosen if kept else None, target, edits, visitor(name=name))
 
 
 def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -> None:
@@ -443,9 +456,10 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
     name = checkpoints["cls"]
     answer = int(session.look(picture, name).trace().logits.argmax())
     for asked, expected in [(2, 2), (99, answer), (-1, answer), ("x", answer), (None, answer)]:
-        target, _ = choose(str(picture), name, TRAINED, pointed(target=asked), visitor())
+        target, _ = choose((str(picture), name, TRAINED), pointed(target=asked), visitor())
         assert target == expected
-    assert choose(str(picture), checkpoints["headless"], TRAINED, pointed(target=1), visitor())[0] is None
+    headless = str(picture), checkpoints["headless"], TRAINED
+    assert choose(headless, pointed(target=1), visitor())[0] is None
 
 
 def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, checkpoints, tmp_path) -> None:
@@ -454,15 +468,15 @@ def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, c
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     for seed, file in enumerate(files):
         file.write_bytes(picture_bytes(30 + seed))
-    (mine, other), none = ([str(file), checkpoints["cls"], TRAINED] for file in files), ((), ())
+    (mine, other), none = ((str(file), checkpoints["cls"], TRAINED) for file in files), ((), ())
     asked = pointed(method="flow", target=None)
-    value, wish = handler(demo, "on_need_maps")(*mine, none, asked, visitor())
+    value, wish = handler(demo, "on_need_maps")(mine, none, asked, visitor())
     assert "maps" not in value and "takes 15 max-flows" in value["progress"]
-    handler(demo, "on_slow_map")(*mine, wish, visitor())
+    handler(demo, "on_slow_map")(mine, wish, visitor())
     made = handler(demo, "on_slow_map_made")
-    assert made(*mine, none, wish, visitor())["maps"]
-    assert made(*other, none, wish, visitor()) == gr.skip(), "never the picture that the visitor left"
-    assert "maps" in handler(demo, "on_need_maps")(*mine, none, asked, visitor())[0]
+    assert made(mine, none, wish, visitor())["maps"]
+    assert made(other, none, wish, visitor()) == gr.skip(), "never the picture that the visitor left"
+    assert "maps" in handler(demo, "on_need_maps")(mine, none, asked, visitor())[0]
 
 
 def test_where_strangers_wait_for_each_other_work_is_bounded(checkpoints, picture, monkeypatch) -> None:
@@ -479,7 +493,7 @@ def test_where_strangers_wait_for_each_other_work_is_bounded(checkpoints, pictur
         assert (told in explore.refusal(look, METHODS["occlusion"])) == look.session.public
         assert told not in explore.refusal(look, METHODS["rollout"])
         for work in (
-            lambda look=look: heads.cka_panel(look, progress),
+            lambda look=look: heads.run_cka(look, progress),
             lambda look=look: why.run_race(look, 0, False, lambda done, total: None),
         ):
             if look.session.public:
@@ -490,10 +504,11 @@ def test_where_strangers_wait_for_each_other_work_is_bounded(checkpoints, pictur
 
 
 def test_a_class_chosen_in_why_reaches_the_viewer_and_every_tab(demo, checkpoints, picture) -> None:
-    asked = str(picture), checkpoints["cls"], TRAINED, 3, ([2], [])
+    asked = (str(picture), checkpoints["cls"], TRAINED), 3, ([2], [])
     target, viewer, beacon = handler(demo, "on_class")(*asked, visitor())
     assert target == viewer["state"]["target"] == 3 and "after" in viewer
-    assert beacon["stamp"] != handler(demo, "on_class")(*asked, visitor())[2]["stamp"]
+    _, again, other = handler(demo, "on_class")(*asked, visitor())
+    assert beacon["stamp"] != other["stamp"] and viewer["nonce"] != again["nonce"], "heard again"
 
 
 def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, picture, monkeypatch) -> None:
@@ -509,16 +524,33 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
     monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
     queues = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
     assert queues["on_model"] == queues["on_address"] == "hub" and queues["on_show"] == "model"
-    show = handler(demo, "on_show")
     with pytest.raises(gr.Error, match="someone/vit is not here yet"):
-        show(str(picture), "someone/vit", TRAINED, visitor())
+        show(demo, str(picture), "someone/vit")
     assert not fetches
     handler(demo, "on_model")("hf-hub:someone/vit")
-    assert show(str(picture), "someone/vit", TRAINED, visitor())[-1]["model"] == "someone/vit"
+    assert show(demo, str(picture), "someone/vit")[-1]["model"] == "someone/vit"
     session.models.release("")  # pushed out by others: its files are still here
-    show(str(picture), "someone/vit", TRAINED, visitor())
+    show(demo, str(picture), "someone/vit")
     assert arrive(demo, {"model": "someone/other"})[0] == "someone/other"
     assert fetches == ["someone/vit", "someone/vit", "someone/other"]
+
+
+def test_the_same_chosen_again_is_sent_again_with_class_and_interventions(demo, checkpoints, picture) -> None:
+    name, edits = checkpoints["cls"], ([2], [[0, 1]])
+    first = show(demo, str(picture), name)
+    assert "after" not in first[0] and first[3] is None and first[4] == ((), ())
+    again = show(demo, str(picture), name, kept=(3, edits))
+    assert again[0]["after"] and again[0]["nonce"] != first[0]["nonce"] and again[3:5] == [3, edits]
+
+
+def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, checkpoints, picture) -> None:
+    shown = str(picture), checkpoints["cls"], TRAINED
+    race, raced, opened = (handler(demo, name, "why") for name in ("on_race", "on_raced", "on_open"))
+    assert race(shown, 1, False, visitor(), lambda *args, **kwargs: None) is None
+    grid, report = raced(shown, 1, visitor())
+    assert "vx-verdict" in grid and "insertion" in report.lower()
+    assert raced(shown, 2, visitor())[1] == why.BEFORE, "of another class nothing is known"
+    assert opened(shown, 1, visitor())[1:3] == (grid, report)
 
 
 def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoints, tmp_path) -> None:
@@ -526,7 +558,7 @@ def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoin
     assert beacon["example"] == "lion"
     mine = tmp_path / Path(path).name
     mine.write_bytes(picture_bytes(5))
-    _, _, thumbs, *_, beacon = handler(demo, "on_show")(str(mine), checkpoints["cls"], TRAINED, visitor())
+    _, _, thumbs, *_, beacon = show(demo, str(mine), checkpoints["cls"])
     assert beacon["example"] == "" and 'aria-pressed="true"' not in thumbs
 
 
@@ -539,8 +571,8 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
     with pytest.raises(gr.Error) as fetching:
         handler(demo, "on_model")(HOSTILE)
     with pytest.raises(gr.Error) as looking:
-        handler(demo, "on_show")(str(picture), HOSTILE, TRAINED, visitor())
-    assert len(told) == 2
+        show(demo, str(picture), HOSTILE)
+    assert len(told) == 3
     for html in (*told, str(fetching.value.message), str(looking.value.message)):
         assert "&lt;img" in html
         has_no_code(html)
@@ -551,11 +583,11 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
 def test_strangers_are_not_told_which_folders_there_are(checkpoints, picture, tmp_path, monkeypatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(page.gr, "Info", lambda text, **_: told.append(text))
-    public = page.Page(Session(public=True, extra=(checkpoints["cls"],)), *[None] * 8)
+    public = page.Page(Session(public=True, extra=(checkpoints["cls"],)), *[None] * 9)
     errors = []
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(gr.Error) as error:
-            public.look(str(picture), str(folder), TRAINED, visitor())
+            public.look((str(picture), str(folder), TRAINED), visitor())
         errors.append(str(error.value.message).replace(str(folder), "FOLDER"))
     assert told == [] and errors[0] == errors[1]
 
@@ -573,7 +605,7 @@ def test_a_bad_picture_is_one_sentence_without_paths(demo, checkpoints, tmp_path
     path = tmp_path / name
     path.write_bytes(BROKEN[name])
     with pytest.raises(gr.Error) as error:
-        handler(demo, "on_show")(str(path), checkpoints["cls"], TRAINED, visitor())
+        show(demo, str(path), checkpoints["cls"])
     text = str(error.value.message)
     assert text.endswith(".") and "/" not in text and "\n" not in text
 
@@ -582,14 +614,14 @@ def test_a_bad_picture_is_one_sentence_without_paths(demo, checkpoints, tmp_path
 def test_a_bad_model_is_one_sentence(demo, picture, monkeypatch, model) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(gr.Error) as error:
-        handler(demo, "on_show")(str(picture), model, TRAINED, visitor())
+        show(demo, str(picture), model)
     assert "\n" not in str(error.value.message) and len(str(error.value.message)) < 300
 
 
 def test_a_lost_picture_or_none_is_one_sentence(demo, checkpoints) -> None:
     with pytest.raises(gr.Error, match="picture"):
-        handler(demo, "on_show")("/nowhere/x.png", checkpoints["cls"], TRAINED, visitor())
-    kept = handler(demo, "on_show")(None, checkpoints["cls"], TRAINED, visitor())
+        show(demo, "/nowhere/x.png", checkpoints["cls"])
+    kept = show(demo, None, checkpoints["cls"])
     assert all(value == gr.skip() for value in kept), "taking the picture away loses nothing"
 
 
@@ -597,10 +629,11 @@ def test_a_followed_run_says_nothing_when_nothing_is_to_be_said(demo, checkpoint
     follow, name = handler(demo, "on_follow"), checkpoints["cls"]
     quiet = (gr.skip(),) * 3
     for lost in (None, "/nowhere/x.png"):
-        assert follow(lost, name, TRAINED, "", (), visitor()) == quiet
-    value, _, seen = follow(str(picture), name, TRAINED, "", (), visitor())
+        assert follow((lost, name, TRAINED), "", (), visitor()) == quiet
+    shown = str(picture), name, TRAINED
+    value, _, seen = follow(shown, "", (), visitor())
     assert len(value["moments"]) == 3
-    assert follow(str(picture), name, TRAINED, "", seen, visitor()) == quiet, "nothing new"
+    assert follow(shown, "", seen, visitor()) == quiet, "nothing new"
 
 
 def test_what_keeps_a_file_from_being_used_is_said_and_not_where_it_lies() -> None:
@@ -648,13 +681,44 @@ def test_a_closed_tab_frees_what_only_it_held(demo, session, checkpoints, tmp_pa
     for seed in (11, 12):
         files.append(tmp_path / f"{seed}.png")
         files[-1].write_bytes(picture_bytes(seed))
-    handler(demo, "on_show")(str(files[0]), checkpoints["cls"], TRAINED, visitor(name="leaving"))
-    handler(demo, "on_show")(str(files[1]), checkpoints["cls"], TRAINED, visitor(name="staying"))
+    show(demo, str(files[0]), checkpoints["cls"], name="leaving")
+    show(demo, str(files[1]), checkpoints["cls"], name="staying")
     held = session.results.held
     handler(demo, "on_close")(visitor(name="leaving"))
     assert session.results.held < held
     owners = {owner for entry in session.results._entries.values() for owner in entry.owners}
     assert "leaving" not in owners and "staying" in owners
+
+
+def test_what_was_being_made_when_the_tab_closed_is_not_kept(checkpoints, picture) -> None:
+    session = Session(extra=(checkpoints["cls"],))
+    look = session.look(picture, checkpoints["cls"], owner="ann")
+    address = look.address(
+        "late", lambda: look.remember("late", lambda: (session.release("ann"), b"late")[1])
+    )
+    assert session.keep_promise(address.removeprefix("shard/")) is None and look.remembered("late") is None
+    assert not len(session.shards) and not len(session.promises)
+    session.look(picture, checkpoints["cls"], owner="ann").remember("back", lambda: 1)
+    assert look.remembered("back") == 1, "a tab that comes back is a visitor again"
+
+
+def test_a_file_bears_the_name_that_its_visitor_gave_the_picture(checkpoints, picture, tmp_path) -> None:
+    session, pages = Session(extra=(checkpoints["cls"],)), []
+    for name in ("annas-cat", "berts-cat"):
+        (tmp_path / f"{name}.png").write_bytes(Path(picture).read_bytes())
+        look = session.look(tmp_path / f"{name}.png", checkpoints["cls"], owner=name)
+        address = re.findall(r'href="shard/([^"]*html)"', take_home.links(look, 0, {}))[0]
+        pages.append(session.keep_promise(address))
+    assert [b"annas" in page for page in pages] == [True, False] == [b"berts" not in page for page in pages]
+
+
+def test_a_promise_is_kept_with_the_picture_that_is_still_there(tmp_path) -> None:
+    session, lost, here = Session(), tmp_path / "lost", tmp_path / "here"
+    here.write_bytes(b"here")
+    addresses = [session.promise("key", file.read_bytes, owner=file.name) for file in (lost, here)]
+    assert (
+        addresses[0] == addresses[1] and session.keep_promise(addresses[0].removeprefix("shard/")) == b"here"
+    )
 
 
 @pytest.mark.parametrize("public", [False, True])

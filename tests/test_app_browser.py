@@ -27,6 +27,7 @@ READY = """() => {
   const viewer = document.querySelector('#viewer .vit-viewer')?.viewer;
   return viewer?.data && viewer.data.loaded === viewer.data.L && viewer.perf.first !== null;
 }"""
+VIEWER = "document.querySelector('#viewer .vit-viewer').viewer"
 STATE = "() => ({...document.querySelector('#viewer .vit-viewer').viewer.state})"
 # the mean colour of the picture that the viewer holds: whose picture is it?
 COLOUR = """() => {
@@ -307,6 +308,65 @@ def test_an_intervention_shows_before_and_after(visit: Visit) -> None:
     page.locator("#viewer .pane canvas").first.click(position={"x": 30, "y": 30})
     page.wait_for_function("() => document.querySelector('#viewer .vit-viewer').viewer.after")
     shows(page, "s.patches.length > 0")
+    page.evaluate(f"{VIEWER}.set({{mode: 'method', method: 'rollout'}})")
+    expect(page.locator("#viewer .readout")).to_contain_text("strongest at")  # maps are of the whole picture
+    expect(page.locator("#viewer .pane:visible")).to_have_count(1)
+    expect(page.locator("#viewer .pane:visible")).to_contain_text("before the intervention")
+
+
+def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, session: Session) -> None:
+    page = visit()
+    page.evaluate(f"""() => {{
+      const viewer = {VIEWER}, {{ setAfter }} = viewer;
+      window.heard = [];
+      viewer.setAfter = (source) => {{ window.heard.push(source !== null); return setAfter(source); }};
+    }}""")
+    page.get_by_role("button", name="Intervene").click()
+    with session.model_lock:  # the first is on its way when the second is said
+        page.locator("#viewer .pane canvas").first.click(position={"x": 30, "y": 30})
+        page.wait_for_timeout(800)
+        page.get_by_role("button", name="Undo all").click()
+        page.wait_for_timeout(800)
+    page.wait_for_function("() => window.heard.length === 2")
+    assert page.evaluate("window.heard") == [True, False]
+    page.wait_for_function(f"() => {VIEWER}.after === null")
+    with session.model_lock:
+        page.locator("[data-example=tower]").click()
+        page.wait_for_timeout(500)
+        page.locator("[data-example=cheetah]").click()
+        page.wait_for_timeout(500)
+    page.wait_for_function("() => location.search.includes('example=cheetah')")
+    expect(page.locator("[data-example=cheetah]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("cheetah"))
+
+
+def test_a_picture_that_did_not_come_can_be_chosen_again(visit: Visit) -> None:
+    page = visit()
+    page.route("**/shard/*.bin", lambda route: route.fulfill(body="a proxy's error page, say"))
+    page.locator("[data-example=tower]").click()
+    expect(page.locator("#viewer .working")).to_contain_text("no message")
+    page.unroute("**/shard/*.bin")
+    before = page.evaluate(COLOUR)
+    page.locator("[data-example=tower]").click()
+    page.wait_for_function(f"(before) => JSON.stringify(({COLOUR})()) !== JSON.stringify(before)", arg=before)
+    expect(page.locator("#viewer .working")).to_be_empty()
+
+
+def test_what_is_pinned_is_what_inside_and_the_files_are_about(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("button", name="Take it home").click()
+    link = page.locator("#files a[aria-label='Attention of what is pinned as PNG']")
+    first = link.get_attribute("href")
+    tab(page, "Inside")
+    expect(page.locator("#inside-row input[type=number]")).to_have_value("2")
+    tab(page, "Explore")
+    page.locator("#viewer .pane canvas").first.focus()
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Shift+ArrowDown")
+    expect(link).not_to_have_attribute("href", first or "")  # the list stays open, and follows
+    row = (page.evaluate(STATE)["query"] - 3) // 5
+    tab(page, "Inside")
+    expect(page.locator("#inside-row input[type=number]")).to_have_value(str(row))
 
 
 def test_a_model_without_a_head_says_what_it_cannot(visit: Visit, session: Session) -> None:

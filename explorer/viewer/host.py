@@ -9,7 +9,8 @@ Its value is small JSON: addresses, never tensors. All keys but `head` and `laye
       "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
       "after": {"head": url, ...},  the same image after an edit, shown beside the first
       "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in viewer.js
-      "progress": "text",           what is being worked on, or why a map does not come
+      "progress": "text",           what is being worked on
+      "refused": {method: "text"},  why this method's map does not come
       "nonce": any                  gr.HTML drops a value equal to the last one: change this to be heard
     }
 
@@ -26,9 +27,9 @@ count prefix tokens first, then patches.
     viewer.edits      {patches: [patch index, ...], heads: [[layer, head], ...]}   both empty: undo all
 
 Other parts of the page may point, too: the element `.vit-viewer` has the handle of `ViTViewer.mount` as its
-`.viewer` (set, setSource, ...) and hears two DOM events, "vit-preview" (detail {layer, head, fuse, query};
-{} ends it) for a place that is only pointed at, and "vit-pick" for one that stays. It says "vit-loaded" when
-a trace and its layers have come: the time for whatever may wait until the picture is there.
+`.viewer` (set, setSource, ...) and hears the DOM event "vit-pick" (detail: a patch of the viewer's state): go
+there, as if it had been clicked. It says "vit-loaded" when a trace and its layers have come: the time for
+whatever may wait until the picture is there.
 """
 
 from collections.abc import Mapping, Sequence

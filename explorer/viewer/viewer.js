@@ -8,7 +8,8 @@
               closed: true where nobody computes the maps that are missing
      options  {state, emit(name, payload), methods, link, address, modes, intervene,
               own: () => true where the picture is the visitor's, so that no link leads to it}
-     handle   {state, perf, set(patch), setSource(source), setAfter(source), addMaps(buffer), working(text), destroy()}
+     handle   {state, perf, set(patch), setSource(source), setAfter(source), addMaps(buffer), refuse({method: why}),
+            working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 const ViTViewer = (() => {
 "use strict";
@@ -41,7 +42,7 @@ const ONE_OF = {
 };
 const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
 const SIDE = 236, SPACE = 24;  // CSS pixels
-const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700, READING_MS = 120;
+const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700, READING_MS = 120, RETRY_MS = 3000;
 
 // ---------------------------------------------------------------- bytes
 
@@ -86,11 +87,12 @@ async function open(source) {
     P: h * w, T: meta.num_tokens, L: meta.num_layers, H: meta.num_heads, pre: meta.num_prefix_tokens,
     Q: arrays.tokens_sent.length,
     tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
-    layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0, maps: new Map(),
+    layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0,
+    maps: new Map(), asked: new Set(), refused: {},  // refused: {method: why}
   };
 }
 
-// A layer, or "embeddings": fetched once, and once more only if that failed.
+// A layer, or "embeddings": fetched once; if that failed, once more after a while.
 function need(data, what) {
   if (data.wanted.has(what)) return data.wanted.get(what);
   const bytes = what === "embeddings" ? data.source.embeddings() : data.source.layer(what);
@@ -103,7 +105,7 @@ function need(data, what) {
     data.bytes += message.bytes;
   });
   data.wanted.set(what, coming);
-  coming.catch(() => data.wanted.delete(what));
+  coming.catch(() => setTimeout(() => data.wanted.delete(what), RETRY_MS));
   return coming;
 }
 
@@ -328,15 +330,18 @@ function titleOf(state, now, data, methods) {
 function sentence(state, now, data, pane, methods) {
   const { sheet, cell } = pane;
   const title = titleOf(state, now, data, methods);
-  const computed = data.source.closed ? "not in this file for this class"
-    : now.method === state.method ? "this map is being computed …" : "choose it, and this map is computed …";
+  const computed = data.refused[now.method] ?? (data.source.closed ? "not in this file for this class"
+    : now.method === state.method ? "this map is being computed …" : "choose it, and this map is computed …");
   if (!sheet.ready[cell]) return [title, state.mode === "method" ? computed : "on its way …"];
   const at = cell * sheet.size;
   const values = sheet.colors ? null : sheet.values.subarray(at, at + sheet.size);
-  const who = nameOf(now.query, data);
+  // Of a large picture not every row is sent: then it is the nearest one's that is drawn.
+  const whole = pane.direction === "column" || state.mode === "embeddings" && state.embedding === "positions";
+  const token = whole ? now.query : data.tokens_sent[data.row_of[now.query]];
+  const who = nameOf(token, data) + (token === now.query ? "" : ", the nearest that was sent,");
   if (sheet.unit === "share") {
     const best = largest(values, 0, data.T, 4);
-    const parts = best.filter((k) => values[k] > 0).map((k) => [values[k], among(k, now.query, data)]);
+    const parts = best.filter((k) => values[k] > 0).map((k) => [values[k], among(k, token, data)]);
     if (pane.direction === "column") {
       const list = parts.map(([v, name]) => `${name} (${percent(v)})`).join(", ");
       return [title, `${who} gets most from ${list} of what they give`];
@@ -357,7 +362,7 @@ function sentence(state, now, data, pane, methods) {
     return [title, `longest tokens ${best}; patches have ${short(sum / data.P)} on average`];
   }
   if (sheet.unit === "cosine") {
-    const own = state.embedding === "positions" ? now.query - data.pre : now.query;
+    const own = state.embedding === "positions" ? token - data.pre : token;
     const shift = state.embedding === "positions" ? data.pre : 0;
     const best = largest(values, 0, values.length, 5).filter((k) => k !== own).slice(0, 3);
     const list = best.map((k) => `${among(k + shift, -1, data)} (${values[k].toFixed(2)})`).join(", ");
@@ -641,7 +646,7 @@ function mount(root, source, options = {}) {
   const expectArrival = () => { arrival = new Promise((resolve) => { arrive = resolve; }); };
   expectArrival();
 
-  async function setSource(next) {
+  async function setSource(next) {  // -> false if what is wanted could not be shown
     const mine = ++generation;
     expectArrival();
     root.classList.add("is-loading");
@@ -650,19 +655,22 @@ function mount(root, source, options = {}) {
       next.opened ??= open(next);  // a source shown before is shown again at once
       next.opened.catch(() => { next.opened = null; });  // one that failed is tried again
       const opened = await next.opened;
-      if (mine !== generation) return;
+      if (mine !== generation) return true;
       const before = data;
       const first = !before;
       if (first) adopt(opened, before);
       const layer = state.layer < 0 ? (depthChosen ? 0 : opened.L - 1) : Math.min(Math.round(state.layer), opened.L - 1);
       await need(opened, layer);
-      if (mine !== generation) return;
+      if (mine !== generation) return true;
       if (!first) adopt(opened, before);
       draw();
       await prefetch(opened, layer, () => mine === generation);
       if (mine === generation) root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
+      if (parts.working.textContent === complaint) working("");  // that was of another picture
+      return true;
     } catch (error) {
       if (mine === generation) complain(error);
+      return mine !== generation;
     } finally {
       if (mine === generation) {
         root.classList.remove("is-loading");
@@ -691,6 +699,7 @@ function mount(root, source, options = {}) {
     arrive();
     if (!before) introduce();
     wantMore();
+    if (other) tellPick();  // the same place has another number here
     if (options.intervene && (state.patches.length || state.heads.length)) tellEdits();  // they hold for this one, too
   }
 
@@ -730,6 +739,7 @@ function mount(root, source, options = {}) {
       layout();
       sync();
       draw();
+      wantMore();
       if (opened) await prefetch(opened, Math.max(0, state.layer), current);
     } catch (error) {
       if (current()) complain(error);
@@ -759,16 +769,24 @@ function mount(root, source, options = {}) {
     if (state.mode !== "method" || !methods.length) return;
     const now = { ...shown(), ...state, target: shown().target };
     const method = methods.find((m) => m.name === state.method);
-    const key = keyOf(method, now), asked = data.asked ??= new Set();
+    const key = keyOf(method, now), { asked } = data;
     if (data.maps.has(key) || asked.has(key)) return;
-    asked.add(key);
-    setTimeout(() => asked.delete(key), 15000);
     const { query, layer, head, target } = now;
-    later("need", 60, () => emit("need_maps", { method: method.name, target, query, layer, head }));
+    later("need", 60, () => {
+      asked.add(key);
+      setTimeout(() => asked.delete(key), 15000);
+      emit("need_maps", { method: method.name, target, query, layer, head });
+    });
   }
 
+  function refuse(why) {  // {method: why its map does not come}
+    Object.assign(data?.refused ?? {}, why);
+    draw();
+  }
+
+  let complaint = "";
   function complain(error) {
-    parts.working.textContent = error?.message ?? "The viewer could not be loaded.";
+    working(complaint = error?.message ?? "The viewer could not be loaded.");
   }
   function working(text) { parts.working.textContent = text; }
 
@@ -901,10 +919,12 @@ function mount(root, source, options = {}) {
 
   function buildClasses() {
     parts.classesBox.hidden = !data.classes.length || options.predictions === false && !after;
+    const explains = options.modes?.includes("method") ?? true;
     parts.classes.replaceChildren(...data.classes.slice(0, 5).map((one) => {
       const edited = after?.classes.find((c) => c.index === one.index);
       const row = el("button", {
-        type: "button", class: "class", title: `Explain “${one.name}”`, "data-index": one.index,
+        type: "button", class: "class", title: explains ? `Explain “${one.name}”` : "", "data-index": one.index,
+        disabled: !explains,
         onclick: () => { set({ target: one.index }); emit("target", { target: one.index }); },
       }, el("span", { class: "name" }, one.name), el("span", { class: "share" }, percent(one.probability)),
         el("span", { class: "bar-track" }, el("span", { class: "bar-fill" })));
@@ -926,6 +946,8 @@ function mount(root, source, options = {}) {
   const dots = [];
   function buildCharts() {
     dots.length = 0;
+    parts.charts.hidden = state.mode === "embeddings";  // first: what is hidden has no width
+    if (parts.charts.hidden) return;
     const room = parts.charts.clientWidth, across = Math.max(1, Math.floor((room + 20) / 220));
     const width = Math.min(340, (room - 20 * (across - 1)) / across);
     parts.charts.style.gridTemplateColumns = `repeat(${across}, ${width}px)`;
@@ -936,6 +958,7 @@ function mount(root, source, options = {}) {
       ["Share on prefix tokens", "", data.pre ? data.prefix_share : null, uniformShare],
     ].filter(([, , values]) => values);
     parts.charts.replaceChildren(...charts.map((chart) => chartOf(...chart, width)));
+    parts.charts.hidden = !charts.length;
   }
 
   function chartOf(title, unit, values, uniform, width) {
@@ -1114,7 +1137,8 @@ function mount(root, source, options = {}) {
   const placeOf = (cell, sheet) => [
     xOf(cell % sheet.cols, sheet), Math.floor(cell / sheet.cols) * size.stepY + size.rowHead,
   ];
-  const twoPanes = () => !!after || (state.direction === "both" && directional());
+  const compares = () => !!after && state.mode !== "method";  // maps are of the picture as it is
+  const twoPanes = () => compares() || (state.direction === "both" && directional());
 
   // ---- drawing
 
@@ -1155,7 +1179,7 @@ function mount(root, source, options = {}) {
     const views = viewsOf(now);
     for (const view of views) if (state.mode !== "method" && !view.data.layers[Math.max(0, now.layer)])
       need(view.data, Math.max(0, now.layer)).then(() => draw(), complain);
-    paintSheet(views[after && state.matrix === "before" ? 0 : views.length === 2 && after ? 1 : 0], now);
+    paintSheet(views[compares() && state.matrix === "after" ? 1 : 0], now);
     views.forEach((view, index) => paintPane(panes[index], view, now, index));
     paintMatrix(views[0], now);
     say(now, views);
@@ -1170,9 +1194,9 @@ function mount(root, source, options = {}) {
     };
     const both = state.direction === "both" && directional();
     const direction = directional() ? (state.direction === "column" ? "column" : "row") : "row";
-    if (after) return [view(data, direction, 0, "Before"), view(after, direction, 1, "After")];
+    if (compares()) return [view(data, direction, 0, "Before"), view(after, direction, 1, "After")];
     const looks = { row: "Looks at", column: "Is looked at by" };
-    const label = directional() ? looks[direction] : titleOf(state, now, data, methods);
+    const label = directional() ? looks[direction] : titleOf(state, now, data, methods) + (after ? ", before the intervention" : "");
     if (!both) return [view(data, direction, 0, label)];
     return [view(data, "row", 0, looks.row), view(data, "column", 1, looks.column)];
   }
@@ -1463,11 +1487,12 @@ function mount(root, source, options = {}) {
       panes[index].label.textContent = view.label + (state.smooth && ofImage() ? ", smoothed" : "");
       panes[index].value.textContent = valueText(view, now, index);
     });
-    const view = views[views.length === 2 && after ? 1 : 0], { sheet, cell, range } = view, d = view.data;
-    const [title, words] = sentence(state, now, d, view, methods);
+    const sentences = views.map((view) => sentence(state, now, view.data, view, methods));
+    const which = compares() ? 1 : 0, view = views[which], { sheet, cell, range } = view, d = view.data;
+    const [title, words] = sentences[which];
     parts.title.textContent = title;
-    parts.words.textContent = words + (words.endsWith("…") ? "" : ".");
-    panes.forEach(({ canvas }) => { canvas.ariaLabel = `${title}: ${words}`; });
+    parts.words.textContent = words + (/[….]$/.test(words) ? "" : ".");
+    sentences.forEach(([name, what], index) => { panes[index].canvas.ariaLabel = `${views[index].label}. ${name}: ${what}`; });
     const ready = sheet.ready[cell], shares = sheet.unit === "share" && ready;
     parts.chips.hidden = !sheet.first;
     let prefix = 0;
@@ -1480,7 +1505,7 @@ function mount(root, source, options = {}) {
       chip.querySelector(".share").textContent = Number.isNaN(value) ? "" : write(value);
       chip.querySelector(".fill").style.transform = `scaleX(${shares ? Math.min(1, value) : 0})`;
     });
-    const row = shares && view.direction === "row" && d.pre > 0;
+    const row = shares && view.direction === "row" && d.pre > 0 && !(sheet.fused && now.fuse === "max");  // no share
     parts.gauge.style.visibility = row ? "visible" : "hidden";
     if (row) {
       parts.gaugeFill.style.transform = `scaleX(${Math.min(1, prefix)})`;
@@ -1564,7 +1589,6 @@ function mount(root, source, options = {}) {
     parts.matrixNote.textContent = notes[state.mode];
     parts.sheetCanvas.ariaLabel = `${parts.panelTitle.textContent}, for the current query. Arrow keys move.`;
     parts.matrix.ariaLabel = "Token by token matrix of the chosen head. Hover or click a row to choose the query.";
-    parts.charts.hidden = embedding || !dots.length;
     root.classList.toggle("is-intervening", intervening);
     parts.intervene.hidden = !options.intervene;
     parts.copy.hidden = !addressed;
@@ -1722,6 +1746,7 @@ function mount(root, source, options = {}) {
       mix = 0;
       sync();
       draw();
+      tellPick();
       return;
     }
     if (parts.transport.hidden) return;
@@ -1781,7 +1806,7 @@ function mount(root, source, options = {}) {
     parts.editHead.textContent = `Switch ${head} ${state.heads.includes(`${state.layer}.${state.head}`) ? "on" : "off"}`;
     parts.editHead.disabled = state.fuse !== "one" || state.layer < 0;
     parts.editUndo.disabled = !said;
-    parts.editSide.hidden = !after;
+    parts.editSide.hidden = !compares();
     parts.editSide.show(state.matrix);
   }
 
@@ -1803,18 +1828,25 @@ function mount(root, source, options = {}) {
   const watcher = new ResizeObserver(() => { layout(); draw(); });
   watcher.observe(root);
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const onPointed = (event) => commit(event.detail);  // other parts of a page may point, too
   const repaint = () => { theme = {}; draw(); };
-  root.addEventListener("vit-preview", (event) => preview(event.detail ?? {}));  // other parts of a page may point, too
-  root.addEventListener("vit-pick", (event) => commit(event.detail));
+  root.addEventListener("vit-pick", onPointed);
   dark.addEventListener("change", repaint);
   const last = () => defaults.layer < 0 ? data.L - 1 : defaults.layer;
-  const onAddress = () => data && set({ ...defaults, layer: last(), ...readAddress() });  // another link in the same tab
+  const onAddress = () => {  // another link in the same tab
+    if (!data) return;
+    const edited = () => JSON.stringify([state.patches, state.heads]), before = edited(), { target } = state;
+    set({ ...defaults, layer: last(), ...readAddress() });
+    if (options.intervene && edited() !== before) tellEdits();
+    if (state.target !== target) emit("target", { target: state.target });
+    tellPick();
+  };
   if (addressed) window.addEventListener("hashchange", onAddress);
   const skin = new MutationObserver(repaint);
   for (const node of [document.documentElement, document.body])
     skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
   if (options.link) {
-    if (!channels.has(options.link)) channels.set(options.link, { members: new Set(), said: { state: {}, hover: {} } });
+    if (!channels.has(options.link)) channels.set(options.link, { members: new Set(), said: { state: {} } });
     channels.get(options.link).members.add(hear);
   }
   function destroy() {
@@ -1825,6 +1857,7 @@ function mount(root, source, options = {}) {
     skin.disconnect();
     dark.removeEventListener("change", repaint);
     root.removeEventListener("keydown", onKey);
+    root.removeEventListener("vit-pick", onPointed);
     document.removeEventListener("keydown", onFreeKey);
     channels.get(options.link)?.members.delete(hear);
     window.removeEventListener("hashchange", onAddress);
@@ -1832,7 +1865,7 @@ function mount(root, source, options = {}) {
   }
 
   const handle = {
-    state, perf, set, setSource, setAfter, addMaps, working, destroy,
+    state, perf, set, setSource, setAfter, addMaps, refuse, working, destroy,
     get data() { return data; }, get hover() { return hover; }, get after() { return after; },
     layoutOf() {  // for tests and exports: where each small map lies, in device pixels
       const sheet = arrange(sheetOf(data, state, shown(), "row", methods));
@@ -1874,22 +1907,24 @@ function addresses(value) {
 function host(element, options) {
   const named = () => new URLSearchParams(location.search);  // what the page is about: explorer/views/page.js
   const viewer = mount(element, null, { ...options, own: () => named().has("model") && !named().has("example") });
-  let head = "", after = "", restored = "";
+  let head = "", after = "", heard = null;
   const seen = new Set();
   return {
     async receive(value) {
       if (!value?.head) return;
       viewer.working(value.progress ?? "");
-      const wish = JSON.stringify(value.state ?? null);
-      if (value.state && wish !== restored) viewer.set(value.state);
-      restored = wish;
+      if (value.state && value.nonce !== heard) viewer.set(value.state);
+      heard = value.nonce;
       if (value.head !== head) {
         if (head) viewer.set({ target: value.state?.target ?? START.target }, true);  // another picture: its own answer
         head = value.head;
         after = "";
         seen.clear();
-        viewer.setSource(addresses(value));
+        viewer.setSource(addresses(value)).then((shown) => {
+          if (!shown && head === value.head) head = "";  // the same once more is another try
+        });
       }
+      if (value.refused) viewer.refuse(value.refused);
       if ((value.after?.head ?? "") !== after) {
         after = value.after?.head ?? "";
         viewer.setAfter(value.after ? addresses(value.after) : null);

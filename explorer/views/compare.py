@@ -9,11 +9,12 @@ from explorer.payload import class_name
 from explorer.session import PUBLISHED, Look
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import viewer_value
-from explorer.views.page import HUB_QUEUE, MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import escape, percent
 
 LAST = -1  # the finished model; any other number is a step of its training
 SAME = ""  # the model on the left
+EARLY = -3  # place in the list of moments: the third snapshot, or the end of a model that kept none
 
 
 def moments(look: Look) -> list[tuple[str, int]]:
@@ -69,50 +70,41 @@ def build(page: Page) -> None:
                 )
                 sides.append((model, moment, said, viewer))
 
-    def one(
-        picture: str,
-        left: str,
-        size: str,
-        model: str,
-        step: Any,
-        request: gr.Request,
-        default: int | None = None,
-    ) -> list[Any]:
-        """Values for moment, answer and viewer of one side."""
-        name = (model or "").strip() or left
+    def one(shown: Any, model: str, step: Any, request: gr.Request, default: int = 0) -> list[Any]:
+        """Values for moment, answer and viewer of one side; default: the place in the list of moments of the
+        one to show where this model has none of that step."""
+        picture, left, size = shown or ("", "", "")
+        seen = picture, (model or "").strip() or left, size
         with kindly():
-            finished = page.look(picture, name, size, request)
+            finished = page.look(seen, request)
             offered = moments(finished)
-            if default is not None:
-                step = offered[default % len(offered)][1]
-            chosen = step if step in [value for _, value in offered] else LAST
-            look = finished if chosen == LAST else page.look(picture, name, size, request, chosen)
+            steps = [value for _, value in offered]
+            chosen = step if step in steps else steps[default % len(steps)]
+            look = finished if chosen == LAST else page.look(seen, request, chosen)
             return [gr.Dropdown(choices=offered, value=chosen), answer(look), viewer_value(look)]
 
-    def on_open(picture, left, size, model_a, moment_a, model_b, moment_b, request: gr.Request):
+    def on_open(shown, model_a, moment_a, model_b, moment_b, request: gr.Request):
         """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
         untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
-        early = 3 if untouched else None
-        first = one(picture, left, size, model_a, moment_a, request)
-        second = one(picture, left, size, model_b, moment_b, request, -early if early else None)
-        return [*first, *second]
+        first = one(shown, model_a, moment_a, request)
+        return [*first, *one(shown, model_b, None if untouched else moment_b, request, EARLY)]
 
     def on_side_model(model):
         if (model or "").strip():
             page.fetch(model)
 
-    def on_side(picture, left, size, model, moment, request: gr.Request):
-        return one(picture, left, size, model, moment, request)
+    def on_side(shown, model, moment, request: gr.Request):
+        return one(shown, model, moment, request)
 
     (model_a, moment_a, said_a, viewer_a), (model_b, moment_b, said_b, viewer_b) = sides
     page.when_open(
         "compare",
         on_open,
-        [*page.shown, model_a, moment_a, model_b, moment_b],
+        [page.shown, model_a, moment_a, model_b, moment_b],
         [moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
     )
     for model, moment, said, viewer in sides:
-        inputs, outputs = [*page.shown, model, moment], [moment, said, viewer]
-        fetched = model.input(on_side_model, [model], None, **QUIET, **HUB_QUEUE)
-        fetched.success(on_side, inputs, outputs, **QUIET, **MODEL_QUEUE)
-        moment.input(on_side, inputs, outputs, **QUIET, **MODEL_QUEUE)
+        inputs, outputs = [page.shown, model, moment], [moment, said, viewer]
+        fetched = model.input(on_side_model, [model], None, **EACH, **QUIET, **HUB_QUEUE)
+        for chosen in (fetched.success, moment.input):
+            chosen(on_side, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)

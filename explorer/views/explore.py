@@ -18,7 +18,7 @@ from explorer.maps import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
 from explorer.session import Look, TooLarge
 from explorer.views import take_home
-from explorer.views.page import MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, kindly, target_said, valid_target
+from explorer.views.page import EACH, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, kindly, target_said, valid_target
 from explorer.views.parts import note
 from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
@@ -34,7 +34,7 @@ QUICK = 3e10  # operations that a method may take without having been asked for:
 
 def viewer_value(look: Look, edits: tuple[Hook, ...] = (), **more: Any) -> dict[str, Any]:
     """The addresses of a look's head and layers, and of the same after an intervention."""
-    value = {**addresses(look), "nonce": f"{look.key} {look.digest} {edits} {more.get('maps')}", **more}
+    value = {**addresses(look), "nonce": f"{look.key} {look.digest} {edits} {more}", **more}
     return value | {"after": addresses(look, edits)} if edits else value
 
 
@@ -114,7 +114,7 @@ def map_key(method: Method, target: int | None) -> tuple[str, str, int | None]:
 
 def must_wait(look: Look, method: Method, target: int | None) -> bool:
     """Is this map one that takes seconds and is not there yet?"""
-    return not is_quick(look, method) and not look.remembers(map_key(method, target))
+    return not is_quick(look, method) and look.remembered(map_key(method, target)) is None
 
 
 def map_of(look: Look, method: Method, target: int | None) -> Tensor:
@@ -133,7 +133,7 @@ def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...
     keeps it from coming."""
     asked = METHODS[name]
     if why_not := refusal(look, asked):
-        return viewer_value(look, edits, progress=why_not)
+        return viewer_value(look, edits, refused={name: why_not})
     if must_wait(look, asked, target):
         return viewer_value(look, edits, progress=f"{asked.label} takes {cost_in_words(look, asked)} …")
     cheap = [m for m in METHODS.values() if is_quick(look, m) and not refusal(look, m)]
@@ -219,13 +219,13 @@ def bf16_check(look: Look) -> stats.Check:
 def build(page: Page) -> None:
     checks = gr.HTML("", elem_id="checks", apply_default_css=False)
 
-    def on_checks(picture, model, size, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_checks(shown, request: gr.Request):
+        look = page.look(shown, request)
         with kindly():
             return check_strip(look)
 
-    def on_need_maps(picture, model, size, edits, event: gr.EventData, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_need_maps(shown, edits, event: gr.EventData, request: gr.Request):
+        look = page.look(shown, request)
         name = str(getattr(event, "method", ""))
         if name not in METHODS:
             raise gr.Error("This method does not exist.", print_exception=False)
@@ -236,22 +236,22 @@ def build(page: Page) -> None:
         wish = {"look": identity(look), "method": name, "target": target, "stamp": secrets.token_hex(4)}
         return value, wish if waits else gr.skip()
 
-    def on_slow_map(picture, model, size, wish, request: gr.Request):
+    def on_slow_map(shown, wish, request: gr.Request):
         """Only make it: by then the visitor may look at something else."""
-        look = page.look(picture, model, size, request)
+        look = page.look(shown, request)
         if wish.get("look") == identity(look):
             with kindly():
                 map_of(look, METHODS[wish["method"]], wish["target"])
 
-    def on_slow_map_made(picture, model, size, edits, wish, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_slow_map_made(shown, edits, wish, request: gr.Request):
+        look = page.look(shown, request)
         if wish.get("look") != identity(look):
             return gr.skip()
         with kindly():
             return maps_value(look, wish["method"], wish["target"], edits_of(look, *edits))
 
-    def on_edits(picture, model, size, event: gr.EventData, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_edits(shown, event: gr.EventData, request: gr.Request):
+        look = page.look(shown, request)
         with kindly():
             edits = edits_of(look, getattr(event, "patches", ()), getattr(event, "heads", ()))
             look.trace(edits=edits)
@@ -264,12 +264,12 @@ def build(page: Page) -> None:
         picked = {name: x for name, x in said.items() if isinstance(x, int)}
         return picked | ({"fuse": fuse} if fuse in take_home.FUSES else {})
 
-    page.when_open("explore", on_checks, page.shown, [checks])
+    page.when_open("explore", on_checks, [page.shown], [checks])
     wish = gr.State({})  # for a map that takes seconds, of the picture that is shown
-    inputs = [*page.shown, page.edits]
-    page.viewer.need_maps(on_need_maps, inputs, [page.viewer, wish], **QUIET, **MODEL_QUEUE)
-    made = wish.change(on_slow_map, [*page.shown, wish], None, **QUIET, **SLOW_QUEUE)
+    inputs = [page.shown, page.edits]
+    page.viewer.need_maps(on_need_maps, inputs, [page.viewer, wish], **EACH, **QUIET, **MODEL_QUEUE)
+    made = wish.change(on_slow_map, [page.shown, wish], None, **QUIET, **SLOW_QUEUE)
     made.success(on_slow_map_made, [*inputs, wish], [page.viewer], **QUIET, **MODEL_QUEUE)
-    page.viewer.edits(on_edits, page.shown, [page.viewer, page.edits], **QUIET, **MODEL_QUEUE)
-    page.viewer.pick(on_pick, None, [page.picked], queue=False, **QUIET)
-    take_home.build(page)
+    page.viewer.edits(on_edits, [page.shown], [page.viewer, page.edits], **EACH, **QUIET, **MODEL_QUEUE)
+    pinned = page.viewer.pick(on_pick, None, [page.picked], queue=False, **EACH, **QUIET)
+    take_home.build(page, pinned)

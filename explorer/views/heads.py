@@ -1,5 +1,6 @@
 """What each head and each layer does with this picture. Click a dot to see that head in the viewer."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 import gradio as gr
@@ -10,7 +11,7 @@ from torch import Tensor
 from explorer import stats
 from explorer.payload import class_name
 from explorer.session import Look
-from explorer.views.page import SLOW_QUEUE, Page, kindly, picture_address, valid_target
+from explorer.views.page import MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, kindly, picture_address, valid_target
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
 from vit.data import preprocess, shapes_sample
 
@@ -152,8 +153,14 @@ def norms_panel(look: Look) -> str:
     )  # fmt: skip
 
 
-def cka_panel(look: Look, progress: gr.Progress) -> str:
-    """Which layers resemble each other, over many pictures: generated ones, which need no download."""
+def cka_key(look: Look) -> Hashable:
+    """Under which it is remembered for all: it is of the model, not of the visitor's picture."""
+    return look.key, look.image_size, "cka"
+
+
+def run_cka(look: Look, progress: gr.Progress) -> np.ndarray:
+    """(L+1, L+1): which layers resemble each other, over many pictures: generated ones, which need no
+    download."""
     size = look.image_size
 
     def batches():
@@ -166,10 +173,17 @@ def cka_panel(look: Look, progress: gr.Progress) -> str:
     def make() -> np.ndarray:
         return stats.layer_cka(look.model, batches()).numpy()
 
-    found = look.session.results.get((look.key, size, "cka"), make)
+    found: np.ndarray = look.session.results.get(cka_key(look), make)
+    return found
+
+
+def cka_panel(look: Look) -> str:
+    """What `run_cka` found of this model, if it was run."""
+    if (found := look.session.results.peek(cka_key(look))) is None:
+        return ""
     return panel(
         "Layers that see alike (CKA)",
-        cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
+        cells(found[0].clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
         "Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over "
         f"{CKA_IMAGES} generated "
         "pictures. Blocks of bright cells are layers that change little; grey: undefined, where all pictures "
@@ -185,15 +199,24 @@ def build(page: Page) -> None:
     )
     alike = gr.HTML("", elem_id="heads-alike", apply_default_css=False)
 
-    def on_open(picture, model, size, target, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_open(shown, target, request: gr.Request):
+        look = page.look(shown, request)
         with kindly():
-            return report(look, valid_target(look, target))
+            return report(look, valid_target(look, target)), cka_panel(look)
 
-    def on_cka(picture, model, size, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
-        look = page.look(picture, model, size, request)
+    def on_cka(shown, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
+        """Only run it: by then the visitor may look at another model."""
+        look = page.look(shown, request)
         with kindly():
-            return cka_panel(look, progress)
+            run_cka(look, progress)
 
-    page.when_open("heads", on_open, [*page.shown, page.target], [board])
-    ask.click(on_cka, page.shown, [alike], api_visibility="private", **SLOW_QUEUE)
+    def on_cka_run(shown, request: gr.Request):
+        look = page.look(shown, request)
+        with kindly():
+            return cka_panel(look)
+
+    page.when_open("heads", on_open, [page.shown, page.target], [board, alike])
+    run = ask.click(
+        on_cka, [page.shown], None, show_progress_on=[alike], api_visibility="private", **SLOW_QUEUE
+    )
+    run.success(on_cka_run, [page.shown], [alike], **QUIET, **MODEL_QUEUE)

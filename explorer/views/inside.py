@@ -224,8 +224,8 @@ def build(page: Page) -> None:
         limits = (h, w, config.depth, config.num_heads)
         return [min(max(int(value or 0), 0), limit - 1) for value, limit in zip(values, limits)]
 
-    def on_open(picture, model, size, picked, row, column, layer, head, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_open(shown, picked, row, column, layer, head, request: gr.Request):
+        look = page.look(shown, request)
         with kindly():
             (h, w), prefix = look.trace(exact=True).grid_size, look.model.config.num_prefix_tokens
             if picked and picked.get("query", -1) >= prefix:  # the sliders go where the viewer's pin is
@@ -237,14 +237,15 @@ def build(page: Page) -> None:
             sliders = [gr.Slider(maximum=max(limit - 1, 1), value=value) for value, limit in zip(at, limits)]
             return [*sliders, story(look, *at)]
 
-    def on_choose(picture, model, size, row, column, layer, head, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_choose(shown, row, column, layer, head, request: gr.Request):
+        look = page.look(shown, request)
         with kindly():
             return story(look, *clamp(look, row, column, layer, head))
 
-    page.when_open("inside", on_open, [*page.shown, page.picked, *chosen], [*chosen, told])
+    page.when_open("inside", on_open, [page.shown, page.picked, *chosen], [*chosen, told])
+    page.viewer.pick(None, None, None, js="() => window.vitPage.forget('inside')")  # it goes where the pin is
     for slider in chosen:
         slider.input(
-            on_choose, [*page.shown, *chosen], [told], show_progress="hidden", trigger_mode="always_last",
+            on_choose, [page.shown, *chosen], [told], show_progress="hidden", trigger_mode="always_last",
             api_visibility="private", **MODEL_QUEUE,
         )  # fmt: skip

@@ -14,7 +14,8 @@ page.news = (value) => {
     else if (key in value) address.searchParams.delete(key);
   }
   history.replaceState(history.state, "", address);
-  if (page.open !== "explore") return page.refresh();
+  const picture = "example" in value;  // else only another class of the one that is there
+  if (page.open !== "explore" || !picture) return page.refresh();
   document.addEventListener("vit-loaded", page.refresh, { once: true });  // the picture first, then its self-check
   setTimeout(page.refresh, 4000);
 };
@@ -31,6 +32,8 @@ page.refresh = () => {
   page.fresh[open] = stamp;
   page.trigger(open, { stamp });
 };
+
+page.forget = (tab) => { delete page.fresh[tab]; };
 
 // Read-outs: any element with data-tip says it beside the pointer.
 const tip = document.createElement("div");
@@ -52,11 +55,11 @@ document.addEventListener("pointerover", (event) => {
 addEventListener("scroll", hideTip, { passive: true, capture: true });
 
 // Dots and cells of a head, and maps of a method, are shown large in the viewer.
-const viewerAt = () => document.querySelector("#viewer .vit-viewer")?.viewer;
 const inViewer = (state) => {
-  viewerAt()?.set(state);
+  const viewer = document.querySelector("#viewer .vit-viewer");
+  viewer?.dispatchEvent(new CustomEvent("vit-pick", { detail: state }));
   document.querySelector('[role="tab"]')?.click();
-  scrollTo({ top: 0 });
+  viewer?.scrollIntoView();
 };
 document.addEventListener("click", (event) => {
   const head = event.target.closest?.("[data-layer][data-head]")?.dataset;

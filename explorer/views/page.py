@@ -22,6 +22,10 @@ SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
 # a download holds up only other downloads
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 2}
 PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
+# an event that says something: none may be skipped while another is being answered
+EACH: dict[str, Any] = {"trigger_mode": "multiple"}
+# one that says only that something has changed: after the answer, what is chosen by then is asked for
+LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 # an event of the page's own: no spinner, not on the API page; callable by anyone, so it checks its inputs
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
@@ -55,6 +59,7 @@ class Page:
     picture: gr.Image
     model: gr.Dropdown
     size: gr.Dropdown  # one of SIZES
+    shown: gr.State  # (picture, model, size) that the viewer shows: those chosen last that could be shown
     target: gr.State  # the class to explain; None: the model's answer
     edits: gr.State  # (hidden patches, heads switched off) as the browser named them
     picked: gr.State  # {query, layer, head, fuse} that was last pinned
@@ -62,8 +67,8 @@ class Page:
     beacon: gr.HTML
 
     @property
-    def shown(self) -> list[Any]:
-        """The inputs of `look`."""
+    def chosen(self) -> list[Any]:
+        """Picture, model and size as the widgets have them: perhaps still on their way."""
         return [self.picture, self.model, self.size]
 
     def name_of(self, model: Any) -> str:
@@ -76,15 +81,20 @@ class Page:
     def fetch(self, model: Any) -> None:
         """See to it that this model is here. A handler of HUB_QUEUE, where it may take minutes."""
         name = self.name_of(model)
-        if not self.session.is_here(name):
-            gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
+        if self.say_if_fetched(name):
             with kindly():
                 self.session.model(name)
 
-    def look(
-        self, picture: str | None, model: str, size: str, request: gr.Request | None, step: int | None = None
-    ) -> Look:
-        """The visitor's picture in front of the visitor's model, or one sentence about why not."""
+    def say_if_fetched(self, name: str) -> bool:
+        """Tell the visitor if this model is not here yet."""
+        if self.session.is_here(name):
+            return False
+        gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
+        return True
+
+    def look(self, shown: Sequence[str] | None, request: gr.Request | None, step: int | None = None) -> Look:
+        """The picture in front of the model, at this size, or one sentence about why not."""
+        picture, model, size = shown or ("", "", "")
         if not picture:
             raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
         name = self.name_of(model)
@@ -103,7 +113,9 @@ class Page:
     ) -> None:
         """Run fn when something new is to be shown and this tab is open, or when it is opened."""
         event = getattr(self.beacon, tab)  # the beacon's events are named after the tabs
-        event(fn, list(inputs), list(outputs), **QUIET, **MODEL_QUEUE, **options)
+        asked = event(fn, list(inputs), list(outputs), **LATEST, **QUIET, **MODEL_QUEUE, **options)
+        # opened again, it asks again
+        asked.failure(None, None, None, js=f"() => window.vitPage.forget('{tab}')")
 
 
 def news(look: Look) -> dict[str, str]:

@@ -14,7 +14,7 @@ import gradio as gr
 from explorer import export
 from explorer.export import Export, Subject
 from explorer.session import Look
-from explorer.views.page import QUIET, Page, kindly, valid_target
+from explorer.views.page import LATEST, QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
 
 MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
@@ -34,7 +34,7 @@ FILES = (
 
 
 def make_export(look: Look, name: str, target: int | None, view: dict[str, Any]) -> Export:
-    """The `Export` behind one row of FILES; view: what `pinned` returns."""
+    """The `Export` behind one row of FILES; view: what `view_of` returns."""
     subject = Subject(look.picture.stem, look.trace(target, exact=True), look.model, look.card)
     query = view.get("query")
     of_head = {"layer": view["layer"], "head": view["head"] if view["fuse"] == "one" else None}
@@ -58,7 +58,7 @@ def to_bytes(look: Look, name: str, ending: str, target: int | None, view: dict[
         return make_export(look, name, target, view).save(Path(folder) / f"{name}{ending}").read_bytes()
 
 
-def pinned(look: Look, picked: dict[str, Any]) -> dict[str, Any]:
+def view_of(look: Look, picked: dict[str, Any]) -> dict[str, Any]:
     """What the viewer last pinned, as far as this model has it; else what it starts with."""
     config = look.model.config
     bounds = {"query": look.cost.tokens, "layer": config.depth, "head": config.num_heads}
@@ -70,7 +70,7 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     """A row of links per result; a browser that follows one has the file made."""
     if not look.keeps_attention:
         return note("Files need all attention at once: too much for a model with so many tokens.")
-    view = pinned(look, picked)
+    view = view_of(look, picked)
     rows = []
     for label, name, endings in FILES:
         if name == "trace" and look.session.public and look.cost.attn_bytes > MOST_PUBLIC:
@@ -80,26 +80,35 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
         anchors = []
         for ending in endings:
             made = partial(to_bytes, look, name, ending, target, view)
-            shown = (target, *sorted(view.items()))
+            shown = (look.picture.stem, target, *sorted(view.items()))  # a file bears its picture's name
             address, kind = look.address(("file", name, ending, shown), made, ending[1:]), ending[1:].upper()
             anchors.append(
                 f'<a href="{address}" download="{name}{ending}" aria-label="{label} as {kind}">{kind}</a>'
             )
         rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
-    listed = f"{note('Files are made without interventions.')}<ul>{''.join(rows)}</ul>"
-    return f'<details class="vx-files"><summary>Take it home</summary>{listed}</details>'
+    return f'{note("Files are made without interventions.")}<ul class="vx-files">{"".join(rows)}</ul>'
 
 
-def build(page: Page) -> None:
-    files = gr.HTML("", elem_id="files", apply_default_css=False)
+def build(page: Page, pinned: Any) -> None:
+    """pinned: the event that something was pinned in the viewer."""
+    opened = gr.State(False)
+    with gr.Accordion("Take it home", open=False, elem_id="files") as list_of_files:
+        files = gr.HTML("", apply_default_css=False)
 
-    def on_files(picture, model, size, target, picked, request: gr.Request):
-        if not picture:
-            return gr.skip()
-        look = page.look(picture, model, size, request)
+    def on_files(shown, target, picked, request):
+        look = page.look(shown, request)
         with kindly():
             return links(look, valid_target(look, target), picked if isinstance(picked, dict) else {})
 
-    inputs = [*page.shown, page.target, page.picked]
-    page.when_open("explore", on_files, inputs, [files])
-    page.picked.change(on_files, inputs, [files], queue=False, **QUIET)
+    def on_expand(shown, target, picked, request: gr.Request):
+        return True, on_files(shown, target, picked, request)
+
+    def on_news(opened, shown, target, picked, request: gr.Request):
+        """Most look and leave: what is not open is promised to nobody."""
+        return on_files(shown, target, picked, request) if opened else gr.skip()
+
+    inputs = [page.shown, page.target, page.picked]
+    page.when_open("explore", on_news, [opened, *inputs], [files])
+    pinned.success(on_news, [opened, *inputs], [files], queue=False, **LATEST, **QUIET)
+    list_of_files.expand(on_expand, inputs, [opened, files], queue=False, **QUIET)
+    list_of_files.collapse(lambda: False, None, [opened], queue=False, **QUIET)

@@ -12,7 +12,7 @@ import gradio as gr
 from explorer.session import Look, Session, key_of
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
-from explorer.views.page import MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines
 from vit.checkpoint import folder_of, read_history
 
@@ -120,36 +120,36 @@ def build(page: Page) -> None:
         predictions=True,
         modes=("attention", "rollout", "embeddings"),
     )
-    inputs, outputs = [*page.shown, run], [timeline, nothing]
+    inputs, outputs = [page.shown, run], [timeline, nothing]
 
-    def tell(picture, model, size, run, request):
-        look = page.look(picture, model, size, request)
+    def tell(shown, run, request):
+        look = page.look(shown, request)
         with kindly():
             value = timeline_value(look, (run or "").strip() or look.name)
         return value, "" if value["moments"] else f'<p class="vx-note">{NOTHING}</p>'
 
-    def on_open(picture, model, size, run, request: gr.Request):
+    def on_open(shown, run, request: gr.Request):
         choices = [("the model on the left", ""), *((name, name) for name in runs(session))]
-        return gr.Dropdown(choices=choices, value=run or ""), *tell(picture, model, size, run, request)
+        return gr.Dropdown(choices=choices, value=run or ""), *tell(shown, run, request)
 
-    def on_run(picture, model, size, run, request: gr.Request):
-        return tell(picture, model, size, run, request)
+    def on_run(shown, run, request: gr.Request):
+        return tell(shown, run, request)
 
-    def on_follow(picture, model, size, run, seen, request: gr.Request):
+    def on_follow(shown, run, seen, request: gr.Request):
         """New values if the run went on, else nothing; nobody asked, so nobody is told what goes wrong."""
         try:
-            look = page.look(picture, model, size, request)
+            look = page.look(shown, request)
             name = (run or "").strip() or look.name
             with kindly():
                 steps = [snapshot.step for snapshot in session.snapshots(name)]
                 rows = len(read_history(folder_of(name)))
             if (now := (name, look.digest, look.size, steps, rows)) == tuple(seen or ()):
                 return gr.skip(), gr.skip(), gr.skip()
-            return *tell(picture, model, size, run, request), now
+            return *tell(shown, run, request), now
         except gr.Error:
             return gr.skip(), gr.skip(), gr.skip()
 
     seen = gr.State(())
     page.when_open("training", on_open, inputs, [run, *outputs])
-    run.input(on_run, inputs, outputs, **QUIET, **MODEL_QUEUE)
+    run.input(on_run, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)
     timeline.follow(on_follow, [*inputs, seen], [*outputs, seen], **QUIET, **MODEL_QUEUE)

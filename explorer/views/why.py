@@ -4,6 +4,7 @@ each map's order and measures what happens to the answer. A map that does not be
 the picture has earned no belief.
 """
 
+import secrets
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from explorer.views.explore import (
     viewer_value,
 )
 from explorer.views.page import (
+    LATEST,
     MODEL_QUEUE,
     QUIET,
     SLOW_QUEUE,
@@ -103,6 +105,17 @@ def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progres
     trace = look.trace(target)
     run = partial(faithfulness.race, look.model, trace, names, progress=progress)
     return look.remember(("race", target, slow), run)
+
+
+def maps_and_report(look: Look, target: int | None) -> tuple[str, str]:
+    """The maps of this class, and how they fared in the race, if it was run; without a head, those that
+    need no class."""
+    if target is None:
+        return maps_grid(look, -1), ""
+    for slow in (True, False):
+        if runners := look.remembered(("race", target, slow)):
+            return maps_grid(look, target, runners), race_report(look, target, runners)
+    return maps_grid(look, target), BEFORE
 
 
 def race_report(look: Look, target: int, runners: list[Runner]) -> str:
@@ -235,54 +248,45 @@ def build(page: Page) -> None:
     )
     book = gr.HTML("", elem_id="why-ledger", apply_default_css=False)
 
-    def on_open(picture, model, size, target, request: gr.Request):
-        look = page.look(picture, model, size, request)
+    def on_open(shown, target, request: gr.Request):
+        look = page.look(shown, request)
         with kindly():
             chosen = valid_target(look, target)
             if chosen is None:
-                return gr.Dropdown([], value=None), maps_without_head(look), "", note(NO_HEAD)
+                return gr.Dropdown([], value=None), *maps_and_report(look, None), note(NO_HEAD)
             order = look.trace().logits.argsort(descending=True).tolist()
             choices = [(class_name(look.card, index), index) for index in order]
-            return (
-                gr.Dropdown(choices, value=chosen),
-                maps_grid(look, chosen),
-                BEFORE,
-                ledger_report(look, chosen),
-            )
+            maps = maps_and_report(look, chosen)
+            return gr.Dropdown(choices, value=chosen), *maps, ledger_report(look, chosen)
 
-    def on_class(picture, model, size, target, edits, request: gr.Request):
+    def on_class(shown, target, edits, request: gr.Request):
         """The viewer and every tab hear of it, this one too: `on_open` shows what it means here."""
-        look = page.look(picture, model, size, request)
+        look = page.look(shown, request)
         with kindly():
             chosen = valid_target(look, target)
-            value = viewer_value(look, edits_of(look, *edits), state={"target": chosen})
+            state = {"target": -1 if chosen is None else chosen}
+            value = viewer_value(look, edits_of(look, *edits), state=state, nonce=secrets.token_hex(4))
             return chosen, value, news(look)
 
-    def on_race(picture, model, size, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
-        look = page.look(picture, model, size, request)
+    def on_race(shown, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
+        """Only run it: by then the visitor may look at something else."""
+        look = page.look(shown, request)
         with kindly():
             chosen = valid_target(look, target)
             if chosen is None:
                 raise gr.Error(NO_HEAD, title="No race", print_exception=False)
-            runners = run_race(
-                look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing")
-            )
-            return maps_grid(look, chosen, runners), race_report(look, chosen, runners)
+            run_race(look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing"))
 
-    page.when_open("why", on_open, [*page.shown, page.target], [classes, grid, report, book])
-    chosen = [*page.shown, classes]
+    def on_raced(shown, target, request: gr.Request):
+        look = page.look(shown, request)
+        with kindly():
+            return maps_and_report(look, valid_target(look, target))
+
+    page.when_open("why", on_open, [page.shown, page.target], [classes, grid, report, book])
+    chosen = [page.shown, classes]
     told = [page.target, page.viewer, page.beacon]
-    classes.input(on_class, [*chosen, page.edits], told, **QUIET, **MODEL_QUEUE)
-    start.click(
-        on_race,
-        [*chosen, slow],
-        [grid, report],
-        show_progress_on=[report],
-        **SLOW_QUEUE,
-        api_visibility="private",
+    classes.input(on_class, [*chosen, page.edits], told, **LATEST, **QUIET, **MODEL_QUEUE)
+    raced = start.click(
+        on_race, [*chosen, slow], None, show_progress_on=[report], api_visibility="private", **SLOW_QUEUE
     )
-
-
-def maps_without_head(look: Look) -> str:
-    """The methods that need no class, and the reason at the others."""
-    return maps_grid(look, -1)
+    raced.success(on_raced, chosen, [grid, report], **QUIET, **MODEL_QUEUE)
