@@ -43,6 +43,7 @@ from tqdm import tqdm
 from vit.checkpoint import (
     Card,
     CheckpointError,
+    check_channels,
     list_snapshots,
     load,
     load_folder,
@@ -315,7 +316,10 @@ def seed_step(seed: int, step: int) -> None:
 
 
 def make_batch(data: Split, step: int, schedule: Schedule, card: Card) -> tuple[Tensor, Tensor]:
-    """The global batch of a step: normalised images (B, 3, side, side) and target probabilities (B, K)."""
+    """The global batch of a step: normalised images (B, 3, side, side) and target probabilities (B, K).
+
+    Every process makes it whole, and takes its share: so the batch is the same however many they are.
+    """
     options, device, classes = schedule.options, data.images.device, len(data.class_names)
     epoch, batch = divmod(step, schedule.per_epoch)
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
@@ -396,8 +400,7 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
     if not options.init:
         return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
     old, card = load(options.init)
-    if old.config.in_chans != 3:
-        raise ValueError(f"{options.init} reads {old.config.in_chans} channels: pictures here have 3.")
+    check_channels(old.config, options.init)
     model = ViT(replace(old.config, **new))
     weights = old.state_dict()
     if old.config.pos_embed == "learned":
@@ -570,8 +573,12 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
         if pictures.images.shape[-1] != kept:
             pictures = replace(data, images=resize_all(data.images, (kept, kept)))
         images, targets = make_batch(pictures, run.step, schedule, run.card)
+        if team.rank:  # every process drops other branches
+            torch.manual_seed(torch.initial_seed() + (team.rank << 40))
         run.model.train()
-        run.losses.append(learn(net, images, targets, team, options.label_smoothing, run.bf16))
+        learned = learn(net, images, targets, team, options.label_smoothing, run.bf16)
+        if leads:
+            run.losses.append(learned)
         nn.utils.clip_grad_norm_(run.model.parameters(), options.clip)
         for optimizer in run.optimizers:
             for group in optimizer.param_groups:
@@ -599,7 +606,10 @@ def finish(run: Run, test: Split) -> None:
   `snapshots/`: the same average at log-spaced moments.
 
 All options: `{shlex.join(spelled(changed))}`"""
-    again = ["--evaluate", str(run.folder), "--data", options.data]
+    folder = (
+        run.folder if len(run.folder.parts) > 1 else f"./{run.folder}"
+    )  # a bare word is a bundled one's name
+    again = ["--evaluate", str(folder), "--data", options.data]
     again += ["--seed", str(options.seed)] if options.seed else []
     save(run.folder, run.ema, run.card)
     card = model_card(run.card, saved, how, len(test), "python train.py " + shlex.join(again))

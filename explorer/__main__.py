@@ -21,6 +21,7 @@ from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.checkpoint import (
     Card,
+    check_channels,
     folder_of,
     list_checkpoints,
     list_snapshots,
@@ -88,6 +89,7 @@ class Usage(ValueError):
 def load_model(name: str | None) -> tuple[ViT, Card]:
     """The model by name, folder or Hub id; without a name the one that the app opens with."""
     model, card = load(name or first_checkpoint())
+    check_channels(model.config, card.name)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), card
 
 
@@ -127,15 +129,15 @@ def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
     return list(found.items())
 
 
-def parse_size(text: str | None, config: ViTConfig) -> tuple[int, int]:
-    """ "224", or "224x336" for height x width; without a text the size the model was made for."""
+def parse_size(text: str | None, patch_size: int, usual: tuple[int, int]) -> tuple[int, int]:
+    """ "224", or "224x336" for height x width; without a text the usual size."""
     if text is None:
-        return config.image_size  # type: ignore[return-value]
+        return usual
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() for part in parts):
         raise Usage(f"--size {text} is no size: write 224, or HEIGHTxWIDTH such as 224x336.")
     size = int(parts[0]), int(parts[-1])
-    grid_of(size, config.patch_size)
+    grid_of(size, patch_size)
     return size
 
 
@@ -333,7 +335,7 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     files = find_files(args.pictures)
     check_endings(args.out, args.command, command.endings, len(files))
     model, card = load_model(args.model)
-    size = parse_size(args.size, model.config)
+    size = parse_size(args.size, model.config.patch_size, card.image_size)
     check_memory(model.config, size)
     args.token = parse_query(args.query, model.config, grid_of(size, model.config.patch_size))
     asked = parse_target(args.target, card, model.config.num_classes)
@@ -428,7 +430,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
         raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
     check_endings(args.out, "faithfulness", FIGURE if one else (".md", ".csv", ".png", ".svg"), 1)
     model, card = load_model(args.model)
-    size = parse_size(args.size, model.config)
+    size = parse_size(args.size, model.config.patch_size, card.image_size)
     check_memory(model.config, size)
     methods, modes = methods_of(args, model.config, size), args.mode or faithfulness.MODES
     failed: list[str] = []
@@ -578,11 +580,13 @@ def run_shapes(args: argparse.Namespace) -> int:
         raise Usage("Name a paper's --variant or a --model, not both.")
     if args.variant:
         config, name = ViTConfig.variant(args.variant), f"ViT-{args.variant}"
+        usual = config.image_size
     else:
         model, card = load_model(args.model)
-        config, name = model.config, card.name
+        config, name, usual = model.config, card.name, card.image_size
+    size = parse_size(args.size, config.patch_size, usual)
     with torch.device("meta"):  # tensors with a shape and without memory
-        model, image = ViT(config).eval(), torch.empty(1, config.in_chans, *parse_size(args.size, config))
+        model, image = ViT(config).eval(), torch.empty(1, config.in_chans, *size)
     rows = shapes_of(model, image)
     width = max(len(row["shape"]) for row in rows)
     for row in rows:

@@ -27,7 +27,7 @@ from explorer import ledger as ledgers
 from explorer.maps import METHODS
 from explorer.payload import class_name, class_scores
 from vit.checkpoint import Card
-from vit.data import denormalize
+from vit.data import as_picture
 from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
@@ -53,6 +53,7 @@ class Export:
     page: Callable[[Path], object] | None = None  # .html: is given the path to write to
     markdown: Callable[[], str] | None = None  # .md, where it is to look otherwise than its rows
     fps: float = 2
+    colormap: str = render.DEFAULT  # of the frames
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ class Export:
             elif ending == ".svg" and self.figure:
                 temporary.write_bytes(render.svg(self.figure()))
             elif ending == ".gif" and self.frames:
-                temporary.write_bytes(render.gif(self.frames(), self.fps))
+                temporary.write_bytes(render.gif(self.frames(), self.fps, self.colormap))
             elif ending == ".mp4" and self.frames:
                 render.mp4(temporary, self.frames(), self.fps)
             elif ending == ".npz" and self.arrays:
@@ -109,9 +110,8 @@ def atomic(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ExportError(f"{path} cannot be written: {why}.") from error
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -162,8 +162,7 @@ class Subject:
     @cached_property
     def picture(self) -> np.ndarray:
         """(height, width, 3) uint8: the very pixels the model saw, in their true colours."""
-        pixels = denormalize(self.trace.image, self.card)
-        return (pixels * 255).round().byte().permute(1, 2, 0).numpy()
+        return as_picture(self.trace.image, self.card)
 
     def answers(self, count: int = 3) -> str:
         """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
@@ -510,7 +509,9 @@ def _film(
                 progress(i + 1, len(moments))
         return pictures
 
-    return Export(frames=frames, fps=fps)
+    signed = any(METHODS[name].signed for name in methods)
+    usual = render.DEFAULT_SIGNED if signed else render.DEFAULT
+    return Export(frames=frames, fps=fps, colormap=style.colormap or usual)
 
 
 def weights(model: ViT, card: Card, *, style: Style = Style()) -> Export:
@@ -584,22 +585,22 @@ def race(
 ) -> Export:
     """Is it true? Deletion and insertion curves of every map of one picture, against random orders and
     the centre prior. Needs a trace of a target. A CSV has one row per map; an NPZ its maps and curves."""
-    model, traced = subject.model, subject.trace
+    traced = subject.trace
 
     @cache
     def runners() -> list[faithfulness.Runner]:
+        model = subject.model
         return faithfulness.race(
             model, traced, methods, modes=modes, points=points, randoms=randoms, progress=progress
         )
 
     def figure() -> Figure:
-        by_chance = [faithfulness.random_map(traced.grid_size, seed) for seed in range(randoms)]
-        orders = torch.stack([faithfulness.order_of(map) for map in by_chance])
-        ranked = [r for r in runners() if r.name not in (faithfulness.CENTRE, faithfulness.RANDOM)]
-        centre = next(r for r in runners() if r.name == faithfulness.CENTRE)
+        controls = {r.name: r for r in runners() if r.name in (faithfulness.CENTRE, faithfulness.RANDOM)}
+        ranked = [r for r in runners() if r.name not in controls]
+        centre, by_chance = controls[faithfulness.CENTRE], controls[faithfulness.RANDOM]
         charts = []
         for mode in modes:
-            chance = faithfulness.perturbation_curves(model, traced, orders, mode, points)
+            chance = by_chance.each[mode]
             for kind, better in (("deletion", "lower"), ("insertion", "higher")):
                 of = lambda r, mode=mode, kind=kind: getattr(r.curves[mode], kind).numpy()  # noqa: E731
                 chart = partial(

@@ -3,16 +3,17 @@
 P patches, (h, w) patch grid, M maps, S points of a curve.
 
 Deletion hides patches, the highest of the map first, and records the probability of the class;
-insertion shows them to a model that sees nothing yet (Petsiuk et al. 2018, "RISE", section 3.1).  A
-true map has a low area under deletion and a high one under insertion.  Hidden means painted grey
-("grey": the data set's mean colour, which a model may take for an object) or left out of the
-sequence ("drop": no token can attend to it, positions stay): they can disagree, so there are both.
+insertion shows them to a model that sees nothing yet (after Petsiuk et al. 2018, "RISE", whose
+insertion begins with a blurred picture).  A true map has a low area under deletion and a high one
+under insertion.  Hidden means painted grey ("grey": the data set's mean colour, which a model may
+take for an object) or left out of the sequence ("drop": no token can attend to it, positions stay):
+they can disagree, so there are both.
 Every map races against random orders and against a centre prior, which has never seen the picture:
 a map that does not beat it has earned no belief.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -93,9 +94,10 @@ class Runner:
 
     name: str
     map: Tensor  # (h, w)
-    curves: dict[str, Curves]  # by mode
+    curves: dict[str, Curves]  # by mode; of the random orders their mean
     pointing: float | None = None  # where the object's mask is known
     mass: float | None = None
+    each: dict[str, list[Curves]] = field(default_factory=dict)  # by mode, of every single random order
 
     @property
     def score(self) -> float:
@@ -135,7 +137,7 @@ def race(
     """
     if trace.target is None:
         raise ValueError("A race watches one class: trace(model, image, target=...) it first.")
-    if not set(modes) <= set(MODES):
+    if not modes or not set(modes) <= set(MODES):
         raise ValueError(f"Patches can be hidden by {' or '.join(MODES)}, not by {list(modes)}.")
     if points < 2:
         raise ValueError("A curve needs at least 2 points: everything is shown at one, nothing at the other.")
@@ -165,10 +167,11 @@ def race(
             pointed = pointing(map, covered)
             runners.append(runner(pointing=pointed, mass=mass_on_object(map, covered)))
     if randoms:
-        mean = {mode: _mean_curves(curves[mode][len(maps) :]) for mode in modes}
+        each = {mode: curves[mode][len(maps) :] for mode in modes}
+        mean = {mode: _mean_curves(each[mode]) for mode in modes}
         area = None if covered is None else float(covered.mean())
         hit = None if covered is None else float((covered > 0).float().mean())
-        runners.append(Runner(RANDOM, torch.stack(controls).mean(dim=0), mean, hit, area))
+        runners.append(Runner(RANDOM, torch.stack(controls).mean(dim=0), mean, hit, area, each))
     return sorted(runners, key=lambda runner: -runner.score)
 
 
@@ -230,9 +233,7 @@ def _visible_drop(model: ViT, image: Tensor, target: int | None) -> Callable[[Te
         for some in shown.split(BATCH):
             kept = torch.cat([torch.arange(prefix).expand(len(some), -1), some + prefix], dim=1)
             x = tokens[kept.to(tokens.device)]  # (M, prefix + n, D)
-            for block in model.blocks:
-                x = block(x)
-            found.append(model.read_out(x).float().softmax(dim=-1)[:, target])
+            found.append(model.finish(x).float().softmax(dim=-1)[:, target])
         return torch.cat(found).cpu()
 
     return probability
@@ -337,8 +338,9 @@ def table(
     if not figures:
         raise ValueError("A faithfulness table needs images: there was none.")
     rows = []
-    for name in figures[0]:
-        values = {key: _column(figures, name, key) for key in figures[0][name]}
+    for name in figures[0]:  # what is known of every image: pointing needs masks
+        known = [key for key in figures[0][name] if all(key in row[name] for row in figures)]
+        values = {key: _column(figures, name, key) for key in known}
         lead = values["score"] - _column(figures, CENTRE, "score")
         estimates = {key: bootstrap(value, resamples) for key, value in values.items()}
         rows.append(Row(name, estimates, bootstrap(lead, resamples)))

@@ -123,8 +123,8 @@ def rollout(
     """
     looked = _transitions(trace, fuse, discard, layer)  # (L, T, T)
     row = _one_hot(trace, _rows(trace, query, model)).to(looked)  # (T,)
-    for layer in reversed(range(len(looked))):
-        row = residual * row + (1 - residual) * (row @ looked[layer])
+    for attn in looked.flip(0):
+        row = residual * row + (1 - residual) * (row @ attn)
     return _map(trace, row)
 
 
@@ -296,7 +296,7 @@ def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: 
         seen = Recorder({"norm1"})
         tokens = block(stream, shown_at(layer, seen))
         read = stream if block.post_norm else seen.seen["norm1"][layer]
-        (grad,) = torch.autograd.grad(_finish(model, tokens, layer + 1)[0, target], read)
+        (grad,) = torch.autograd.grad(model.finish(tokens, layer + 1)[0, target], read)
     read = read.detach()[0, trace.num_prefix_tokens :]  # (P, D)
     alpha = grad[0, trace.num_prefix_tokens :].mean(dim=0)
     return (read @ alpha).clamp(min=0).float().cpu().unflatten(0, trace.grid_size)
@@ -311,7 +311,7 @@ def input_gradient(trace: Trace, *, target: int | None = None, model: ViT) -> Te
     target = class_to_explain(trace, model, target)
     with torch.enable_grad():
         stream = _stream(trace, model, 0)
-        (grad,) = torch.autograd.grad(_finish(model, stream, 0)[0, target], stream)
+        (grad,) = torch.autograd.grad(model.finish(stream)[0, target], stream)
     return _map(trace, (stream.detach() * grad)[0].sum(dim=-1).float().cpu())
 
 
@@ -431,13 +431,13 @@ def knockout(
     """
     target = class_to_explain(trace, model, target)
     tokens = model.embed(_image(trace, model))[0]  # (T, D)
-    y = _finish(model, tokens[None], 0)[0, target]
+    y = model.finish(tokens[None])[0, target]
     everything = torch.arange(len(tokens))
     patches = everything[trace.num_prefix_tokens :]
     losses = []
     for some in patches.split(BATCH):
         kept = torch.stack([everything[everything != patch] for patch in some])  # (n, T−1)
-        losses.append(y - _finish(model, tokens[kept], 0)[:, target])
+        losses.append(y - model.finish(tokens[kept])[:, target])
         if progress:
             progress(sum(map(len, losses)), len(patches))
     return torch.cat(losses).float().cpu().unflatten(0, trace.grid_size)
@@ -446,7 +446,8 @@ def knockout(
 def logit_ledger(trace: Trace, *, target: int | None = None, model: ViT) -> Tensor:
     """What the heads of all layers carried from each patch straight into the logit.
 
-    map_j = Σ_{l, h} A[l, h][q, j] · (v[l, h, j] W_o[l, h]) · u, signed, u the read-out with frozen σ.
+    map_j = Σ_{l, h} A[l, h][q, j] · (v[l, h, j] W_o[l, h]) · u, signed, u the read-out with frozen σ;
+    where patches are pooled, what patch j brought itself, x₀[j] · u, is part of it.
     Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; exact, see explorer/ledger.py.
     Cost: a third of a forward pass, or less.
     """
@@ -703,14 +704,13 @@ def _rows(trace: Trace, query: Query, model: ViT | None) -> list[int]:
     tokens = _num_tokens(trace)
     if not rows or not all(-tokens <= row < tokens for row in rows):
         raise ValueError(f"There is no token {query}: this image has {tokens}, 0 to {tokens - 1}.")
-    return rows
+    return [row % tokens for row in rows]
 
 
 def _one_hot(trace: Trace, rows: list[int]) -> Tensor:
     """(T,): 1, shared among the rows."""
     row = torch.zeros(_num_tokens(trace))
-    row[rows] = 1 / len(rows)
-    return row
+    return row.index_add_(0, torch.tensor(rows), torch.full((len(rows),), 1 / len(rows)))
 
 
 def _fuse(attn: Tensor, fuse: str) -> Tensor:
@@ -778,13 +778,6 @@ def _batch(trace: Trace, model: ViT) -> int:
 def _stream(trace: Trace, model: ViT, layer: int) -> Tensor:
     """(1, T, D): what `layer` read, as a leaf to take gradients for."""
     return trace.tokens[layer].to(next(model.parameters()), copy=True)[None].requires_grad_()
-
-
-def _finish(model: ViT, tokens: Tensor, layer: int) -> Tensor:
-    """(B, T, D) in front of `layer` -> (B, K)."""
-    for block in model.blocks[layer:]:
-        tokens = block(tokens)
-    return model.read_out(tokens)
 
 
 def _per_patch(pixels: Tensor, trace: Trace) -> Tensor:

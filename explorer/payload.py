@@ -39,7 +39,7 @@ from explorer import maps, stats
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from vit import ViT
 from vit.checkpoint import Card
-from vit.data import denormalize
+from vit.data import as_picture
 from vit.trace import Trace
 
 MAGIC, VERSION = b"ViTX", 1
@@ -276,9 +276,8 @@ def class_name(card: Card, index: int) -> str:
 
 def encode_image(image: Tensor, card: Card) -> bytes:
     """The pixels the model saw, in true colours: PNG where small, else WebP."""
-    pixels = as_bytes(denormalize(image, card).permute(1, 2, 0))  # (height, width, 3)
     buffer = io.BytesIO()
-    picture = Image.fromarray(pixels)
+    picture = Image.fromarray(as_picture(image, card))
     if max(picture.size) <= 64:
         picture.save(buffer, "PNG")
     else:

@@ -433,7 +433,6 @@ def matrix_figure(
     grid_size: tuple[int, int],
     prefix_names: Sequence[str],
     *,
-    scale: Scale | None = None,
     colormap: str | None = None,
     title: str = "",
     theme: str = "light",
@@ -441,7 +440,7 @@ def matrix_figure(
     """One head's attention (T, T), query down, key across; lines set off prefix tokens and the
     rows of the patch grid, so that local and column-wise heads show their pattern."""
     h, w = grid_size
-    scale = scale or scale_for(attn)
+    scale = scale_for(attn)
     figure = _figure(5, 5.4, theme)
     axes = figure.add_subplot()
     colors = _style(axes, theme)
@@ -545,7 +544,6 @@ def heads_chart(
     *,
     label: str,
     reference: float | None = None,
-    reference_label: str = "uniform attention",
     title: str = "",
     theme: str = "light",
     into: SubFigure | None = None,
@@ -562,7 +560,7 @@ def heads_chart(
     axes.scatter(x, np.sort(values), s=16, color=colors.series[0], alpha=0.75, lw=0, label="a head")
     axes.plot(layers, values.mean(1), color=colors.series[1], lw=1.8, label="mean of the layer")
     if reference is not None:
-        axes.axhline(reference, color=colors.ink, lw=1, ls=(0, (4, 3)), label=reference_label)
+        axes.axhline(reference, color=colors.ink, lw=1, ls=(0, (4, 3)), label="uniform attention")
     axes.set(xlabel="layer", ylabel=label, xlim=(-0.5, depth - 0.5))
     axes.set_ylim(0, 1.08 * max(values.max(), reference or 0))
     axes.set_xticks(layers[:: max(1, depth // 12)])
@@ -747,17 +745,15 @@ def confusion_figure(
 
 
 def history_chart(
-    steps: np.ndarray,
+    epochs: np.ndarray,
     losses: Mapping[str, np.ndarray],
     accuracies: Mapping[str, np.ndarray],
     *,
-    x_label: str = "epoch",
     title: str = "",
     theme: str = "light",
-    into: SubFigure | None = None,
 ) -> Figure:
     """A training run: losses left, accuracies (0 to 1) right, with their last values."""
-    figure = _figure(7.2, 3.1, theme, into)
+    figure = _figure(7.2, 3.1, theme)
     for axes, lines, label in zip(
         figure.subplots(1, 2), (losses, accuracies), ("loss", "accuracy"), strict=True
     ):
@@ -766,10 +762,10 @@ def history_chart(
             seen = np.flatnonzero(np.isfinite(values))  # not every row of a history has every figure
             if len(seen) == 0:
                 continue
-            x, y = np.asarray(steps)[seen], np.asarray(values)[seen]
+            x, y = np.asarray(epochs)[seen], np.asarray(values)[seen]
             last = f"{100 * y[-1]:.1f} %" if label == "accuracy" else f"{y[-1]:.3f}"
             axes.plot(x, y, color=color, lw=1.7, label=f"{_plain(name)}  {last}")
-        axes.set(xlabel=x_label, ylabel=label)
+        axes.set(xlabel="epoch", ylabel=label)
         if label == "accuracy":
             axes.set_ylim(0, 1.0)
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -870,7 +866,7 @@ def mp4(path: Path, frames: Sequence[np.ndarray], fps: float = 2) -> None:
     code = cv2.VideoWriter.fourcc(*"vp09")
     video = cv2.VideoWriter(str(path), code, fps, (width, height))
     if not video.isOpened():
-        raise RuntimeError("This OpenCV cannot write VP9 video; write a .gif instead.")
+        raise OSError("this OpenCV cannot write VP9 video, so write a .gif instead")
     for frame in frames:
         even = np.pad(frame, [(0, height - len(frame)), (0, width - frame.shape[1]), (0, 0)], "edge")
         video.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))

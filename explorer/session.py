@@ -33,6 +33,7 @@ from vit.checkpoint import (
     Card,
     CheckpointError,
     Snapshot,
+    check_channels,
     folder_of,
     list_checkpoints,
     list_snapshots,
@@ -41,7 +42,7 @@ from vit.checkpoint import (
     snapshot_path,
 )
 from vit.data import open_picture, preprocess
-from vit.hub import load_pretrained
+from vit.hub import fetch, load_pretrained
 from vit.model import Hook, ViT, native_bf16
 from vit.trace import Cost, Trace, attention_at, cost, trace
 
@@ -414,8 +415,7 @@ class Session:
 
         def make() -> Loaded:
             model, card = self.load(name) if step is None else load_snapshot(file)
-            if model.config.in_chans != 3:
-                raise CheckpointError(f"{name} reads {model.config.in_chans} channels: pictures here have 3.")
+            check_channels(model.config, name)
             return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
 
         loaded = self.models.get(key, make)
@@ -435,10 +435,12 @@ class Session:
                 )
             self._fetched.setdefault(name, now)
         try:
-            return load_pretrained(name, max_bytes=self.hub_bytes)
-        except CheckpointError:
-            self._fetched.pop(name, None)
+            fetch(name, self.hub_bytes)
+        except CheckpointError:  # nothing has come, so nothing is counted
+            with self._fetching:
+                self._fetched.pop(name, None)
             raise
+        return load_pretrained(name, max_bytes=self.hub_bytes)
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""

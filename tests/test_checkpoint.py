@@ -12,7 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from vit import Card, CheckpointError, ViT, load, save
 from vit import checkpoint as module
-from vit.checkpoint import list_checkpoints, list_snapshots, load_snapshot, save_snapshot, write_atomically
+from vit.checkpoint import (
+    folder_of,
+    list_checkpoints,
+    list_snapshots,
+    load_snapshot,
+    save_snapshot,
+    write_atomically,
+)
 
 CARD = Card("tiny", tuple("abcdefg"), mean=(0.1, 0.2, 0.3), accuracy=0.5, command="python train.py tiny")
 
@@ -255,3 +262,12 @@ def test_a_snapshot_with_a_wrong_scale_is_named(
     save_file(load_file(path) | {name: x}, path, module.read_header(path))
     with pytest.raises(CheckpointError, match=words):
         load_snapshot(path)
+
+
+def test_a_bare_word_is_a_bundled_one_and_a_path_is_a_path(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = randomised(ViT(tiny_config()))
+    save("shapes", own, CARD)
+    assert load("shapes")[1].name == "shapes" and folder_of("shapes").parent == module.BUNDLED
+    for path in ("./shapes", str(tmp_path / "shapes"), "shapes/model.safetensors"):
+        assert load(path)[1] == CARD and folder_of(path).resolve() == tmp_path / "shapes"

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_another_size_makes_another_grid(folder: Path) -> None:
     model, card = load("tiny")
     traced = trace(model, preprocess(open_picture("cat.png"), card, (16, 36)))
     assert (numbers("g.npz")["maps"] == traced.attn[:, :, 2, 3:].unflatten(-1, (4, 9)).numpy()).all()
+
+
+def test_a_picture_has_the_size_that_its_card_tells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, card = load("tiny")
+    monkeypatch.setattr(cli, "load", lambda name: (model, replace(card, image_size=(16, 24))))  # as DINOv2's
+    assert run("map", "cat.png", "--out", "m.npz") == 0
+    assert model.config.image_size == (12, 20) and numbers("m.npz")["attention"].shape == (4, 6)
+
+
+def test_a_model_of_other_channels_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    save("grey", randomised(ViT(tiny_config(in_chans=1))), Card("grey"))
+    assert run("map", "cat.png", model="grey") == cli.NOTHING
+    assert "grey reads 1 channels: pictures here have 3" in capsys.readouterr().err
 
 
 def test_every_command_writes_every_format_it_promises(folder: Path) -> None:

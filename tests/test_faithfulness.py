@@ -241,3 +241,14 @@ def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert estimate.high - estimate.low == pytest.approx(
         2 * 1.96 * float(values[0].std()) / 60**0.5, rel=0.15
     )
+
+
+def test_some_images_may_have_a_mask_and_others_none() -> None:
+    model = randomised(ViT(tiny_config()))
+    mask = torch.zeros(12, 20, dtype=torch.bool)
+    mask[:4, :4] = True
+    images = [(torch.randn(3, 12, 20), mask), (torch.randn(3, 12, 20), None)]
+    found = f.table(model, images, ["attention"], points=3, resamples=10)
+    assert found.images == 2 and "pointing" not in found.rows[0].figures
+    with pytest.raises(ValueError, match="hidden by"):
+        f.race(model, trace(model, images[0][0], target=0), ["attention"], modes=())

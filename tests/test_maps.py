@@ -634,3 +634,11 @@ def test_a_map_never_changes_its_trace() -> None:
         method(t, model=model)
     for old, new in zip(before, (t.image, t.tokens, t.attn, t.attn_grad, t.logits)):
         assert torch.equal(old, new) and not new.requires_grad
+
+
+@pytest.mark.parametrize("method", [rollout, maps.flow])
+def test_tokens_can_be_counted_from_the_end_and_named_twice(method) -> None:
+    t = random_trace(1)
+    last = 1 + h * w - 1
+    torch.testing.assert_close(method(t, query=-1), method(t, query=last))
+    torch.testing.assert_close(method(t, query=[3, 3]), method(t, query=3))

@@ -345,13 +345,19 @@ def test_strangers_name_no_folders(checkpoint: str, tmp_path: Path, monkeypatch,
 def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) -> None:
     bounds = []
 
-    def fetch(name: str, max_bytes: int) -> tuple[ViT, Card]:
+    def fetch(name: str, max_bytes: int) -> None:
         bounds.append(max_bytes)
         if "huge" in name:
             raise CheckpointError(f"{name} needs more than allowed: choose a smaller model.")
+
+    def load_pretrained(name: str, max_bytes: int) -> tuple[ViT, Card]:
+        bounds.append(max_bytes)
+        if "broken" in name:
+            raise CheckpointError(f"{name} has no tensor 'head': choose another model.")
         return ViT(tiny_config()), CARD
 
-    monkeypatch.setattr(sessions, "load_pretrained", fetch)
+    monkeypatch.setattr(sessions, "fetch", fetch)
+    monkeypatch.setattr(sessions, "load_pretrained", load_pretrained)
     session = Session(public=True, extra=(checkpoint,), hub_models=2, hub_bytes=1000)
     for number in range(5):
         with pytest.raises(CheckpointError, match="smaller model"):
@@ -367,6 +373,10 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     now = time.monotonic()
     monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.DAY)
     session.model("someone/small-3")  # the next day, others
+    with pytest.raises(CheckpointError, match="another model"):
+        session.model("someone/broken")
+    with pytest.raises(CheckpointError, match="choose from the list"):
+        session.model("someone/small-4")  # what was fetched is counted, of use or not
 
 
 # ---- files for browsers ----------------------------------------------------------------------------

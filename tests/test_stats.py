@@ -120,14 +120,14 @@ def test_the_lens_at_full_depth_is_the_answer(changes: dict) -> None:
     assert lens.shape == (4, 7)
     torch.testing.assert_close(lens[-1], t.logits, rtol=1e-5, atol=1e-5)
     patches = stats.patch_lens(model, t)
-    assert patches.shape == (4, 15, 7)
+    assert patches.shape == (15, 7)
     # the read-out of one token, written out
-    x = t.tokens[2, t.num_prefix_tokens + 6]
+    x = t.tokens[-1, t.num_prefix_tokens + 6]
     x = model.fc_norm(model.norm(x))
     expected = model.head(x)
     if model.head_dist is not None:
         expected = (expected + model.head_dist(x)) / 2
-    torch.testing.assert_close(patches[2, 6], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(patches[6], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_norms_flag_only_patches_far_above_their_own_depth() -> None:

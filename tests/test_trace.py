@@ -146,6 +146,17 @@ def test_gradients_exist_where_an_edit_put_a_constant(tiny_vit: ViT) -> None:
     assert t.attn_grad is not None and t.attn_grad[1].abs().max() > 0 and t.attn_grad[0].abs().max() > 0
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+def test_attention_in_front_of_a_constant_has_no_gradient(tiny_vit: ViT, layer: int) -> None:
+    t = trace(tiny_vit, IMAGE, target=0, edits=[Replace("resid_post", layer, torch.zeros(()))])
+    assert t.attn_grad is not None and t.attn_grad.shape == (3, 4, 16, 16)
+    assert [bool(grad.any()) for grad in t.attn_grad] == [at > layer for at in range(3)]
+
+
+def test_layers_can_be_counted_from_the_end(tiny_vit: ViT) -> None:
+    assert torch.equal(trace(tiny_vit, IMAGE, layers=[-1]).attn, trace(tiny_vit, IMAGE).attn[2:])
+
+
 def test_one_layer_from_the_stream_is_the_layer_of_the_trace(tiny_vit: ViT) -> None:
     edits = [ZeroHeads(((0, 1),)), MaskPatches((3,), 1)]
     t = trace(tiny_vit, IMAGE, edits=edits)

@@ -56,7 +56,7 @@ class Card:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     crop_pct: float = 1.0  # share of the resized picture that the centre crop keeps
     interpolation: str = "bicubic"
-    # (height, width) that a picture is brought to; whatever is loaded takes it from its model
+    # (height, width) that a picture is brought to: the model's, unless a Hub model is read at another
     image_size: tuple[int, int] = field(default=(224, 224), compare=False)
     accuracy: float | None = None  # in [0, 1], on the whole test split
     source: str = ""  # who trained it, on what
@@ -100,15 +100,12 @@ def load(name: str | Path) -> tuple[ViT, Card]:
         raise CheckpointError(
             f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
         )
-    if os.path.isfile(path):  # unlike path.is_file(), False for what can be no path at all
-        name = path = path.parent
-    bundled = BUNDLED / path if len(path.parts) == 1 else path
-    for folder in (bundled, path):
-        if is_ours(folder):
-            return load_folder(folder)
+    folder = folder_of(name)
+    if is_ours(folder):
+        return load_folder(folder)
     from vit.hub import load_pretrained  # here: it imports this module
 
-    return load_pretrained(str(name))
+    return load_pretrained(str(folder if os.path.isfile(name) else name))
 
 
 def load_folder(folder: Path) -> tuple[ViT, Card]:
@@ -139,9 +136,14 @@ def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
 
 
 def folder_of(name: str | Path) -> Path:
-    """Where the files of a bundled checkpoint (by its name), of a folder or of a weight file are."""
-    if str(name) in list_checkpoints():
+    """Where the files of a bundled checkpoint (by its name), of a folder or of a weight file are.
+
+    A bare word is looked for among the bundled ones first; "./word" is a folder here.
+    """
+    bare = not set("/" + os.sep) & set(str(name))
+    if bare and os.path.isfile(BUNDLED / name / "model.safetensors"):
         return BUNDLED / name
+    # unlike path.is_file(), os.path's is False for what can be no path at all
     return Path(name).parent if os.path.isfile(name) else Path(name)
 
 
@@ -300,7 +302,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card]:
     """config.json -> (ViTConfig, Card). Raises CheckpointError, naming the file and the field."""
     version = config.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} has version {version!r}, which is no number: save it again.")
+    if version > VERSION:
         raise CheckpointError(f"{path} has version {version!r}, newer than {VERSION}: update ViT Explorer.")
     shape, rest = config.get("model"), dict(config)
     for key in ("format", "version", "save_id", "model"):
@@ -371,6 +375,12 @@ def checked(config: ViTConfig) -> ViTConfig:
     if parameters > MAX_PARAMETERS:
         raise ValueError(f"About {parameters:,} parameters are more than {MAX_PARAMETERS:,}.")
     return config
+
+
+def check_channels(config: ViTConfig, name: str) -> None:
+    """Can this model look at pictures? Raises CheckpointError."""
+    if config.in_chans != 3:
+        raise CheckpointError(f"{name} reads {config.in_chans} channels: pictures here have 3.")
 
 
 def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) -> ViT:

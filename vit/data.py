@@ -125,6 +125,11 @@ def denormalize(images: Tensor, card: Card) -> Tensor:
     return (images * std + mean).clamp(0, 1)
 
 
+def as_picture(image: Tensor, card: Card) -> np.ndarray:
+    """The pixels that the model saw (3, height, width), in true colours: (height, width, 3) uint8."""
+    return denormalize(image, card).mul(255).round().byte().permute(1, 2, 0).numpy()
+
+
 def preprocess(picture: Image.Image, card: Card, image_size: tuple[int, int] | None = None) -> Tensor:
     """A picture as the model of this card wants it, (3, height, width); image_size overrules the card."""
     size = image_size or card.image_size

@@ -32,7 +32,7 @@ def unseen(name: str, x: Tensor) -> Tensor:
 
 
 # name: (embed_dim, depth, num_heads, width of the MLP), from Dosovitskiy et al. 2021, Table 1;
-# Ti: Touvron et al. 2021, Table 1; g and G: Zhai et al. 2022, Table 2
+# Ti and S: Touvron et al. 2021, Table 1; g and G: Zhai et al. 2022, Table 2
 VARIANTS = {
     "Ti": (192, 12, 3, 768),
     "S": (384, 12, 6, 1536),
@@ -317,7 +317,7 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """timm's default (truncated normal of 0.02, biases 0), with the paper's zero head."""
+        """Truncated normal of 0.02 and biases 0, as timm has them, and the paper's zero head."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -341,10 +341,13 @@ class ViT(nn.Module):
 
         Any height and width that are multiples of the patch size will do: positions are resampled.
         """
-        x = self.embed(images, hook)  # (B, T, D)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, shown_at(layer, hook))
-        return self.read_out(x, hook)
+        return self.finish(self.embed(images, hook), hook=hook)
+
+    def finish(self, tokens: Tensor, layer: int = 0, hook: Hook | None = None) -> Tensor:
+        """The residual stream (B, T, D) in front of a block -> (B, K), by that block and all after it."""
+        for at in range(layer, len(self.blocks)):
+            tokens = self.blocks[at](tokens, shown_at(at, hook))
+        return self.read_out(tokens, hook)
 
     def embed(self, images: Tensor, hook: Hook | None = None) -> Tensor:
         """Pixels -> the tokens that the first block reads, (B, T, D)."""

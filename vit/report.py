@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vit.checkpoint import Card, load
+from vit.checkpoint import Card, check_channels, load
 from vit.data import Split, load_split, normalize
 from vit.model import ViT
 
@@ -52,6 +52,7 @@ def evaluate(
     seed: of the generated pictures, where data is "shapes".
     """
     model, card = load(name)
+    check_channels(model.config, name)
     model = model.to(device)
     split = load_split(data, "test", card.image_size, card.crop_pct, card.interpolation, seed)
     if split.class_names != card.class_names:

@@ -113,8 +113,8 @@ def trace(
     """Run one image (3, height, width) through the model and keep what it did.
 
     target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
-    layers: those whose attention and activations are kept (all by default; the residual stream is
-    always kept). keep: names of activations; what is not a field of Trace goes to `activations`.
+    layers: those whose attention and activations are kept (all by default, -1: the last; the residual
+    stream is always kept). keep: names of activations; what is not a field of Trace goes to `activations`.
     Everything returned is float32 on the CPU. Raises ValueError for a target that is no class.
     """
     if target is not None and not 0 <= target < model.config.num_classes:
@@ -122,6 +122,7 @@ def trace(
         raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
     if target is not None and layers is not None:
         raise ValueError("Gradients are kept for all layers or none: leave out `layers` or `target`.")
+    layers = None if layers is None else [layer % model.config.depth for layer in layers]
     stream = Recorder({"pos", "resid_post"})
     kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)
 
@@ -138,7 +139,11 @@ def trace(
     gradients = None
     if target is not None:  # never .backward(): it would write into parameters that other threads share
         shown = list(kept.seen["attn"].values())
-        gradients = torch.stack(torch.autograd.grad(logits[target], shown))[:, 0]  # (L, H, T, T)
+        if logits.requires_grad:  # attention in front of an edit that put a constant there changes nothing
+            found = torch.autograd.grad(logits[target], shown, allow_unused=True, materialize_grads=True)
+        else:
+            found = tuple(torch.zeros_like(attn) for attn in shown)
+        gradients = torch.stack(found)[:, 0]  # (L, H, T, T)
 
     def take_home(x: Tensor) -> Tensor:
         return x.detach().float().cpu()
@@ -172,7 +177,7 @@ def taken_home(attn: Tensor) -> Tensor:
 def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] = ()) -> Tensor:
     """One layer's attention (H, T, T) from the residual stream in front of it, `trace.tokens[layer]` (T, D).
 
-    For models whose attention is too large to keep: one block's queries and keys, not a forward pass.
+    For models whose attention is too large to keep: one block's attention, not a forward pass.
     """
     recorder = Recorder({"attn"})
 
@@ -184,8 +189,8 @@ def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] =
     block = model.blocks[layer]
     assert isinstance(block, Block)
     x = tokens.to(next(model.parameters()))[None]
-    x = x if block.post_norm else block.norm1(x)
-    block.attn(x, shown_at(layer, hook))
+    show = shown_at(layer, hook)
+    block.attn(x if block.post_norm else show("norm1", block.norm1(x)), show)
     return taken_home(recorder.seen["attn"][layer][0])
 
 

@@ -1,7 +1,6 @@
 """What each head and each layer does with this picture. Click a dot to see that head in the viewer."""
 
 from collections.abc import Hashable
-from dataclasses import replace
 
 import gradio as gr
 import numpy as np
@@ -109,8 +108,7 @@ def depth_panels(look: Look, target: int | None) -> str:
         )
 
         def said_by_patches() -> Tensor:  # (P,)
-            last = replace(trace, tokens=trace.tokens[-1:])
-            return stats.patch_lens(model, last)[0].softmax(dim=-1)[:, target].clone()  # not a view of (P, K)
+            return stats.patch_lens(model, trace).softmax(dim=-1)[:, target].clone()  # not a view of (P, K)
 
         patches = look.remember(("patch lens", target), said_by_patches)
         panels.append(

@@ -18,7 +18,7 @@ from explorer.payload import class_name
 from explorer.session import Look
 from explorer.views.page import MODEL_QUEUE, Page, kindly, picture_address
 from explorer.views.parts import color, escape, picture_map, table
-from vit.data import denormalize
+from vit.data import as_picture
 from vit.model import shown_at
 from vit.trace import Recorder
 
@@ -78,10 +78,10 @@ def step(title: str, dims: str, words: str, body: str) -> str:
 def patch_picture(look: Look, row: int, column: int) -> str:
     """The patch's pixels, large."""
     p = look.model.config.patch_size
-    pixels = denormalize(look.image, look.card)[:, row * p : row * p + p, column * p : column * p + p]
+    pixels = as_picture(look.image, look.card)[row * p : row * p + p, column * p : column * p + p]
     cells = "".join(
         f'<i style="background:rgb({r},{g},{b})" data-tip="({y}, {x}): red {r}, green {g}, blue {b}"></i>'
-        for y, line in enumerate(pixels.clamp(0, 1).mul(255).round().int().permute(1, 2, 0).tolist())
+        for y, line in enumerate(pixels.tolist())
         for x, (r, g, b) in enumerate(line)
     )
     return f'<div class="vx-pixels" style="--columns:{p}">{cells}</div>'

@@ -10,10 +10,9 @@ from typing import Any
 import gradio as gr
 
 from explorer import render
-from explorer.payload import as_bytes
 from explorer.session import SIZES, TRAINED, Look, Session, TooLarge
 from vit.checkpoint import CheckpointError
-from vit.data import PictureError, denormalize
+from vit.data import PictureError, as_picture
 
 # a pass gets all cores, and the next one waits
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -127,7 +126,7 @@ def picture_address(look: Look) -> str:
     """The pixels that the model saw, in true colours, as a picture for the browser."""
 
     def make() -> bytes:
-        return render.png(as_bytes(denormalize(look.image, look.card).permute(1, 2, 0)))
+        return render.png(as_picture(look.image, look.card))
 
     return look.address("picture", make, PICTURE)
 
