@@ -39,6 +39,7 @@ FUSE: dict[str, Callable[[Tensor], Tensor]] = {  # (..., H, T, T) -> (..., T, T)
     "min": lambda attn: attn.amin(dim=-3),
 }
 MAX_FLOW_TOKENS = 260  # one max-flow per patch: 3 s at 197 tokens and 12 layers, minutes at 577
+SAMPLES, STEPS = 24, 32  # noisy images of SmoothGrad; points on the way of integrated gradients
 BATCH = 32  # images per forward pass where a method needs many, and
 GRAPH_BYTES = 2**30  # what autograd may keep of them, where each needs its gradient
 
@@ -320,7 +321,7 @@ def smoothgrad(
     *,
     target: int | None = None,
     model: ViT,
-    samples: int = 24,
+    samples: int = SAMPLES,
     noise: float = 0.15,
     seed: int = 0,
     progress: Progress | None = None,
@@ -362,7 +363,7 @@ def integrate(
     *,
     target: int | None = None,
     model: ViT,
-    steps: int = 32,
+    steps: int = STEPS,
     progress: Progress | None = None,
 ) -> Integrated:
     """Integrated gradients with their completeness gap, by Captum; see `integrated_gradients`."""
@@ -387,7 +388,7 @@ def integrated_gradients(
     *,
     target: int | None = None,
     model: ViT,
-    steps: int = 32,
+    steps: int = STEPS,
     progress: Progress | None = None,
 ) -> Tensor:
     """Gradients gathered on the way from a grey image to this one: they add up to the logit's change.
@@ -622,7 +623,7 @@ _ROWS = (
         "The pixel gradient, averaged over noisy copies of the image.",
         "Σ_pixels |meanₙ ∂y/∂x(x + εₙ)|",
         "Smilkov et al. 2017, sec. 3",
-        "24 forwards, 24 backwards",
+        f"{SAMPLES} forwards, {SAMPLES} backwards",
         needs_model=True,
     ),
     Method(
@@ -631,7 +632,7 @@ _ROWS = (
         "Gradients gathered between a grey image and this one; they add up to the logit's change.",
         "Σ_pixels (x − x′) ⊙ mean_α ∂y/∂x(x′ + α (x − x′))",
         "Sundararajan et al. 2017, eq. 1",
-        "32 forwards, 32 backwards",
+        f"{STEPS} forwards, {STEPS} backwards",
         needs_model=True,
         signed=True,
     ),

@@ -245,6 +245,13 @@ def test_every_tab_shows_its_figures(visit: Visit) -> None:
     page.locator('#heads-board .vx-dot[data-layer="1"][data-head="3"]').first.click()
     expect(page.get_by_role("tab", name="Explore")).to_have_attribute("aria-selected", "true")
     shows(page, "s.layer === 1 && s.head === 3 && s.fuse === 'one'")  # a dot leads to its head
+    tab(page, "Heads & layers")
+    numbers = page.locator("#heads-board details").first
+    numbers.locator("summary").focus()
+    page.keyboard.press("Enter")
+    numbers.get_by_role("button", name="L2.H0").focus()
+    page.keyboard.press("Enter")
+    shows(page, "s.layer === 2 && s.head === 0 && s.fuse === 'one'")  # and so does its number, by keyboard
 
 
 def test_a_map_in_why_is_enlarged_for_the_class_that_was_chosen_there(visit: Visit) -> None:

@@ -24,7 +24,7 @@ from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
 
 # what a method costs, in forward passes, where it is more than a few; occlusion and knock-out: one per patch
-PASSES = {"smoothgrad": 24 * 3, "integrated_gradients": 32 * 3}
+PASSES = {"smoothgrad": 3 * maps.SAMPLES, "integrated_gradients": 3 * maps.STEPS}  # forwards and backwards
 PER_PATCH = ("occlusion", "knockout")
 QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
 

@@ -131,7 +131,10 @@ def dots(
                 f' data-layer="{layer}" data-head="{head}"'
                 f' data-tip="{escape(tip)}"/>'
             )
-    return svg(body + name, f"{y_title}, one dot per head over {layers} layers")  # a dot hides no letter
+    picture = svg(body + name, f"{y_title}, one dot per head over {layers} layers")  # a dot hides no letter
+    words = [[f"{label(float(value))}{unit}" for value in row] for row in values]
+    names = [f"L{i}" for i in range(layers)], [f"H{i}" for i in range(heads)]
+    return picture + in_numbers(words, *names, links=heads)
 
 
 def lines(
@@ -202,9 +205,10 @@ def cells(
     height, width = everything.shape
     heads = [f"{columns}{i}" for i in range(values.shape[1])] + list(extra)
     row_names = [f"{rows}{i}" for i in range(height)]
-    body = []
+    body, said = [], []
     for i in range(height):
         body.append(f'<span class="vx-cell-row">{row_names[i]}</span>')
+        said.append([""] * width)
         for j in range(width):
             value = float(everything[i, j])
             share = 0.5 + value / top / 2 if signed else value / top
@@ -212,6 +216,7 @@ def cells(
             where = f"{row_names[i]}{'.' if linked else ', '}{heads[j]}"
             words = f"{value:+.3g}{unit}" if signed else f"{value:.3g}{unit}"
             look, words = ("", "undefined") if math.isnan(value) else (color(share, signed), words)
+            said[i][j] = words
             tip = escape(f"{where}: {words}")
             link = f' data-layer="{i}" data-head="{j}"' if linked else ""
             body.append(f'<i style="background:{look}"{link} data-tip="{tip}"></i>')
@@ -220,6 +225,31 @@ def cells(
         f'<div class="vx-cells" style="--columns:{width}" role="img"'
         f' aria-label="{height} by {width} values, from {low:.3g} to {high:.3g}">'
         f"<span></span>{top_row}{''.join(body)}</div>"
+        + in_numbers(said, row_names, heads, links=values.shape[1] if links else 0)
+    )
+
+
+def in_numbers(
+    words: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], *, links: int
+) -> str:
+    """The numbers of a picture for those who do not point at it: a table that opens on demand, in which the
+    first `links` columns are buttons that show a layer's head in the viewer."""
+
+    def cell(i: int, j: int) -> str:
+        text, name = escape(words[i][j]), f"{rows[i]}.{columns[j]}: {words[i][j]}"
+        if j >= links:
+            return f"<td class=vx-num>{text}</td>"
+        where = f'data-layer="{i}" data-head="{j}" aria-label="{escape(name)}"'
+        return f'<td class=vx-num><button type="button" {where}>{text}</button></td>'
+
+    head = "".join(f"<th class=vx-num>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(cell(i, j) for j in range(len(columns)))}</tr>"
+        for i, name in enumerate(rows)
+    )
+    return (
+        '<details class="vx-more"><summary>In numbers</summary><div class="vx-table"><table>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 
