@@ -43,9 +43,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--public",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="strangers can reach it: they may not name "
-        "folders, and Hub models are bounded in size and number (default: on a Space, with --share, "
-        "beyond this machine)",
+        help="strangers can reach it: they may not name folders, Hub models are bounded (8 new ones a day, "
+        "1 GiB each), and so is the work of one request (default: on a Space, with --share, beyond this "
+        "machine)",
     )
     options = parser.parse_args(arguments)
     if options.port is not None and not 0 < options.port < 65536:

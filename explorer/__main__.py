@@ -229,6 +229,9 @@ def check_heard(args: argparse.Namespace) -> None:
     heard = {option for name in args.method for option in METHODS[name].options}
     if any(METHODS[name].class_specific for name in args.method):
         heard.add("target")
+    if args.scale == "uniform" and not set(args.method) & set(export.ROWS_SUM_TO_ONE):
+        able = ", ".join(METHODS[name].label for name in export.ROWS_SUM_TO_ONE)
+        raise Usage(f"--scale uniform is for rows that sum to 1 ({able}): leave it out.")
     for option in ("query", "layer", "head", "target"):
         if getattr(args, option) is not None and option not in heard:
             labels = ", ".join(METHODS[name].label for name in args.method)
@@ -324,7 +327,7 @@ COMMANDS = {
     "matrix": Command("one head's attention, token by token", FIGURE, make_matrix),
     "stats": Command("how far, and at how many tokens, heads look", FIGURE, make_stats),
     "ledger": Command("what every head and MLP gave to the logit", FIGURE, make_ledger),
-    "film": Command("play through depth", (".gif", ".mp4"), make_film),
+    "film": Command("play through depth, or through training", (".gif", ".mp4"), make_film),
     "html": Command("one page to explore offline, or all numbers", (".html", ".npz"), make_html),
 }
 
@@ -428,7 +431,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
         raise Usage("--images draws from a folder or a data set, and this is one picture: leave it out.")
     if not one and args.target is not None:
         raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
-    check_endings(args.out, "faithfulness", FIGURE if one else (".md", ".csv", ".png", ".svg"), 1)
+    check_endings(args.out, "faithfulness", FIGURE if one else ENDINGS["faithfulness"], 1)
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config.patch_size, card.image_size)
     check_memory(model.config, size)
@@ -509,14 +512,14 @@ def read_some(
 
 
 def run_weights(args: argparse.Namespace) -> int:
-    check_endings(args.out, "weights", (".png", ".svg", ".npz"), 1)
+    check_endings(args.out, "weights", ENDINGS["weights"], 1)
     model, card = load_model(args.model)
     return finish(export.weights(model, card, style=args.style), args, card.name, ".png")
 
 
 def run_training(args: argparse.Namespace) -> int:
     """The curves of a run, finished or not."""
-    check_endings(args.out, "training", FIGURE, 1)
+    check_endings(args.out, "training", ENDINGS["training"], 1)
     folder = folder_of(args.model or first_checkpoint())
     if not (rows := read_history(folder)):
         file = folder / "history.csv"
@@ -526,7 +529,7 @@ def run_training(args: argparse.Namespace) -> int:
 
 def run_confusion(args: argparse.Namespace) -> int:
     """What the model takes for what, over a test split."""
-    check_endings(args.out, "confusion", FIGURE, 1)
+    check_endings(args.out, "confusion", ENDINGS["confusion"], 1)
     model, card = load_model(args.model)
     pictures, names = find_pictures(args.data, "test")
     if names != card.class_names:
@@ -575,7 +578,7 @@ SAYS = {  # what happened just before the hook saw the tensor
 
 def run_shapes(args: argparse.Namespace) -> int:
     """A dry run through the real model: the hook prints every shape. No number is computed."""
-    check_endings(args.out, "shapes", (".md", ".csv"), 1)
+    check_endings(args.out, "shapes", ENDINGS["shapes"], 1)
     if args.variant and args.model:
         raise Usage("Name a paper's --variant or a --model, not both.")
     if args.variant:
@@ -650,10 +653,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, about: str, *options: str) -> argparse.ArgumentParser:
+        endings = COMMANDS[name].endings if name in COMMANDS else ENDINGS[name]
         sub = commands.add_parser(
             name,
             help=about,
-            description=about[0].upper() + about[1:] + ".",
+            description=f"{about[0].upper()}{about[1:]}. Writes {', '.join(endings)}.",
             epilog=METHODS_HELP if "method" in options else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -677,7 +681,7 @@ def build_parser() -> argparse.ArgumentParser:
     film.add_argument("--layer", type=int, help="through training: from 0; -1 is the last (default)")
     through = "layer by layer (default), or snapshot by snapshot as train.py left them"
     film.add_argument("--through", choices=["depth", "training"], default="depth", help=through)
-    film.add_argument("--fps", type=frame_rate, default=2, help="layers per second (default 2)")
+    film.add_argument("--fps", type=frame_rate, default=2, help="frames per second (default 2)")
     add("html", COMMANDS["html"].about, "pictures", "size", "query", "layer", "head")
     true = add("faithfulness", "which maps are true, measured", "size", "theme", "method", "target")
     raced = "one file: the race of its maps; folders or several files: a table over them, as with --data"
@@ -735,7 +739,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
             "action": "append",
             "default": [],
             "metavar": "PATH",
-            "help": "file, or folder; {name} stands for the picture's name; may be given several times",
+            "help": "file, or folder; {name} stands for the picture's name; may be given several times "
+            "(default: beside you, named after the picture and the command)",
         },
     ),
     "method": (
@@ -744,12 +749,16 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
             "action": "extend",
             "type": parse_methods,
             "metavar": "NAMES",
-            "help": "one, several with commas, or all; see below",
+            "help": "one, several with commas, or all, see below (default: attention,rollout for map, "
+            "attention for film, all for faithfulness)",
         },
     ),
     "query": (
         ("--query", "-q"),
-        {"help": "token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0"},
+        {
+            "help": "token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0 (default: what the "
+            "head reads)"
+        },
     ),
     "layer": (("--layer",), {"type": int, "help": "from 0; -1 is the last (default)"}),
     "head": (("--head",), {"type": int, "help": "from 0 (default: mean of all)"}),
@@ -765,6 +774,13 @@ OTHERS = {
     "training": run_training,
     "confusion": run_confusion,
     "shapes": run_shapes,
+}
+ENDINGS = {  # of what these write
+    "faithfulness": (".md", ".csv", ".png", ".svg"),
+    "weights": (".png", ".svg", ".npz"),
+    "training": FIGURE,
+    "confusion": FIGURE,
+    "shapes": (".md", ".csv"),
 }
 DEFAULT_METHODS = {"map": ["attention", "rollout"], "film": ["attention"], "faithfulness": ["all"]}
 

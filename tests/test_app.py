@@ -543,8 +543,9 @@ def test_the_same_chosen_again_is_sent_again_with_class_and_interventions(demo, 
     assert again[0]["after"] and again[0]["nonce"] != first[0]["nonce"] and again[3:5] == [3, edits]
 
 
-def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, checkpoints, picture) -> None:
-    shown = str(picture), checkpoints["cls"], TRAINED
+def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, checkpoints, tmp_path) -> None:
+    (tmp_path / "raced.png").write_bytes(picture_bytes(41))  # a picture that no other test races
+    shown = str(tmp_path / "raced.png"), checkpoints["cls"], TRAINED
     race, raced, opened = (handler(demo, name, "why") for name in ("on_race", "on_raced", "on_open"))
     assert race(shown, 1, False, visitor(), lambda *args, **kwargs: None) is None
     grid, report = raced(shown, 1, visitor())

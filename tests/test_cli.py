@@ -307,6 +307,10 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["faithfulness", "photos", "--data", "shapes"], "Name pictures or --data, not both."),
         (["faithfulness", "cat.png", "--images", "3"], "this is one picture: leave it out."),
         (["faithfulness", "photos", "--target", "truck"], "--target is for one picture"),
+        (
+            ["map", "cat.png", "--method", "relevance", "--scale", "uniform"],
+            "--scale uniform is for rows that",
+        ),
         (["shapes", "--variant", "B/16", "--model", "tiny"], "Name a paper's --variant or a --model"),
         (["map", "cat.png", "--out", "cat.png/x.png"], "cannot be written"),
         (["map", "cat.png", "--size", "4000"], "need 44,703.8 GiB of attention at once, more than 8"),

@@ -30,7 +30,8 @@ from anywhere else.
 
 ## Take it home
 
-*Copy link* brings somebody else to the same model, example, layer, head, query and method. `python -m
+*Copy link* brings somebody else to the same model, example and size, to what is pinned, and to the same class
+and interventions. `python -m
 explorer` makes the same figures without a browser, and `from explorer import show` puts the viewer into a
 notebook or one HTML file.
 """
