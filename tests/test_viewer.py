@@ -401,6 +401,10 @@ def test_a_screen_reader_hears_what_is_shown(visit: Open):
     live = page.locator("[aria-live=polite]")
     expect(live).to_contain_text("L1, mean of 4 heads: [CLS] gives")
     expect(page.locator(".picture").first).to_have_attribute("aria-label", re.compile("L1, mean of 4 heads"))
+    page.keyboard.press("d")
+    page.keyboard.press("d")
+    for at, said in enumerate(("Looks at. L1.* gives", "Is looked at by. L1.* gets most from")):
+        expect(page.locator(".picture").nth(at)).to_have_attribute("aria-label", re.compile(said))
 
 
 def test_play_goes_through_depth_and_stops(visit: Open):
@@ -683,6 +687,37 @@ def test_another_link_in_the_same_tab_is_followed(visit: Open):
     page.wait_for_function("__vit.state.layer === 1 && __vit.state.fuse === 'max' && __vit.state.head === 0")
 
 
+def test_another_link_in_the_same_tab_is_told_upwards(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    page = visit(blank_page(tmp_path / "link.html", (found, model)))
+    page.evaluate("start('b', sources[0], {intervene: true, address: true})")
+    page.wait_for_function("__vit.data")
+    page.evaluate("location.hash = 'patches=3&target=2&query=5'")
+    page.wait_for_function("['edits', 'target', 'pick'].every((name) => heard.some(([n]) => n === name))")
+    said = page.evaluate("Object.fromEntries(heard)")
+    assert said["edits"] == {"patches": [3], "heads": []} and said["target"] == {"target": 2}
+    assert said["pick"]["query"] == 5
+    page.evaluate("location.hash = 'query=5'")
+    page.wait_for_function("heard.some(([name, p]) => name === 'edits' && !p.patches.length)")
+
+
+def test_a_map_that_does_not_come_says_why(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    page = visit(blank_page(tmp_path / "refused.html", (found, model)))
+    page.evaluate("""() => {
+      document.getElementById("a").remove();
+      start("b", sources[0], {methods: [{name: "flow", label: "Flow", about: ""}], state: {mode: "method"}});
+    }""")
+    expect(page.locator(".readout")).to_contain_text("this map is being computed …")
+    page.evaluate("__vit.refuse({flow: 'Flow is for small grids: take another.'})")
+    expect(page.locator(".readout")).to_have_text(re.compile(r"Flow is for small grids: take another\.$"))
+
+
+def test_the_largest_of_all_heads_is_no_share(visit: Open):
+    page = visit(address="fuse=mean")
+    expect(page.locator(".gauge")).to_be_visible()
+    page.keyboard.press("3")
+    expect(page.locator(".gauge")).to_be_hidden()
+
+
 def test_norms_have_a_scale_each_after_a_scale_that_they_do_not_know(visit: Open):
     page = visit(address="mode=embeddings&embedding=norms&scale=uniform")
     expect(page.get_by_role("radio", name="This map", exact=True)).to_be_checked()
@@ -915,5 +950,11 @@ def test_rows_that_were_not_sent_are_shown_by_their_neighbour(
     page = visit(show(found, CARD, model).save(tmp_path / "sampled.html"))
     for patch in (0, 14):
         point_at(page, patch)
-        truth = patch_map(found, 1, 2, int(sent[row_of[PRE + patch]]))
+        drawn = int(sent[row_of[PRE + patch]])
+        row, column = divmod(drawn - PRE, GRID[1])
+        name = f"patch ({row},\u00a0{column})" + (
+            "" if drawn == PRE + patch else ", the nearest that was sent,"
+        )
+        expect(page.locator(".readout")).to_contain_text(f"{name} gives")  # not what it does not know
+        truth = patch_map(found, 1, 2, drawn)
         assert_shows(small_map(page, 1, 2), truth, truth.max().item())
