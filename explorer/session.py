@@ -384,12 +384,17 @@ class Session:
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="vit-explorer-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # at the latest at exit
+        self.lent = self.folder / "hub"  # what strangers had fetched
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
         self.gone: set[str] = set()  # owners whose tab was closed
         self._arrived: set[str] = set()  # names of models whose files are here
-        self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
+        self.models: Cache[Loaded] = Cache(
+            self.model_bytes,
+            lambda loaded: loaded.nbytes,
+            lambda loaded: self.remove_files(loaded.key.partition("@")[0]),
+        )
         self.results: Cache[Any] = Cache(self.result_bytes)
         self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1)
         self.shards: Cache[Path] = Cache(
@@ -435,12 +440,22 @@ class Session:
                 )
             self._fetched.setdefault(name, now)
         try:
-            fetch(name, self.hub_bytes)
+            fetch(name, self.hub_bytes, self.lent)
         except CheckpointError:  # nothing has come, so nothing is counted
             with self._fetching:
                 self._fetched.pop(name, None)
             raise
-        return load_pretrained(name, max_bytes=self.hub_bytes)
+        try:
+            return load_pretrained(name, max_bytes=self.hub_bytes, cache=self.lent)
+        except CheckpointError:
+            self.remove_files(name)
+            raise
+
+    def remove_files(self, name: str) -> None:
+        """What a stranger had fetched goes when it is of no use or forgotten, or it would fill the disk."""
+        if (place := self.lent / f"models--{name.replace('/', '--')}").is_dir():
+            self._arrived.discard(name)
+            shutil.rmtree(place, ignore_errors=True)
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""

@@ -525,6 +525,7 @@ class Hub:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path):
         self.folder, self.asked = folder, []
         self.pull_requests: list[SimpleNamespace] = []
+        self.caches: set[Path | None] = set()  # where what was asked for was to be kept
         self.error: Exception | None = None
         self.monkeypatch = monkeypatch
         api = "huggingface_hub.HfApi."
@@ -550,7 +551,10 @@ class Hub:
         assert (author, discussion_type) == ("SFconvertbot", "pull_request")
         return self.pull_requests
 
-    def snapshot_download(self, repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot_download(
+        self, repo: str, *, cache_dir: Path | None, revision: str | None, allow_patterns: list[str]
+    ) -> str:
+        self.caches.add(cache_dir)
         self.asked += [(revision, name) for name in allow_patterns]
         return str(self.folder)
 
@@ -569,6 +573,8 @@ def test_a_hub_id_downloads_json_and_safetensors_only(hub: Hub, name: str) -> No
     assert card.name == name.removeprefix("hf-hub:")
     assert {revision for revision, _ in hub.asked} == {"v2" if "@" in name else None}
     assert {Path(file).suffix for _, file in hub.asked} == {".json", ".safetensors"}
+    load_pretrained(name, cache=hub.folder / "mine")
+    assert hub.caches == {None, hub.folder / "mine"}, "the Hub's own, unless told otherwise"
 
 
 def test_only_pickled_weights_are_taken_from_the_hubs_own_safe_copy(hub: Hub) -> None:

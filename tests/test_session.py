@@ -345,12 +345,13 @@ def test_strangers_name_no_folders(checkpoint: str, tmp_path: Path, monkeypatch,
 def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) -> None:
     bounds = []
 
-    def fetch(name: str, max_bytes: int) -> None:
+    def fetch(name: str, max_bytes: int, cache: Path) -> None:
         bounds.append(max_bytes)
         if "huge" in name:
             raise CheckpointError(f"{name} needs more than allowed: choose a smaller model.")
+        (cache / f"models--{name.replace('/', '--')}" / "blobs").mkdir(parents=True, exist_ok=True)
 
-    def load_pretrained(name: str, max_bytes: int) -> tuple[ViT, Card]:
+    def load_pretrained(name: str, max_bytes: int, cache: Path) -> tuple[ViT, Card]:
         bounds.append(max_bytes)
         if "broken" in name:
             raise CheckpointError(f"{name} has no tensor 'head': choose another model.")
@@ -363,7 +364,9 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
         with pytest.raises(CheckpointError, match="smaller model"):
             session.model(f"someone/huge-{number}")
     session.model("someone/small-1")
+    assert session.is_here("someone/small-1") and len(list(session.lent.iterdir())) == 1
     session.models.release(sessions.EVERYONE)
+    assert not session.is_here("someone/small-1") and not list(session.lent.iterdir()), "no disk fills up"
     session.model("hf-hub:someone/small-1")  # the same one
     session.model("hf-hub:someone/small-2")
     with pytest.raises(CheckpointError, match="choose from the list"):
@@ -377,6 +380,7 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
         session.model("someone/broken")
     with pytest.raises(CheckpointError, match="choose from the list"):
         session.model("someone/small-4")  # what was fetched is counted, of use or not
+    assert not [place for place in session.lent.iterdir() if "broken" in place.name]
 
 
 # ---- files for browsers ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,18 @@ INDEX = "model.safetensors.index.json"
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
-def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
+def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES, cache: Path | None = None) -> tuple[ViT, Card]:
     """(model, card) of a Hub id or of a folder in the layout of timm, of transformers or of our own.
 
     "timm/vit_small_patch14_reg4_dinov2.lvd142m" (also with "hf-hub:" in front), "facebook/dino-vits8",
     "owner/model@revision", "path/to/folder". Reads JSON and safetensors, never anything that could run.
-    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
+    max_bytes bounds the weights, in their files and in memory. cache: a folder of one's own for what is
+    downloaded, in place of the Hub's. Raises CheckpointError.
     """
     name = name.removeprefix("hf-hub:")
     folder = Path(os.path.expanduser(name))
     if not os.path.isdir(folder):
-        folder = fetch(name, max_bytes)
+        folder = fetch(name, max_bytes, cache)
     if is_ours(folder):
         check_size([folder / "model.safetensors"], max_bytes)
         return load_folder(folder)
@@ -140,14 +142,18 @@ def too_large(name: str, size: int, limit: int) -> str:
     return f"{name} needs {size / 2**30:.1f} GiB of {limit / 2**30:.1f} GiB allowed: choose a smaller model."
 
 
-def fetch(name: str, max_bytes: int) -> Path:
-    """Download config and weights into the Hub's cache, or find them there. Raises CheckpointError."""
+def fetch(name: str, max_bytes: int, cache: Path | None = None) -> Path:
+    """Download config and weights into the cache, the Hub's by default, or find them there.
+
+    Raises CheckpointError.
+    """
     match = REPO_ID.fullmatch(name)
     if not match:
         raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
     from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
 
     repo, revision = match.groups()
+    download = partial(snapshot_download, repo, cache_dir=cache)
     configs = ["config.json", "preprocessor_config.json", INDEX]
     try:
         sizes, revision = offered(HfApi(), repo, revision)
@@ -155,9 +161,7 @@ def fetch(name: str, max_bytes: int) -> Path:
         raise CheckpointError(said_by_the_hub(name, error)) from error
     except Exception as error:  # unreachable: each version of the client says it with another class
         try:  # what was loaded before is in the cache
-            cached = snapshot_download(
-                repo, revision=revision, local_files_only=True, allow_patterns="*.json"
-            )
+            cached = download(revision=revision, local_files_only=True, allow_patterns="*.json")
         except Exception:
             where = "the Hugging Face Hub cannot be reached and the model was not loaded before"
             raise CheckpointError(f"{name} is not here: {where}; check the connection.") from error
@@ -167,11 +171,11 @@ def fetch(name: str, max_bytes: int) -> Path:
     if total > max_bytes:
         raise CheckpointError(too_large(name, total, max_bytes))
     try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=configs))
+        folder = Path(download(revision=revision, allow_patterns=configs))
         config = read_json(folder / "config.json")
         if config.get("format") != FORMAT:
             describe(config)  # what will be refused is refused before its weights travel
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=configs + weights))
+        return Path(download(revision=revision, allow_patterns=configs + weights))
     except CheckpointError:
         raise
     except Exception as error:
