@@ -85,8 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
             inbrowser=options.open,
             **launch_options(session),
         )
-    except OSError as error:  # a port that is taken, an address that is not this machine's
-        raise SystemExit(f"app.py: {error}") from error
+    except OSError as error:
+        taken = options.port is not None and "port" in str(error)
+        why = f"port {options.port} is taken: give another --port, or leave it out." if taken else error
+        raise SystemExit(f"app.py: {why}") from error
 
 
 if __name__ == "__main__":

@@ -851,3 +851,12 @@ def test_a_wrong_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"app\.py: "):
         app.main(["--checkpoint", str(tmp_path)])
+
+
+def test_a_port_that_is_taken_is_one_sentence(url: str, monkeypatch) -> None:
+    port = url.rstrip("/").rpartition(":")[2]
+    with gr.Blocks() as nothing:  # the page itself is tested elsewhere
+        pass
+    monkeypatch.setattr(ui, "build", lambda session: nothing)
+    with pytest.raises(SystemExit, match=f"port {port} is taken: give another --port"):
+        app.main(["--port", port])
