@@ -684,6 +684,7 @@ def build_parser() -> argparse.ArgumentParser:
     film.add_argument("--fps", type=frame_rate, default=2, help="frames per second (default 2)")
     add("html", COMMANDS["html"].about, "pictures", "size", "query", "layer", "head")
     true = add("faithfulness", "which maps are true, measured", "size", "theme", "method", "target")
+    true.description = f"{true.description} Of one picture also .npz."
     raced = "one file: the race of its maps; folders or several files: a table over them, as with --data"
     true.add_argument("pictures", nargs="*", metavar="PICTURE", help=raced)
     true.add_argument(

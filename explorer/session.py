@@ -269,7 +269,7 @@ class Look:
         """A result that depends on this picture, this model and `what`."""
         value = self.session.results.get((self.key, self.digest, self.size, what), make, self.owner)
         if self.owner in self.session.gone:  # closed the tab while it was made
-            self.session.results.release(self.owner)
+            self.session.late.add(self.owner)
         return value
 
     def remembered(self, what: Hashable) -> Any:
@@ -388,13 +388,13 @@ class Session:
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
-        self.gone: set[str] = set()  # owners whose tab was closed
+        self.gone: set[str] = set()  # owners whose tab was closed,
+        self.late: set[str] = (
+            set()
+        )  # and those of them for whom something was still made: it goes with the next look
+        self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
-        self.models: Cache[Loaded] = Cache(
-            self.model_bytes,
-            lambda loaded: loaded.nbytes,
-            lambda loaded: self.remove_files(loaded.key.partition("@")[0]),
-        )
+        self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
         self.results: Cache[Any] = Cache(self.result_bytes)
         self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1)
         self.shards: Cache[Path] = Cache(
@@ -427,13 +427,23 @@ class Session:
         self._arrived.add(name)
         return loaded
 
+    def fetch(self, name: str) -> None:
+        """See to it that this model is here. Raises CheckpointError."""
+        self.coming.append(name)
+        try:
+            self.model(name)
+        finally:
+            self.coming.remove(name)
+
     def load(self, name: str) -> tuple[ViT, Card]:
         """A checkpoint that nobody holds yet; of what strangers ask the Hub for, only few and small ones."""
         if not self.public or name in self.names() or name in PUBLISHED:
             return load(name)
         with self._fetching:
             now = time.monotonic()
-            self._fetched = {known: at for known, at in self._fetched.items() if now - at < DAY}
+            for known in [known for known, at in self._fetched.items() if now - at >= DAY]:
+                del self._fetched[known]
+                self.remove_files(known)
             if name not in self._fetched and len(self._fetched) >= self.hub_models:
                 raise CheckpointError(
                     "This server has fetched all the Hub models it may in a day: choose from the list."
@@ -441,21 +451,22 @@ class Session:
             self._fetched.setdefault(name, now)
         try:
             fetch(name, self.hub_bytes, self.lent)
-        except CheckpointError:  # nothing has come, so nothing is counted
+        except CheckpointError:  # it has not come, so it is not counted
             with self._fetching:
                 self._fetched.pop(name, None)
+                self.remove_files(name)
             raise
         try:
-            return load_pretrained(name, max_bytes=self.hub_bytes, cache=self.lent)
-        except CheckpointError:
+            model, card = load_pretrained(name, max_bytes=self.hub_bytes, cache=self.lent)
+            check_channels(model.config, name)
+            return model, card
+        except Exception:
             self.remove_files(name)
             raise
 
     def remove_files(self, name: str) -> None:
-        """What a stranger had fetched goes when it is of no use or forgotten, or it would fill the disk."""
-        if (place := self.lent / f"models--{name.replace('/', '--')}").is_dir():
-            self._arrived.discard(name)
-            shutil.rmtree(place, ignore_errors=True)
+        """What a stranger had fetched goes when it is of no use, or after a day: it would fill the disk."""
+        shutil.rmtree(self.lent / f"models--{name.replace('/', '--')}", ignore_errors=True)
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
@@ -491,6 +502,9 @@ class Session:
         digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
         name = self.allowed(name)
         self.gone.discard(owner)  # a phone that slept comes back
+        for left in self.late & self.gone:
+            self.late.discard(left)
+            self.results.release(left)
         return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size)
 
     # what browsers fetch -----------------------------------------------------------------------
@@ -505,6 +519,8 @@ class Session:
         """
         name = hmac.new(self._secret, repr(key).encode(), "sha256").hexdigest() + "." + suffix
         self.promises.put(name, make, owner)
+        if owner in self.gone:
+            self.promises.release(owner)
         return f"{ROUTE}/{name}"
 
     def keep_promise(self, name: str) -> bytes | None:

@@ -8,7 +8,6 @@ import asyncio
 import html
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -184,7 +183,7 @@ def show(
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
         example = next((e.name for e in examples.values() if e.path == look.picture), "")
         return [
-            explore.viewer_value(look, explore.edits_of(look, *edits), nonce=secrets.token_hex(4)),
+            explore.viewer_value(look, explore.edits_of(look, *edits)),
             describe(look),
             strip(suited(examples, look.card.data + look.name), example),
             target,
@@ -317,6 +316,9 @@ def connect(
     def on_show(picture, model, size, shown, target, edits, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
             return [gr.skip()] * len(values)
+        if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
+            gr.Info(f"{in_toast(name)} is still on its way: this is shown when it has come.")
+            return [gr.skip()] * len(values)
         again = (picture, model, size) == shown
         return show(page, examples, (picture, model, size), request, (target, edits) if again else None)
 
@@ -326,6 +328,10 @@ def connect(
         if example is None:
             raise gr.Error("This example does not exist.", print_exception=False)
         return str(example.path)
+
+    def on_example(picture, *others):
+        """What chose another picture before may have failed and have put the old one back by now."""
+        return [picture, *on_show(picture, *others)]
 
     def on_target(shown, event: gr.EventData, request: gr.Request):
         """A class was clicked: explain this one."""
@@ -358,10 +364,14 @@ def connect(
         **LATEST,
         **MODEL_QUEUE,
     )
-    picked = thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
-    shows = [step.success(on_show, inputs, values, **then) for step in (fetched, picked)]
-    for step in (fetched, looked, *shows):
+    picked = thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
+    named_again = fetched.failure(
+        lambda last: last[1] if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
+    )
+    shows = [step.success(on_show, inputs, values, **then) for step in (fetched, named_again)]
+    shows.append(picked.success(on_example, inputs, [page.picture, *values], **then))
+    for step in (looked, *shows):
         step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)

@@ -527,7 +527,16 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
     with pytest.raises(gr.Error, match="someone/vit is not here yet"):
         show(demo, str(picture), "someone/vit")
     assert not fetches
+    skipped: list[list] = []
+
+    def slowly(name: str) -> tuple[ViT, Card]:
+        skipped.append(show(demo, str(picture), "someone/vit"))  # another picture is chosen meanwhile
+        return fetch(name)
+
+    monkeypatch.setattr(session, "load", slowly)
     handler(demo, "on_model")("hf-hub:someone/vit")
+    monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
+    assert skipped == [[gr.skip()] * 7], "it is shown with the model, when that has come"
     assert show(demo, str(picture), "someone/vit")[-1]["model"] == "someone/vit"
     session.models.release("")  # pushed out by others: its files are still here
     show(demo, str(picture), "someone/vit")
@@ -697,8 +706,12 @@ def test_what_was_being_made_when_the_tab_closed_is_not_kept(checkpoints, pictur
     address = look.address(
         "late", lambda: look.remember("late", lambda: (session.release("ann"), b"late")[1])
     )
-    assert session.keep_promise(address.removeprefix("shard/")) is None and look.remembered("late") is None
+    assert session.keep_promise(address.removeprefix("shard/")) is None
     assert not len(session.shards) and not len(session.promises)
+    session.look(picture, checkpoints["cls"], owner="bob")
+    assert look.remembered("late") is None, "it went with the next visitor's look"
+    look.address("later", lambda: b"")
+    assert not len(session.promises)
     session.look(picture, checkpoints["cls"], owner="ann").remember("back", lambda: 1)
     assert look.remembered("back") == 1, "a tab that comes back is a visitor again"
 

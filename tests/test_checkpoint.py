@@ -269,5 +269,5 @@ def test_a_bare_word_is_a_bundled_one_and_a_path_is_a_path(tmp_path: Path, monke
     own = randomised(ViT(tiny_config()))
     save("shapes", own, CARD)
     assert load("shapes")[1].name == "shapes" and folder_of("shapes").parent == module.BUNDLED
-    for path in ("./shapes", str(tmp_path / "shapes"), "shapes/model.safetensors"):
+    for path in ("./shapes", Path("shapes"), str(tmp_path / "shapes"), "shapes/model.safetensors"):
         assert load(path)[1] == CARD and folder_of(path).resolve() == tmp_path / "shapes"

@@ -155,6 +155,8 @@ def test_attention_in_front_of_a_constant_has_no_gradient(tiny_vit: ViT, layer: 
 
 def test_layers_can_be_counted_from_the_end(tiny_vit: ViT) -> None:
     assert torch.equal(trace(tiny_vit, IMAGE, layers=[-1]).attn, trace(tiny_vit, IMAGE).attn[2:])
+    with pytest.raises(ValueError, match="this model has 3"):
+        trace(tiny_vit, IMAGE, layers=[3])
 
 
 def test_one_layer_from_the_stream_is_the_layer_of_the_trace(tiny_vit: ViT) -> None:

@@ -138,9 +138,9 @@ def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
 def folder_of(name: str | Path) -> Path:
     """Where the files of a bundled checkpoint (by its name), of a folder or of a weight file are.
 
-    A bare word is looked for among the bundled ones first; "./word" is a folder here.
+    A bare word is looked for among the bundled ones first; "./word" and every Path is a folder here.
     """
-    bare = not set("/" + os.sep) & set(str(name))
+    bare = isinstance(name, str) and not set("/" + os.sep) & set(name)
     if bare and os.path.isfile(BUNDLED / name / "model.safetensors"):
         return BUNDLED / name
     # unlike path.is_file(), os.path's is False for what can be no path at all

@@ -115,14 +115,18 @@ def trace(
     target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
     layers: those whose attention and activations are kept (all by default, -1: the last; the residual
     stream is always kept). keep: names of activations; what is not a field of Trace goes to `activations`.
-    Everything returned is float32 on the CPU. Raises ValueError for a target that is no class.
+    Everything returned is float32 on the CPU. Raises ValueError for a class or layer that there is not.
     """
     if target is not None and not 0 <= target < model.config.num_classes:
         classes = model.config.num_classes
         raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
     if target is not None and layers is not None:
         raise ValueError("Gradients are kept for all layers or none: leave out `layers` or `target`.")
-    layers = None if layers is None else [layer % model.config.depth for layer in layers]
+    depth = model.config.depth
+    if layers is not None:
+        if not all(-depth <= layer < depth for layer in layers):
+            raise ValueError(f"Not all of the layers {list(layers)} exist: this model has {depth}.")
+        layers = [layer % depth for layer in layers]
     stream = Recorder({"pos", "resid_post"})
     kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)
 

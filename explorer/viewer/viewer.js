@@ -665,8 +665,10 @@ function mount(root, source, options = {}) {
       if (!first) adopt(opened, before);
       draw();
       await prefetch(opened, layer, () => mine === generation);
-      if (mine === generation) root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
-      if (parts.working.textContent === complaint) working("");  // that was of another picture
+      if (mine === generation) {
+        root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
+        if (parts.working.textContent === complaint) working("");  // that was of another picture
+      }
       return true;
     } catch (error) {
       if (mine === generation) complain(error);
@@ -779,8 +781,11 @@ function mount(root, source, options = {}) {
     });
   }
 
-  function refuse(why) {  // {method: why its map does not come}
-    Object.assign(data?.refused ?? {}, why);
+  async function refuse(why) {  // {method: why its map does not come}, of the trace that is shown or coming
+    const mine = generation;
+    await arrival;
+    if (mine !== generation) return;
+    Object.assign(data.refused, why);
     draw();
   }
 

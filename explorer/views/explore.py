@@ -18,7 +18,17 @@ from explorer.maps import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
 from explorer.session import Look, TooLarge
 from explorer.views import take_home
-from explorer.views.page import EACH, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, kindly, target_said, valid_target
+from explorer.views.page import (
+    EACH,
+    LATEST,
+    MODEL_QUEUE,
+    QUIET,
+    SLOW_QUEUE,
+    Page,
+    kindly,
+    target_said,
+    valid_target,
+)
 from explorer.views.parts import note
 from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
@@ -34,7 +44,7 @@ QUICK = 3e10  # operations that a method may take without having been asked for:
 
 def viewer_value(look: Look, edits: tuple[Hook, ...] = (), **more: Any) -> dict[str, Any]:
     """The addresses of a look's head and layers, and of the same after an intervention."""
-    value = {**addresses(look), "nonce": f"{look.key} {look.digest} {edits} {more}", **more}
+    value = {**addresses(look), "nonce": secrets.token_hex(4), **more}  # the same once more is heard, too
     return value | {"after": addresses(look, edits)} if edits else value
 
 
@@ -129,18 +139,18 @@ def map_of(look: Look, method: Method, target: int | None) -> Tensor:
 
 
 def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...]) -> dict[str, Any]:
-    """The viewer's value with the map that was asked for and all that cost next to nothing, or with what
-    keeps it from coming."""
+    """The viewer's value with the map that was asked for and all that are there or cost next to nothing, or
+    with what keeps it from coming."""
     asked = METHODS[name]
     if why_not := refusal(look, asked):
         return viewer_value(look, edits, refused={name: why_not})
     if must_wait(look, asked, target):
         return viewer_value(look, edits, progress=f"{asked.label} takes {cost_in_words(look, asked)} …")
-    cheap = [m for m in METHODS.values() if is_quick(look, m) and not refusal(look, m)]
+    cheap = [m for m in METHODS.values() if not must_wait(look, m, target) and not refusal(look, m)]
     names = list(dict.fromkeys([name, *(m.name for m in cheap)]))
     for each in names:  # here, in the queue; the address makes again what was forgotten
         map_of(look, METHODS[each], target)
-    address = look.address(("maps", name, target), partial(make_maps, look, names, target))
+    address = look.address(("maps", *names, target), partial(make_maps, look, names, target))
     return viewer_value(look, edits, maps=[address])
 
 
@@ -250,13 +260,16 @@ def build(page: Page) -> None:
         with kindly():
             return maps_value(look, wish["method"], wish["target"], edits_of(look, *edits))
 
-    def on_edits(shown, event: gr.EventData, request: gr.Request):
+    def on_said(event: gr.EventData):
+        """Only hear it: of many strokes the last one tells all."""
+        return getattr(event, "patches", ()), getattr(event, "heads", ())
+
+    def on_edits(shown, said, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
-            edits = edits_of(look, getattr(event, "patches", ()), getattr(event, "heads", ()))
+            edits = edits_of(look, *said)
             look.trace(edits=edits)
-        asked = (getattr(event, "patches", ()), getattr(event, "heads", ()))
-        return viewer_value(look, edits), asked if edits else ((), ())
+        return viewer_value(look, edits), said if edits else ((), ())
 
     def on_pick(event: gr.EventData):
         said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}
@@ -270,6 +283,9 @@ def build(page: Page) -> None:
     page.viewer.need_maps(on_need_maps, inputs, [page.viewer, wish], **EACH, **QUIET, **MODEL_QUEUE)
     made = wish.change(on_slow_map, [page.shown, wish], None, **QUIET, **SLOW_QUEUE)
     made.success(on_slow_map_made, [*inputs, wish], [page.viewer], **QUIET, **MODEL_QUEUE)
-    page.viewer.edits(on_edits, [page.shown], [page.viewer, page.edits], **EACH, **QUIET, **MODEL_QUEUE)
+    said = gr.State(((), ()))
+    heard = page.viewer.edits(on_said, None, [said], queue=False, **EACH, **QUIET)
+    edited = [page.viewer, page.edits]
+    heard.success(on_edits, [page.shown, said], edited, **LATEST, **QUIET, **MODEL_QUEUE)
     pinned = page.viewer.pick(on_pick, None, [page.picked], queue=False, **EACH, **QUIET)
     take_home.build(page, pinned)

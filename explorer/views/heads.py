@@ -10,7 +10,16 @@ from torch import Tensor
 from explorer import stats
 from explorer.payload import class_name
 from explorer.session import Look
-from explorer.views.page import MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, kindly, picture_address, valid_target
+from explorer.views.page import (
+    LATEST,
+    MODEL_QUEUE,
+    QUIET,
+    SLOW_QUEUE,
+    Page,
+    kindly,
+    picture_address,
+    valid_target,
+)
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
 from vit.data import preprocess, shapes_sample
 
@@ -215,6 +224,12 @@ def build(page: Page) -> None:
 
     page.when_open("heads", on_open, [page.shown, page.target], [board, alike])
     run = ask.click(
-        on_cka, [page.shown], None, show_progress_on=[alike], api_visibility="private", **SLOW_QUEUE
+        on_cka,
+        [page.shown],
+        None,
+        show_progress_on=[alike],
+        api_visibility="private",
+        **LATEST,
+        **SLOW_QUEUE,
     )
     run.success(on_cka_run, [page.shown], [alike], **QUIET, **MODEL_QUEUE)

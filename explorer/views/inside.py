@@ -243,7 +243,7 @@ def build(page: Page) -> None:
             return story(look, *clamp(look, row, column, layer, head))
 
     page.when_open("inside", on_open, [page.shown, page.picked, *chosen], [*chosen, told])
-    page.viewer.pick(None, None, None, js="() => window.vitPage.forget('inside')")  # it goes where the pin is
+    page.viewer.pick(None, None, None, js="() => window.vitPage.move('inside')")  # it goes where the pin is
     for slider in chosen:
         slider.input(
             on_choose, [page.shown, *chosen], [told], show_progress="hidden", trigger_mode="always_last",

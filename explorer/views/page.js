@@ -33,7 +33,8 @@ page.refresh = () => {
   page.trigger(open, { stamp });
 };
 
-page.forget = (tab) => { delete page.fresh[tab]; };
+page.forget = (tab) => { delete page.fresh[tab]; };  // so that it asks when it is opened again
+page.move = (tab) => { page.forget(tab); page.refresh(); };  // and now, if it is open
 
 // Read-outs: any element with data-tip says it beside the pointer.
 const tip = document.createElement("div");
@@ -59,7 +60,7 @@ const inViewer = (state) => {
   const viewer = document.querySelector("#viewer .vit-viewer");
   viewer?.dispatchEvent(new CustomEvent("vit-pick", { detail: state }));
   document.querySelector('[role="tab"]')?.click();
-  viewer?.scrollIntoView();
+  requestAnimationFrame(() => viewer?.scrollIntoView());  // it is on the screen by then
 };
 document.addEventListener("click", (event) => {
   const head = event.target.closest?.("[data-layer][data-head]")?.dataset;

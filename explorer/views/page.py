@@ -82,7 +82,7 @@ class Page:
         name = self.name_of(model)
         if self.say_if_fetched(name):
             with kindly():
-                self.session.model(name)
+                self.session.fetch(name)
 
     def say_if_fetched(self, name: str) -> bool:
         """Tell the visitor if this model is not here yet."""
@@ -95,7 +95,8 @@ class Page:
         """The picture in front of the model, at this size, or one sentence about why not."""
         picture, model, size = shown or ("", "", "")
         if not picture:
-            raise gr.Error("Choose a picture first.", title="No picture", print_exception=False)
+            left_alone = "Choose a picture first, or once more if this page was left alone for long."
+            raise gr.Error(left_alone, title="No picture", print_exception=False)
         name = self.name_of(model)
         if not self.session.is_here(name):
             raise gr.Error(

@@ -95,20 +95,16 @@ def build(page: Page, pinned: Any) -> None:
     with gr.Accordion("Take it home", open=False, elem_id="files") as list_of_files:
         files = gr.HTML("", apply_default_css=False)
 
-    def on_files(shown, target, picked, request):
+    def on_news(opened, shown, target, picked, request: gr.Request):
+        if not opened:  # most look and leave: nothing is promised to them
+            return gr.skip()
         look = page.look(shown, request)
         with kindly():
             return links(look, valid_target(look, target), picked if isinstance(picked, dict) else {})
 
-    def on_expand(shown, target, picked, request: gr.Request):
-        return True, on_files(shown, target, picked, request)
-
-    def on_news(opened, shown, target, picked, request: gr.Request):
-        """Most look and leave: what is not open is promised to nobody."""
-        return on_files(shown, target, picked, request) if opened else gr.skip()
-
     inputs = [page.shown, page.target, page.picked]
     page.when_open("explore", on_news, [opened, *inputs], [files])
     pinned.success(on_news, [opened, *inputs], [files], queue=False, **LATEST, **QUIET)
-    list_of_files.expand(on_expand, inputs, [opened, files], queue=False, **QUIET)
+    unfolded = list_of_files.expand(lambda: True, None, [opened], queue=False, **QUIET)
+    unfolded.success(on_news, [opened, *inputs], [files], queue=False, **LATEST, **QUIET)
     list_of_files.collapse(lambda: False, None, [opened], queue=False, **QUIET)

@@ -4,7 +4,6 @@ each map's order and measures what happens to the answer. A map that does not be
 the picture has earned no belief.
 """
 
-import secrets
 from functools import partial
 from typing import Any
 
@@ -265,7 +264,7 @@ def build(page: Page) -> None:
         with kindly():
             chosen = valid_target(look, target)
             state = {"target": -1 if chosen is None else chosen}
-            value = viewer_value(look, edits_of(look, *edits), state=state, nonce=secrets.token_hex(4))
+            value = viewer_value(look, edits_of(look, *edits), state=state)
             return chosen, value, news(look)
 
     def on_race(shown, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
@@ -287,6 +286,12 @@ def build(page: Page) -> None:
     told = [page.target, page.viewer, page.beacon]
     classes.input(on_class, [*chosen, page.edits], told, **LATEST, **QUIET, **MODEL_QUEUE)
     raced = start.click(
-        on_race, [*chosen, slow], None, show_progress_on=[report], api_visibility="private", **SLOW_QUEUE
+        on_race,
+        [*chosen, slow],
+        None,
+        show_progress_on=[report],
+        api_visibility="private",
+        **LATEST,
+        **SLOW_QUEUE,
     )
-    raced.success(on_raced, chosen, [grid, report], **QUIET, **MODEL_QUEUE)
+    raced.success(on_raced, [page.shown, page.target], [grid, report], **QUIET, **MODEL_QUEUE)
