@@ -145,7 +145,7 @@ RANGES = (  # of every number
 
 @dataclass(frozen=True)
 class Recipe:
-    """about: the accuracy on the whole test split (one run), in what time, and what it is."""
+    """about: what it is, and where it was run, the accuracy on the whole test split and the time."""
 
     about: str
     options: dict[str, Any]
@@ -159,10 +159,11 @@ RECIPES = {
         | dict(batch_size=64, shift=0.06, ema=0.995, eval_images=500),
     ),
     "cifar10": Recipe(
-        "86.76 % by three commands (see its card), 3.7 hours on two busy cores: CIFAR-10, 2.7 M parameters",
+        "CIFAR-10, 2.7 M parameters: 88.43 % and 5.7 hours on two cores as three runs, see its card",
         CIFAR
-        | dict(sizes="24:0.5", epochs=100.0, hold=0.25, warmup=1.0, lr=1.5e-3, ema=0.999)
-        | dict(min_area=0.5, shift=0.06, colour=0.4, rotation=10.0, mix=0.5),
+        | dict(sizes="24:0.5", epochs=180.0, hold=0.25, warmup=1.0, lr=1.5e-3, ema=0.999)
+        | dict(min_area=0.45, shift=0.06, colour=0.4, rotation=10.0, mix=0.75)
+        | dict(weight_decay=0.1, drop_path=0.1),
     ),
     "imagenette": Recipe(
         "82.90 %, 1.5 hours on one busy core: Imagenette, 2.8 M parameters, 16 x 16 patches of 8 px",

