@@ -329,9 +329,9 @@ def connect(
             raise gr.Error("This example does not exist.", print_exception=False)
         return str(example.path)
 
-    def on_example(picture, *others):
+    def on_example(picture, model, size, shown, target, edits, request: gr.Request):
         """What chose another picture before may have failed and have put the old one back by now."""
-        return [picture, *on_show(picture, *others)]
+        return [picture, *on_show(picture, model, size, shown, target, edits, request)]
 
     def on_target(shown, event: gr.EventData, request: gr.Request):
         """A class was clicked: explain this one."""
@@ -370,7 +370,12 @@ def connect(
         lambda last: last[1] if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
     )
     shows = [step.success(on_show, inputs, values, **then) for step in (fetched, named_again)]
-    shows.append(picked.success(on_example, inputs, [page.picture, *values], **then))
+    each = {
+        **EACH,
+        **QUIET,
+        **MODEL_QUEUE,
+    }  # with the picture of its own click: an earlier one may come back last
+    shows.append(picked.success(on_example, inputs, [page.picture, *values], **each))
     for step in (looked, *shows):
         step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)

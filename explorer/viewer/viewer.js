@@ -804,7 +804,9 @@ function mount(root, source, options = {}) {
   function pane(index) {
     const node = el("figure", { class: "pane" },
       el("figcaption", {}, el("span", { class: "label" }), el("span", { class: "value" })),
-      el("canvas", { class: "picture", tabIndex: 0, role: "application", ariaRoleDescription: "attention map" }));
+      el("canvas", {
+        class: "picture", tabIndex: 0, role: "application", ariaRoleDescription: "attention map", "aria-label": "Image",
+      }));
     const canvas = node.querySelector("canvas");
     canvas.addEventListener("pointermove", (event) => onStage(event, index));
     canvas.addEventListener("pointerdown", (event) => onStageDown(event, index));
