@@ -111,9 +111,10 @@ def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> di
     """Upload, queue, answer: the viewer's value."""
     uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
     dependencies = http.get("config").json()["dependencies"]
-    event = next(d["id"] for d in dependencies if d["api_name"] == "look")
+    event = next(d for d in dependencies if d["api_name"] == "look")
     data = [{"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}, checkpoint, "as trained"]
-    asked = {"data": data, "fn_index": event, "session_hash": session}
+    data += [None] * (len(event["inputs"]) - len(data))  # states, which the server fills in
+    asked = {"data": data, "fn_index": event["id"], "session_hash": session}
     http.post("gradio_api/queue/join", json=asked).raise_for_status()
     with http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as answers:
         for line in answers.iter_lines():
