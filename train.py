@@ -226,6 +226,11 @@ class Schedule:
         sides = [side for side, until in stages(self.options) if step < until * self.total]
         return [*sides, self.options.image_size][0]
 
+    def kept(self, step: int, whole: int) -> int:
+        """Side from which this step's pictures are cropped: of smaller ones less is needed of the whole."""
+        side = self.side(step)
+        return min(whole, max(side, whole * side // self.options.image_size))
+
     def mixes(self, step: int) -> bool:
         return step < 0.85 * self.total
 
@@ -574,7 +579,7 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
             bar.close()
             return done
 
-        kept = data.images.shape[-1] * schedule.side(run.step) // options.image_size
+        kept = schedule.kept(run.step, data.images.shape[-1])
         if pictures.images.shape[-1] != kept:
             pictures = replace(data, images=resize_all(data.images, (kept, kept)))
         images, targets = make_batch(pictures, run.step, schedule, run.card)
@@ -611,10 +616,8 @@ def finish(run: Run, test: Split) -> None:
   `snapshots/`: the same average at log-spaced moments.
 
 All options: `{shlex.join(spelled(changed))}`"""
-    folder = (
-        run.folder if len(run.folder.parts) > 1 else f"./{run.folder}"
-    )  # a bare word is a bundled one's name
-    again = ["--evaluate", str(folder), "--data", options.data]
+    bare = len(run.folder.parts) == 1  # which would be the name of a bundled one
+    again = ["--evaluate", f"./{run.folder}" if bare else str(run.folder), "--data", options.data]
     again += ["--seed", str(options.seed)] if options.seed else []
     save(run.folder, run.ema, run.card)
     card = model_card(run.card, saved, how, len(test), "python train.py " + shlex.join(again))

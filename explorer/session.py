@@ -42,7 +42,7 @@ from vit.checkpoint import (
     snapshot_path,
 )
 from vit.data import open_picture, preprocess
-from vit.hub import fetch, load_pretrained
+from vit.hub import fetch, read_pretrained
 from vit.model import Hook, ViT, native_bf16
 from vit.trace import Cost, Trace, attention_at, cost, trace
 
@@ -388,10 +388,8 @@ class Session:
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
-        self.gone: set[str] = set()  # owners whose tab was closed,
-        self.late: set[str] = (
-            set()
-        )  # and those of them for whom something was still made: it goes with the next look
+        self.gone: set[str] = set()  # owners whose tab was closed
+        self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
         self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
@@ -419,8 +417,12 @@ class Session:
         key = key_of(name, step, file)
 
         def make() -> Loaded:
-            model, card = self.load(name) if step is None else load_snapshot(file)
-            check_channels(model.config, name)
+            try:
+                model, card = self.load(name) if step is None else load_snapshot(file)
+                check_channels(model.config, name)
+            except Exception:  # of no use
+                self.remove_files(name)
+                raise
             return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
 
         loaded = self.models.get(key, make)
@@ -450,19 +452,12 @@ class Session:
                 )
             self._fetched.setdefault(name, now)
         try:
-            fetch(name, self.hub_bytes, self.lent)
+            folder = fetch(name, self.hub_bytes, self.lent)
         except CheckpointError:  # it has not come, so it is not counted
             with self._fetching:
                 self._fetched.pop(name, None)
-                self.remove_files(name)
             raise
-        try:
-            model, card = load_pretrained(name, max_bytes=self.hub_bytes, cache=self.lent)
-            check_channels(model.config, name)
-            return model, card
-        except Exception:
-            self.remove_files(name)
-            raise
+        return read_pretrained(folder, name, self.hub_bytes)
 
     def remove_files(self, name: str) -> None:
         """What a stranger had fetched goes when it is of no use, or after a day: it would fill the disk."""

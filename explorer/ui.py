@@ -370,11 +370,8 @@ def connect(
         lambda last: last[1] if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
     )
     shows = [step.success(on_show, inputs, values, **then) for step in (fetched, named_again)]
-    each = {
-        **EACH,
-        **QUIET,
-        **MODEL_QUEUE,
-    }  # with the picture of its own click: an earlier one may come back last
+    # with the picture of its own click: an earlier one may come back last
+    each = {**then, **EACH}
     shows.append(picked.success(on_example, inputs, [page.picture, *values], **each))
     for step in (looked, *shows):
         step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
-from vit.hub import MAX_BYTES, load_pretrained, push
+from vit.hub import MAX_BYTES, fetch, load_pretrained, push
 from vit.pretrained import from_timm, from_torchvision, from_transformers
 from vit.trace import attention_at, cost
 
@@ -573,7 +573,7 @@ def test_a_hub_id_downloads_json_and_safetensors_only(hub: Hub, name: str) -> No
     assert card.name == name.removeprefix("hf-hub:")
     assert {revision for revision, _ in hub.asked} == {"v2" if "@" in name else None}
     assert {Path(file).suffix for _, file in hub.asked} == {".json", ".safetensors"}
-    load_pretrained(name, cache=hub.folder / "mine")
+    fetch(card.name, MAX_BYTES, hub.folder / "mine")
     assert hub.caches == {None, hub.folder / "mine"}, "the Hub's own, unless told otherwise"
 
 

@@ -345,20 +345,22 @@ def test_strangers_name_no_folders(checkpoint: str, tmp_path: Path, monkeypatch,
 def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) -> None:
     bounds = []
 
-    def fetch(name: str, max_bytes: int, cache: Path) -> None:
+    def fetch(name: str, max_bytes: int, cache: Path) -> Path:
         bounds.append(max_bytes)
-        (cache / f"models--{name.replace('/', '--')}" / "blobs").mkdir(parents=True, exist_ok=True)
+        place = cache / f"models--{name.replace('/', '--')}"
+        (place / "blobs").mkdir(parents=True, exist_ok=True)
         if "huge" in name:
             raise CheckpointError(f"{name} needs more than allowed: choose a smaller model.")
+        return place
 
-    def load_pretrained(name: str, max_bytes: int, cache: Path) -> tuple[ViT, Card]:
+    def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]:
         bounds.append(max_bytes)
         if "broken" in name:
             raise CheckpointError(f"{name} has no tensor 'head': choose another model.")
         return ViT(tiny_config()), CARD
 
     monkeypatch.setattr(sessions, "fetch", fetch)
-    monkeypatch.setattr(sessions, "load_pretrained", load_pretrained)
+    monkeypatch.setattr(sessions, "read_pretrained", read_pretrained)
     session = Session(public=True, extra=(checkpoint,), hub_models=2, hub_bytes=1000)
     for number in range(5):
         with pytest.raises(CheckpointError, match="smaller model"):

@@ -149,6 +149,15 @@ def test_the_schedule_is_sound_at_every_length(epochs, images):
     assert schedule.side(schedule.total - 1) in ((64,) if schedule.total > 5 else (24, 32, 64))
 
 
+@pytest.mark.parametrize(
+    ("image_size", "whole", "kept"),
+    [(64, 64, [24, 64]), (64, 80, [30, 80]), (48, 32, [24, 32])],  # the last: smaller than they are shown
+)
+def test_pictures_are_kept_as_large_as_a_crop_of_them_needs(image_size, whole, kept):
+    schedule = t.Schedule(t.Options(image_size=image_size, sizes="24:0.5"), 1000)
+    assert [schedule.kept(step, whole) for step in (0, schedule.total - 1)] == kept
+
+
 def test_every_picture_is_seen_once_per_epoch():
     data = Split(
         torch.arange(24, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8),

@@ -47,18 +47,20 @@ INDEX = "model.safetensors.index.json"
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
-def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES, cache: Path | None = None) -> tuple[ViT, Card]:
+def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
     """(model, card) of a Hub id or of a folder in the layout of timm, of transformers or of our own.
 
     "timm/vit_small_patch14_reg4_dinov2.lvd142m" (also with "hf-hub:" in front), "facebook/dino-vits8",
     "owner/model@revision", "path/to/folder". Reads JSON and safetensors, never anything that could run.
-    max_bytes bounds the weights, in their files and in memory. cache: a folder of one's own for what is
-    downloaded, in place of the Hub's. Raises CheckpointError.
+    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
     """
     name = name.removeprefix("hf-hub:")
     folder = Path(os.path.expanduser(name))
-    if not os.path.isdir(folder):
-        folder = fetch(name, max_bytes, cache)
+    return read_pretrained(folder if os.path.isdir(folder) else fetch(name, max_bytes), name, max_bytes)
+
+
+def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]:
+    """(model, card) of a folder, under the name by which it was asked for. Raises CheckpointError."""
     if is_ours(folder):
         check_size([folder / "model.safetensors"], max_bytes)
         return load_folder(folder)

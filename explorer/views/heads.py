@@ -165,9 +165,8 @@ def cka_key(look: Look) -> Hashable:
     return look.key, look.image_size, "cka"
 
 
-def run_cka(look: Look, progress: gr.Progress) -> np.ndarray:
-    """(L+1, L+1): which layers resemble each other, over many pictures: generated ones, which need no
-    download."""
+def run_cka(look: Look, progress: gr.Progress) -> None:
+    """Find which layers resemble each other, over many pictures: generated ones, which need no download."""
     size = look.image_size
 
     def batches():
@@ -177,11 +176,10 @@ def run_cka(look: Look, progress: gr.Progress) -> np.ndarray:
 
     look.check_work(CKA_IMAGES)
 
-    def make() -> np.ndarray:
+    def make() -> np.ndarray:  # (L+1, L+1)
         return stats.layer_cka(look.model, batches()).numpy()
 
-    found: np.ndarray = look.session.results.get(cka_key(look), make)
-    return found
+    look.session.results.get(cka_key(look), make)
 
 
 def cka_panel(look: Look) -> str:

@@ -43,8 +43,9 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     weights of a moment are loaded when the browser asks for what they make of the picture.
     """
     session, moments = look.session, []
+    history = [row for row in read_history(folder_of(name)) if "step" in row]
     if not (taken := session.snapshots(name)):
-        return {"moments": [], "charts": charts_of(name, [])}
+        return {"moments": [], "charts": charts_of(history, [])}
     now = session.model(name)
 
     def moment(step: int, metrics: Mapping[str, float], key: str, of: int | None) -> dict[str, Any]:
@@ -55,10 +56,9 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     for snapshot in taken:
         key = key_of(name, snapshot.step, snapshot.path)
         moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
-    last = [row for row in read_history(folder_of(name)) if "step" in row][-1:]
-    if last and last[0]["step"] > taken[-1].step:
-        moments.append(moment(int(last[0]["step"]), last[0], now.key, None))
-    return {"moments": moments, "charts": charts_of(name, [moment["step"] for moment in moments])}
+    if history and history[-1]["step"] > taken[-1].step:
+        moments.append(moment(int(history[-1]["step"]), history[-1], now.key, None))
+    return {"moments": moments, "charts": charts_of(history, [moment["step"] for moment in moments])}
 
 
 def words_of(step: int, metrics: Mapping[str, float]) -> str:
@@ -72,9 +72,8 @@ def words_of(step: int, metrics: Mapping[str, float]) -> str:
     return " · ".join(parts)
 
 
-def charts_of(name: str, steps: list[int]) -> str:
-    """Accuracy and loss over the steps; the points are the snapshots. Raises CheckpointError."""
-    history = [row for row in read_history(folder_of(name)) if "step" in row]
+def charts_of(history: list[dict[str, float]], steps: list[int]) -> str:
+    """Accuracy and loss over the steps of a history's rows; the points are the moments."""
     drawn = []
     for title, keys in (("accuracy", ("accuracy",)), ("loss", ("loss", "test_loss"))):
         series = {}
