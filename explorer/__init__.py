@@ -49,7 +49,7 @@ def show(
 
     card = card or Card(name="ViT")
     head, embeddings, *layers = payloads(trace, card, model)
-    maps, methods = maps_at_hand(trace, model)
+    maps, methods = maps_at_hand(trace, card, model)
     if trace.target is not None:
         state = {"target": trace.target} | state
     title = title or card.name

@@ -394,8 +394,8 @@ def check_endings(outs: Sequence[str], command: str, endings: Sequence[str], pic
 def outputs(outs: Sequence[str], command: str, name: str, ending: str) -> list[Path]:
     """Where the results for one picture go. An --out without an ending is a folder."""
     file = f"{name}{ending}" if ending == f".{command}" else f"{name}-{command}{ending}"
-    named = [out.replace("{name}", name) for out in outs or ["."]]
-    return [Path(out) if ending_of(out) else Path(out) / file for out in named]
+    places = [(Path(out.replace("{name}", name)), ending_of(out)) for out in outs or ["."]]
+    return [place if suffix else place / file for place, suffix in places]
 
 
 def ending_of(out: str) -> str:

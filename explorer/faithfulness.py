@@ -126,13 +126,15 @@ def race(
     points: int = 9,
     randoms: int = 3,
     seed: int = 0,
+    map_of: Callable[[str], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> list[Runner]:
     """All maps of one picture against each other and the controls, the most faithful first.
 
     trace: with a target, which is the class that is watched. methods: names of METHODS (all that work
     for this model by default). mask: (height, width), true on the object. points: of each curve.
-    randoms: how many random orders are averaged, drawn from `seed`. Cost: (points − 2) forwards per
+    randoms: how many random orders are averaged, drawn from `seed`. map_of: a method's map (h, w), where
+    it may be at hand already. Cost: (points − 2) forwards per
     map, curve and mode, batched; in mode "drop" on half of the tokens.
     """
     if trace.target is None:
@@ -145,7 +147,7 @@ def race(
     stages = len(names) + len(modes)
     maps = {}
     for name in names:
-        maps[name] = METHODS[name](trace, model=model)
+        maps[name] = map_of(name) if map_of else METHODS[name](trace, model=model)
         if progress:
             progress(len(maps), stages)
     maps[CENTRE] = centre_prior(trace.grid_size)

@@ -493,7 +493,8 @@ class Method:
     def entry(self) -> dict[str, Any]:
         """What the viewer is told of it; depends: what its map belongs to."""
         depends = ["target"] * self.class_specific
-        return {"name": self.name, "label": self.label, "about": self.about, "depends": depends}
+        about = f"{self.about}  {self.formula}  ({self.source})"
+        return {"name": self.name, "label": self.label, "about": about, "depends": depends}
 
     def refusal(self, config: ViTConfig, num_tokens: int) -> str:
         """Why it says nothing about such a model or picture, in one sentence; empty if it does."""

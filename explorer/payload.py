@@ -152,6 +152,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "target": trace.target,
     }
     arrays = {
+        "probabilities": trace.logits.softmax(dim=-1).numpy(),  # (K,)
         "image": np.frombuffer(encode_image(trace.image, card), np.uint8),
         "row_of": row_of,
         "tokens_sent": tokens_sent,
@@ -218,13 +219,15 @@ def embedding_names(trace: Trace, model: ViT | None) -> list[str]:
     return names
 
 
-def maps_payload(found: Mapping[str, Tensor], target: int | None = None, **about: Any) -> bytes:
-    """Maps (h, w) by method name, in float32; `about` says what they belong to (query, layer, head, ...)."""
+def maps_payload(found: Mapping[str, Tensor], card: Card, target: int | None = None, **about: Any) -> bytes:
+    """Maps (h, w) by method name, in float32, of one class, which need not be among the likeliest; `about`
+    says what else they belong to (query, layer, head, ...)."""
     arrays = {name: value.float().numpy() for name, value in found.items()}
-    return pack(arrays, {"kind": "maps", "target": target, **about})
+    named = {} if target is None else {"class_name": class_name(card, target)}
+    return pack(arrays, {"kind": "maps", "target": target, **named, **about})
 
 
-def maps_at_hand(trace: Trace, model: ViT | None = None) -> tuple[bytes, list[dict[str, Any]]]:
+def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[bytes, list[dict[str, Any]]]:
     """(message, entries of METHODS): the maps that cost at most about a pass of the model.
 
     They explain the class that the trace explains, or else its answer.
@@ -241,7 +244,7 @@ def maps_at_hand(trace: Trace, model: ViT | None = None) -> tuple[bytes, list[di
     if target is None and trace.logits.numel():
         target = int(trace.logits.argmax())
     found = {method.name: method(trace, model=model, target=target) for method in usable}
-    return maps_payload(found, target), [method.entry for method in usable]
+    return maps_payload(found, card, target), [method.entry for method in usable]
 
 
 def payloads(trace: Trace, card: Card, model: ViT | None = None) -> Iterator[bytes]:

@@ -68,10 +68,15 @@ def sink_share(trace: Trace) -> Tensor:
     return trace.attn.mean(dim=-2).amax(dim=-1)
 
 
+def effective_tokens(trace: Trace) -> Tensor:
+    """(L, H, T): e^entropy of every row, how many tokens it looks at: 1 where it points, T if all alike."""
+    return entropy(trace).exp()
+
+
 def head_table(trace: Trace) -> list[dict[str, int | float]]:
     """One row per head with all of the above, and the rows of [CLS] and of patches kept apart."""
     prefix = trace.num_prefix_tokens
-    effective = entropy(trace).exp()  # (L, H, T)
+    effective = effective_tokens(trace)
     columns = {
         "distance_px": attention_distance(trace),
         "effective_tokens_patches": effective[..., prefix:].mean(dim=-1),

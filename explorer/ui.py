@@ -169,21 +169,22 @@ def show(
     examples: dict[str, Example],
     chosen: tuple[str, str, str],
     request: gr.Request,
-    kept: tuple[Any, tuple[Any, Any]] | None = None,
+    target: int | None = None,
+    edits: tuple[Any, Any] = ((), ()),
 ) -> list[Any]:
     """Another picture, model or size: values for `page.viewer` and all that stands beside it.
 
-    kept: (target, edits) where the same is only to be shown once more.
+    target: the class to explain, None for the answer. edits: the interventions.
     """
     look = page.look(chosen, request)
-    target, edits = kept or (None, ((), ()))  # the class to explain: the answer, again; no intervention
+    state = {} if target is None else {"state": {"target": target}}
     with kindly():
         if look.cost.flops > LONG:
             gr.Info(cost_of(look), title="This takes a moment")
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
         example = next((e.name for e in examples.values() if e.path == look.picture), "")
         return [
-            explore.viewer_value(look, explore.edits_of(look, *edits)),
+            explore.viewer_value(look, explore.edits_of(look, *edits), **state),
             describe(look),
             strip(suited(examples, look.card.data + look.name), example),
             target,
@@ -315,12 +316,16 @@ def connect(
 
     def on_show(picture, model, size, shown, target, edits, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
-            return [gr.skip()] * len(values)
+            if not shown or (model, size) == tuple(shown[1:]):
+                return [gr.skip()] * len(values)
+            picture = shown[0]
         if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
             gr.Info(f"{in_toast(name)} is still on its way: this is shown when it has come.")
             return [gr.skip()] * len(values)
-        again = (picture, model, size) == shown
-        return show(page, examples, (picture, model, size), request, (target, edits) if again else None)
+        kept: tuple[Any, tuple[Any, Any]] = (None, ((), ()))
+        if shown and (picture, model) == tuple(shown[:2]):  # at another size, or once more
+            kept = target, edits if size == shown[2] else ((), ())
+        return show(page, examples, (picture, model, size), request, *kept)
 
     def on_choose(event: gr.EventData):
         """Only say which: by the time that it can be shown, there may be another model, too."""

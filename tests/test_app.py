@@ -14,6 +14,7 @@ from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import httpx
@@ -27,11 +28,11 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import app
-from explorer import export, ui
+from explorer import export, stats, ui
 from explorer.maps import METHODS
 from explorer.payload import unpack
 from explorer.session import DOUBLE, SIZES, TRAINED, Look, Session, TooLarge
-from explorer.views import compare, explore, heads, inside, page, take_home, training, why
+from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why
 from vit import ViT, save
 from vit.checkpoint import Card, CheckpointError, save_snapshot
 
@@ -192,6 +193,15 @@ def test_files_show_what_was_pinned(look: Look, fuse: str) -> None:
         np.testing.assert_allclose(arrays["attention"].ravel(), expected.numpy(), atol=1e-6)
 
 
+def test_the_file_of_relevance_is_the_map_on_the_screen(checkpoints, picture) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    links = re.findall(r'href="([^"]+)" download="([^"]+)"', take_home.links(look, 5, {"query": 3}))
+    address = {name: address for address, name in links}["relevance.npz"]
+    with np.load(io.BytesIO(served(look, address))) as arrays:
+        shown = explore.map_of(look, METHODS["relevance"], 5)
+        np.testing.assert_allclose(arrays["relevance"], shown.numpy(), atol=1e-6)
+
+
 @pytest.mark.parametrize("public", [False, True])
 def test_strangers_are_not_given_files_beyond_a_size(checkpoints, picture, monkeypatch, public: bool) -> None:
     look = Session(public=public, extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
@@ -244,6 +254,31 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     book = why.ledger_report(look, target)
     assert ("It adds up" in book) == (not look.model.config.post_norm)
     has_no_code(grid + report + book)
+
+
+def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypatch) -> None:
+    (tmp_path / "new.png").write_bytes(picture_bytes(43))
+    look = Session(extra=(checkpoints["cls"],)).look(tmp_path / "new.png", checkpoints["cls"])
+    monkeypatch.setattr(explore, "QUICK", 0)
+    occlusion = METHODS["occlusion"]
+    assert explore.must_wait(look, occlusion, 2) and "Takes 15 forwards" in why.maps_grid(look, 2)
+    raced = {runner.name: runner.map for runner in why.run_race(look, 2, True, lambda done, total: None)}
+    assert not explore.must_wait(look, occlusion, 2) and "Takes 15 forwards" not in why.maps_grid(look, 2)
+    assert explore.map_of(look, occlusion, 2) is raced["occlusion"]
+
+
+def test_the_page_and_the_file_count_effective_tokens_alike(look: Look) -> None:
+    rows = stats.head_table(look.trace())
+    board = heads.head_panels(look).partition("Effective tokens")[2]
+    for row in rows:
+        assert f"L{row['layer']}.H{row['head']}: {parts.label(row['effective_tokens_patches'])}" in board
+
+
+def test_curves_can_be_read_in_numbers() -> None:
+    told = parts.lines({"a": ([0, 1, 2], [3, 4, 5.25]), "b": ([0, 1, 2], [6, 7, 8])}, "x", "y", marks=[0, 2])
+    table = told.partition("In numbers")[2]
+    assert re.findall(r"<t[hd](?: [^>]*)?>([^<]*)<", table) == ["", "0", "2", "a", "3", "5.25", "b", "6", "8"]
+    assert "In numbers" not in parts.lines({"a": ([0, 1], [1, 2]), "b": ([0, 2], [1, 2])}, "x", "y")
 
 
 def test_the_heads_page_stands_every_model(look: Look) -> None:
@@ -352,6 +387,15 @@ def test_the_timeline_does_not_wait_for_the_weights_of_its_moments(checkpoints, 
 def test_a_run_that_diverged_is_drawn_as_far_as_it_went(tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_text("step,loss,accuracy\n1,2,0.1\n2,inf,0.2\n3,nan,0.1\n")
     assert training.charts_of(training.read_history(tmp_path), [1, 2, 3]).count("<svg") == 2
+
+
+def test_a_folder_is_read_only_by_who_may_name_it(checkpoints, picture, tmp_path, monkeypatch) -> None:
+    (tmp_path / "history.csv").write_text("step\n1\n")
+    public = Session(public=True, extra=(checkpoints["cls"],))
+    look = public.look(picture, checkpoints["cls"])
+    monkeypatch.setattr(training, "read_history", lambda folder: pytest.fail(f"{folder} was read"))
+    with pytest.raises(CheckpointError):
+        training.timeline_value(look, str(tmp_path))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -573,6 +617,63 @@ def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, c
     assert "vx-verdict" in grid and "insertion" in report.lower()
     assert raced(shown, 2, visitor())[1] == why.BEFORE, "of another class nothing is known"
     assert opened(shown, 1, visitor())[1:3] == (grid, report)
+
+
+def test_another_size_keeps_the_class_that_is_explained(demo, checkpoints, picture) -> None:
+    first = str(picture), checkpoints["cls"], TRAINED
+    larger = str(picture), checkpoints["cls"], DOUBLE
+    viewer, _, _, target, edits, shown, _ = handler(demo, "on_show")(*larger, first, 3, ([2], []), visitor())
+    assert (target, edits, shown) == (3, ((), ()), larger) and viewer["state"] == {"target": 3}
+    _, _, _, target, *_ = handler(demo, "on_show")(
+        str(picture), checkpoints["mean"], TRAINED, first, 3, ((), ()), visitor()
+    )
+    assert target is None, "another model's classes are others"
+
+
+def test_a_model_chosen_while_no_picture_is_there_shows_the_last_one(demo, checkpoints, picture) -> None:
+    last = str(picture), checkpoints["cls"], TRAINED
+    shown = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, ((), ()), visitor())[5]
+    assert shown == (str(picture), checkpoints["mean"], TRAINED)
+    assert show(demo, None, checkpoints["cls"]) == [gr.skip()] * 7
+    unchanged = handler(demo, "on_show")(None, *last[1:], last, None, ((), ()), visitor())
+    assert unchanged == [gr.skip()] * 7
+
+
+def test_a_class_that_the_model_does_not_have_is_corrected_in_the_viewer(demo, checkpoints, picture) -> None:
+    shown = str(picture), checkpoints["cls"], TRAINED
+    need = handler(demo, "on_need_maps")
+    value, _ = need(shown, ((), ()), pointed(method="relevance", target=207), visitor())
+    answer = handler(demo, "on_target")(shown, pointed(target=-1), visitor())[0]
+    assert value["state"] == {"target": answer} and value["maps"]
+    value, _ = need(shown, ((), ()), pointed(method="relevance", target=2), visitor())
+    assert "state" not in value
+
+
+def test_one_bad_side_of_a_comparison_leaves_the_other(demo, checkpoints, picture) -> None:
+    shown = str(picture), checkpoints["cls"], TRAINED
+    asked = compare.SAME, compare.LAST, "nowhere/to-be-found", compare.LAST
+    *left, moment, said, viewer = handler(demo, "on_open", "compare")(shown, *asked, visitor())
+    assert left[2]["head"] and moment == viewer == gr.skip() and "is not here yet" in said
+
+
+def test_inside_follows_a_pin_once(demo, checkpoints, picture) -> None:
+    shown, pin = (str(picture), checkpoints["cls"], TRAINED), {"query": 9, "layer": 2, "head": 1}
+    opened = handler(demo, "on_open", "inside")
+
+    def sliders(*before: Any) -> tuple[Any, list[int]]:
+        followed, *found, _ = opened(shown, *before, visitor())
+        return followed, [slider.value for slider in found]
+
+    followed, at = sliders(pin, {}, 0, 0, 0, 0)
+    assert at == [1, 3, 2, 1], "[CLS], then rows of 5 patches"
+    assert sliders(pin, followed, 0, 4, 1, 3) == (followed, [0, 4, 1, 3]), "moved since"
+    assert sliders(pin | {"layer": 0}, followed, 0, 4, 1, 3)[1] == [1, 3, 0, 1]
+
+
+def test_a_run_that_is_not_there_is_called_so(demo, checkpoints, picture) -> None:
+    shown = str(picture), checkpoints["cls"], TRAINED
+    said = handler(demo, "on_run")(shown, "runs/cifr10", visitor())[1]
+    assert "There is no folder runs/cifr10 here." in said
 
 
 def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoints, tmp_path) -> None:

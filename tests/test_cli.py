@@ -244,6 +244,8 @@ def test_every_picture_of_a_folder_gets_its_own_file(folder: Path) -> None:
     assert {path.stem for path in Path("maps").iterdir()} == names
     assert {path.name for path in Path("figures").iterdir()} == {f"{name}-map.png" for name in names}
     assert run("html", "cat.png", "--out", "v1.2/") == 0 and Path("v1.2/cat.html").is_file()
+    Path("cat.png").rename("cat.v2.png")  # what looks like an ending is a part of the name
+    assert run("map", "cat.v2.png", "--out", "of/{name}") == 0 and Path("of/cat.v2/cat.v2-map.png").is_file()
 
 
 def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: pytest.CaptureFixture) -> None:

@@ -197,7 +197,7 @@ def test_a_large_layer_sends_the_rows_it_names(found, monkeypatch):
 
 def test_maps_travel_unrounded():
     found = {"rollout": torch.rand(3, 5), "gradient": torch.randn(3, 5)}
-    sections, meta = payload.unpack(payload.maps_payload(found, target=4, query=2))
-    assert meta == {"kind": "maps", "target": 4, "query": 2}
+    sections, meta = payload.unpack(payload.maps_payload(found, CARD, target=4, query=2))
+    assert meta == {"kind": "maps", "target": 4, "class_name": CARD.class_names[4], "query": 2}
     for name, value in found.items():
         np.testing.assert_array_equal(sections[name], value)

@@ -495,7 +495,9 @@ def test_methods_come_when_asked_for_and_are_drawn(visit: Open, model: ViT, foun
     ]
     signed = torch.linspace(-1, 1, 15).reshape(GRID)
     target = int(found.logits.argmax())
-    text = viewer_html(head, layers, embeddings, [maps_payload({"one": signed}, target)], methods=methods)
+    text = viewer_html(
+        head, layers, embeddings, [maps_payload({"one": signed}, CARD, target)], methods=methods
+    )
     file = tmp_path / "methods.html"
     file.write_text(text, encoding="utf-8")
     page = visit(file, "mode=method&fade=0&opacity=1")
@@ -539,6 +541,30 @@ def test_the_file_has_the_methods_that_its_trace_allows(
     columns = page.evaluate("__vit.layoutOf().sheet.cols")
     at = divmod(cell.index("relevance"), columns)
     assert_shows(small_map(page, *at), truth, truth.max().item())
+
+
+def test_a_class_that_is_not_among_the_likeliest_is_named_and_followed(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(payload, "TOP_CLASSES", 2)
+    last = int(found.logits.argmin())
+    explained = trace(model, found.image, target=last)
+    file = show(explained, CARD, model).save(tmp_path / "explained.html")
+    page = visit(file, f"mode=method&method=relevance&target={last}")
+    expect(page.locator(".readout")).to_contain_text(f"for “{CARD.class_names[last]}”")
+
+    after = replace(found, logits=-found.logits)  # the last becomes the first
+    page = visit(blank_page(tmp_path / "edit.html", (found, model), (after, model)))
+    expect(page.locator(".class")).to_have_count(2)
+    page.evaluate("a.setAfter(sources[1])")
+    expect(page.locator(".class")).to_have_count(3)
+    shares = [trace.logits.softmax(dim=-1)[last].item() for trace in (found, after)]
+    row = page.locator(".class").nth(2)
+    expect(row.locator(".name")).to_have_text(CARD.class_names[last])
+    said = re.findall(r"[\d.]+", row.locator(".share").text_content())
+    assert [float(number) for number in said] == pytest.approx([100 * share for share in shares], rel=0.05)
+    assert "—" not in "".join(page.locator(".class .share").all_text_contents())
+    assert page.locator(".class[aria-pressed=true]").count() == 1
 
 
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:

@@ -89,6 +89,7 @@ async function open(source) {
     tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
     layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0,
     maps: new Map(), asked: new Set(), refused: {},  // refused: {method: why}
+    names: new Map(meta.classes.map((c) => [c.index, c.name])),  // of the likeliest classes, and of explained ones
   };
 }
 
@@ -352,7 +353,7 @@ function sentence(state, now, data, pane, methods) {
   if (sheet.unit === "value") {
     const best = largest(values, 0, data.P, 3).map((k) => place(k + data.pre, data)).join(", ");
     const ofClass = (methods.find((m) => m.name === now.method)?.depends ?? ["target"]).includes("target");
-    const label = ofClass && data.classes.find((c) => c.index === now.target)?.name;
+    const label = ofClass && data.names.get(now.target);
     return [title, `strongest at ${best}${label ? ` for “${label}”` : ""}`];
   }
   if (sheet.unit === "norm") {
@@ -753,6 +754,7 @@ function mount(root, source, options = {}) {
     const { meta, arrays } = await unpack(buffer);
     await coming;
     if (mine !== generation) return;  // they explain a picture that is gone
+    if (meta.class_name) data.names.set(meta.target, meta.class_name);
     for (const [name, map] of Object.entries(arrays)) {
       if (!methods.some((m) => m.name === name)) methods.push({ name, label: name.replaceAll("_", " "), about: "" });
       data.maps.set(keyOf(methods.find((m) => m.name === name), meta), map);
@@ -768,15 +770,18 @@ function mount(root, source, options = {}) {
     if (state.mode === "embeddings" && !["similarity", "norms"].includes(state.embedding))
       for (const one of [data, after]) if (one?.source.embeddings && !one.pca_joint)
         need(one, "embeddings").then(() => { layout(); draw(); }, complain);
-    if (state.mode !== "method" || !methods.length) return;
+    if (state.mode !== "method" || !methods.length || data.source.closed) return;
     const now = { ...shown(), ...state, target: shown().target };
     const method = methods.find((m) => m.name === state.method);
     const key = keyOf(method, now), { asked } = data;
     if (data.maps.has(key) || asked.has(key)) return;
-    const { query, layer, head, target } = now;
+    const { query, layer, head, target } = now, mine = generation;
     later("need", 60, () => {
       asked.add(key);
-      setTimeout(() => asked.delete(key), 15000);
+      setTimeout(() => {  // it may have been passed over for one that was wanted after it
+        asked.delete(key);
+        if (mine === generation && !data.refused[method.name]) wantMore();
+      }, 15000);
       emit("need_maps", { method: method.name, target, query, layer, head });
     });
   }
@@ -805,7 +810,7 @@ function mount(root, source, options = {}) {
     const node = el("figure", { class: "pane" },
       el("figcaption", {}, el("span", { class: "label" }), el("span", { class: "value" })),
       el("canvas", {
-        class: "picture", tabIndex: 0, role: "application", ariaRoleDescription: "attention map", "aria-label": "Image",
+        class: "picture", tabIndex: 0, role: "application", "aria-roledescription": "attention map", "aria-label": "Image",
       }));
     const canvas = node.querySelector("canvas");
     canvas.addEventListener("pointermove", (event) => onStage(event, index));
@@ -873,7 +878,7 @@ function mount(root, source, options = {}) {
         el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "quiet" }))),
         part("panelRow", el("div", { class: "row" },
           part("sheetBox", el("div", { class: "sheet" },
-            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "application", ariaRoleDescription: "small maps" })),
+            part("sheetCanvas", el("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "small maps" })),
             part("labels", el("div", { class: "labels", "aria-hidden": "true" })))))),
         part("about", el("p", { class: "quiet about" })))),
       part("side", el("section", { class: "side", "aria-label": "Prediction and figures" },
@@ -881,7 +886,7 @@ function mount(root, source, options = {}) {
           part("classes", el("div", { class: "classes" })))),
         el("div", { class: "block" },
           el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "quiet" }))),
-          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "application", ariaRoleDescription: "token matrix" }))),
+          part("matrix", el("canvas", { class: "matrix", tabIndex: 0, role: "application", "aria-roledescription": "token matrix" }))),
         part("charts", el("div", { class: "block charts" })))))),
     part("settings", el("div", { class: "settings" },
       part("basis", choice("Basis", [["joint", "All depths", "One basis for all depths: change is visible"],
@@ -927,22 +932,22 @@ function mount(root, source, options = {}) {
   function buildClasses() {
     parts.classesBox.hidden = !data.classes.length || options.predictions === false && !after;
     const explains = options.modes?.includes("method") ?? true;
-    parts.classes.replaceChildren(...data.classes.slice(0, 5).map((one) => {
-      const edited = after?.classes.find((c) => c.index === one.index);
+    const likeliest = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
+    if (now && !likeliest.some((c) => c.index === now.index)) likeliest.push(now);
+    parts.classes.replaceChildren(...likeliest.map((one) => {
+      const before = data.probabilities[one.index], edited = after?.probabilities[one.index];
       const row = el("button", {
         type: "button", class: "class", title: explains ? `Explain “${one.name}”` : "", "data-index": one.index,
         disabled: !explains,
         onclick: () => { set({ target: one.index }); emit("target", { target: one.index }); },
-      }, el("span", { class: "name" }, one.name), el("span", { class: "share" }, percent(one.probability)),
+      }, el("span", { class: "name" }, one.name), el("span", { class: "share" }, percent(before)),
         el("span", { class: "bar-track" }, el("span", { class: "bar-fill" })));
-      row.querySelector(".bar-fill").style.width = 100 * one.probability + "%";
+      row.querySelector(".bar-fill").style.width = 100 * before + "%";
       if (after) {
-        row.querySelector(".share").textContent = `${percent(one.probability)} → ${edited ? percent(edited.probability) : "—"}`;
-      }
-      if (edited) {
-        const points = Math.round(1000 * (edited.probability - one.probability)) / 10;
+        const points = Math.round(1000 * (edited - before)) / 10;
+        row.querySelector(".share").textContent = `${percent(before)} → ${percent(edited)}`;
         row.querySelector(".bar-track").append(el("span", { class: "bar-after" }));
-        row.querySelector(".bar-after").style.left = 100 * edited.probability + "%";
+        row.querySelector(".bar-after").style.left = 100 * edited + "%";
         row.title = `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points`;
       }
       return row;
@@ -1600,7 +1605,11 @@ function mount(root, source, options = {}) {
     parts.intervene.hidden = !options.intervene;
     parts.copy.hidden = !addressed;
     parts.intervene.ariaPressed = String(intervening);
-    for (const row of parts.classes.children) row.classList.toggle("is-target", +row.dataset.index === shown().target);
+    for (const row of parts.classes.children) {
+      const chosen = +row.dataset.index === shown().target;
+      row.classList.toggle("is-target", chosen);
+      row.ariaPressed = String(chosen);
+    }
     syncEdits();
   }
 

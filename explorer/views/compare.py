@@ -83,11 +83,18 @@ def build(page: Page) -> None:
             look = finished if chosen == LAST else page.look(seen, request, chosen)
             return [gr.Dropdown(choices=offered, value=chosen), answer(look), viewer_value(look)]
 
+    def one_or_why(*asked: Any) -> list[Any]:
+        """`one`, or why not: what one side cannot show does not hold up the other."""
+        try:
+            return one(*asked)
+        except gr.Error as problem:
+            return [gr.skip(), f'<p class="vx-answer">{problem.message}</p>', gr.skip()]
+
     def on_open(shown, model_a, moment_a, model_b, moment_b, request: gr.Request):
         """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
         untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
-        first = one(shown, model_a, moment_a, request)
-        return [*first, *one(shown, model_b, None if untouched else moment_b, request, EARLY)]
+        first = one_or_why(shown, model_a, moment_a, request)
+        return [*first, *one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)]
 
     def on_side_model(model):
         if (model or "").strip():
@@ -106,5 +113,6 @@ def build(page: Page) -> None:
     for model, moment, said, viewer in sides:
         inputs, outputs = [page.shown, model, moment], [moment, said, viewer]
         fetched = model.input(on_side_model, [model], None, **EACH, **QUIET, **HUB_QUEUE)
-        for chosen in (fetched.success, moment.input):
+        named_again = fetched.failure(lambda: SAME, None, [model], queue=False, **QUIET)  # it cannot be had
+        for chosen in (fetched.success, named_again.success, moment.input):
             chosen(on_side, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)

@@ -160,7 +160,7 @@ def identity(look: Look) -> list[str]:
 
 
 def make_maps(look: Look, names: Sequence[str], target: int | None) -> bytes:
-    return maps_payload({name: map_of(look, METHODS[name], target) for name in names}, target)
+    return maps_payload({name: map_of(look, METHODS[name], target) for name in names}, look.card, target)
 
 
 # interventions --------------------------------------------------------------------------------------
@@ -240,8 +240,11 @@ def build(page: Page) -> None:
         if name not in METHODS:
             raise gr.Error("This method does not exist.", print_exception=False)
         with kindly():
-            target = valid_target(look, target_said(event))
+            said = target_said(event)
+            target = valid_target(look, said)
             value = maps_value(look, name, target, edits_of(look, *edits))
+            if target not in (None, said):  # a class that this model does not have
+                value["state"] = {"target": target}
             waits = "maps" not in value and not refusal(look, METHODS[name])
         wish = {"look": identity(look), "method": name, "target": target, "stamp": secrets.token_hex(4)}
         return value, wish if waits else gr.skip()

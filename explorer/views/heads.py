@@ -38,7 +38,7 @@ def report(look: Look, target: int | None) -> str:
 def head_panels(look: Look) -> str:
     trace, config = look.trace(), look.model.config
     prefix = trace.num_prefix_tokens
-    entropy = stats.entropy(trace)[..., prefix:].mean(dim=-1)  # (L, H): rows of patches
+    effective = stats.effective_tokens(trace)[..., prefix:].mean(dim=-1)  # (L, H): rows of patches
     tokens = trace.tokens.shape[1]
     similar = look.remember("similarity", lambda: stats.head_similarity(trace))
     panels = [
@@ -57,10 +57,9 @@ def head_panels(look: Look) -> str:
         ),
         panel(
             "Effective tokens",
-            dots(entropy.exp().numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
-            "e to the entropy of the patches' rows: how many tokens a head looks at, in effect. One: "
-            "it points. At the "
-            "dashed line it averages over everything.",
+            dots(effective.numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
+            "e to the entropy of a patch's row, the mean over patches: how many tokens a head looks at, in "
+            "effect. One: it points. At the dashed line it averages over everything.",
         ),
     ]
     if prefix:

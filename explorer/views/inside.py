@@ -224,25 +224,28 @@ def build(page: Page) -> None:
         limits = (h, w, config.depth, config.num_heads)
         return [min(max(int(value or 0), 0), limit - 1) for value, limit in zip(values, limits)]
 
-    def on_open(shown, picked, row, column, layer, head, request: gr.Request):
+    def on_open(shown, picked, followed, row, column, layer, head, request: gr.Request):
+        """The sliders go to a new pin of the viewer, once: then they are the visitor's."""
         look = page.look(shown, request)
         with kindly():
             (h, w), prefix = look.trace(exact=True).grid_size, look.model.config.num_prefix_tokens
-            if picked and picked.get("query", -1) >= prefix:  # the sliders go where the viewer's pin is
-                row, column = divmod(picked["query"] - prefix, w)
-            if picked:
-                layer, head = picked.get("layer", layer), picked.get("head", head)
+            pin = picked if picked != followed else {}
+            if pin.get("query", -1) >= prefix:
+                row, column = divmod(pin["query"] - prefix, w)
+            layer, head = pin.get("layer", layer), pin.get("head", head)
             at = clamp(look, row, column, layer, head)
             limits = (h, w, look.model.config.depth, look.model.config.num_heads)
             sliders = [gr.Slider(maximum=max(limit - 1, 1), value=value) for value, limit in zip(at, limits)]
-            return [*sliders, story(look, *at)]
+            return [picked, *sliders, story(look, *at)]
 
     def on_choose(shown, row, column, layer, head, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
             return story(look, *clamp(look, row, column, layer, head))
 
-    page.when_open("inside", on_open, [page.shown, page.picked, *chosen], [*chosen, told])
+    followed = gr.State({})  # the pin where the sliders went last
+    inputs = [page.shown, page.picked, followed, *chosen]
+    page.when_open("inside", on_open, inputs, [followed, *chosen, told])
     page.viewer.pick(None, None, None, js="() => window.vitPage.move('inside')")  # it goes where the pin is
     for slider in chosen:
         slider.input(

@@ -175,7 +175,13 @@ def lines(
             body += (
                 f'<circle class="vx-point vx-s{i}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"{mark} data-tip="{tip}"/>'
             )
-    return svg(body, f"{y_title} over {x_title}: {', '.join(shown)}", height) + legend(list(shown))
+    picture = svg(body, f"{y_title} over {x_title}: {', '.join(shown)}", height) + legend(list(shown))
+    first = next(iter(shown.values()))[0]
+    if not all(np.array_equal(xs, first) for xs, _ in shown.values()):
+        return picture
+    at = [i for i, x in enumerate(first) if marks is None or x in marks]
+    words = [[f"{ys[i]:.4g}" for i in at] for _, ys in shown.values()]
+    return picture + in_numbers(words, list(shown), [label(first[i]) for i in at])
 
 
 def color(share: float, signed: bool = False) -> str:
@@ -230,7 +236,7 @@ def cells(
 
 
 def in_numbers(
-    words: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], *, links: int
+    words: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], *, links: int = 0
 ) -> str:
     """The numbers of a picture for those who do not point at it: a table that opens on demand, in which the
     first `links` columns are buttons that show a layer's head in the viewer."""

@@ -13,6 +13,7 @@ import gradio as gr
 
 from explorer import export
 from explorer.export import Export, Subject
+from explorer.maps import METHODS
 from explorer.session import Look
 from explorer.views.page import LATEST, QUIET, Page, kindly, valid_target
 from explorer.views.parts import note
@@ -25,12 +26,15 @@ FILES = (
     ("This page, in one file that works offline", "page", (".html",)),
     ("Every head", "heads", (".png", ".svg")),
     ("Attention of what is pinned", "head", (".png", ".svg", ".npz")),
-    ("Rollout and class relevance", "maps", (".png", ".svg", ".npz")),
+    ("Rollout", "rollout", (".png", ".svg", ".npz")),
+    ("Class relevance", "relevance", (".png", ".svg", ".npz")),
     ("Play through depth", "depth", (".gif", ".mp4")),
     ("Heads in numbers", "figures", (".png", ".svg", ".csv")),
     ("Logit ledger", "ledger", (".png", ".svg", ".csv")),
     ("All tensors", "trace", (".npz",)),
 )
+
+EXPLAINERS = {"relevance": METHODS["relevance"], "ledger": METHODS["logit_ledger"]}  # they may refuse
 
 
 def make_export(look: Look, name: str, target: int | None, view: dict[str, Any]) -> Export:
@@ -42,7 +46,8 @@ def make_export(look: Look, name: str, target: int | None, view: dict[str, Any])
         "page": lambda: export.everything(subject, **view),
         "heads": lambda: export.grid(subject, query=query),
         "head": lambda: export.maps(subject, ["attention"], query=query, fuse=view["fuse"], **of_head),
-        "maps": lambda: export.maps(subject, ["rollout"] + ["relevance"] * (target is not None), query=query),
+        "rollout": lambda: export.maps(subject, ["rollout"], query=query),
+        "relevance": lambda: export.maps(subject, ["relevance"], target=target),
         "depth": lambda: export.film(subject, ["attention", "rollout"], query=query),
         "figures": lambda: export.figures_of_heads(subject),
         "ledger": lambda: export.ledger(subject, target=target),
@@ -75,7 +80,8 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     for label, name, endings in FILES:
         if name == "trace" and look.session.public and look.cost.attn_bytes > MOST_PUBLIC:
             continue
-        if name == "ledger" and (target is None or look.model.config.post_norm):
+        method = EXPLAINERS.get(name)
+        if method is not None and method.refusal(look.model.config, look.cost.tokens):
             continue
         anchors = []
         for ending in endings:

@@ -3,6 +3,7 @@ weights to the end. Move along the curve, or play it.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from explorer.session import Look, Session, key_of
 from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
 from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
-from explorer.views.parts import lines
+from explorer.views.parts import lines, note
 from vit.checkpoint import folder_of, read_history
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
@@ -43,6 +44,7 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     weights of a moment are loaded when the browser asks for what they make of the picture.
     """
     session, moments = look.session, []
+    name = session.allowed(name)
     history = [row for row in read_history(folder_of(name)) if "step" in row]
     if not (taken := session.snapshots(name)):
         return {"moments": [], "charts": charts_of(history, [])}
@@ -133,10 +135,13 @@ def build(page: Page) -> None:
     inputs, outputs = [page.shown, run], [timeline, nothing]
 
     def tell(shown, run, request):
-        look = page.look(shown, request)
+        look, typed = page.look(shown, request), (run or "").strip()
         with kindly():
-            value = timeline_value(look, (run or "").strip() or look.name)
-        return value, "" if value["moments"] else f'<p class="vx-note">{NOTHING}</p>'
+            value = timeline_value(look, typed or look.name)
+        if value["moments"]:
+            return value, ""
+        missing = typed and not os.path.isdir(folder_of(typed))
+        return value, note(f"There is no folder {typed} here." if missing else NOTHING)
 
     def on_open(shown, run, request: gr.Request):
         choices = [("the model on the left", ""), *((name, name) for name in runs(session))]

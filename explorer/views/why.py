@@ -21,6 +21,7 @@ from explorer.views.explore import (
     edits_of,
     is_quick,
     map_of,
+    must_wait,
     passes,
     refusal,
     viewer_value,
@@ -67,13 +68,14 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
         elif why_not:
             figures.append(waiting(method.label, why_not))
             continue
-        elif not is_quick(look, method):
+        elif must_wait(look, method, target):
             words = f"Takes {cost_in_words(look, method)}: tick “slow methods too” and run the race."
             figures.append(waiting(method.label, words))
             continue
         else:
             values = map_of(look, method, target)
-            caption += f'<span data-tip="{escape(method.source)}">{escape(method.about)}</span>'
+            caption += f"<span>{escape(method.about)}</span>"
+        caption += f"<cite>{escape(method.source)}</cite>"
         figures.append(picture_map(picture, values, caption, signed=method.signed, method=name))
     return f'<div class="vx-maps">{"".join(figures)}</div>'
 
@@ -102,7 +104,8 @@ def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progres
     of_maps = sum(passes(look, METHODS[name]) for name in names)
     look.check_work(of_maps + (len(names) + CONTROLS) * CURVES)
     trace = look.trace(target)
-    run = partial(faithfulness.race, look.model, trace, names, progress=progress)
+    shown = lambda name: map_of(look, METHODS[name], target)  # noqa: E731  # on the screen, too
+    run = partial(faithfulness.race, look.model, trace, names, map_of=shown, progress=progress)
     return look.remember(("race", target, slow), run)
 
 
