@@ -469,12 +469,13 @@ class Run:
         if (state["class_names"], state["images"]) != (list(self.card.class_names), self.images):
             there = f"{state['images']} pictures of {len(state['class_names'])} classes"
             raise ValueError(f"{self.folder} holds a run on {there}, which have changed since: {advice}")
-        schedule = Schedule(self.options, self.images)
-        if state["step"] > schedule.total:
+        schedule, then = Schedule(self.options, self.images), Options(**state["options"])
+        complete = state["step"] == Schedule(then, self.images).total
+        if state["step"] > schedule.total or (state["step"] == schedule.total and not complete):
             epoch = state["step"] / schedule.per_epoch
             raise ValueError(f"{self.folder} is at epoch {epoch:g} already: give more --epochs than that.")
         if state["step"] == schedule.total:
-            self.options = Options(**state["options"])  # all is learned, so others change nothing
+            self.options = then  # all is learned, so others change nothing
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
         self.commands = state["commands"]
         self.losses, self.history = state["losses"], state["history"]
@@ -733,12 +734,10 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
         if team.world > 1:
             device = join_team(device)
             if team.rank > 0:
-                dist.barrier()  # until the first process has decoded the pictures and tidied the folder
+                dist.barrier()  # until the first process has decoded the pictures
         data, test = load_pictures(options)
-        if team.rank == 0:
-            tidy(folder, args.fresh)
-            if team.world > 1:
-                dist.barrier()
+        if team.rank == 0 and team.world > 1:
+            dist.barrier()
         data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
         card = Card(name, data.class_names, image_size=(options.image_size,) * 2, data=data_name)
         card = replace(card, source="ViT Explorer's train.py")
@@ -746,6 +745,10 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
             old = load(options.init)[1]
             card = replace(card, mean=old.mean, std=old.std)
         run = Run(options, card, len(data), folder, device)
+        if team.rank == 0:  # only now: a mistake in the options has cost nothing
+            tidy(folder, args.fresh)
+        if team.world > 1:
+            dist.barrier()
         run.load_state(device)
         run.follow(command)
         if team.rank == 0:
@@ -778,7 +781,8 @@ def tidy(folder: Path, fresh: bool) -> None:
     for place in (folder, folder / "snapshots"):
         remove_half_written(place)
     if fresh:
-        for file in (folder / "state.pt", folder / "history.csv", *folder.glob("snapshots/step_*")):
+        of_run = (folder / name for name in ("state.pt", "history.csv", "README.md"))
+        for file in (*of_run, *folder.glob("snapshots/step_*")):
             file.unlink(missing_ok=True)
 
 
@@ -846,4 +850,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        raise SystemExit("train.py: Stopped at once; the same command goes on from the last save.") from None
+        advice = "the same command, without --fresh, goes on from the last save."
+        raise SystemExit(f"train.py: Stopped at once; {advice}") from None

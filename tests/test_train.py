@@ -318,8 +318,8 @@ def doomed(args: list[str], last_call: int) -> None:
 
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(pictures, finished, tmp_path):
     """kill -9 while saving: every step is saved here. All that is there is whole, after every kill."""
-    out, chance = tmp_path / "run", random.Random(0)
-    moments = [chance.randrange(9) for _ in range(20)]  # nine calls make a step, more or less
+    out, chance, steps = tmp_path / "run", random.Random(0), set()
+    moments = [chance.randrange(24) for _ in range(20)]  # some eleven calls make a step
     for moment in [*moments, 10**9]:
         process = FORKS.Process(target=doomed, args=(command(pictures, out), moment))
         process.start()
@@ -333,6 +333,9 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(pictures,
             load(out)
         for snapshot in list_snapshots(out):
             load_snapshot(snapshot.path)
+        if (out / "state.pt").exists():
+            steps.add(torch.load(out / "state.pt", weights_only=True)["step"])
+    assert len(steps) > 6, "it was killed at many steps, not always at the first"
     assert same(weights(out), weights(finished))
     assert {file.name for file in out.glob(".*")} == {".lock"}  # nothing half-written lies around
 
@@ -618,11 +621,23 @@ def test_classes_that_differ_between_training_and_test_are_refused(pictures, tmp
         run(copy, tmp_path / "run")
 
 
-def test_a_mistake_beside_fresh_does_not_cost_the_run(pictures, finished, tmp_path):
+@pytest.mark.parametrize(
+    ("mistake", "said"), [("--data NOWHERE", "There is no folder"), ("--num-heads 5", "is not a multiple of")]
+)
+def test_a_mistake_beside_fresh_does_not_cost_the_run(pictures, finished, tmp_path, mistake, said):
     out = shutil.copytree(finished, tmp_path / "run")
-    with pytest.raises(SystemExit, match="There is no folder"):
-        t.main(["--data", "NOWHERE", "--out", str(out), "--fresh"])
-    assert (out / "state.pt").is_file() and list_snapshots(out)
+    with pytest.raises(SystemExit, match=said):
+        run(pictures, out, "--fresh", *mistake.split())
+    assert (out / "state.pt").is_file() and (out / "README.md").is_file() and list_snapshots(out)
+
+
+def test_a_run_cannot_be_cut_short_where_it_stands(pictures, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted(patch, 5)
+        run(pictures, out)
+    with pytest.raises(SystemExit, match="is at epoch 2 already: give more --epochs than that"):
+        run(pictures, out, "--epochs", "2")
 
 
 def test_a_run_does_not_go_on_with_other_pictures_or_from_a_damaged_state(pictures, finished, tmp_path):
