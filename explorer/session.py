@@ -284,7 +284,7 @@ class Look:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels: as the model was trained, or what its `size` makes of that."""
-        height, width = map(float, self.card.image_size)
+        height, width = map(float, self.card.size_for(self.model.config))
         if self.size in (WHOLE, WHOLE_DOUBLE):  # as many pixels, in the picture's own shape
             wide, tall = self.remember("shape", lambda: open_picture(self.picture).size)
             shape = min(max(wide / tall, 1 / 3), 3.0)

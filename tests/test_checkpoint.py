@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vit import Card, CheckpointError, ViT, load, save
@@ -20,8 +21,12 @@ from vit.checkpoint import (
     save_snapshot,
     write_atomically,
 )
+from vit.data import preprocess
 
-CARD = Card("tiny", tuple("abcdefg"), mean=(0.1, 0.2, 0.3), accuracy=0.5, command="python train.py tiny")
+CARD = Card(
+    "tiny", tuple("abcdefg"), mean=(0.1, 0.2, 0.3), image_size=(16, 20), accuracy=0.5,
+    command="python train.py tiny",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -57,6 +62,13 @@ def test_what_is_saved_comes_back(folder: Path, tiny_vit: ViT) -> None:
     assert card == CARD and model.config == tiny_vit.config
     assert all(torch.equal(x, tiny_vit.state_dict()[name]) for name, x in model.state_dict().items())
     assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+
+def test_a_card_that_names_no_size_means_the_models(tmp_path: Path, tiny_vit: ViT) -> None:
+    save(tmp_path, tiny_vit, Card("tiny"))
+    assert load(tmp_path)[1] == Card("tiny", image_size=tiny_vit.config.image_size)
+    with pytest.raises(ValueError, match="names no image_size"):
+        preprocess(Image.new("RGB", (9, 9)), Card("tiny"))
 
 
 def test_half_precision_is_the_default_and_comes_back_as_float32(tmp_path: Path, tiny_vit: ViT) -> None:
@@ -174,6 +186,8 @@ def test_wrong_tensors_are_named(folder: Path, edit, words: str) -> None:
         (dict(model=dict(depth=10**9)), "depth must lie between 0 and 200"),
         (dict(model=dict(depth=True)), "depth must be"),
         (dict(model=dict(image_size=[4 * 10**6, 4 * 10**6])), "patches are more than"),
+        (dict(image_size=[13, 20]), "do not divide an image of 13 x 20 pixels"),
+        (dict(image_size=[4 * 10**6, 4 * 10**6]), "patches are more than"),
         (dict(model=dict(embed_dim=32768, mlp_ratio=64.0)), "parameters are more than"),
         (dict(class_names=["a", "b"]), "2 class_names for a model of 7 classes"),
         (dict(class_names=[1, 2, 3, 4, 5, 6, 7]), "class_names must be"),
@@ -190,6 +204,11 @@ def test_wrong_fields_are_named(folder: Path, changes: dict, words: str) -> None
     edit_config(folder, **changes)
     message = refusal(folder)
     assert words in message and "config.json" in message
+
+
+def test_a_config_that_fills_the_memory_is_not_read(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("vit.checkpoint.MAX_JSON", 100)
+    assert "that describes no model" in refusal(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])

@@ -1,4 +1,7 @@
-"""vit/model.py: the numbers of timm, torchvision and transformers; hooks that see and edit everything."""
+"""vit/model.py: the numbers of timm, under its names; hooks that see and edit everything.
+
+The numbers of other libraries and model families: test_pretrained.py.
+"""
 
 import itertools
 import math
@@ -7,9 +10,7 @@ import threading
 import pytest
 import timm
 import torch
-import transformers
 from conftest import randomised, tiny_config
-from torchvision.models import VisionTransformer
 
 from vit import Recorder, ViT, ViTConfig
 from vit.model import VARIANTS, resample_pos_embed, sincos_pos_embed
@@ -85,65 +86,6 @@ def test_logits_and_attention_equal_timm(ours: dict, theirs: dict, size: tuple[i
         assert len(checked) == len(twin.blocks)
     finally:
         timm.layers.set_fused_attn(True)
-
-
-def test_logits_equal_torchvision() -> None:
-    """torchvision keeps q, k, v in one matrix, as we do: only the names differ."""
-    theirs = VisionTransformer(
-        image_size=12, patch_size=4, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64, num_classes=7
-    ).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.normal_(std=0.2)
-    names = {
-        "class_token": "cls_token",
-        "conv_proj": "patch_embed.proj",
-        "encoder.pos_embedding": "pos_embed",
-        "encoder.layers.encoder_layer_": "blocks.",
-        "ln_1": "norm1",
-        "ln_2": "norm2",
-        "self_attention.in_proj_": "attn.qkv.",
-        "self_attention.out_proj": "attn.proj",
-        "mlp.0": "mlp.fc1",
-        "mlp.3": "mlp.fc2",
-        "encoder.ln": "norm",
-        "heads.head": "head",
-    }
-    weights = {}
-    for name, x in theirs.state_dict().items():
-        for old, new in names.items():
-            name = name.replace(old, new)
-        weights[name] = x
-    config = ViTConfig(
-        image_size=12, patch_size=4, num_classes=7, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2
-    )
-    model = ViT(config).eval()
-    model.load_state_dict(weights, strict=True)
-    images = torch.randn(2, 3, 12, 12)
-    torch.testing.assert_close(model(images), theirs(images), rtol=0, atol=1e-5)
-
-
-def test_attention_equals_transformers() -> None:
-    """The whole model against ViTModel with eager attention, whose q, k, v are three matrices."""
-    theirs = transformers.ViTModel(
-        transformers.ViTConfig(
-            image_size=12, patch_size=4, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-            intermediate_size=64, layer_norm_eps=1e-6, attn_implementation="eager",
-        ),
-        add_pooling_layer=False,
-    ).eval()  # fmt: skip
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.normal_(std=0.2)
-    from vit.pretrained import from_transformers
-
-    model = from_transformers(theirs)
-    images, recorder = torch.randn(2, 3, 12, 12), Recorder({"attn", "norm"})
-    model(images, recorder)
-    out = theirs(images, output_attentions=True)
-    torch.testing.assert_close(recorder.stack("norm")[0], out.last_hidden_state, rtol=0, atol=1e-5)
-    for layer, attn in enumerate(out.attentions):
-        torch.testing.assert_close(recorder.seen["attn"][layer], attn, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)

@@ -593,6 +593,14 @@ def test_only_pickled_weights_are_refused(hub: Hub) -> None:
     assert not hub.asked
 
 
+def test_a_config_that_fills_the_disk_does_not_travel(hub: Hub, monkeypatch) -> None:
+    timm_folder(hub.folder)
+    monkeypatch.setattr("vit.hub.MAX_JSON", 100)
+    with pytest.raises(CheckpointError, match=r"has a config.json of .* MiB: that describes no model"):
+        load("timm/tiny")
+    assert not hub.asked
+
+
 def test_a_model_that_will_be_refused_does_not_travel(hub: Hub) -> None:
     (hub.folder / "config.json").write_text('{"model_type": "swin"}')
     (hub.folder / "model.safetensors").write_bytes(b"")
@@ -688,7 +696,7 @@ def test_a_name_that_is_nothing_is_one_sentence(
 def test_our_own_checkpoint_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path_factory) -> None:
     source = tmp_path_factory.mktemp("checkpoint")
     model = randomised(ViT(tiny_config()))
-    card = Card("mine", class_names=tuple("abcdefg"), accuracy=0.5)
+    card = Card("mine", class_names=tuple("abcdefg"), image_size=(24, 20), accuracy=0.5)
     save(source, model, card, dtype=torch.float32)
     (source / "README.md").write_text("---\nlibrary_name: vit-explorer\n---\n")
     (source / "last.pt").write_bytes(b"optimiser")

@@ -19,7 +19,7 @@ from vit import ViT, save, trace
 from vit.checkpoint import Card, CheckpointError, save_snapshot
 from vit.trace import ZeroHeads
 
-CARD = Card(name="tiny", class_names=("ant", "bee", "cat", "dog", "eel", "fox", "gnu"))
+CARD = Card("tiny", ("ant", "bee", "cat", "dog", "eel", "fox", "gnu"), image_size=(12, 20))
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_regist
 LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
+MAX_JSON = 16 * 2**20  # bytes of a config, or of the index of a large model
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # 4 and 8 bit need scales beside them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
@@ -56,12 +57,16 @@ class Card:
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     crop_pct: float = 1.0  # share of the resized picture that the centre crop keeps
     interpolation: str = "bicubic"
-    # (height, width) that a picture is brought to: the model's, unless a Hub model is read at another
-    image_size: tuple[int, int] = field(default=(224, 224), compare=False)
+    # (height, width) that a picture is brought to; None: the model's own
+    image_size: tuple[int, int] | None = None
     accuracy: float | None = None  # in [0, 1], on the whole test split
     source: str = ""  # who trained it, on what
     command: str = ""  # the exact training command
     data: str = ""  # the data set, in words
+
+    def size_for(self, config: ViTConfig) -> tuple[int, int]:
+        """(height, width) of a picture for the model of this config."""
+        return self.image_size or config.image_size
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,8 @@ def remove_half_written(folder: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
+        if os.path.getsize(path) > MAX_JSON:
+            raise CheckpointError(f"{path} is larger than {MAX_JSON >> 20} MiB: that describes no model.")
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} is missing or cannot be read: restore it or save again.") from error
@@ -319,12 +326,14 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card
     try:
         model_config = checked(ViTConfig(**typed(ViTConfig, shape)))
         card = parse_card(rest)
+        size = card.size_for(model_config)
+        checked(replace(model_config, image_size=size))
     except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} describes no ViT that can be built: {error}") from error
     if len(card.class_names) not in (0, model_config.num_classes):
         names, classes = len(card.class_names), model_config.num_classes
         raise CheckpointError(f"{path} has {names} class_names for a model of {classes} classes.")
-    return model_config, replace(card, image_size=model_config.image_size)
+    return model_config, replace(card, image_size=size)
 
 
 def parse_card(values: Mapping[str, Any]) -> Card:

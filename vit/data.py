@@ -131,8 +131,13 @@ def as_picture(image: Tensor, card: Card) -> np.ndarray:
 
 
 def preprocess(picture: Image.Image, card: Card, image_size: tuple[int, int] | None = None) -> Tensor:
-    """A picture as the model of this card wants it, (3, height, width); image_size overrules the card."""
+    """A picture as the model of this card wants it, (3, height, width); image_size overrules the card.
+
+    Raises ValueError where neither says it; the card of a loaded model does.
+    """
     size = image_size or card.image_size
+    if size is None:
+        raise ValueError("This card names no image_size: pass one.")
     return normalize(to_pixels(to_rgb(picture), size, card.crop_pct, card.interpolation), card)
 
 

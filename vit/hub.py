@@ -19,6 +19,7 @@ from torch import Tensor
 from vit.checkpoint import (
     FORMAT,
     INTERPOLATIONS,
+    MAX_JSON,
     PICKLES,
     Card,
     CheckpointError,
@@ -168,6 +169,9 @@ def fetch(name: str, max_bytes: int, cache: Path | None = None) -> Path:
             where = "the Hugging Face Hub cannot be reached and the model was not loaded before"
             raise CheckpointError(f"{name} is not here: {where}; check the connection.") from error
         return Path(cached)
+    for file in configs:
+        if sizes.get(file, 0) > MAX_JSON:
+            raise CheckpointError(f"{name} has a {file} of {sizes[file] >> 20} MiB: that describes no model.")
     weights = weight_files(sizes, name)
     total = sum(sizes[file] for file in weights)
     if total > max_bytes:

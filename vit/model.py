@@ -317,7 +317,8 @@ class ViT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Truncated normal of 0.02 and biases 0, as timm has them, and the paper's zero head."""
+        """Truncated normal of 0.02 and biases 0, as timm has them in its linear layers (here the patch
+        projection is one of them), and the paper's zero head."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -54,7 +54,7 @@ def evaluate(
     model, card = load(name)
     check_channels(model.config, name)
     model = model.to(device)
-    split = load_split(data, "test", card.image_size, card.crop_pct, card.interpolation, seed)
+    split = load_split(data, "test", card.size_for(model.config), card.crop_pct, card.interpolation, seed)
     if split.class_names != card.class_names:
         raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
     logits = predict(model, split, card)
@@ -75,7 +75,7 @@ def model_card(card: Card, model: ViT, how: str, tested: int, again: str) -> str
     how: the run, in lines. tested: number of test pictures. again: the command that measures once more.
     """
     config = model.config
-    height, width = card.image_size
+    height, width = card.size_for(config)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     command = card.command.replace("\n", "\n    ")
     return f"""---

@@ -113,9 +113,10 @@ def trace(
     """Run one image (3, height, width) through the model and keep what it did.
 
     target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
-    layers: those whose attention and activations are kept (all by default, -1: the last; the residual
-    stream is always kept). keep: names of activations; what is not a field of Trace goes to `activations`.
-    Everything returned is float32 on the CPU. Raises ValueError for a class or layer that there is not.
+    layers: those whose attention and activations are kept, in the model's order (all by default, -1: the
+    last; the residual stream is always kept). keep: names of activations; what is not a field of Trace
+    goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for a class or layer
+    that there is not.
     """
     if target is not None and not 0 <= target < model.config.num_classes:
         classes = model.config.num_classes
