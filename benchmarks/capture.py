@@ -7,11 +7,8 @@ allocator keeps its memory (train.tune_malloc), for all alike.
 """
 
 import argparse
-import random
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -24,12 +21,12 @@ from vit_pytorch import ViT as PytorchViT
 from vit_pytorch.recorder import Recorder as PytorchRecorder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import Job, median, ratio, rounds_of
 from train import tune_malloc
 from vit import Recorder, ViT
 from vit.model import VARIANTS
 from vit.pretrained import from_transformers
 
-Job = Callable[[], object]
 BASE = "ours, fused forward"
 CAPTURE = "ours, capture"
 
@@ -80,25 +77,6 @@ def jobs(found: dict[str, nn.Module], images: Tensor) -> dict[str, Job]:
     }
 
 
-def rounds_of(timed: dict[str, Job], rounds: int, clock: Callable[[], float]) -> list[dict[str, float]]:
-    """Seconds of each job in each round, after two rounds that warm up."""
-    names, seconds = list(timed), []
-    random.Random(0).shuffle(names)
-    for _ in range(rounds + 2):
-        names.reverse()
-        took = {}
-        for name in names:
-            start = clock()
-            timed[name]()
-            took[name] = clock() - start
-        seconds.append(took)
-    return seconds[2:]
-
-
-def ratio(seconds: list[dict[str, float]], job: str, base: str) -> float:
-    return statistics.median(took[job] / took[base] for took in seconds)
-
-
 def errors(found: dict[str, nn.Module], images: Tensor) -> str:
     """What bf16 costs: the largest and the mean difference to float32, on probabilities and on maps."""
     exact, exact_maps = capture(found["ours"], images)
@@ -134,7 +112,7 @@ def main(variants: list[str], batches: list[int], rounds: int, threads: int) -> 
                 for suffix, dtype in (("", "float32"), (" bf16", "bfloat16")):
                     row = [ratio(seconds, BASE + suffix, "timm, fused forward" + suffix)]
                     row += [ratio(seconds, CAPTURE + suffix, name + suffix) for name in (BASE, *peers)]
-                    ms = statistics.median(took[CAPTURE + suffix] for took in seconds) * 1000
+                    ms = median(seconds, CAPTURE + suffix) * 1000
                     cells = " | ".join(f"{x:.2f}" for x in row)
                     print(f"| {variant} | {batch} | {dtype} | {cells} | {ms:.0f} |", flush=True)
                 times = ", ".join(f"{ratio(seconds, name, CAPTURE + ' bf16'):.1f} x {name}" for name in peers)

@@ -7,16 +7,14 @@ Ledger: against one fused forward pass.
 """
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import Job, median, ratio, rounds_of
 from explorer.ledger import ledger
 from explorer.maps import relevance, rollout, rollout_all
 from vit import Recorder, ViT, ViTConfig, trace
@@ -44,18 +42,6 @@ def usual_rollout_kept(attn: Tensor) -> Tensor:
     return torch.stack(results)
 
 
-def times(rounds: int, **jobs: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each job; they take turns, so that a busy machine slows all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(rounds + 2):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            if number >= 2:  # the first two rounds warm up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def main(variant: str, rounds: int, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -76,42 +62,35 @@ def main(variant: str, rounds: int, threads: int) -> None:
     def forward() -> None:
         model(image[None])
 
-    t_rollout = times(
-        rounds,
-        all_depths=lambda: rollout_all(t),
-        one_row=lambda: rollout(t),
-        usual_last=lambda: usual_rollout(t.attn, depth),
-        usual_each=lambda: [usual_rollout(t.attn, d) for d in range(depth + 1)],
-        usual_kept=lambda: usual_rollout_kept(t.attn),
-    )
-    t_model = times(
-        max(5, rounds // 2),
-        floor=floor,
-        relevance=lambda: relevance(trace(model, image, target=7)),
-        from_trace=lambda: relevance(t),
-        forward=forward,
-        ledger=lambda: ledger(t, model),
-    )
-    all_depths, from_image, from_trace = t_rollout["all_depths"], t_model["relevance"], t_model["from_trace"]
-    floor_, kept = t_model["floor"], t_rollout["usual_kept"]
-    rows = [
-        (
-            "rollout, all depths at once",
-            all_depths,
-            "the usual loop, once per depth",
-            t_rollout["usual_each"],
-        ),
-        ("rollout, all depths at once", all_depths, "the usual loop, keeping every product", kept),
-        ("rollout, one map", t_rollout["one_row"], "the usual loop, last depth", t_rollout["usual_last"]),
-        ("relevance, from an image", from_image, "one forward, one backward", floor_),
-        ("relevance, from a trace", from_trace, "one forward, one backward", floor_),
-        ("ledger, from a trace", t_model["ledger"], "one fused forward", t_model["forward"]),
+    every, kept = "the usual loop, once per depth", "the usual loop, keeping every product"
+    last, both, fused = "the usual loop, last depth", "one forward, one backward", "one fused forward"
+    jobs: dict[str, Job] = {
+        "rollout, all depths at once": lambda: rollout_all(t),
+        "rollout, one map": lambda: rollout(t),
+        every: lambda: [usual_rollout(t.attn, d) for d in range(depth + 1)],
+        kept: lambda: usual_rollout_kept(t.attn),
+        last: lambda: usual_rollout(t.attn, depth),
+        "relevance, from an image": lambda: relevance(trace(model, image, target=7)),
+        "relevance, from a trace": lambda: relevance(t),
+        both: floor,
+        "ledger, from a trace": lambda: ledger(t, model),
+        fused: forward,
+    }
+    seconds = rounds_of(jobs, rounds)
+    pairs = [
+        ("rollout, all depths at once", every),
+        ("rollout, all depths at once", kept),
+        ("rollout, one map", last),
+        ("relevance, from an image", both),
+        ("relevance, from a trace", both),
+        ("ledger, from a trace", fused),
     ]
     size = f"{t.tokens.shape[1]} tokens, {depth} layers"
     print(f"ViT-{variant}, {size}, {threads} thread(s), medians of {rounds} rounds\n")
     print("| what | ms | against | ms | ratio |\n| --- | ---: | --- | ---: | ---: |")
-    for what, mine, against, other in rows:
-        print(f"| {what} | {mine * 1e3:.2f} | {against} | {other * 1e3:.2f} | {mine / other:.3f} |")
+    for what, against in pairs:
+        mine, other = median(seconds, what) * 1e3, median(seconds, against) * 1e3
+        print(f"| {what} | {mine:.2f} | {against} | {other:.2f} | {ratio(seconds, what, against):.3f} |")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ One plain loop (bf16 autocast, cross-entropy, fused AdamW, pictures in memory) t
 three libraries, in turns whose order is reversed every round; a ratio is the median of the ratios within the
 rounds, so that a busy machine slows all alike. With --threads 1 the clock is this process' processor time.
 The peak is the fastest square bf16 matrix product measured in the same run; the work of a step is counted
-as three times the products of a forward pass.
+as three times the products of a forward pass (vit.trace.cost).
 """
 
 import argparse
-import statistics
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -21,9 +20,12 @@ from torch import Tensor, nn
 from vit_pytorch import ViT as PytorchViT
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import Job, median, ratio, rounds_of
 from train import tune_malloc
 from vit import ViT, ViTConfig
+from vit.trace import cost
 
+SIDE, PRODUCTS = 2048, 20  # of the matrix products that measure the peak
 SHAPES = {  # name: (image_size, patch_size, embed_dim, depth, num_heads, batch_size)
     "cifar10": (32, 4, 192, 6, 3, 128),
     "cifar10 at 24 px": (24, 4, 192, 6, 3, 128),
@@ -43,35 +45,24 @@ def models(size: int, patch: int, dim: int, depth: int, heads: int) -> dict[str,
     return {"ours": ours, "timm": peer, "vit-pytorch": other}
 
 
-def stepper(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], None]:
-    """One training step of the plain loop."""
+def stepper(model: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Job:
+    """Training steps of the plain loop."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(images)
-        F.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    def train() -> None:
+        for _ in range(steps):
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(images)
+            F.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
-    return step
+    return train
 
 
-def matmul_peak(clock: Callable[[], float], side: int = 2048) -> float:
-    """FLOP/s of a bf16 matrix product."""
-    a, b = torch.randn(2, side, side, dtype=torch.bfloat16)
-    times = []
-    for _ in range(10):
-        start = clock()
+def multiply(a: Tensor, b: Tensor) -> None:
+    for _ in range(PRODUCTS):
         a @ b
-        times.append(clock() - start)
-    return 2 * side**3 / min(times)
-
-
-def step_flops(size: int, patch: int, dim: int, depth: int, batch: int) -> float:
-    """Forward and backward of every matrix product: q k v, scores, attn · v, projection, MLP."""
-    tokens = (size // patch) ** 2 + 1
-    return 3 * batch * depth * (2 * tokens * 12 * dim**2 + 2 * 2 * tokens**2 * dim)
 
 
 def main() -> None:
@@ -82,31 +73,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="per model and round")
     args = parser.parse_args()
+    products = partial(multiply, *torch.randn(2, SIDE, SIDE, dtype=torch.bfloat16))
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.threads == 1 else time.perf_counter
     for name, (size, patch, dim, depth, heads, batch) in SHAPES.items():
         images, labels = torch.randn(batch, 3, size, size), torch.randint(10, (batch,))
-        steps = {k: stepper(m, images, labels) for k, m in models(size, patch, dim, depth, heads).items()}
-        times: dict[str, list[float]] = {peer: [] for peer in steps}
-        peaks = []
-        for step in (*steps.values(), *steps.values()):
-            step()  # twice each, to warm up
-        for turn in range(args.rounds):
-            peaks.append(matmul_peak(clock))
-            for peer in list(steps)[:: 1 if turn % 2 == 0 else -1]:
-                start = clock()
-                for _ in range(args.steps):
-                    steps[peer]()
-                times[peer].append((clock() - start) / args.steps)
-        peak, work = statistics.median(peaks), step_flops(size, patch, dim, depth, batch)
+        peers = models(size, patch, dim, depth, heads)
+        jobs = {name: stepper(model, images, labels, args.steps) for name, model in peers.items()}
+        seconds = rounds_of(jobs | {"peak": products}, args.rounds, clock)
+        peak = 2 * SIDE**3 * PRODUCTS / min(took["peak"] for took in seconds)  # FLOP/s
+        work = 3 * batch * cost(peers["ours"].config).flops
         print(f"\n{name}: {size} px, patch {patch}, width {dim}, {depth} blocks, batches of {batch}")
         print(f"  peak         {peak / 1e9:6.0f} GFLOP/s")
-        for peer, spent in times.items():
-            ratio = statistics.median(other / own for other, own in zip(spent, times["ours"]))
-            fast = statistics.median(spent)
+        for peer in peers:
+            step = median(seconds, peer) / args.steps
             print(
-                f"  {peer:<12} {batch / fast:6.0f} images/s  {work / fast / peak:4.0%} of the peak"
-                f"  ours is {ratio:.2f} x as fast"
+                f"  {peer:<12} {batch / step:6.0f} images/s  {work / step / peak:4.0%} of the peak"
+                f"  ours is {ratio(seconds, peer, 'ours'):.2f} x as fast"
             )
 
 

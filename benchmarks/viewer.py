@@ -14,10 +14,8 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import serve  # noqa: E402
 from explorer.payload import payloads  # noqa: E402
 from explorer.viewer import viewer_html  # noqa: E402
 from vit import ViT, ViTConfig, load, save, trace  # noqa: E402
@@ -126,19 +125,6 @@ def sweep(page: Page, hovers: int) -> None:
 
 
 # ---- the app ---------------------------------------------------------------------------------------
-
-
-def serve(command: list[str]) -> tuple[subprocess.Popen, str]:
-    environment = os.environ | {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-u", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if "http://" in line:
-            threading.Thread(target=process.stdout.read, daemon=True).start()  # nobody else empties the pipe
-            return process, line[line.index("http://") :].strip()
-    raise SystemExit("The app did not start: run `python app.py` to see why.")
 
 
 VIEWER = "document.querySelector('#viewer .vit-viewer')?.viewer"

@@ -4,8 +4,8 @@
 
 The app runs in a process of its own; visitors are raw HTTP clients that upload, wait for their turn, and
 fetch all that their viewer would. A mix-up is an answer that holds another visitor's picture. The table
-also has everything asked again and one picture asked by all, the processor time that the app spent on each
-visitor, which a busy machine does not change much, and what bf16 saves in one look at a large model.
+also has everything asked again and one picture asked by all, and the processor time that the app spent on
+each visitor, which a busy machine does not change much.
 """
 
 import argparse
@@ -25,32 +25,16 @@ from tempfile import TemporaryDirectory
 
 import httpx
 import numpy as np
-import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from explorer.payload import unpack  # noqa: E402  # after the path is set
-from vit import ViT, ViTConfig, trace  # noqa: E402
+from benchmarks.common import serve  # noqa: E402  # after the path is set
+from explorer.payload import unpack  # noqa: E402
 from vit.checkpoint import list_checkpoints  # noqa: E402
-from vit.model import native_bf16  # noqa: E402
 
 COLOURS = 97  # a prime: consecutive visitors get colours far apart
-
-
-def serve(checkpoint: str) -> tuple[subprocess.Popen, str]:
-    """The app in a process of its own, ready; (process, address)."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "app.py", "--checkpoint", checkpoint],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "http://" in line:
-            threading.Thread(target=process.stdout.read, daemon=True).start()  # nobody else empties the pipe
-            return process, line[line.index("http://") :].strip() + "/"
-    raise SystemExit("The app did not start: run `python app.py` to see why.")
 
 
 def memory(process: subprocess.Popen) -> float:
@@ -154,29 +138,6 @@ def round_of(
     }
 
 
-def bf16_row() -> str:
-    """One look at ViT-B/16, float32 against bf16, alternating."""
-    model = ViT(ViTConfig.variant("B/16")).eval().requires_grad_(False)
-    with torch.no_grad():
-        model.head.weight.normal_(0, 0.02)
-    image = torch.randn(3, 224, 224)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    found = {}
-    for _ in range(5):
-        for half in (False, True):
-            began = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                found[half] = trace(model, image)
-            seconds[half].append(time.perf_counter() - began)
-    ratio = statistics.median(seconds[False]) / statistics.median(seconds[True])
-    attn = (found[True].attn - found[False].attn).abs().max() / found[False].attn.max()
-    logits = (found[True].logits - found[False].logits).abs().max() / found[False].logits.abs().max()
-    return (
-        f"One look at ViT-B/16 (random weights): bf16 {ratio:.1f} x as fast as float32; largest error "
-        f"{100 * attn:.2f} % of the largest weight, {100 * logits:.2f} % of the largest logit."
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -187,7 +148,8 @@ def main() -> None:
     checkpoint = options.checkpoint or next(iter(list_checkpoints()), None)
     if checkpoint is None:
         raise SystemExit("There is no checkpoint: train one with `python train.py shapes`, or name a folder.")
-    process, url = serve(checkpoint)
+    process, address = serve(["app.py", "--checkpoint", checkpoint])
+    url = address + "/"
     rows = {}
     try:
         with TemporaryDirectory() as folder:
@@ -215,8 +177,6 @@ def main() -> None:
     print(
         f"\nMemory of the app: {before:.0f} MiB before, {during:.0f} with all, {after:.0f} after they left."
     )
-    if native_bf16(torch.device("cpu")):
-        print(bf16_row())
 
 
 if __name__ == "__main__":
