@@ -338,7 +338,7 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     files = find_files(args.pictures)
     check_endings(args.out, args.command, command.endings, len(files))
     model, card = load_model(args.model)
-    size = parse_size(args.size, model.config.patch_size, card.image_size)
+    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
     check_memory(model.config, size)
     args.token = parse_query(args.query, model.config, grid_of(size, model.config.patch_size))
     asked = parse_target(args.target, card, model.config.num_classes)
@@ -433,7 +433,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
         raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
     check_endings(args.out, "faithfulness", FIGURE if one else ENDINGS["faithfulness"], 1)
     model, card = load_model(args.model)
-    size = parse_size(args.size, model.config.patch_size, card.image_size)
+    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
     check_memory(model.config, size)
     methods, modes = methods_of(args, model.config, size), args.mode or faithfulness.MODES
     failed: list[str] = []
@@ -586,7 +586,7 @@ def run_shapes(args: argparse.Namespace) -> int:
         usual = config.image_size
     else:
         model, card = load_model(args.model)
-        config, name, usual = model.config, card.name, card.image_size
+        config, name, usual = model.config, card.name, card.size_for(model.config)
     size = parse_size(args.size, config.patch_size, usual)
     with torch.device("meta"):  # tensors with a shape and without memory
         model, image = ViT(config).eval(), torch.empty(1, config.in_chans, *size)
@@ -682,7 +682,7 @@ def build_parser() -> argparse.ArgumentParser:
     through = "layer by layer (default), or snapshot by snapshot as train.py left them"
     film.add_argument("--through", choices=["depth", "training"], default="depth", help=through)
     film.add_argument("--fps", type=frame_rate, default=2, help="frames per second (default 2)")
-    add("html", COMMANDS["html"].about, "pictures", "size", "query", "layer", "head")
+    add("html", COMMANDS["html"].about, "pictures", "size", "query", "layer", "head", "target")
     true = add("faithfulness", "which maps are true, measured", "size", "theme", "method", "target")
     true.description = f"{true.description} Of one picture also .npz."
     raced = "one file: the race of its maps; folders or several files: a table over them, as with --data"

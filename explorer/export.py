@@ -263,8 +263,17 @@ def maps(
             for c in range(w)
         ]
 
-    arrays = lambda: {name: values.numpy() for name, values in made().items()}  # noqa: E731
+    def arrays() -> dict[str, np.ndarray]:
+        lines = [*asked, *(f"{name} (h, w): {label(name)}" for name in methods)]
+        return {name: values.numpy() for name, values in made().items()} | readme(subject, *lines)
+
     return Export(figure=figure, arrays=arrays, rows=rows)
+
+
+def readme(subject: Subject, *lines: str) -> dict[str, np.ndarray]:
+    """The array of an NPZ that says what the others are of."""
+    about = f"{subject.name}, {subject.card.name}: {subject.answers()}"
+    return {"README": np.array("\n".join([about, *lines]))}
 
 
 def map_title(name: str, traced: Trace, layer: int | None, head: int | None, fuse: str = "mean") -> str:
@@ -324,7 +333,11 @@ def grid(subject: Subject, *, query: int | None = None, scale: str = "all", styl
         names = ("layer", "head", "row", "column", "attention")
         return [dict(zip(names, (*index, float(x)))) for index, x in np.ndenumerate(made().numpy())]
 
-    return Export(figure=figure, arrays=lambda: {"maps": made().numpy()}, rows=rows)
+    def arrays() -> dict[str, np.ndarray]:
+        about = f"maps (L, H, h, w): attention from {subject.token_name(query)}"
+        return {"maps": made().numpy()} | readme(subject, about)
+
+    return Export(figure=figure, arrays=arrays, rows=rows)
 
 
 def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style: Style = Style()) -> Export:
@@ -347,7 +360,10 @@ def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style:
     def rows() -> Rows:
         return [{"query": q, "key": k, "attention": float(x)} for (q, k), x in np.ndenumerate(values)]
 
-    return Export(figure=figure, arrays=lambda: {"attn": values}, rows=rows)
+    def arrays() -> dict[str, np.ndarray]:
+        return {"attn": values} | readme(subject, f"attn (T, T): {name}, rows are queries")
+
+    return Export(figure=figure, arrays=arrays, rows=rows)
 
 
 def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:

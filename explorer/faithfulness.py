@@ -5,13 +5,14 @@ P patches, (h, w) patch grid, M maps, S points of a curve.
 Deletion hides patches, the highest of the map first, and records the probability of the class;
 insertion shows them to a model that sees nothing yet (after Petsiuk et al. 2018, "RISE", whose
 insertion begins with a blurred picture).  A true map has a low area under deletion and a high one
-under insertion.  Hidden means painted grey ("grey": the data set's mean colour, which a model may
+under insertion.  Hidden means painted grey ("grey": zero after normalisation, which a model may
 take for an object) or left out of the sequence ("drop": no token can attend to it, positions stay):
 they can disagree, so there are both.
 Every map races against random orders and against a centre prior, which has never seen the picture:
 a map that does not beat it has earned no belief.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -141,8 +142,8 @@ def race(
         raise ValueError("A race watches one class: trace(model, image, target=...) it first.")
     if not modes or not set(modes) <= set(MODES):
         raise ValueError(f"Patches can be hidden by {' or '.join(MODES)}, not by {list(modes)}.")
-    if points < 2:
-        raise ValueError("A curve needs at least 2 points: everything is shown at one, nothing at the other.")
+    if points < 3:
+        raise ValueError("A curve needs at least 3 points: of all and of nothing every map shows the same.")
     names = usable_methods(model.config, trace.tokens.shape[1]) if methods is None else methods
     stages = len(names) + len(modes)
     maps = {}
@@ -204,7 +205,7 @@ def perturbation_curves(model: ViT, trace: Trace, orders: Tensor, mode: str, poi
 
 
 def _visible_grey(model: ViT, image: Tensor, target: int | None) -> Callable[[Tensor], Tensor]:
-    """patches shown (M, n) -> probability (M,), all others at the mean colour."""
+    """patches shown (M, n) -> probability (M,), all others grey."""
     p = model.config.patch_size
     height, width = image.shape[-2:]
 
@@ -252,7 +253,7 @@ def _mean_curves(curves: Sequence[Curves]) -> Curves:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images, with its 95 % confidence interval (bootstrap over images)."""
+    """A mean over images, with its 95 % confidence interval (see `bootstrap`)."""
 
     mean: float
     low: float
@@ -274,6 +275,8 @@ class Row:
     def verdict(self) -> str:
         if self.name == CENTRE:
             return "the bar"
+        if math.isinf(self.beyond_centre.high):
+            return "too few pictures"
         if self.beyond_centre.low > 0:
             return "beats the centre"
         return "worse than the centre" if self.beyond_centre.high < 0 else "no better than the centre"
@@ -322,8 +325,8 @@ def table(
 ) -> Table:
     """Race all methods on many images (each (3, height, width), and the object's mask or None).
 
-    The class watched is the one that the model answers. Intervals: 2.5 % and 97.5 % of the means of
-    `resamples` draws of images with replacement; the lead over the centre prior is taken image by
+    The class watched is the one that the model answers. Intervals: `bootstrap` with
+    `resamples` draws of images; the lead over the centre prior is taken image by
     image, so that easy and hard pictures cancel. progress(images done).
     """
     figures: list[dict[str, dict[str, float]]] = []  # per image, per method
@@ -351,11 +354,21 @@ def table(
 
 
 def bootstrap(values: Tensor, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The mean of (n,) values with its percentile interval; the same draws for all figures."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(values), (resamples, len(values)), generator=generator)
+    """The mean of (n,) values with its percentile interval; the same draws for all figures.
+
+    Of few values that interval is too narrow (Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap"): its ends are moved out by Student's t over the normal's quantile, and by √(n / (n − 1)).
+    One value says nothing about others: its interval is everything.
+    """
+    from scipy.special import ndtri, stdtrit  # here: not everybody who imports this draws a table
+
+    mean, n = float(values.mean()), len(values)
+    if n == 1:
+        return Estimate(mean, -math.inf, math.inf)
+    draws = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
     low, high = values[draws].mean(dim=1).quantile(torch.tensor([0.025, 0.975]).to(values)).tolist()
-    return Estimate(float(values.mean()), low, high)
+    wider = float(stdtrit(n - 1, 0.975) / ndtri(0.975)) * math.sqrt(n / (n - 1))
+    return Estimate(mean, mean - wider * (mean - low), mean + wider * (high - mean))
 
 
 def _column(figures: list[dict[str, dict[str, float]]], method: str, figure: str) -> Tensor:

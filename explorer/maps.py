@@ -306,8 +306,8 @@ def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: 
 def input_gradient(trace: Trace, *, target: int | None = None, model: ViT) -> Tensor:
     """Input × gradient on the embedded patches: what each adds to the logit, to first order.
 
-    map_j = Σ_d x_0[j, d] · ∂y/∂x_0[j, d], signed.  Shrikumar et al. 2017, "Learning Important Features
-    Through Propagating Activation Differences", section 3.  Cost: one forward and one backward.
+    map_j = Σ_d x_0[j, d] · ∂y/∂x_0[j, d], signed.  Shrikumar et al. 2016, "Not Just a Black Box"
+    (arXiv 1605.01713).  Cost: one forward and one backward.
     """
     target = class_to_explain(trace, model, target)
     with torch.enable_grad():
@@ -329,7 +329,7 @@ def smoothgrad(
     """The pixel gradient, averaged over noisy copies of the image.
 
     map = Σ over the patch's pixels of |mean_n ∂y/∂x(x + ε_n)|,  ε ~ N(0, (noise · (max x − min x))²).
-    Smilkov et al. 2017, "SmoothGrad", section 3.  Cost: `samples` forwards and backwards.
+    Smilkov et al. 2017, "SmoothGrad", section 2.2.  Cost: `samples` forwards and backwards.
     The noise is drawn from an own generator: the same map every time, whatever other threads draw.
     """
     target = class_to_explain(trace, model, target)
@@ -394,8 +394,8 @@ def integrated_gradients(
     """Gradients gathered on the way from a grey image to this one: they add up to the logit's change.
 
     map = Σ over the patch's pixels of (x − x′) ⊙ mean_α ∂y/∂x(x′ + α (x − x′)), at the midpoints α; x′ is
-    the data set's mean colour (zero after normalisation).  Sundararajan et al. 2017, eq. 1.  Signed.
-    Cost: `steps` forwards and backwards.  `integrate` also tells the completeness gap.
+    zero after normalisation: the card's mean, which often is plain grey.  Sundararajan et al. 2017, eq. 1.
+    Signed.  Cost: `steps` forwards and backwards.  `integrate` also tells the completeness gap.
     """
     return integrate(trace, target=target, model=model, steps=steps, progress=progress).map
 
@@ -405,7 +405,7 @@ def occlusion(
 ) -> Tensor:
     """What the logit loses when one patch, of the model's own grid, is painted grey.
 
-    map_j = y(x) − y(x with patch j at the data set's mean colour), signed, by Captum.
+    map_j = y(x) − y(x with patch j at zero after normalisation), signed, by Captum.
     Zeiler & Fergus 2014, section 4.2.  Cost: P forwards, batched.
     """
     from captum.attr import Occlusion
@@ -613,7 +613,7 @@ _ROWS = (
         "Input × gradient",
         "What each embedded patch adds to the logit, to first order.",
         "Σ_d x₀[j, d] · ∂y/∂x₀",
-        "Shrikumar et al. 2017, sec. 3",
+        "Shrikumar et al. 2016",
         "1 forward, 1 backward",
         needs_model=True,
         signed=True,
@@ -623,7 +623,7 @@ _ROWS = (
         "SmoothGrad",
         "The pixel gradient, averaged over noisy copies of the image.",
         "Σ_pixels |meanₙ ∂y/∂x(x + εₙ)|",
-        "Smilkov et al. 2017, sec. 3",
+        "Smilkov et al. 2017, sec. 2.2",
         f"{SAMPLES} forwards, {SAMPLES} backwards",
         needs_model=True,
     ),
@@ -702,7 +702,7 @@ def _rows(trace: Trace, query: Query, model: ViT | None) -> list[int]:
         return pooled_rows(model, _num_tokens(trace))
     if query is None:
         return [0] if trace.num_prefix_tokens else list(range(_num_tokens(trace)))
-    rows = [query] if isinstance(query, int) else list(query)
+    rows = torch.as_tensor(query).reshape(-1).tolist()
     tokens = _num_tokens(trace)
     if not rows or not all(-tokens <= row < tokens for row in rows):
         raise ValueError(f"There is no token {query}: this image has {tokens}, 0 to {tokens - 1}.")

@@ -29,7 +29,8 @@ def patch_distances(trace: Trace) -> Tensor:
 
 
 def attention_distance(trace: Trace) -> Tensor:
-    """(L, H): how far away, in pixels, patches look on average (Dosovitskiy et al. 2021, fig. 7).
+    """(L, H): how far away, in pixels, patches look on average (Dosovitskiy et al. 2021, fig. 7, where it
+    is a mean over pictures, too: this is one).
 
     Prefix keys are dropped and the rest sums to 1 again: weight on [CLS] would pass for looking near.
     Read it against `uniform_distance`: on a small picture even a head that looks nowhere in
@@ -74,7 +75,12 @@ def effective_tokens(trace: Trace) -> Tensor:
 
 
 def head_table(trace: Trace) -> list[dict[str, int | float]]:
-    """One row per head with all of the above, and the rows of [CLS] and of patches kept apart."""
+    """One row per head with all of the above, and the rows of [CLS] and of patches kept apart.
+
+    Raises ValueError for a trace of some layers, whose numbers it does not tell.
+    """
+    if len(trace.attn) < len(trace.tokens) - 1:
+        raise ValueError("This trace kept the attention of some layers: trace(...) it without `layers`.")
     prefix = trace.num_prefix_tokens
     effective = effective_tokens(trace)
     columns = {

@@ -66,7 +66,8 @@ def test_a_map_is_the_methods_map(folder: Path) -> None:
     model, card = load("tiny")
     traced = trace(model, preprocess(open_picture("cat.png"), card, (12, 20)), target=4)
     options = {"query": 3 + 5 + 4, "layer": 0, "head": 2, "target": 4}
-    for name, values in numbers("m.npz").items():
+    for name in ("attention", "relevance"):
+        values = numbers("m.npz")[name]
         assert (values == METHODS[name](traced, model=model, **options).numpy()).all()
     assert Image.open("m.png").size[0] > 600
 
@@ -84,10 +85,32 @@ def test_a_map_that_needs_no_gradient_names_its_class_too(folder: Path, monkeypa
 
 def test_all_methods_are_those_that_work_here(folder: Path) -> None:
     assert run("map", "cat.png", "--method", "all", "--out", "m.npz", model="headless") == 0
-    assert set(numbers("m.npz")) == {name for name, m in METHODS.items() if not m.class_specific}
+    able = {name for name, m in METHODS.items() if not m.class_specific}
+    assert set(numbers("m.npz")) == able | {"README"}
     args = cli.build_parser().parse_args(["film", "--method", "all"])
     able = cli.methods_of(args, tiny_config(post_norm=True), (68, 68))
     assert able == [name for name, m in METHODS.items() if "layer" in m.options and name != "flow"]
+
+
+def test_a_file_of_numbers_says_what_they_are_of(folder: Path) -> None:
+    asked = ("cat.png", "--method", "rollout,relevance", "--query", "1,2", "--target", "church")
+    assert run("map", *asked, "--out", "m.npz") == 0
+    said = str(numbers("m.npz")["README"])
+    for words in (
+        "cat, tiny",
+        "query: patch (1, 2)",
+        "class explained: church",
+        "rollout (h, w): Attention rollout",
+    ):
+        assert words in said
+    assert run("matrix", "cat.png", "--layer", "1", "--head", "2", "--out", "x.npz") == 0
+    assert "L1.H2" in str(numbers("x.npz")["README"])
+
+
+def test_a_page_explains_the_class_that_was_asked_for(folder: Path) -> None:
+    asked = ("html", "cat.png", "--target", "gas pump", "--out", "c.npz", "--out", "c.html")
+    assert run(*asked) == 0
+    assert numbers("c.npz")["target"] == 3 and '"target": 3' in Path("c.html").read_text(encoding="utf-8")
 
 
 def test_a_page_explains_the_answer_where_there_is_one(folder: Path) -> None:
@@ -253,7 +276,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
     assert [path.name for path in Path("done").iterdir()] == ["good-map.png"]
     assert "bad.png: This file is not a picture" in capsys.readouterr().err
     assert run("map", "mixed/bad.png") == cli.NOTHING == 2
-    rollout = ("--method", "rollout", "--points", "2", "--mode", "drop")
+    rollout = ("--method", "rollout", "--points", "3", "--mode", "drop")
     capsys.readouterr()
     assert run("faithfulness", "mixed", *rollout, "--out", "t.csv") == cli.PARTIAL
     assert "mixed/bad.png: This file is not a picture" in capsys.readouterr().err
@@ -317,7 +340,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["map", "cat.png", "--out", "cat.png/x.png"], "cannot be written"),
         (["map", "cat.png", "--size", "4000"], "need 44,703.8 GiB of attention at once, more than 8"),
         (["faithfulness", "cat.png", "--size", "4000"], "give a smaller --size"),
-        (["faithfulness", "cat.png", "--points", "1"], "A curve needs at least 2 points"),
+        (["faithfulness", "cat.png", "--points", "2"], "A curve needs at least 3 points"),
         (["training", "--model", "young"], "young/history.csv is missing or has no rows yet"),
         (["training", "--model", "torn"], "torn/history.csv has a row that is not all numbers"),
     ],

@@ -171,7 +171,7 @@ def test_methods_that_cannot_work_are_left_out() -> None:
     ("options", "sentence"),
     [
         (dict(modes=["blur"]), r"by grey or drop, not by \['blur'\]"),
-        (dict(points=1), "at least 2 points"),
+        (dict(points=2), "at least 3 points"),
         ({}, "watches one class"),
     ],
 )
@@ -232,10 +232,21 @@ def test_the_verdict_follows_the_interval() -> None:
     assert verdict(-0.01, 0.1) == "no better than the centre"
 
 
-def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    values = torch.randn(300, 60, dtype=torch.float64) + 0.5
+@pytest.mark.parametrize("n", [3, 5, 15, 60])
+def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say(n: int) -> None:
+    values = torch.randn(600, n, dtype=torch.float64) + 0.5
     held = [(e := f.bootstrap(v, 500)).low <= 0.5 <= e.high for v in values]
-    assert 0.89 < np.mean(held) < 0.98
+    assert 0.92 < np.mean(held) < 0.98
+
+
+def test_one_picture_proves_nothing() -> None:
+    estimate = f.bootstrap(torch.tensor([0.3]))
+    assert estimate.mean == pytest.approx(0.3) and estimate.low == -np.inf and estimate.high == np.inf
+    assert f.Row("rollout", {}, estimate).verdict == "too few pictures"
+
+
+def test_bootstrap_intervals_are_as_wide_as_the_normals_of_many_values() -> None:
+    values = torch.randn(1, 60, dtype=torch.float64) + 0.5
     estimate = f.bootstrap(values[0])
     assert estimate == f.bootstrap(values[0]) and estimate.low < estimate.mean < estimate.high
     assert estimate.high - estimate.low == pytest.approx(

@@ -642,3 +642,9 @@ def test_tokens_can_be_counted_from_the_end_and_named_twice(method) -> None:
     last = 1 + h * w - 1
     torch.testing.assert_close(method(t, query=-1), method(t, query=last))
     torch.testing.assert_close(method(t, query=[3, 3]), method(t, query=3))
+
+
+@pytest.mark.parametrize("query", [3, np.int64(3), torch.tensor(3), [3], (np.int64(3),), torch.tensor([3])])
+def test_a_query_is_any_whole_number_or_several(tiny_vit: ViT, query) -> None:
+    found = trace(tiny_vit, torch.randn(3, 12, 20))
+    assert torch.equal(maps.attention(found, query=query), maps.attention(found, query=[3]))
