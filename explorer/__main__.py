@@ -431,7 +431,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
         raise Usage("--images draws from a folder or a data set, and this is one picture: leave it out.")
     if not one and args.target is not None:
         raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
-    check_endings(args.out, "faithfulness", FIGURE if one else ENDINGS["faithfulness"], 1)
+    check_endings(args.out, "faithfulness", ENDINGS["faithfulness"], 1)
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
     check_memory(model.config, size)
@@ -684,7 +684,6 @@ def build_parser() -> argparse.ArgumentParser:
     film.add_argument("--fps", type=frame_rate, default=2, help="frames per second (default 2)")
     add("html", COMMANDS["html"].about, "pictures", "size", "query", "layer", "head", "target")
     true = add("faithfulness", "which maps are true, measured", "size", "theme", "method", "target")
-    true.description = f"{true.description} Of one picture also .npz."
     raced = "one file: the race of its maps; folders or several files: a table over them, as with --data"
     true.add_argument("pictures", nargs="*", metavar="PICTURE", help=raced)
     true.add_argument(
@@ -777,7 +776,7 @@ OTHERS = {
     "shapes": run_shapes,
 }
 ENDINGS = {  # of what these write
-    "faithfulness": (".md", ".csv", ".png", ".svg"),
+    "faithfulness": (".md", ".csv", ".png", ".svg", ".npz"),
     "weights": (".png", ".svg", ".npz"),
     "training": FIGURE,
     "confusion": FIGURE,

@@ -654,7 +654,8 @@ HIDDEN = {"grey": "painted grey", "drop": "left out"}
 
 
 def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = Style()) -> Export:
-    """The same over a data set: each method's score with its confidence interval."""
+    """The same over a data set: each method's score with its confidence interval. An NPZ has every figure
+    of every picture, (n,) each, such as "relevance/score"."""
 
     def figure() -> Figure:
         scores = [row.figures["score"] for row in table.rows]
@@ -662,7 +663,7 @@ def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = 
         centre = next(row for row in table.rows if row.name == faithfulness.CENTRE)
         return render.intervals_chart(
             names,
-            np.array([[x.low, x.mean, x.high] for x in scores]),
+            np.array([(x.low, x.mean, x.high) if table.images > 1 else (x.mean,) * 3 for x in scores]),
             label="faithfulness: area under insertion − area under deletion",
             reference=centre.figures["score"].mean,
             reference_label=faithfulness.CENTRE,
@@ -671,7 +672,12 @@ def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = 
             theme=style.theme,
         )
 
-    return Export(figure=figure, rows=table.records, markdown=lambda: table.markdown() + "\n")
+    def arrays() -> dict[str, np.ndarray]:
+        each = {f"{row.name}/{name}": x.numpy() for row in table.rows for name, x in row.each.items()}
+        about = f"{title}: METHOD/FIGURE (n,), of {table.images} pictures, in their order"
+        return each | {"README": np.array(about)}
+
+    return Export(figure, arrays, table.records, markdown=lambda: table.markdown() + "\n")
 
 
 def everything(subject: Subject, **view: Any) -> Export:

@@ -270,6 +270,7 @@ class Row:
     name: str
     figures: dict[str, Estimate]  # score, deletion grey, insertion grey, ..., pointing, mass on object
     beyond_centre: Estimate  # its score minus the centre prior's, image by image
+    each: dict[str, Tensor] = field(default_factory=dict)  # (n,) what the figures are means of, in order
 
     @property
     def verdict(self) -> str:
@@ -348,7 +349,7 @@ def table(
         values = {key: _column(figures, name, key) for key in known}
         lead = values["score"] - _column(figures, CENTRE, "score")
         estimates = {key: bootstrap(value, resamples) for key, value in values.items()}
-        rows.append(Row(name, estimates, bootstrap(lead, resamples)))
+        rows.append(Row(name, estimates, bootstrap(lead, resamples), values))
     rows.sort(key=lambda row: -row.figures["score"].mean)
     return Table(rows, len(figures))
 

@@ -123,6 +123,12 @@ def test_a_faithfulness_table_becomes_figure_csv_and_markdown(subject: Subject, 
         row.name for row in table.rows
     ]
     assert made.save(tmp_path / "t.svg").read_text().count("<svg") == 1
+    numbers = load(made.save(tmp_path / "t.npz"))
+    assert numbers["rollout/score"].shape == (2,) and "tiny on noise" in str(numbers["README"])
+    alone = faithfulness.table(subject.model, images[:1], ["rollout"], points=3, randoms=1)
+    made = export.faithfulness_table(alone, "tiny on one picture")
+    assert "too few pictures" in made.save(tmp_path / "o.md").read_text()
+    assert made.save(tmp_path / "o.png").stat().st_size > 5_000
 
 
 # pictures ---------------------------------------------------------------------------------------------

@@ -200,6 +200,7 @@ def test_a_table_averages_races_of_the_models_own_answers() -> None:
         for runner in f.race(model, t, methods, mask=mask, points=4, seed=3 * number):
             scores[runner.name].append(runner.score)
     for name, row in by_name.items():
+        assert row.each["score"].tolist() == pytest.approx(scores[name])
         assert row.figures["score"].mean == pytest.approx(np.mean(scores[name]))
         lead = np.mean(np.subtract(scores[name], scores[f.CENTRE]))
         assert row.beyond_centre.mean == pytest.approx(lead, abs=1e-9)
