@@ -699,6 +699,11 @@ def test_a_damaged_link_shows_the_nearest_thing_that_exists(visit: Open, garbage
     assert shown["layer"] in (0, 1, 2) and shown["colormap"] in COLORMAPS and shown["fuse"] in ("one", "mean")
 
 
+def test_a_view_that_does_not_exist_is_a_mistake(model: ViT, found: Trace):
+    with pytest.raises(ValueError, match=r"knows no layr: give mode, layer, head, fuse, .*, heads\."):
+        show(found, CARD, model, layr=3)
+
+
 def test_the_embedding_in_a_link_is_the_embedding(visit: Open):
     page = visit(address="mode=embeddings&embedding=norms&layer=-1")
     assert state(page)["layer"] == -1

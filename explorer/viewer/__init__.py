@@ -6,6 +6,7 @@ The third house, Gradio, is `explorer.viewer.host`.
 import base64
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,13 @@ def viewer_html(
 ) -> str:
     """One self-contained page from payload messages: works from a file, offline, in a slide deck.
 
-    methods: labels of the maps, [{"name", "label", "about", "depends"}, ...] as in `host`.
+    methods: labels of the maps, [{"name", "label", "about", "depends"}, ...] as in `host`. Raises ValueError
+    for a state that the viewer does not know.
     """
+    script = (FOLDER / "viewer.js").read_text(encoding="utf-8")
+    known = re.findall(r"^  (\w+):", script.partition("const START = {")[2].partition("};")[0], re.MULTILINE)
+    if unknown := (state or {}).keys() - set(known):
+        raise ValueError(f"The viewer knows no {', '.join(sorted(unknown))}: give {', '.join(known)}.")
     messages = {
         "head": text(head),
         "layers": [text(one) for one in layers],
@@ -37,7 +43,7 @@ def viewer_html(
     return PAGE.format(
         title=html.escape(title),
         css=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
-        js=(FOLDER / "viewer.js").read_text(encoding="utf-8"),
+        js=script,
         messages=script_json(messages),
         options=script_json(options),
     )
