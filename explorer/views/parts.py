@@ -180,8 +180,8 @@ def lines(
     if not all(np.array_equal(xs, first) for xs, _ in shown.values()):
         return picture
     at = [i for i, x in enumerate(first) if marks is None or x in marks]
-    words = [[f"{ys[i]:.4g}" for i in at] for _, ys in shown.values()]
-    return picture + in_numbers(words, list(shown), [label(first[i]) for i in at])
+    words = [[f"{ys[i]:.4g}" for _, ys in shown.values()] for i in at]
+    return picture + in_numbers(words, [label(first[i]) for i in at], list(shown))
 
 
 def color(share: float, signed: bool = False) -> str:
