@@ -6,16 +6,16 @@ On a Hugging Face Space this file is the entry (`app_file`); strangers reach it 
 import argparse
 import os
 
-os.environ.setdefault(
-    "GRADIO_ANALYTICS_ENABLED", "False"
-)  # before gradio is imported: nothing is sent anywhere
+# before gradio is imported: nothing is sent anywhere
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 EXAMPLES = """
 examples:
   python app.py                                  the bundled checkpoints, on this machine only
   python app.py --checkpoint runs/cifar10        also your own training run, even while it is going on
   python app.py --checkpoint facebook/dino-vits8 a published model from the Hugging Face Hub
-  python app.py --host 0.0.0.0                   for everyone on your network
+  python app.py --host 0.0.0.0                   for everyone on your network, at http://YOUR-ADDRESS:7860
+  python app.py --host 0.0.0.0 --no-public       the same, for people you trust: folders and live runs, too
   python app.py --share                          for everyone with the link, through Gradio's tunnel
 """
 

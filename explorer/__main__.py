@@ -722,7 +722,11 @@ def frame_rate(text: str) -> float:
     return fps
 
 
-METHODS_HELP = "methods\n" + "".join(
+LETTERS = """methods
+  (A attention, Ā its heads fused, y the class's logit, ∂ its gradient, ⊙ elementwise product, (·)₊ negatives
+  to 0, q the query, j a patch)
+"""
+METHODS_HELP = LETTERS + "".join(
     f"  {name:<21} {method.about}\n{'':<24}{method.formula}\n{'':<24}{method.source}; cost: {method.cost}\n"
     for name, method in METHODS.items()
 )
@@ -740,7 +744,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
             "default": [],
             "metavar": "PATH",
             "help": "file, or folder; {name} stands for the picture's name; may be given several times "
-            "(default: beside you, named after the picture and the command)",
+            "(default: in the current folder, named after the picture and the command)",
         },
     ),
     "method": (

@@ -117,7 +117,7 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
 
 
 def class_to_explain(trace: Trace, model: ViT, target: int | None) -> int:
-    """The one asked for, else the trace's, else the answer. Raises ValueError where there is none such."""
+    """The one asked for, else the trace's, else the answer. Raises ValueError if there is no such one."""
     classes = model.config.num_classes
     if not classes:
         raise ValueError("A class is to be explained, and this model has no classification head.")

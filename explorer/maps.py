@@ -330,7 +330,7 @@ def smoothgrad(
 
     map = Σ over the patch's pixels of |mean_n ∂y/∂x(x + ε_n)|,  ε ~ N(0, (noise · (max x − min x))²).
     Smilkov et al. 2017, "SmoothGrad", section 2.2.  Cost: `samples` forwards and backwards.
-    The noise is drawn from an own generator: the same map every time, whatever other threads draw.
+    The noise is drawn from a generator of its own: the same map every time, whatever other threads draw.
     """
     target = class_to_explain(trace, model, target)
     image = _image(trace, model)  # (1, 3, height, width)

@@ -287,6 +287,7 @@ def build(session: Session) -> gr.Blocks:
                     for name, label, view in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
                             if viewer is None:
+                                gr.Markdown(explore.__doc__, elem_classes="vx-lead")
                                 viewer = attention_viewer(
                                     elem_id="viewer", methods=methods, link="main", predictions=True
                                 )

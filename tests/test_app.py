@@ -1,5 +1,6 @@
 """The app without a browser: handlers called as functions, then over HTTP as any client may."""
 
+import base64
 import gc
 import io
 import json
@@ -28,7 +29,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import app
-from explorer import export, stats, ui
+from explorer import export, maps, stats, ui
 from explorer.maps import METHODS
 from explorer.payload import unpack
 from explorer.session import DOUBLE, SIZES, TRAINED, Look, Session, TooLarge
@@ -281,6 +282,39 @@ def test_curves_can_be_read_in_numbers() -> None:
     assert "In numbers" not in parts.lines({"a": ([0, 1], [1, 2]), "b": ([0, 2], [1, 2])}, "x", "y")
 
 
+def test_every_class_has_its_own_map_ledger_and_file(checkpoints, picture) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    maps_of = [explore.maps_value(look, "relevance", target, ())["maps"][0] for target in (1, 3)]
+    (first, meta), (second, other) = (unpack(served(look, address)) for address in maps_of)
+    assert (meta["target"], other["target"]) == (1, 3) and (first["relevance"] != second["relevance"]).any()
+    assert [why.ledger_of(look, target).target for target in (1, 3)] == [1, 3]
+    pattern = r'href="([^"]+)" download="relevance.npz"'
+    links = [re.findall(pattern, take_home.links(look, target, {}))[0] for target in (1, 3)]
+    assert served(look, links[0]) != served(look, links[1])
+
+
+def test_before_and_after_an_intervention_are_two_passes(checkpoints, picture) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    edits = explore.edits_of(look, [3], [[0, 1]])
+    value = explore.viewer_value(look, edits)
+    for sent, trace in ((value, look.trace()), (value["after"], look.trace(edits=edits))):
+        rolled = maps.rollout_all(trace)
+        for layer in (0, 2):
+            arrays, _ = unpack(served(look, sent["layers"][layer]))
+            for name, truth in (("attn", trace.attn[layer]), ("rollout", rolled[layer + 1])):
+                part = (np.arange(truth.shape[-1]) >= 1).astype(int)  # [CLS] has a maximum of its own
+                shown = arrays[name + "_max"][..., part] * (arrays[name] / 255.0) ** 2
+                np.testing.assert_allclose(shown, truth.numpy(), atol=0.006)
+
+
+def test_a_small_map_is_not_mirrored() -> None:
+    grid = np.zeros((3, 5))
+    grid[0, 4] = 1
+    png = base64.b64decode(parts.map_png(grid).partition(",")[2])
+    alpha = np.asarray(Image.open(io.BytesIO(png)))[..., 3]
+    assert alpha.shape == (3, 5) and np.unravel_index(alpha.argmax(), alpha.shape) == (0, 4)
+
+
 def test_the_heads_page_stands_every_model(look: Look) -> None:
     board = heads.report(look, target_of(look))
     L, H = look.trace().attn.shape[:2]
@@ -519,6 +553,8 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
 
 
 def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, checkpoints, tmp_path) -> None:
+    limits = {fn.concurrency_id: fn.concurrency_limit for fn in demo.fns.values()}
+    assert (limits["model"], limits["slow"], limits["hub"]) == (1, 1, 2)
     queues = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
     assert queues["on_slow_map"] == "slow" and queues["on_need_maps"] == queues["on_slow_map_made"] == "model"
     files = [tmp_path / "a.png", tmp_path / "b.png"]
@@ -656,6 +692,13 @@ def test_one_bad_side_of_a_comparison_leaves_the_other(demo, checkpoints, pictur
     assert left[2]["head"] and moment == viewer == gr.skip() and "is not here yet" in said
 
 
+def test_a_moment_that_is_chosen_is_the_moment_that_is_compared(demo, session, checkpoints, picture) -> None:
+    shown = str(picture), checkpoints["cls"], TRAINED
+    moment, _, viewer = handler(demo, "on_side", "compare")(shown, compare.SAME, 10, visitor())
+    then = session.look(picture, checkpoints["cls"], 10)
+    assert moment.value == 10 and viewer["head"] == explore.addresses(then)["head"]
+
+
 def test_inside_follows_a_pin_once(demo, checkpoints, picture) -> None:
     shown, pin = (str(picture), checkpoints["cls"], TRAINED), {"query": 9, "layer": 2, "head": 1}
     opened = handler(demo, "on_open", "inside")
@@ -683,6 +726,15 @@ def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoin
     mine.write_bytes(picture_bytes(5))
     _, _, thumbs, *_, beacon = show(demo, str(mine), checkpoints["cls"])
     assert beacon["example"] == "" and 'aria-pressed="true"' not in thumbs
+
+
+def test_a_network_that_can_reach_the_app_is_made_of_strangers(checkpoints, monkeypatch) -> None:
+    made: dict[str, Any] = {}
+    page = SimpleNamespace(queue=lambda **o: made.update(o), launch=lambda **o: made.update(o))
+    monkeypatch.setattr(ui, "build", lambda session: made.update(session=session) or page)
+    app.main(["--host", "0.0.0.0", "--port", "7871", "--checkpoint", checkpoints["cls"]])
+    assert made["session"].public and made["session"].names()[0] == checkpoints["cls"]
+    assert (made["server_name"], made["server_port"], made["max_size"]) == ("0.0.0.0", 7871, 64)
 
 
 def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_path, monkeypatch) -> None:

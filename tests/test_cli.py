@@ -258,6 +258,42 @@ def test_commands_about_the_model_need_no_picture(folder: Path, capsys: pytest.C
     assert "headless/history.csv is missing or has no rows" in capsys.readouterr().err
 
 
+def test_rows_of_a_confusion_matrix_are_the_truth(folder: Path, monkeypatch) -> None:
+    save("shapes8", randomised(ViT(tiny_config(num_classes=8))), Card("shapes8", cli.SHAPES_CLASSES))
+    monkeypatch.setattr(cli, "answer_of", lambda *_: 2)
+    assert run("confusion", "--data", "shapes", "--images", "16", "--out", "c.npz", model="shapes8") == 0
+    counts = numbers("c.npz")["confusion"]
+    assert counts[:, 2].sum() == 16 and counts[2].sum() < 16
+
+
+STYLE = export.Style("dark", "magma", True, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "maker", "name", "value"),
+    [
+        ("map --scale uniform", "maps", "scale", "uniform"),
+        ("grid --scale layer", "grid", "scale", "layer"),
+        ("film --fps 5", "film", "fps", 5),
+        ("film --head 2", "film", "head", 2),
+        ("map --theme dark --colormap magma --smooth --lines", "maps", "style", STYLE),
+        ("faithfulness --mode drop --method rollout --points 4", "race", "modes", ["drop"]),
+        ("faithfulness --method rollout --points 4", "race", "points", 4),
+    ],
+)
+def test_an_option_reaches_what_draws(folder: Path, monkeypatch, words, maker, name, value) -> None:
+    heard: list[dict] = []
+
+    def listen(*args, **options):
+        heard.append(options)
+        raise ValueError("That is enough.")
+
+    monkeypatch.setattr(export, maker, listen)
+    command, *rest = words.split()
+    run(command, "cat.png", *rest)
+    assert heard and heard[0][name] == value
+
+
 # folders ----------------------------------------------------------------------------------------------
 
 

@@ -482,3 +482,12 @@ def test_to_pixels_is_what_the_eye_sees():
         and pixels[:, 0, 0].tolist() == list(RED)
         and pixels[:, 3, 7].tolist() == list(BLUE)
     )
+
+
+def test_pictures_prepared_otherwise_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIT_CACHE", str(tmp_path / "cache"))
+    root = str(make_folder(tmp_path / "pets"))
+    for how in ({}, dict(crop_pct=0.5), dict(interpolation="nearest")):
+        load_split(root, "train", (8, 8), **how)
+    assert load_split(root, "train", (4, 4)).images.shape[-2:] == (4, 4)
+    assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 4

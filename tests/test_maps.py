@@ -648,3 +648,28 @@ def test_tokens_can_be_counted_from_the_end_and_named_twice(method) -> None:
 def test_a_query_is_any_whole_number_or_several(tiny_vit: ViT, query) -> None:
     found = trace(tiny_vit, torch.randn(3, 12, 20))
     assert torch.equal(maps.attention(found, query=query), maps.attention(found, query=[3]))
+
+
+def test_a_gradient_belongs_to_its_layer() -> None:
+    found = random_trace(1)
+    cut = dataclasses.replace(
+        found, attn=found.attn[:2], attn_grad=found.attn_grad[:2], tokens=found.tokens[:3]
+    )
+    for method in (attention_gradient, attention_gradcam):
+        assert torch.equal(method(found, layer=1), method(cut))
+
+
+def test_gradcam_of_a_layer_follows_what_that_layer_reads() -> None:
+    model, found = model_and_trace("cls")
+    stream, block = found.tokens[1:2], model.blocks[1]
+    read = block.norm1(stream).detach().requires_grad_()
+    middle = stream + block.attn(read)
+    (grad,) = torch.autograd.grad(model.finish(middle + block.mlp(block.norm2(middle)), 2)[0, 2], read)
+    expected = (read[0, 1:] @ grad[0, 1:].mean(dim=0)).clamp(min=0).unflatten(0, found.grid_size)
+    torch.testing.assert_close(maps.gradcam(found, layer=1, model=model), expected.detach())
+
+
+def test_values_are_weighed_by_the_row_of_the_query() -> None:
+    model, found = model_and_trace("cls")
+    one, other = (maps.value_weighted(found, query=query, model=model) for query in (3, 9))
+    assert not torch.allclose(one, other)

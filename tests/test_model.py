@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from conftest import randomised, tiny_config
+from torch import nn
 
 from vit import Recorder, ViT, ViTConfig
 from vit.model import VARIANTS, resample_pos_embed, sincos_pos_embed
@@ -227,3 +228,20 @@ def test_a_config_that_cannot_be_built_says_why(changes: dict, words: str) -> No
 def test_an_unknown_variant_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=", ".join(VARIANTS)):
         ViTConfig.variant("XL/16")
+
+
+def test_post_norm_is_the_encoder_layer_of_torch() -> None:
+    model, x = randomised(ViT(tiny_config(post_norm=True, norm_eps=1e-5))), torch.randn(2, 16, 32)
+    for block in model.blocks:
+        theirs = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", 1e-5, batch_first=True).eval()
+        ours = {
+            "self_attn.in_proj_": block.attn.qkv,
+            "self_attn.out_proj.": block.attn.proj,
+            "linear1.": block.mlp.fc1,
+            "linear2.": block.mlp.fc2,
+            "norm1.": block.norm1,
+            "norm2.": block.norm2,
+        }
+        weights = {name + part: getattr(x, part) for name, x in ours.items() for part in ("weight", "bias")}
+        theirs.load_state_dict(weights)
+        torch.testing.assert_close(block(x), theirs(x), rtol=0, atol=1e-5)

@@ -201,3 +201,11 @@ def test_maps_travel_unrounded():
     assert meta == {"kind": "maps", "target": 4, "class_name": CARD.class_names[4], "query": 2}
     for name, value in found.items():
         np.testing.assert_array_equal(sections[name], value)
+
+
+def test_colours_are_the_components_in_their_order(found):
+    colours, _ = payload.unpack(payload.embeddings_payload(found))
+    scores = stats.patch_pca(found).scores.numpy()
+    for channel in range(3):
+        pair = scores[..., channel].ravel(), colours["pca_joint"][..., channel].ravel()
+        assert np.corrcoef(*pair)[0, 1] > 0.95

@@ -429,3 +429,15 @@ def test_a_closed_tab_frees_what_it_held(session: Session, checkpoint: str, tmp_
     session.release("tab")
     assert session.results.held == held and not list(session.folder.iterdir())
     assert len(session.promises) == 0
+
+
+def test_no_two_passes_run_at_once(checkpoint: str, tmp_path: Path, monkeypatch) -> None:
+    session, locked, real = Session(extra=(checkpoint,)), [], sessions.trace
+
+    def watched(*args, **options):
+        locked.append(session.model_lock.locked())
+        return real(*args, **options)
+
+    monkeypatch.setattr(sessions, "trace", watched)
+    session.look(picture_file(tmp_path, 1), checkpoint).trace()
+    assert locked == [True]

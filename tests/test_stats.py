@@ -348,3 +348,12 @@ def test_the_self_check_notices_another_model_and_an_edited_trace() -> None:
 def test_heads_of_some_layers_are_not_counted_from_zero(tiny_vit: ViT) -> None:
     with pytest.raises(ValueError, match="the attention of some layers"):
         stats.head_table(trace(tiny_vit, torch.randn(3, 12, 20), layers=[2]))
+
+
+def test_the_head_table_holds_every_head_in_its_place() -> None:
+    found = random_trace(1)
+    heads = found.attn.shape[1]
+    row = stats.head_table(found)[2 * heads + 1]
+    assert (row["layer"], row["head"]) == (2, 1)
+    assert row["self_share"] == pytest.approx(float(stats.self_share(found)[2, 1]))
+    assert row["effective_tokens_cls"] == pytest.approx(float(stats.effective_tokens(found)[2, 1, 0]))

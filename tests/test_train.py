@@ -158,6 +158,46 @@ def test_pictures_are_kept_as_large_as_a_crop_of_them_needs(image_size, whole, k
     assert [schedule.kept(step, whole) for step in (0, schedule.total - 1)] == kept
 
 
+def test_the_learning_rate_warms_up_holds_and_falls():
+    schedule = t.Schedule(t.Options(epochs=10, warmup=1, hold=0.5, lr=1.0, batch_size=10), 100)
+    rates = [schedule.lr(step) for step in (0, 4, 9, 50, 75, 99)]
+    assert rates == pytest.approx([0.1, 0.5, 1, 1, 0.5, 0.001], abs=1e-3)
+
+
+def test_the_average_remembers_as_long_as_it_says():
+    average, model = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.zeros_(average.weight)
+    nn.init.ones_(model.weight)
+    t.update_ema(average, model, 0.9, step=10**6)
+    assert average.weight.item() == pytest.approx(0.1)
+
+
+def test_matrices_decay_as_asked():
+    model = t.build_model(t.Options(embed_dim=16, depth=2, num_heads=2), "abc")
+    muon, adamw = t.make_optimizers(model, t.Options(weight_decay=0.3))
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.3}
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.3, 0.0]
+
+
+@pytest.fixture(scope="module")
+def short(pictures, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The weights after one plain epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        torch.set_num_threads(1)
+        return run(pictures, tmp_path_factory.mktemp("short") / "run", "--epochs", "1", "--mix", "0")
+
+
+CHANGES = "clip 1e-3, label-smoothing 0.3, mix 1, drop-path 0.5, ema 0.01, sizes 16:1, rotation 30"
+CHANGES += ", colour 0.9, cutout 0.5, shift 0.4, min-area 0.2, lr 1e-4, weight-decay 0.9, hold 0.9, seed 1"
+
+
+@pytest.mark.parametrize("change", CHANGES.split(", "))
+def test_every_option_changes_what_is_learned(change, pictures, short, tmp_path):
+    changed = ("--epochs", "1", "--mix", "0", *f"--{change}".split())
+    assert not same(run(pictures, tmp_path / "run", *changed), short)
+
+
 def test_every_picture_is_seen_once_per_epoch():
     data = Split(
         torch.arange(24, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8),
@@ -250,6 +290,10 @@ def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(
     assert "Stopped after step 6" in capsys.readouterr().out
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 6
     assert same(run(pictures, tmp_path / "run"), weights(finished))
+    curves = [list(csv.DictReader((out / "history.csv").open())) for out in (tmp_path / "run", finished)]
+    assert len({len(curve) for curve in curves}) == 1
+    for one, other in zip(*curves):
+        assert one | {"minutes": ""} == other | {"minutes": ""}
 
 
 def test_killed_between_its_first_checkpoint_and_its_first_save_it_goes_on(

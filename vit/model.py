@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # A hook is shown every named activation, as hook(name, layer, tensor); the model goes on with what it
-# returns. The names, in the order an image meets them (layer is None outside the blocks):
+# returns. The names, in the order an image meets them (layer is None outside the blocks; with post_norm,
+# norm1 and norm2 come after the additions; SwiGLU halves mlp_post):
 #   embed (B, P, D)  pos (B, T, D)
 #   norm1 (B, T, D)  q k v (B, H, T, d)  scores attn (B, H, T, T)  z (B, H, T, d)
 #   attn_out resid_mid (B, T, D)
@@ -47,9 +48,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),  # OpenAI's CLIP
-    "swiglu": lambda x: (
-        F.silu(x.chunk(2, dim=-1)[0]) * x.chunk(2, dim=-1)[1]
-    ),  # Shazeer 2020: halves the width
+    # Shazeer 2020: halves the width
+    "swiglu": lambda x: F.silu(x.chunk(2, dim=-1)[0]) * x.chunk(2, dim=-1)[1],
 }
 CHOICES = {"pool": ("cls", "mean"), "pos_embed": ("learned", "sincos"), "activation": tuple(ACTIVATIONS)}
 
@@ -70,14 +70,10 @@ class ViTConfig:
     num_registers: int = 0  # extra tokens without a position (Darcet et al. 2024)
     distillation: bool = False  # DeiT's second class token, with a head of its own
     pool: str = "cls"  # what the head reads: "cls", or the "mean" of the patches
-    norm_after_pool: bool = (
-        False  # the final norm acts on the pooled vector (timm's fc_norm), not on every token
-    )
+    norm_after_pool: bool = False  # the final norm acts on the pooled vector (timm's fc_norm), not on tokens
     pos_embed: str = "learned"  # or "sincos": fixed, as in MAE
     pos_embed_prefix: bool = True  # class and distillation token have a position too
-    layer_scale: float | None = (
-        None  # a learned gain per channel on both branches, starting here (CaiT, DINOv2)
-    )
+    layer_scale: float | None = None  # a gain per channel on both branches, starting here (CaiT, DINOv2)
     pre_norm: bool = False  # one more LayerNorm in front of the blocks (CLIP)
     post_norm: bool = False  # LayerNorm after each addition: the order of Vaswani et al. 2017
     activation: str = "gelu"
@@ -187,12 +183,12 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         q, k, v = show("q", self.q_norm(q)), show("k", self.k_norm(k)), show("v", v)
         if show is unseen and not slow_when_fused(q):
-            z = F.scaled_dot_product_attention(q, k, v)  # the (T, T) matrix never exists
+            z = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, d): the (T, T) matrix never exists
         else:  # the same mathematics, spelled out and visible
             scores = show("scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H, T, T), row = query
             attn = show("attn", scores.softmax(dim=-1))  # (B, H, T, T), rows sum to 1
             z = show("z", attn @ v)  # (B, H, T, d)
-        return self.proj(z.transpose(1, 2).reshape(B, T, D))
+        return self.proj(z.transpose(1, 2).reshape(B, T, D))  # (B, H, T, d) -> (B, T, D)
 
 
 def slow_when_fused(q: Tensor) -> bool:
@@ -220,7 +216,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, show: Show = unseen) -> Tensor:
         x = show("mlp_pre", self.fc1(x))  # (B, T, 4D)
-        x = show("mlp_post", self.activation(x))
+        x = show("mlp_post", self.activation(x))  # (B, T, 4D); SwiGLU: half
         return self.fc2(x)  # (B, T, D)
 
 
@@ -360,9 +356,7 @@ class ViT(nn.Module):
         B, P, D = patches.shape
         x = torch.cat([*(token.expand(B, -1, -1) for token in tokens), patches], dim=1)  # (B, T, D)
 
-        prefix = (
-            pos_embed.shape[1] - P
-        )  # how many of the tokens in front have a position; registers have none
+        prefix = pos_embed.shape[1] - P  # tokens in front that have a position; registers have none
         nowhere = pos_embed.new_zeros(1, x.shape[1] - pos_embed.shape[1], D)
         x = x + torch.cat([pos_embed[:, :prefix], nowhere, pos_embed[:, prefix:]], dim=1)
         return show("pos", self.norm_pre(x))
@@ -371,7 +365,8 @@ class ViT(nn.Module):
         """The residual stream (B, T, D) after any block -> logits (B, K): final norm, pooling, head."""
         show = shown_at(None, hook)
         x = show("norm", self.norm(tokens))
-        pooled = x[:, 0] if self.config.pool == "cls" else x[:, self.config.num_prefix_tokens :].mean(dim=1)
+        patches = x[:, self.config.num_prefix_tokens :]  # (B, P, D)
+        pooled = x[:, 0] if self.config.pool == "cls" else patches.mean(dim=1)  # (B, D)
         logits = self.head(self.fc_norm(pooled))  # (B, K)
         if self.head_dist is not None:  # DeiT answers with the mean of its two heads
             logits = (logits + self.head_dist(x[:, 1])) / 2

@@ -1,7 +1,9 @@
 """What one forward pass did: recorders that look, edits that intervene, and the frozen `Trace`.
 
-L layers, H heads, T tokens, D width, K classes, (h, w) patches.  All of them are hooks (see vit/model.py):
-arguments of one forward pass, never state of the model, so many threads may share one model.
+Recorders and edits are hooks (see vit/model.py): arguments of one forward pass, never state of the model, so
+many threads may share one model.
+
+L layers, H heads, T tokens, D width, K classes, (h, w) patches.
 """
 
 import math
@@ -67,9 +69,7 @@ class MaskPatches:
         seen = ~hidden
         seen[: self.num_prefix_tokens] = False
         mean = x[:, seen].sum(dim=1, keepdim=True) / seen.sum().clamp(min=1)
-        return torch.where(
-            hidden[:, None], mean, x
-        )  # the mean over all patches is now that of the visible ones
+        return torch.where(hidden[:, None], mean, x)  # so the mean over all is that of the visible ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,26 +150,26 @@ def trace(
             found = tuple(torch.zeros_like(attn) for attn in shown)
         gradients = torch.stack(found)[:, 0]  # (L, H, T, T)
 
-    def take_home(x: Tensor) -> Tensor:
+    def to_cpu(x: Tensor) -> Tensor:
         return x.detach().float().cpu()
 
-    attn = taken_home(kept.stack("attn")[:, 0]) if "attn" in kept.seen else torch.empty(0)
+    attn = attn_to_cpu(kept.stack("attn")[:, 0]) if "attn" in kept.seen else torch.empty(0)
     elsewhere = ("attn", "resid_post")  # the latter is in `tokens`
-    seen = {name: take_home(kept.stack(name)[:, 0]) for name in kept.seen if name not in elsewhere}
+    seen = {name: to_cpu(kept.stack(name)[:, 0]) for name in kept.seen if name not in elsewhere}
     return Trace(
-        image=take_home(image),
-        tokens=take_home(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()])),
+        image=to_cpu(image),
+        tokens=to_cpu(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()])),
         attn=attn,
-        logits=take_home(logits if model.config.num_classes else logits[:0]),
+        logits=to_cpu(logits if model.config.num_classes else logits[:0]),
         grid_size=grid_of((image.shape[-2], image.shape[-1]), model.config.patch_size),
         num_prefix_tokens=model.config.num_prefix_tokens,
         target=target,
-        attn_grad=None if gradients is None else take_home(gradients),
+        attn_grad=None if gradients is None else to_cpu(gradients),
         activations=seen,
     )
 
 
-def taken_home(attn: Tensor) -> Tensor:
+def attn_to_cpu(attn: Tensor) -> Tensor:
     """Attention as float32 on the CPU. Rows that bf16 has rounded sum to 1 again; what an edit made stays."""
     home = attn.detach().float().cpu()
     if attn.dtype in (torch.bfloat16, torch.float16):
@@ -196,7 +196,7 @@ def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] =
     x = tokens.to(next(model.parameters()))[None]
     show = shown_at(layer, hook)
     block.attn(x if block.post_norm else show("norm1", block.norm1(x)), show)
-    return taken_home(recorder.seen["attn"][layer][0])
+    return attn_to_cpu(recorder.seen["attn"][layer][0])
 
 
 @dataclass(frozen=True)

@@ -430,7 +430,7 @@ function svg(tag, attributes, text) {
 }
 
 const KEYS = [
-  ["← →", "previous or next head"],
+  ["← →", "previous or next head (Methods: method; without heads: layer)"],
   ["↑ ↓", "previous or next layer"],
   ["Shift + arrows", "move the query patch"],
   ["Home", "query = the first token, [CLS]"],

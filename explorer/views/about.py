@@ -6,6 +6,11 @@ each row summing to one. This page shows those tables for your picture, as the m
 float32, except that the first look at a large model runs in bf16 where the processor is made for it. The
 self-check under the viewer then says how far that is from float32, which everything that is measured uses.
 
+The squares are *patches*. In front of them stand *prefix tokens*, which belong to no patch: [CLS], from which
+most models read the answer, and in some models *registers*, spare room. In every *head* of every *layer* each
+token asks with its *query*, is found by its *key* and hands over its *value*. What all layers read from and
+add to is the *residual stream*.
+
 - **Explore** – point at a patch: every head of every layer answers at once. Step with the arrow keys, play
 with the space bar, `?` shows all keys. *Intervene* hides patches and switches heads off.
 - **Why** – which patches the answer rests on, by every method worth knowing, and a race that tells which

@@ -1,8 +1,5 @@
-"""Point at a patch and see where it looks, in every head of every layer.
-
-Hover previews, a click pins. Arrow keys step through layers and heads, the space bar plays through depth,
-`?` shows all keys. *Methods* shows attribution maps of the class that you choose; *Intervene* hides patches
-and switches heads off, and shows the answer before and after.
+"""Point at a patch: every head of every layer answers. A click pins it, arrow keys step through layers and
+heads, space plays through depth, `?` shows all keys.
 """
 
 import secrets

@@ -1,7 +1,7 @@
 """Follow one number: from pixels to the answer, step by step, with the true tensors of this picture and
 this model.
 
-B is one picture, T tokens, H heads, D the width of a token, d the width of one head. Pin another patch in
+T tokens, H heads, D the width of a token, d the width of one head. Pin another patch in
 the viewer, or choose it here, and everything below follows.
 """
 
@@ -125,18 +125,18 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
             patch_picture(look, row, column) + numbers(square.float().cpu(), "pixels"),
         ),
         step(
-            "Patch embedding", f"{3 * p * p} → {D}",
+            "Patch embedding", f"{3 * p * p} → D = {D}",
             "One linear layer, the same for every patch: a convolution whose stride is its size.",
             numbers(embedded, "embed"),
         ),
         step(
-            "Position, and the tokens in front", f"{T} × {D}",
+            "Position, and the tokens in front", f"T × D = {T} × {D}",
             "The position's vector is added: without it the picture would be a bag of patches. "
             + (f"In front: {', '.join(config.prefix_names)}." if prefix else "There is no [CLS] token."),
             numbers(trace.tokens[0, token], "x0"),
         ),
         step(
-            f"Layer {layer}: query, key, value", f"each {config.num_heads} × {T} × {d}",
+            f"Layer {layer}: query, key, value", f"each H × T × d = {config.num_heads} × {T} × {d}",
             f"Three linear views of the normalised token, cut into {config.num_heads} heads. This is "
             f"head {head}: what {me} "
             "asks for, what it offers, what it would carry.",
@@ -155,12 +155,12 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
             + table(["looks at", "score", "attention"], looked, [1, 2]) + "</div>",
         ),
         step(
-            "z: what the head brings home", f"{d}",
+            "z: what the head brings home", f"d = {d}",
             "The values of all tokens, mixed by those shares.",
             numbers(x["z"][head, token], "z"),
         ),
         step(
-            "All heads, written to the stream", f"{config.num_heads} · {d} → {D}",
+            "All heads, written to the stream", f"H · d → D = {config.num_heads} · {d} → {D}",
             "The heads' z side by side, through one linear layer, added to the token.",
             numbers(x["attn_out"][token], "attn_out"),
         ),
@@ -169,10 +169,10 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
             f"Every token thinks alone. {int((x['mlp_post'][token] > 0).sum())} of "
             f"{x['mlp_post'].shape[-1]} hidden numbers "
             "are above zero.",
-            numbers(x["mlp_pre"][token], "before") + numbers(x["mlp_post"][token], "after the nonlinearity"),
+            numbers(x["mlp_pre"][token], "mlp_pre") + numbers(x["mlp_post"][token], "mlp_post"),
         ),
         step(
-            f"After layer {layer}", f"{T} × {D}",
+            f"After layer {layer}", f"T × D = {T} × {D}",
             f"Attention and MLP have added this to {me}; it grew from length "
             f"{float(trace.tokens[layer][token].norm()):.2f} "
             f"to {float(trace.tokens[layer + 1][token].norm()):.2f}. The next layer reads the sum.",
