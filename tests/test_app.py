@@ -268,11 +268,15 @@ def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypat
     assert explore.map_of(look, occlusion, 2) is raced["occlusion"]
 
 
-def test_the_page_and_the_file_count_effective_tokens_alike(look: Look) -> None:
-    rows = stats.head_table(look.trace())
-    board = heads.head_panels(look).partition("Effective tokens")[2]
-    for row in rows:
-        assert f"L{row['layer']}.H{row['head']}: {parts.label(row['effective_tokens_patches'])}" in board
+def test_the_page_and_the_file_have_the_same_numbers(look: Look) -> None:
+    shown = {"Attention distance": "distance_px", "Effective tokens": "effective_tokens_patches"}
+    shown |= {"Share on itself": "self_share"}
+    shown |= {"Share on ": "prefix_share"} if look.trace().num_prefix_tokens else {}
+    board = heads.head_panels(look)
+    for row in stats.head_table(look.trace()):
+        for title, name in shown.items():
+            panel = board.partition(f"<h3>{title}")[2].partition("</section>")[0]
+            assert f"L{row['layer']}.H{row['head']}: {parts.label(row[name])}" in panel, title
 
 
 def test_curves_can_be_read_in_numbers() -> None:
@@ -735,6 +739,17 @@ def test_a_network_that_can_reach_the_app_is_made_of_strangers(checkpoints, monk
     app.main(["--host", "0.0.0.0", "--port", "7871", "--checkpoint", checkpoints["cls"]])
     assert made["session"].public and made["session"].names()[0] == checkpoints["cls"]
     assert (made["server_name"], made["server_port"], made["max_size"]) == ("0.0.0.0", 7871, 64)
+
+
+def test_the_names_in_a_models_card_are_text(checkpoints, picture, tmp_path) -> None:
+    hostile = Card("hostile", tuple(f"{HOSTILE}{i}" for i in range(7)), source=HOSTILE, data=HOSTILE)
+    save(tmp_path / "hostile", randomised(ViT(tiny_config())), hostile)
+    look = Session().look(picture, str(tmp_path / "hostile"))
+    assert "&lt;img" in ui.describe(look)
+    has_no_code(
+        ui.describe(look) + heads.report(look, 2) + why.maps_grid(look, 2) + why.ledger_report(look, 2)
+    )
+    has_no_code(inside.story(look, 0, 0, 0, 0) + compare.answer(look))
 
 
 def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_path, monkeypatch) -> None:

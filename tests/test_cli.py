@@ -21,7 +21,7 @@ from explorer import export
 from explorer.maps import METHODS
 from vit import Card, ViT, load, save, trace
 from vit.checkpoint import save_snapshot
-from vit.data import open_picture, preprocess
+from vit.data import open_picture, preprocess, shapes_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("tench", "church", "chain saw", "gas pump", "golf ball", "truck", "parachute")
@@ -229,9 +229,11 @@ def test_a_films_frames_are_the_snapshots_of_training(
         "training_film",
         lambda *a, **k: drawn.append((a, k)) or export.film(a[0][0][1], ["attention"]),
     )
-    assert run("film", "cat.png", "--through", "training", "--method", "gradcam", "--out", "c.gif") == 0
+    layer = ("--method", "gradcam", "--layer", "0")
+    assert run("film", "cat.png", "--through", "training", *layer, "--out", "c.gif") == 0
     (moments, _), options = drawn[0]
     answer = int(trace(model, moments[0][1].trace.image).logits.argmax())
+    assert options["layer"] == 0
     assert options["target"] == answer, "one class for all moments, not each moment's own answer"
     assert run("film", "cat.png", "--through", "training", model="headless") == cli.NOTHING
     assert "headless kept no snapshots of its training" in capsys.readouterr().err
@@ -292,6 +294,25 @@ def test_an_option_reaches_what_draws(folder: Path, monkeypatch, words, maker, n
     command, *rest = words.split()
     run(command, "cat.png", *rest)
     assert heard and heard[0][name] == value
+
+
+def test_the_objects_mask_lies_where_the_object_is(folder: Path, monkeypatch) -> None:
+    save("shapes8", randomised(ViT(tiny_config(num_classes=8))), Card("shapes8", cli.SHAPES_CLASSES))
+    seen: list = []
+    monkeypatch.setattr(
+        cli.faithfulness, "table", lambda model, images, *_, **__: seen.extend(images) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        run("faithfulness", "--data", "shapes", "--images", "2", "--method", "rollout", model="shapes8")
+    for index, (_, mask) in enumerate(seen):
+        truth = shapes_sample(cli.TEST_SPLIT, index)[2]
+        ys, xs = (axis.float().mean() for axis in torch.where(mask))
+        rows, columns = np.nonzero(truth)
+        size = np.array(truth.shape)
+        side = min(size / mask.shape)  # of a pixel of the mask, in the picture's
+        corner = (size - side * np.array(mask.shape)) / 2  # a centre crop
+        place = (np.array([rows.mean(), columns.mean()]) - corner) / side
+        assert np.abs(place - [ys, xs]).max() < 1.5
 
 
 # folders ----------------------------------------------------------------------------------------------

@@ -71,12 +71,12 @@ def half_a_gigabyte() -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, limits[1]))
-    start = time.monotonic()
+    start = time.process_time()
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def refused(folder: Path, said: str = "") -> None:

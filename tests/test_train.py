@@ -131,7 +131,9 @@ def test_snapshots_are_log_spaced_and_end_with_the_model(finished):
     assert snapshots[-1].metrics["accuracy"] == 1.0
     last, model = load_snapshot(snapshots[-1].path)[0], load(finished)[0]
     image = torch.randn(1, 3, 16, 16)
-    assert torch.allclose(last(image), model(image), atol=0.05)
+    assert torch.allclose(last(image), model(image), atol=0.002)
+    model.load_state_dict(torch.load(finished / "state.pt", weights_only=True)["model"])
+    assert not torch.allclose(last(image), model(image), atol=0.002), "the average, not the weights of now"
 
 
 @pytest.mark.parametrize("epochs", [0.01, 0.5, 1, 30, 300])
@@ -546,6 +548,17 @@ def test_evaluate_says_what_the_card_says_every_time(finished, pictures, tmp_pat
     assert "dark" in said[0] and "calibration error" in said[0]
     with Image.open(tmp_path / "confusion.png") as picture:
         assert picture.size > (200, 200)
+
+
+def test_a_test_split_is_prepared_as_the_card_says(finished, tmp_path, monkeypatch):
+    model, card = load(finished)
+    card = replace(card, image_size=(24, 24), crop_pct=0.875, interpolation="bilinear")
+    save(tmp_path / "other", model, card)
+    asked = []
+    monkeypatch.setattr("vit.report.load_split", lambda *args: asked.append(args) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(str(tmp_path / "other"), "somewhere", seed=3)
+    assert asked == [("somewhere", "test", (24, 24), 0.875, "bilinear", 3)]
 
 
 def said_by_evaluate(name: str) -> tuple[float, float | None]:
