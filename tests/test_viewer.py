@@ -699,6 +699,38 @@ def test_a_damaged_link_shows_the_nearest_thing_that_exists(visit: Open, garbage
     assert shown["layer"] in (0, 1, 2) and shown["colormap"] in COLORMAPS and shown["fuse"] in ("one", "mean")
 
 
+def test_the_first_component_is_red_the_second_green_the_third_blue(visit: Open, model: ViT, found: Trace):
+    page = visit(address="mode=embeddings&embedding=pca&fade=0&opacity=1")
+    page.wait_for_function("__vit.data.pca_joint")
+    settle(page)
+    arrays, _ = unpack(payload.embeddings_payload(found, model))
+    assert np.abs(stage(page).astype(int) - arrays["pca_joint"][L]).max() <= 3
+
+
+MATRIX = """(T) => {
+  const canvas = document.querySelector(".matrix"), found = [];
+  const {data, width} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  for (let r = 0; r < T; r++) for (let c = 0; c < T; c++) {
+    const at = ((r + 0.5) * canvas.height / T | 0) * width + ((c + 0.5) * canvas.width / T | 0);
+    found.push([...data.slice(4 * at, 4 * at + 3)]);
+  }
+  return found;
+}"""
+
+
+def test_rows_of_the_token_matrix_are_queries(visit: Open, found: Trace):
+    page = visit(address="layer=1&head=2&fuse=one&query=0")
+    settle(page)
+    seen, attn = np.array(page.evaluate(MATRIX, T)).reshape(T, T, 3), found.attn[1, 2]
+    level = (255 * (attn / attn.max()).sqrt()).numpy()
+    around = np.stack([COLORMAPS["viridis"][(level + d).clip(0, 255).astype(int)] for d in (-3, 3)])
+    low, high = around.min(axis=0).astype(int) - 3, around.max(axis=0).astype(int) + 3
+    assert ((seen >= low) & (seen <= high))[1:].all(), "the first row is the query's, which is marked"
+    top = page.locator(".legend span").nth(1).text_content()
+    largest = 100 * float(patch_map(found, 1, 2, 0).max())
+    assert float(re.findall(r"[\d.]+", top)[0]) == pytest.approx(largest, abs=0.6), "in whole percents"
+
+
 def test_a_view_that_does_not_exist_is_a_mistake(model: ViT, found: Trace):
     with pytest.raises(ValueError, match=r"knows no layr: give mode, layer, head, fuse, .*, heads\."):
         show(found, CARD, model, layr=3)
