@@ -76,6 +76,9 @@ class Options:
         "", "begin with smaller, cheaper pictures: '64:0.5 96:0.9' is 64 px for half of the run, then 96"
     )
     train_size: int = option(0, "side at which training pictures are kept, to crop from (0: image_size)")
+    test_size: int = option(
+        0, "side at which it is tested and used (0: image_size); a little larger is often better"
+    )
     patch_size: int = option(8, "side of a patch: half of it means four times the tokens")
     embed_dim: int = option(192, "D, the width of a token")
     depth: int = option(6, "L, how many blocks")
@@ -109,6 +112,13 @@ class Options:
     eval_images: int = option(2000, "test pictures for the curve during training; the end takes them all")
     snapshots: int = option(12, "moments kept for the timeline, log-spaced")
 
+    @property
+    def tested_at(self) -> int:
+        """Crops show things larger than whole pictures do: what a model has learned from them works best on
+        whole pictures that are a little larger (Touvron et al. 2019, "Fixing the train-test resolution
+        discrepancy")."""
+        return self.test_size or self.image_size
+
     def check(self, parts: int) -> None:
         """Raises ValueError: one sentence that says what to change."""
         if not self.data:
@@ -119,11 +129,12 @@ class Options:
         for name, (low, high) in RANGES.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{flag(name)} must be between {low:g} and {high:g}, not {value:g}.")
-        sides = [self.image_size, *(side for side, _ in stages(self))]
-        unfit = [side for side in sides if side < self.patch_size or side % self.patch_size]
+        sides = [self.image_size, self.tested_at, *(side for side, _ in stages(self))]
+        unfit = dict.fromkeys(side for side in sides if side < self.patch_size or side % self.patch_size)
         if unfit:
             few = ", ".join(str(side) for side in unfit)
-            raise ValueError(f"--image-size and --sizes must be multiples of {self.patch_size}, not {few}.")
+            names = "--image-size, --test-size and --sizes"
+            raise ValueError(f"{names} must be multiples of {self.patch_size}, not {few}.")
         if parts < 1:
             raise ValueError("--accumulate must be at least 1.")
         if self.batch_size % parts:
@@ -136,7 +147,9 @@ RANGES = (  # of every number
     dict.fromkeys(("image_size", "patch_size", "embed_dim", "depth", "num_heads"), (1, LARGE))
     | dict.fromkeys(("batch_size", "eval_images"), (1, LARGE))
     | dict.fromkeys(("epochs", "lr", "clip", "mlp_ratio"), (1 / LARGE, LARGE))
-    | dict.fromkeys(("train_size", "num_registers", "weight_decay", "warmup", "seed"), (0, LARGE))
+    | dict.fromkeys(
+        ("train_size", "test_size", "num_registers", "weight_decay", "warmup", "seed"), (0, LARGE)
+    )
     | dict.fromkeys(("hold", "mix", "shift", "colour", "cutout"), (0, 1))
     | dict(min_area=(1 / LARGE, 1), rotation=(0, 180), snapshots=(3, LARGE))
     | dict.fromkeys(("drop_path", "label_smoothing", "ema"), (0, 0.99999))
@@ -159,9 +172,10 @@ RECIPES = {
         | dict(batch_size=64, shift=0.06, ema=0.995, eval_images=500),
     ),
     "cifar10": Recipe(
-        "CIFAR-10, 2.7 M parameters: 88.43 % and 5.7 hours on two cores as three runs, see its card",
+        "CIFAR-10, 2.7 M parameters: 90.06 % and 7.8 hours on two cores as four runs, see its card",
         CIFAR
-        | dict(sizes="24:0.5", epochs=180.0, hold=0.25, warmup=1.0, lr=1.5e-3, ema=0.999)
+        | dict(image_size=48, train_size=32, test_size=52, sizes="24:0.45 32:0.85 40:0.97")
+        | dict(epochs=204.0, hold=0.25, warmup=1.0, lr=1.5e-3, ema=0.999)
         | dict(min_area=0.45, shift=0.06, colour=0.4, rotation=10.0, mix=0.75)
         | dict(weight_decay=0.1, drop_path=0.1),
     ),
@@ -183,7 +197,7 @@ RECIPES = {
 }
 AUGMENTATIONS = ("min_area", "shift", "rotation", "colour", "cutout", "flip")
 # What may change when a run goes on, as far as it concerns steps still to come.
-FREE = ("epochs", "sizes", "hold", "snapshots", "eval_images", "compile", "mix", *AUGMENTATIONS)
+FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "compile", "mix", *AUGMENTATIONS)
 
 
 # The schedule and the optimisers ---------------------------------------------------------------------
@@ -475,7 +489,8 @@ class Run:
             epoch = state["step"] / schedule.per_epoch
             raise ValueError(f"{self.folder} is at epoch {epoch:g} already: give more --epochs than that.")
         if state["step"] == schedule.total:
-            self.options = then  # all is learned, so others change nothing
+            # all is learned, so others change nothing
+            self.options = replace(then, test_size=self.options.test_size)
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
         self.commands = state["commands"]
         self.losses, self.history = state["losses"], state["history"]
@@ -739,7 +754,7 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
         if team.rank == 0 and team.world > 1:
             dist.barrier()
         data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
-        card = Card(name, data.class_names, image_size=(options.image_size,) * 2, data=data_name)
+        card = Card(name, data.class_names, image_size=(options.tested_at,) * 2, data=data_name)
         card = replace(card, source="ViT Explorer's train.py")
         if options.init:
             old = load(options.init)[1]
@@ -788,7 +803,7 @@ def tidy(folder: Path, fresh: bool) -> None:
 
 def load_pictures(options: Options) -> tuple[Split, Split]:
     """(training, test) pictures. Raises ValueError where they do not suit each other or this run."""
-    side, kept = options.image_size, options.train_size or options.image_size
+    side, kept = options.tested_at, options.train_size or options.image_size
     data = load_split(options.data, "train", (kept, kept), seed=options.seed)
     test = load_split(options.data, "test", (side, side), seed=options.seed)
     if test.class_names != data.class_names:

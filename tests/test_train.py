@@ -550,6 +550,13 @@ def test_evaluate_says_what_the_card_says_every_time(finished, pictures, tmp_pat
         assert picture.size > (200, 200)
 
 
+def test_a_model_may_be_used_at_another_size_than_it_learned_at(pictures, tmp_path):
+    run(pictures, tmp_path / "run", "--epochs", "1", "--test-size", "24")
+    model, card = load(tmp_path / "run")
+    assert model.config.image_size == (16, 16) and card.image_size == (24, 24)
+    assert round(evaluate(str(tmp_path / "run"), str(pictures))[0], 4) == card.accuracy
+
+
 def test_a_test_split_is_prepared_as_the_card_says(finished, tmp_path, monkeypatch):
     model, card = load(finished)
     card = replace(card, image_size=(24, 24), crop_pct=0.875, interpolation="bilinear")
@@ -613,7 +620,9 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
     assert "attn         [1, 12, 197, 197]" in lines
     t.main(["cifar10", "--dry-run"])
     assert (
-        capsys.readouterr().out.splitlines()[-1].startswith("[1, 3, 32, 32] -> [1, 64, 192] -> [1, 65, 192]")
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith("[1, 3, 48, 48] -> [1, 144, 192] -> [1, 145, 192]")
     )
 
 
@@ -622,8 +631,8 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
     [
         ("", "Say what to learn"),
         ("--data NOWHERE", "There is no folder NOWHERE"),
-        ("shapes --patch-size 7", "--image-size and --sizes must be multiples of 7, not 64."),
-        ("shapes --sizes 30:0.5", "--image-size and --sizes must be multiples of 8, not 30."),
+        ("shapes --patch-size 7", "--image-size, --test-size and --sizes must be multiples of 7, not 64."),
+        ("shapes --sizes 30:0.5", "--image-size, --test-size and --sizes must be multiples of 8, not 30."),
         ("shapes --sizes half", "must look like '24:0.6'"),
         ("shapes --optimizer sgd", "--optimizer must be one of muon, adamw"),
         ("shapes --precision int8", "--precision must be one of"),
