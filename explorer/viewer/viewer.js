@@ -1050,7 +1050,7 @@ function mount(root, source, options = {}) {
     const panel = Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
     const stage = columns === 1 ? width : free - SPACE - panel;
     const paneWidth = (two ? (stage - 12) / 2 : stage) * dpr;
-    const tallest = (options.picture_height ?? Math.max(320, Math.min(600, window.innerHeight - 360))) * dpr;
+    const tallest = (options.picture_height ?? Math.max(320, Math.min(600, window.innerHeight - 396))) * dpr;
     size.patch = Math.max(1, Math.floor(Math.min(paneWidth / data.w, tallest / data.h)));
     const picture = size.patch * data.w / dpr * (two ? 2 : 1) + (two ? 12 : 0);
     panes[1].node.hidden = !two;

@@ -1,6 +1,4 @@
-"""Point at a patch: every head of every layer answers. A click pins it, arrow keys step through layers and
-heads, space plays through depth, `?` shows all keys.
-"""
+"""Point at a patch: every head answers. A click pins it, arrow keys step, `?` shows all keys."""
 
 import secrets
 from collections.abc import Sequence
