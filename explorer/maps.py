@@ -20,6 +20,7 @@ threads may share one model.  Maps are raw: not smoothed, not stretched to [0, 1
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import torch
@@ -702,7 +703,7 @@ def _rows(trace: Trace, query: Query, model: ViT | None) -> list[int]:
         return pooled_rows(model, _num_tokens(trace))
     if query is None:
         return [0] if trace.num_prefix_tokens else list(range(_num_tokens(trace)))
-    rows = torch.as_tensor(query).reshape(-1).tolist()
+    rows = [index(row) for row in torch.as_tensor(query).reshape(-1).tolist()]
     tokens = _num_tokens(trace)
     if not rows or not all(-tokens <= row < tokens for row in rows):
         raise ValueError(f"There is no token {query}: this image has {tokens}, 0 to {tokens - 1}.")

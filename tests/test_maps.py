@@ -648,6 +648,9 @@ def test_tokens_can_be_counted_from_the_end_and_named_twice(method) -> None:
 def test_a_query_is_any_whole_number_or_several(tiny_vit: ViT, query) -> None:
     found = trace(tiny_vit, torch.randn(3, 12, 20))
     assert torch.equal(maps.attention(found, query=query), maps.attention(found, query=[3]))
+    for half in (3.5, [3.5]):
+        with pytest.raises(TypeError, match="float"):
+            maps.attention(found, query=half)
 
 
 def test_a_gradient_belongs_to_its_layer() -> None:
