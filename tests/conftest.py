@@ -16,6 +16,11 @@ torch.set_num_threads(1)  # the models are tiny, and pytest-xdist keeps the core
 expect.set_options(timeout=20_000)  # what a page should show it may show late on a busy machine
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: one that began last would keep a single core busy while the other has nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ N pictures, K classes.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from vit.checkpoint import Card, check_channels, load
 from vit.data import Split, load_split, normalize
@@ -17,7 +18,7 @@ def predict(model: ViT, split: Split, card: Card, bf16: bool = False) -> Tensor:
     """Logits (N, K) for every picture of a split; the same numbers every time."""
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        batches = split.images.split(128)
+        batches = tqdm(split.images.split(128), "testing", unit=" batches", leave=False, disable=None)
         return torch.cat([model(normalize(batch.to(device), card)).float().cpu() for batch in batches])
 
 
