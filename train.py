@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ from tqdm import tqdm
 
 from vit.checkpoint import (
     Card,
-    CheckpointError,
     check_channels,
     list_snapshots,
     load,
@@ -52,7 +52,7 @@ from vit.checkpoint import (
     save_snapshot,
     write_atomically,
 )
-from vit.data import DataError, Split, augment, class_names_of, load_split, normalize, resize_all
+from vit.data import Split, augment, class_names_of, load_split, normalize, resize_all
 from vit.model import ViT, ViTConfig, native_bf16, resample_pos_embed
 from vit.report import evaluate, model_card, predict, score
 from vit.trace import Recorder
@@ -135,6 +135,10 @@ class Options:
             few = ", ".join(str(side) for side in unfit)
             names = "--image-size, --test-size and --sizes"
             raise ValueError(f"{names} must be multiples of {self.patch_size}, not {few}.")
+        shares = [0.0, *(until for _, until in stages(self))]
+        if not (all(a < b for a, b in pairwise(shares)) and shares[-1] <= 1):
+            advice = "shares of the run that rise between 0 and 1, such as '64:0.5 96:0.9'"
+            raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
         if parts < 1:
             raise ValueError("--accumulate must be at least 1.")
         if self.batch_size % parts:
@@ -576,6 +580,7 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
         new = not run.history or run.history[-1]["step"] < run.step
         if leads and new and run.step in schedule.evaluations():
             accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
+            # of training since the last row; in the first row nothing is learned yet
             loss = torch.stack(run.losses).mean().item() if run.losses else test_loss
             if not math.isfinite(loss):
                 advice = "begin again with --fresh and a smaller --lr."
@@ -694,7 +699,8 @@ def dry_run(config: ViTConfig) -> None:
         logits = ViT(config).eval()(image, recorder)
     shown = {"image": image} | {name: next(iter(seen.values())) for name, seen in recorder.seen.items()}
     for name, x in shown.items():
-        others = f"   blocks 1 to {config.depth - 1} do the same" if name == "resid_post" else ""
+        last = name == "resid_post" and config.depth > 1
+        others = f"   blocks 1 to {config.depth - 1} do the same" if last else ""
         print(f"{name:<12} {list(x.shape)}{others}")
     way = [*(shown[name] for name in ("image", "embed", "pos", "resid_post")), logits]
     print(" -> ".join(str(list(x.shape)) for x in way))
@@ -725,7 +731,7 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
         else:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
             begin(with_init(options, given), args, shlex.join(words), save_every)
-    except (DataError, CheckpointError, ValueError) as problem:
+    except ValueError as problem:  # and DataError, CheckpointError: every error with one sentence
         raise SystemExit(f"train.py: {problem}") from problem
     except OSError as problem:
         full = problem.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -141,9 +141,9 @@ def parse_size(text: str | None, patch_size: int, usual: tuple[int, int]) -> tup
     return size
 
 
-def check_memory(config: ViTConfig, size: tuple[int, int]) -> None:
+def check_memory(config: ViTConfig, size: tuple[int, int], traces: int = 1) -> None:
     """Before anything is allocated: figures are made from the attention of all layers at once."""
-    needed = cost(config, size).attn_bytes
+    needed = traces * cost(config, size).attn_bytes
     if needed > MAX_ATTENTION:
         raise Usage(
             f"{size[0]} x {size[1]} pixels need {needed / 2**30:,.1f} GiB of attention at once, more than "
@@ -299,7 +299,10 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
         return export.film(subject, args.method, **options)
     moments = []
     target = args.target_index if need_gradients(args.method) else None
-    for snapshot in list_snapshots(folder_of(args.model or first_checkpoint())):
+    snapshots = list_snapshots(folder_of(args.model or first_checkpoint()))
+    height, width = subject.trace.image.shape[-2:]
+    check_memory(subject.model.config, (height, width), len(snapshots))
+    for snapshot in snapshots:
         model, _ = load_snapshot(snapshot.path)
         then = trace(model, subject.trace.image, target=target)
         accuracy = snapshot.metrics.get("accuracy")
@@ -375,8 +378,7 @@ def answer_of(model: ViT, image: Tensor, target: int | None) -> int:
     """The class to explain: the one asked for, else what the model says."""
     if not model.config.num_classes:
         raise Usage("This model has no classification head: choose a method that explains no class.")
-    image = image.to(next(model.parameters()))
-    return int(model(image[None]).argmax()) if target is None else target
+    return faithfulness.answer(model, image) if target is None else target
 
 
 def check_endings(outs: Sequence[str], command: str, endings: Sequence[str], pictures: int) -> None:
@@ -602,7 +604,7 @@ def run_shapes(args: argparse.Namespace) -> int:
     chain = " -> ".join([shape["image"], shape["embed"], shape["pos"], stream, shape["logits"]])
     count = sum(p.numel() for p in model.parameters())
     print(f"\n{name}: {chain}, {count / 1e6:.2f} million parameters")
-    for out in args.out:
+    for out in outputs(args.out, "shapes", name.replace("/", "-"), ".md") if args.out else []:
         print(Export(rows=lambda: rows).save(out))
     return OK
 

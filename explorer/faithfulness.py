@@ -332,7 +332,7 @@ def table(
     """
     figures: list[dict[str, dict[str, float]]] = []  # per image, per method
     for image, mask in images:
-        target = int(_answer(model, image))
+        target = answer(model, image)
         t = trace(model, image, target=target)
         seed = (
             len(figures) * randoms
@@ -378,5 +378,6 @@ def _column(figures: list[dict[str, dict[str, float]]], method: str, figure: str
 
 
 @torch.no_grad()
-def _answer(model: ViT, image: Tensor) -> Tensor:
-    return model(image.to(next(model.parameters()))[None])[0].argmax()
+def answer(model: ViT, image: Tensor) -> int:
+    """The class that the model says an image (3, height, width) is of."""
+    return int(model(image.to(next(model.parameters()))[None])[0].argmax())

@@ -81,10 +81,8 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
             "addition (post_norm)."
         )
     target = class_to_explain(trace, model, target)
-    if len(trace.attn) != config.depth:
-        raise ValueError("A ledger needs the attention of all layers: trace without `layers`.")
     weight = next(model.parameters())
-    tokens, attn = trace.tokens.to(weight), trace.attn.to(weight)
+    tokens, attn = trace.tokens.to(weight), trace.all_attn().to(weight)
     rows = pooled_rows(model, tokens.shape[1])
     directions, bias = read_out_directions(model, tokens[-1], rows, target)  # (R, D)
 

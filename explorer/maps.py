@@ -62,7 +62,7 @@ def attention(
     map_j = A[l, h][q, j], heads fused.  Vaswani et al. 2017, eq. 1.  Cost: none, it is in the trace.
     What fell on prefix tokens is not on the map, so it sums to less than 1.
     """
-    attn = _attention(trace)[_layer(trace, layer)]  # (H, T, T)
+    attn = trace.all_attn()[_layer(trace, layer)]  # (H, T, T)
     fused = _fuse(attn, fuse) if head is None else attn[_head(trace, head)]  # (T, T)
     return _map(trace, fused[_rows(trace, query, model)].mean(dim=0))
 
@@ -74,7 +74,7 @@ def attention_all_layers(
 
     map_j = mean_l Ā_l[q, j].  Vaswani et al. 2017, eq. 1.  Cost: none.
     """
-    fused = _fuse(_attention(trace), fuse)  # (L, T, T)
+    fused = _fuse(trace.all_attn(), fuse)  # (L, T, T)
     return _map(trace, fused[:, _rows(trace, query, model)].mean(dim=(0, 1)))
 
 
@@ -95,14 +95,15 @@ def value_weighted(
     layer = _layer(trace, layer)
     weight = next(model.parameters())
     block = block_at(model, layer)
-    attn = _attention(trace)[layer].to(weight)  # (H, T, T)
+    attn = trace.all_attn()[layer].to(weight)  # (H, T, T)
     sent = values(block, trace.tokens[layer].to(weight)) @ output_matrices(block)  # (H, T, D)
     if head is not None:
         one = slice(_head(trace, head), _head(trace, head) + 1)
         attn, sent = attn[one], sent[one]
-    rows = _rows(trace, query, model)
-    norms = [torch.einsum("hj,hjd->jd", attn[:, row], sent).norm(dim=-1) for row in rows]
-    return _map(trace, torch.stack(norms).mean(dim=0))
+    looked = attn[:, _rows(trace, query, model)]  # (H, R, T)
+    products = torch.einsum("hjd,gjd->jhg", sent, sent)  # (T, H, H): ‖Σ_h a_h s_h‖² = Σ_hg a_h a_g s_h·s_g
+    squares = torch.einsum("hrj,jhg,grj->rj", looked, products, looked)  # (R, T)
+    return _map(trace, squares.clamp(min=0).sqrt().mean(dim=0))
 
 
 def rollout(
@@ -225,7 +226,7 @@ def gradient_rollout(
     to I: the product is nearly I + Σ_l Ā_l. Without a query, what no attention carried, the product
     of the I alone, is left out: under mean pooling it would give all patches nearly the same.
     """
-    attn, grad = _attention(trace), _gradient(trace, target)
+    attn, grad = trace.all_attn(), _gradient(trace, target)
     stayed = _one_hot(trace, _rows(trace, query, model)).to(attn)
     carried = torch.zeros_like(stayed)
     for layer in reversed(range(len(attn))):
@@ -250,7 +251,7 @@ def relevance(
     before the heads are averaged, and rows are not normalised.  Cost: the trace's backward pass.
     Without a query, map = (R_L − I)[q]: under mean pooling every patch would start with the same 1/P.
     """
-    attn, grad = _attention(trace), _gradient(trace, target)
+    attn, grad = trace.all_attn(), _gradient(trace, target)
     start = _one_hot(trace, _rows(trace, query, model)).to(attn)  # I[q]
     carried = torch.zeros_like(start)  # (R − I)[q]
     for layer in reversed(range(len(attn))):
@@ -451,7 +452,7 @@ def logit_ledger(trace: Trace, *, target: int | None = None, model: ViT) -> Tens
     map_j = Σ_{l, h} A[l, h][q, j] · (v[l, h, j] W_o[l, h]) · u, signed, u the read-out with frozen σ;
     where patches are pooled, what patch j brought itself, x₀[j] · u, is part of it.
     Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; exact, see explorer/ledger.py.
-    Cost: a third of a forward pass, or less.
+    Cost: less than half a forward pass; about one where patches are pooled.
     """
     return ledger(trace, model, target).map()
 
@@ -480,6 +481,8 @@ class Method:
     needs_model: bool = False
     needs_grad: bool = False  # a trace with a target
     signed: bool = False
+    passes: int = 0  # forward passes, where it takes more than a few; a backward pass counts as two
+    passes_per_patch: int = 0
 
     @property
     def name(self) -> str:
@@ -489,6 +492,11 @@ class Method:
     def options(self) -> tuple[str, ...]:
         """The names of the options that the method knows."""
         return tuple(inspect.signature(self.function).parameters)[1:]
+
+    @property
+    def is_long(self) -> bool:
+        """Is it many passes, or other long work, of which it tells the progress?"""
+        return "progress" in self.options
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -627,6 +635,7 @@ _ROWS = (
         "Smilkov et al. 2017, sec. 2.2",
         f"{SAMPLES} forwards, {SAMPLES} backwards",
         needs_model=True,
+        passes=3 * SAMPLES,
     ),
     Method(
         integrated_gradients,
@@ -637,6 +646,7 @@ _ROWS = (
         f"{STEPS} forwards, {STEPS} backwards",
         needs_model=True,
         signed=True,
+        passes=3 * STEPS,
     ),
     Method(
         occlusion,
@@ -647,6 +657,7 @@ _ROWS = (
         "P forwards",
         needs_model=True,
         signed=True,
+        passes_per_patch=1,
     ),
     Method(
         knockout,
@@ -657,6 +668,7 @@ _ROWS = (
         "P forwards",
         needs_model=True,
         signed=True,
+        passes_per_patch=1,
     ),
     Method(
         logit_ledger,
@@ -664,7 +676,7 @@ _ROWS = (
         "What all heads carried from each patch straight into the logit.",
         "Σₗₕ A[l, h][q, j] · (v[j] Wₒ) · u",
         "Elhage et al. 2021",
-        "⅓ forward",
+        "½ to 1 forward",
         needs_model=True,
         signed=True,
     ),
@@ -673,16 +685,6 @@ METHODS: dict[str, Method] = {method.name: method for method in _ROWS}
 
 
 # ---- helpers ---------------------------------------------------------------------------------------
-
-
-def _attention(trace: Trace) -> Tensor:
-    """(L, H, T, T), or one sentence on how to get it."""
-    if trace.attn.dim() != 4 or len(trace.attn) < len(trace.tokens) - 1:
-        raise ValueError(
-            'This trace did not keep the attention of all layers: trace(..., keep=("attn",)), '
-            "without `layers`."
-        )
-    return trace.attn
 
 
 def _gradient(trace: Trace, target: int | None) -> Tensor:
@@ -724,7 +726,7 @@ def _fuse(attn: Tensor, fuse: str) -> Tensor:
 
 def _transitions(trace: Trace, fuse: str, discard: float, layer: int) -> Tensor:
     """(L, T, T): Ā of every layer up to `layer`, rows to sum 1."""
-    fused = _fuse(_attention(trace)[: _layer(trace, layer) + 1], fuse)
+    fused = _fuse(trace.all_attn()[: _layer(trace, layer) + 1], fuse)
     dropped = int(discard * _num_patches(trace))
     if dropped:  # per row, so that flat rows are not emptied for sharp ones
         patches = fused[..., trace.num_prefix_tokens :]
@@ -744,7 +746,7 @@ def _map(trace: Trace, row: Tensor) -> Tensor:
 
 def _layer(trace: Trace, layer: int) -> int:
     """The index from the front."""
-    depth = len(_attention(trace))
+    depth = len(trace.tokens) - 1
     if not -depth <= layer < depth:
         raise ValueError(f"There is no layer {layer}: this model has {depth}, 0 to {depth - 1}.")
     return layer % depth

@@ -235,7 +235,7 @@ def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[by
     usable = [
         method
         for method in maps.METHODS.values()
-        if "progress" not in method.options  # many passes
+        if not method.is_long
         and (model is not None or not method.needs_model)
         and (trace.attn_grad is not None or not method.needs_grad)
         and not (model is not None and method.refusal(model.config, trace.tokens.shape[1]))

@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import hmac
 import math
+import os
 import re
 import secrets
 import shutil
@@ -109,7 +110,7 @@ class Cache(Generic[V]):
     """Values by key: made once however many ask at once, and forgotten, oldest first, beyond `max_bytes`.
 
     A value larger than the bound is given to those who asked and not kept, and drives nothing out.
-    `dropped` hears of every value that is forgotten.
+    `dropped` hears of every value that is forgotten, of one too large to keep, too.
     """
 
     def __init__(
@@ -314,9 +315,9 @@ class Look:
         keep = ("attn", "resid_post") if self.keeps_attention else ("resid_post",)
 
         def make() -> Trace:
-            image = self.image
-            model = self.model if exact else self.loaded.half
+            image, loaded = self.image, self.loaded
             with self.session.model_lock:
+                model = loaded.model if exact else loaded.half
                 return trace(model, image, target=target, edits=edits, keep=keep)
 
         return self.remember(("trace", target, edits, exact), make)
@@ -412,7 +413,7 @@ class Session:
         file = folder_of(name) / "model.safetensors"
         if step is not None:
             file = snapshot_path(folder_of(name), step)
-            if not file.is_file():
+            if not os.path.isfile(file):
                 raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
         key = key_of(name, step, file)
 
@@ -461,11 +462,12 @@ class Session:
 
     def remove_files(self, name: str) -> None:
         """What a stranger had fetched goes when it is of no use, or after a day: it would fill the disk."""
+        self._arrived.discard(name)
         shutil.rmtree(self.lent / f"models--{name.replace('/', '--')}", ignore_errors=True)
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
-        return name in self._arrived or folder_of(name).exists()
+        return name in self._arrived or os.path.exists(folder_of(name))
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
@@ -477,7 +479,7 @@ class Session:
         name = name.strip().removeprefix("hf-hub:")
         if not self.public or name in self.names() or name in PUBLISHED:
             return name
-        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or Path(name).exists():
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) or os.path.exists(name):
             raise CheckpointError(
                 f"{name[:80]!r} is not a model on offer here: write a Hub id such as facebook/dino-vits16."
             )
@@ -563,7 +565,7 @@ class Session:
 
 def key_of(name: str, step: int | None, file: Path) -> str:
     """What a model is kept under; a run that is going on writes its file again, and is another model then."""
-    written = file.stat().st_mtime_ns if file.is_file() else 0
+    written = file.stat().st_mtime_ns if os.path.isfile(file) else 0
     return f"{name}@{step}#{written}"
 
 

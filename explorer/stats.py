@@ -79,8 +79,7 @@ def head_table(trace: Trace) -> list[dict[str, int | float]]:
 
     Raises ValueError for a trace of some layers, whose numbers it does not tell.
     """
-    if len(trace.attn) < len(trace.tokens) - 1:
-        raise ValueError("This trace kept the attention of some layers: trace(...) it without `layers`.")
+    attn = trace.all_attn()
     prefix = trace.num_prefix_tokens
     effective = effective_tokens(trace)
     columns = {
@@ -92,7 +91,7 @@ def head_table(trace: Trace) -> list[dict[str, int | float]]:
     }
     if prefix:
         columns["effective_tokens_cls"] = effective[..., 0]
-    L, H = trace.attn.shape[:2]
+    L, H = attn.shape[:2]
     return [
         {"layer": layer, "head": head} | {name: float(x[layer, head]) for name, x in columns.items()}
         for layer in range(L)
@@ -304,7 +303,7 @@ def self_check(model: ViT, trace: Trace) -> list[Check]:
     Bounds are for float32.
     """
     weight = next(model.parameters())
-    attn, tokens = trace.attn.to(weight), trace.tokens.to(weight)
+    attn, tokens = trace.all_attn().to(weight), trace.tokens.to(weight)
     checks = []
 
     def check(name: str, value: Tensor | float, bound: float, about: str) -> None:

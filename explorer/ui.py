@@ -44,6 +44,7 @@ from explorer.views.page import (
 )
 from vit.checkpoint import CheckpointError
 from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
+from vit.model import grid_of
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -140,8 +141,7 @@ def file_address(path: Path) -> str:
 def describe(look: Look) -> str:
     """What this model is, and what it can say at all."""
     config, card = look.model.config, look.card
-    height, width = look.image.shape[1:]
-    h, w = height // config.patch_size, width // config.patch_size
+    h, w = grid_of(look.image_size, config.patch_size)
     parameters = sum(p.numel() for p in look.model.parameters())
     facts = [
         f"{h} × {w} patches of {config.patch_size} px",

@@ -17,7 +17,7 @@ expect.set_options(timeout=20_000)  # what a page should show it may show late o
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: one that began last would keep a single core busy while the other has nothing to do."""
+    """Slow tests first: one that began last would leave the other core with nothing to do."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -290,3 +291,10 @@ def test_a_bare_word_is_a_bundled_one_and_a_path_is_a_path(tmp_path: Path, monke
     assert load("shapes")[1].name == "shapes" and folder_of("shapes").parent == module.BUNDLED
     for path in ("./shapes", Path("shapes"), str(tmp_path / "shapes"), "shapes/model.safetensors"):
         assert load(path)[1] == CARD and folder_of(path).resolve() == tmp_path / "shapes"
+
+
+def test_weights_of_another_save_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / name, randomised(ViT(tiny_config())), CARD)
+    shutil.copy(tmp_path / "b" / "model.safetensors", tmp_path / "a")
+    assert "are of two saves: copy both from the same folder." in refusal(tmp_path / "a")

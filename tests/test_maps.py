@@ -412,6 +412,19 @@ def test_gradients_of_many_images_are_taken_for_a_few_at_once(name: str, monkeyp
         assert max(sizes) == most and sum(sizes) >= 24
 
 
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs_model])
+def test_a_method_costs_the_passes_that_its_row_says(name: str) -> None:
+    """Of a forward, counted by what its first block is given; what autograd does besides counts as two."""
+    model, t = model_and_trace("cls")
+    seen: list[int] = []
+    model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    METHODS[name](t, model=model)
+    said, patches = METHODS[name], h * w
+    forwards = said.passes / 3 + said.passes_per_patch * patches
+    assert forwards <= sum(seen) <= forwards + 2
+    assert said.is_long == (forwards > 0)
+
+
 def test_pixels_are_summed_over_the_models_own_patches() -> None:
     t = random_trace(1)
     pixels = torch.zeros(1, 3, 12, 28)

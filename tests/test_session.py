@@ -381,11 +381,20 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.DAY)
     session.model("someone/small-3")  # the next day, others
     assert [p.name for p in session.lent.iterdir()] == ["models--someone--small-3"], "no disk fills up"
+    assert not session.is_here("someone/small-1") and session.is_here("someone/small-3")
     with pytest.raises(CheckpointError, match="another model"):
         session.model("someone/broken")
     with pytest.raises(CheckpointError, match="choose from the list"):
         session.model("someone/small-4")  # what was fetched is counted, of use or not
     assert not [place for place in session.lent.iterdir() if "broken" in place.name]
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_name_too_long_for_a_path_is_one_sentence(public: bool) -> None:
+    session, name = Session(public=public), "a" * 300
+    assert not session.is_here(name)
+    with pytest.raises(CheckpointError):
+        session.model(name)
 
 
 # ---- files for browsers ----------------------------------------------------------------------------

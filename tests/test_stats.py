@@ -346,7 +346,7 @@ def test_the_self_check_notices_another_model_and_an_edited_trace() -> None:
 
 
 def test_heads_of_some_layers_are_not_counted_from_zero(tiny_vit: ViT) -> None:
-    with pytest.raises(ValueError, match="the attention of some layers"):
+    with pytest.raises(ValueError, match="did not keep the attention of all layers"):
         stats.head_table(trace(tiny_vit, torch.randn(3, 12, 20), layers=[2]))
 
 

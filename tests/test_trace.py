@@ -10,6 +10,7 @@ from conftest import randomised, tiny_config
 from torch import Tensor
 
 from vit import MaskPatches, Recorder, Replace, Trace, ViT, ZeroHeads, trace
+from vit.model import SHOWN
 from vit.trace import attention_at
 
 IMAGE = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(1))
@@ -196,3 +197,44 @@ def test_bf16_keeps_rows_that_sum_to_one(tiny_vit: ViT) -> None:
 def test_a_target_that_is_no_class_is_refused(tiny_vit: ViT, target: int) -> None:
     with pytest.raises(ValueError, match=f"Class {target} does not exist: this model has 7 classes"):
         trace(tiny_vit, IMAGE, target=target)
+
+
+def test_the_names_are_what_the_model_shows(tiny_vit: ViT) -> None:
+    recorder = Recorder()
+    tiny_vit(IMAGE[None], recorder)
+    assert tuple(recorder.seen) == SHOWN
+    assert set(trace(tiny_vit, IMAGE, keep=SHOWN).activations) == {*SHOWN} - {"attn", "resid_post"}
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: trace(ViT(tiny_config()), IMAGE, keep=("atn", "v")), "shows no 'atn': keep any of embed"),
+        (lambda: trace(ViT(tiny_config()), IMAGE, keep="attn"), "shows no 'a', 'n', 't'"),
+        (lambda: ZeroHeads(((2, 0), (-1, 1))), "counted from 0"),
+        (lambda: ZeroHeads(((0, -1),)), "counted from 0"),
+        (lambda: MaskPatches((3, -1), 1), "counted from 0"),
+        (lambda: Replace("resid_psot", 2, IMAGE), "shows no 'resid_psot'"),
+        (lambda: Replace("resid_post", -1, IMAGE), "counted from 0"),
+    ],
+)
+def test_what_names_nothing_is_one_sentence_and_not_silence(make, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_something_must_be_left_to_see() -> None:
+    model = randomised(ViT(tiny_config(class_token=False, pool="mean")))
+    with pytest.raises(ValueError, match="leave at least one"):
+        trace(model, IMAGE, edits=[MaskPatches(tuple(range(15)), 0)])
+    assert trace(model, IMAGE, edits=[MaskPatches(tuple(range(14)), 0)]).logits.isfinite().all()
+
+
+def test_without_attention_there_are_no_heads_to_speak_of(tiny_vit: ViT) -> None:
+    t = trace(tiny_vit, IMAGE, keep=())
+    assert t.attn.shape == (0, 4, 16, 16)
+    for some in (t, trace(tiny_vit, IMAGE, layers=[0, 2])):
+        with pytest.raises(ValueError, match="did not keep the attention of all layers"):
+            some.all_attn()
+    full = trace(tiny_vit, IMAGE)
+    assert full.all_attn() is full.attn

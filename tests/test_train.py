@@ -634,6 +634,10 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
         ("shapes --patch-size 7", "--image-size, --test-size and --sizes must be multiples of 7, not 64."),
         ("shapes --sizes 30:0.5", "--image-size, --test-size and --sizes must be multiples of 8, not 30."),
         ("shapes --sizes half", "must look like '24:0.6'"),
+        ("shapes --sizes 32:45", "needs shares of the run that rise between 0 and 1"),
+        ("shapes --sizes 32:nan", "needs shares of the run that rise between 0 and 1"),
+        ("shapes --sizes 32:0", "needs shares of the run that rise between 0 and 1"),
+        ("shapes --sizes 32:0.9,48:0.5", "must look like '24:0.6'"),
         ("shapes --optimizer sgd", "--optimizer must be one of muon, adamw"),
         ("shapes --precision int8", "--precision must be one of"),
         ("shapes --accumulate 3", "must be a multiple of 3"),
@@ -660,6 +664,19 @@ def test_a_wrong_option_is_one_sentence(args, sentence, tmp_path, monkeypatch):
         t.main(args.split())
     said = str(caught.value)
     assert sentence in said and said.startswith("train.py: ") and "\n" not in said
+
+
+def test_stages_that_never_come_are_refused():
+    with pytest.raises(ValueError, match="rise between 0 and 1"):
+        t.Options(data="shapes", sizes="32:0.9 48:0.5").check(1)
+    t.Options(data="shapes", sizes="32:0.5 48:1").check(1)
+
+
+def test_a_dry_run_of_one_block_names_no_others(capsys):
+    t.main(["shapes", "--dry-run", "--depth", "1"])
+    assert "do the same" not in capsys.readouterr().out
+    t.main(["shapes", "--dry-run", "--depth", "2"])
+    assert "blocks 1 to 1 do the same" in capsys.readouterr().out
 
 
 def test_every_number_has_its_range():

@@ -125,6 +125,9 @@ def load_folder(folder: Path) -> tuple[ViT, Card]:
         config, source = read_json(path), path
         if config.get("save_id") == metadata.get("save_id"):
             break
+    else:
+        if None not in (config.get("save_id"), metadata.get("save_id")):  # written by other tools: without
+            raise CheckpointError(f"{path} and {file.name} are of two saves: copy both from the same folder.")
     model_config, card = parse_config(config, source)
     return build(model_config, tensors, file), card
 
@@ -214,7 +217,7 @@ def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
 def read_history(folder: str | Path) -> list[dict[str, float]]:
     """The rows of history.csv, none where there is no such file. Raises CheckpointError."""
     file = Path(folder) / "history.csv"
-    if not file.is_file():
+    if not os.path.isfile(file):
         return []
     try:
         lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())

@@ -229,7 +229,8 @@ class Folder:
             if unsplit:
                 files = [file for i, file in enumerate(files) if (i % 10 == 9) == (split == "test")]
             if not files:
-                raise DataError(f"The class folder {path} has no {split} pictures: add some or remove it.")
+                tenth = ", which are every tenth one" if unsplit and split == "test" else ""
+                raise DataError(f"{path} has no {split} pictures{tenth}: add some or remove the folder.")
             self.files += files
             self.labels += [label] * len(files)
 
@@ -268,7 +269,7 @@ def local_folder(data: str) -> Path:
     return Path(os.environ.get("VIT_DATA", "data")) / data
 
 
-def local_test_pictures(data: str, every: int = 1) -> list[tuple[Image.Image, str]]:
+def local_test_pictures(data: str, every: int) -> list[tuple[Image.Image, str]]:
     """(picture, class name): the first readable test picture of every so-many-th class, if they are there."""
     found: list[tuple[Image.Image, str]] = []
     try:

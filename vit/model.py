@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # A hook is shown every named activation, as hook(name, layer, tensor); the model goes on with what it
-# returns. The names, in the order an image meets them (layer is None outside the blocks; with post_norm,
-# norm1 and norm2 come after the additions; SwiGLU halves mlp_post):
-#   embed (B, P, D)  pos (B, T, D)
-#   norm1 (B, T, D)  q k v (B, H, T, d)  scores attn (B, H, T, T)  z (B, H, T, d)
-#   attn_out resid_mid (B, T, D)
-#   norm2 (B, T, D)  mlp_pre (B, T, 4D)  mlp_post (B, T, 4D)  resid_post (B, T, D)
-#   norm (B, T, D)   logits (B, K)
+# returns. The names, in the order an image meets them; layer is None outside the blocks.
+SHOWN = (
+    "embed", "pos",  # (B, P, D), (B, T, D)
+    "norm1",  # (B, T, D); with post_norm, norm1 and norm2 come after the additions
+    "q", "k", "v", "scores", "attn", "z",  # (B, H, T, d), but scores and attn (B, H, T, T)
+    "attn_out", "resid_mid", "norm2",  # (B, T, D)
+    "mlp_pre", "mlp_post",  # (B, T, 4D); SwiGLU halves mlp_post
+    "resid_post",  # (B, T, D)
+    "norm", "logits",  # (B, T, D), with norm_after_pool not yet normed; (B, K)
+)  # fmt: skip
 Hook = Callable[[str, int | None, Tensor], Tensor]
 Show = Callable[[str, Tensor], Tensor]  # a hook that already knows its layer
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vit.model import Block, Hook, ViT, ViTConfig, grid_of, shown_at
+from vit.model import SHOWN, Block, Hook, ViT, ViTConfig, grid_of, shown_at
 
 
 class Recorder:
@@ -36,9 +36,13 @@ class Recorder:
 
 @dataclass(frozen=True)
 class ZeroHeads:
-    """Switch heads off: their output z becomes 0. heads: ((layer, head), ...)."""
+    """Switch heads off: their output z becomes 0. heads: ((layer, head), ...), counted from 0."""
 
     heads: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if any(number < 0 for pair in self.heads for number in pair):
+            raise ValueError(f"Layers and heads to switch off are counted from 0, not {self.heads}.")
 
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         off = [head for at, head in self.heads if at == layer]
@@ -53,17 +57,23 @@ class ZeroHeads:
 class MaskPatches:
     """Make patches invisible: no token attends to them in any layer, and a mean pool leaves them out.
 
-    patches: indices into the flattened (h, w) grid.
+    patches: indices into the flattened (h, w) grid, counted from 0. Raises ValueError if nothing is left to see.
     """
 
     patches: tuple[int, ...]
     num_prefix_tokens: int
+
+    def __post_init__(self) -> None:
+        if any(patch < 0 for patch in self.patches):
+            raise ValueError(f"Patches to hide are counted from 0, not {self.patches}.")
 
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         if not self.patches or name not in ("scores", "norm"):
             return x
         hidden = torch.zeros(x.shape[-1 if name == "scores" else 1], dtype=torch.bool, device=x.device)
         hidden[[self.num_prefix_tokens + patch for patch in self.patches]] = True
+        if hidden.all():
+            raise ValueError("This model has only patches to look at: leave at least one of them to see.")
         if name == "scores":
             return x.masked_fill(hidden, float("-inf"))  # columns: what is looked at
         seen = ~hidden
@@ -74,11 +84,20 @@ class MaskPatches:
 
 @dataclass(frozen=True, eq=False)
 class Replace:
-    """Put another tensor in an activation's place (activation patching)."""
+    """Put another tensor in an activation's place (activation patching).
+
+    name: one of vit.model.SHOWN; layer: counted from 0, None outside the blocks.
+    """
 
     name: str
     layer: int | None
     value: Tensor
+
+    def __post_init__(self) -> None:
+        if self.name not in SHOWN:
+            raise ValueError(f"The model shows no {self.name!r}: replace one of {', '.join(SHOWN)}.")
+        if self.layer is not None and self.layer < 0:
+            raise ValueError(f"Layers to replace something in are counted from 0, not {self.layer}.")
 
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         if (name, layer) != (self.name, self.layer):
@@ -92,13 +111,33 @@ class Trace:
 
     image: Tensor  # (3, height, width)  the normalised pixels the model saw
     tokens: Tensor  # (L+1, T, D)   residual stream: after the embedding, then after each block
-    attn: Tensor  # (L, H, T, T)  softmax(q kᵀ / √d); row = query, column = key; rows sum to 1
+    attn: Tensor  # (L, H, T, T)  softmax(q kᵀ / √d); row = query, column = key; rows sum to 1; of kept layers
     logits: Tensor  # (K,)          empty for a model without a head
     grid_size: tuple[int, int]  # (h, w)
     num_prefix_tokens: int  # [CLS], distillation token, registers in front of the patches
     target: int | None = None  # the class that attn_grad explains
     attn_grad: Tensor | None = None  # (L, H, T, T)  d logits[target] / d attn
     activations: Mapping[str, Tensor] = field(default_factory=dict)  # whatever else `keep` asked for
+
+    def all_attn(self) -> Tensor:
+        """`attn` (L, H, T, T) for what needs every layer. Raises ValueError where some were not kept."""
+        if len(self.attn) < len(self.tokens) - 1:
+            raise ValueError(
+                'This trace did not keep the attention of all layers: trace(..., keep=("attn",)), '
+                "without `layers`."
+            )
+        return self.attn
+
+
+def in_turn(*hooks: Hook) -> Hook:
+    """One hook of several: each is shown what the one before it returned."""
+
+    def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
+        for each in hooks:
+            x = each(name, layer, x)
+        return x
+
+    return hook
 
 
 def trace(
@@ -114,10 +153,13 @@ def trace(
 
     target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
     layers: those whose attention and activations are kept, in the model's order (all by default, -1: the
-    last; the residual stream is always kept). keep: names of activations; what is not a field of Trace
-    goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for a class or layer
-    that there is not.
+    last; the residual stream is always kept). keep: names of activations (vit.model.SHOWN); what is not a
+    field of Trace goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for a
+    class, layer or name that there is not.
     """
+    if unknown := {*keep} - {*SHOWN}:
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise ValueError(f"The model shows no {names}: keep any of {', '.join(SHOWN)}.")
     if target is not None and not 0 <= target < model.config.num_classes:
         classes = model.config.num_classes
         raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
@@ -131,16 +173,14 @@ def trace(
     stream = Recorder({"pos", "resid_post"})
     kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)
 
-    def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
-        for edit in edits:
-            x = edit(name, layer, x)
-        if name == "attn" and target is not None and not x.requires_grad:
-            x = x.detach().requires_grad_()  # an edit put a constant here; its gradient exists all the same
-        return kept(name, layer, stream(name, layer, x))
+    def leaf(name: str, layer: int | None, x: Tensor) -> Tensor:
+        """An edit may put a constant in attention's place: it has a gradient all the same."""
+        constant = name == "attn" and target is not None and not x.requires_grad
+        return x.detach().requires_grad_() if constant else x
 
     images = image.detach().to(next(model.parameters()))[None]  # (1, 3, height, width), bf16 for a bf16 model
     with torch.set_grad_enabled(target is not None):
-        logits = model(images.requires_grad_(target is not None), hook)[0]
+        logits = model(images.requires_grad_(target is not None), in_turn(*edits, leaf, stream, kept))[0]
     gradients = None
     if target is not None:  # never .backward(): it would write into parameters that other threads share
         shown = list(kept.seen["attn"].values())
@@ -153,12 +193,14 @@ def trace(
     def to_cpu(x: Tensor) -> Tensor:
         return x.detach().float().cpu()
 
-    attn = attn_to_cpu(kept.stack("attn")[:, 0]) if "attn" in kept.seen else torch.empty(0)
+    tokens = to_cpu(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()]))
+    none = torch.empty(0, model.config.num_heads, tokens.shape[1], tokens.shape[1])  # (0, H, T, T)
+    attn = attn_to_cpu(kept.stack("attn")[:, 0]) if "attn" in kept.seen else none
     elsewhere = ("attn", "resid_post")  # the latter is in `tokens`
     seen = {name: to_cpu(kept.stack(name)[:, 0]) for name in kept.seen if name not in elsewhere}
     return Trace(
         image=to_cpu(image),
-        tokens=to_cpu(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()])),
+        tokens=tokens,
         attn=attn,
         logits=to_cpu(logits if model.config.num_classes else logits[:0]),
         grid_size=grid_of((image.shape[-2], image.shape[-1]), model.config.patch_size),
@@ -185,16 +227,10 @@ def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] =
     For models whose attention is too large to keep: one block's attention, not a forward pass.
     """
     recorder = Recorder({"attn"})
-
-    def hook(name: str, at: int | None, x: Tensor) -> Tensor:
-        for edit in edits:
-            x = edit(name, at, x)
-        return recorder(name, at, x)
-
     block = model.blocks[layer]
     assert isinstance(block, Block)
     x = tokens.to(next(model.parameters()))[None]
-    show = shown_at(layer, hook)
+    show = shown_at(layer, in_turn(*edits, recorder))
     block.attn(x if block.post_norm else show("norm1", block.norm1(x)), show)
     return attn_to_cpu(recorder.seen["attn"][layer][0])
 

@@ -22,15 +22,13 @@ from explorer.views.page import (
     Page,
     kindly,
     target_said,
+    too_many_tokens,
     valid_target,
 )
 from explorer.views.parts import note
 from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
 
-# what a method costs, in forward passes, where it is more than a few; occlusion and knock-out: one per patch
-PASSES = {"smoothgrad": 3 * maps.SAMPLES, "integrated_gradients": 3 * maps.STEPS}  # forwards and backwards
-PER_PATCH = ("occlusion", "knockout")
 QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
 
 
@@ -82,7 +80,7 @@ def rollouts(look: Look, edits: tuple[Hook, ...] = ()) -> Tensor:
 def refusal(look: Look, method: Method) -> str:
     """Why this method says nothing here, in one sentence; empty if it does."""
     if not look.keeps_attention:
-        return f"{method.label} needs all attention at once: too much for a model with so many tokens."
+        return too_many_tokens(f"{method.label} is")
     if why_not := method.refusal(look.model.config, look.cost.tokens):
         return why_not
     try:
@@ -94,7 +92,7 @@ def refusal(look: Look, method: Method) -> str:
 
 def passes(look: Look, method: Method) -> int:
     """How many forward passes this method takes, where it is more than a few."""
-    return num_patches(look) if method.name in PER_PATCH else PASSES.get(method.name, 0)
+    return method.passes + method.passes_per_patch * num_patches(look)
 
 
 def num_patches(look: Look) -> int:
@@ -109,7 +107,10 @@ def cost_in_words(look: Look, method: Method) -> str:
 
 def is_quick(look: Look, method: Method) -> bool:
     """May this method run for this model without having been asked for?"""
-    return method.name != "flow" and passes(look, method) * look.cost.flops <= QUICK
+    count = passes(look, method)
+    if method.is_long and not count:  # of other work than passes, such as flow
+        return False
+    return count * look.cost.flops <= QUICK
 
 
 def map_key(method: Method, target: int | None) -> tuple[str, str, int | None]:
@@ -192,7 +193,7 @@ def as_pair(value: Any) -> tuple[int, int]:
 def check_strip(look: Look) -> str:
     """Green or red, with the number: is what the screen shows what the model did?"""
     if not look.keeps_attention:
-        return note("The self-check needs all attention at once: too much for a model with so many tokens.")
+        return note(too_many_tokens("The self-check is"))
 
     def make() -> list[stats.Check]:
         checks = stats.self_check(look.model, look.trace(exact=True))

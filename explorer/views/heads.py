@@ -18,6 +18,7 @@ from explorer.views.page import (
     Page,
     kindly,
     picture_address,
+    too_many_tokens,
     valid_target,
 )
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
@@ -29,9 +30,7 @@ CKA_IMAGES, CKA_BATCH = 256, 64
 def report(look: Look, target: int | None) -> str:
     """All panels of the page."""
     if not look.keeps_attention:
-        return note(
-            "These figures need all attention at once: choose a model with fewer tokens."
-        ) + depth_panels(look, target)
+        return note(too_many_tokens("Figures of heads are")) + depth_panels(look, target)
     return f'<div class="vx-row">{head_panels(look)}{depth_panels(look, target)}</div>'
 
 

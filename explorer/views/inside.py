@@ -112,6 +112,8 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
     scores = x["scores"][head, token]
     looked = [[name_of(k), f"{float(scores[k]):+.3f}", f"{100 * float(attn[k]):.2f} %"] for k in best]
     added = trace.tokens[layer + 1][token] - trace.tokens[layer][token]
+    read = "the token" if config.post_norm else "the normalised token"
+    change = "This layer has changed" if config.post_norm else "Attention and MLP have added this to"
     steps = [
         step(
             "The picture", f"3 × {image.shape[1]} × {image.shape[2]}",
@@ -137,7 +139,7 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         ),
         step(
             f"Layer {layer}: query, key, value", f"each H × T × d = {config.num_heads} × {T} × {d}",
-            f"Three linear views of the normalised token, cut into {config.num_heads} heads. This is "
+            f"Three linear views of {read}, cut into {config.num_heads} heads. This is "
             f"head {head}: what {me} "
             "asks for, what it offers, what it would carry.",
             "".join(numbers(x[name][head, token], name) for name in ("q", "k", "v")),
@@ -161,7 +163,7 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         ),
         step(
             "All heads, written to the stream", f"H · d → D = {config.num_heads} · {d} → {D}",
-            "The heads' z side by side, through one linear layer, added to the token.",
+            "The heads' z side by side, through one linear layer, and added to the token.",
             numbers(x["attn_out"][token], "attn_out"),
         ),
         step(
@@ -173,9 +175,8 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
         ),
         step(
             f"After layer {layer}", f"T × D = {T} × {D}",
-            f"Attention and MLP have added this to {me}; it grew from length "
-            f"{float(trace.tokens[layer][token].norm()):.2f} "
-            f"to {float(trace.tokens[layer + 1][token].norm()):.2f}. The next layer reads the sum.",
+            f"{change} {me}: from length {float(trace.tokens[layer][token].norm()):.2f} "
+            f"to {float(trace.tokens[layer + 1][token].norm()):.2f}. The next layer reads the result.",
             numbers(added, "added") + numbers(trace.tokens[layer + 1][token], f"x{layer + 1}"),
         ),
         answer_step(look),

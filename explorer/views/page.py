@@ -44,6 +44,14 @@ def kindly() -> Iterator[None]:
         raise gr.Error(f"{why}: {again}", title="That did not work", print_exception=False) from error
 
 
+def too_many_tokens(what: str) -> str:
+    """Why something is not made of this picture, and what to do; `what` ends in a verb: "Files are"."""
+    return (
+        f"{what} left out where the attention of all layers is too much to hold at once: choose a smaller "
+        "size or a model with fewer tokens."
+    )
+
+
 def in_toast(text: Any) -> str:
     """Toasts are HTML: what a visitor or a file wrote must not become an element."""
     return escape(str(text), quote=False)

@@ -1,7 +1,7 @@
 """The small pieces that views share: bars, charts, cells, maps on a picture. Numbers in, HTML out.
 
 L layers, H heads, (h, w) patches.  Everything is plain HTML and SVG in the theme's colours, so that light and
-dark are one.  Text from outside (class names, file names) passes through `escape`, here and nowhere else.
+dark are one.  Text from outside (class names, file names) is escaped where it becomes HTML.
 
 An element with `data-layer` and `data-head` is shown large in the viewer by a click
 (page.js); one with `data-tip` says its value while the pointer is on it.
@@ -28,9 +28,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else "< 0.1 %"
 
 
-def note(text: str, kind: str = "note") -> str:
+def note(text: str) -> str:
     """A paragraph beside a figure."""
-    return f'<p class="vx-{kind}">{escape(text)}</p>'
+    return f'<p class="vx-note">{escape(text)}</p>'
 
 
 def panel(title: str, body: str, words: str = "") -> str:
@@ -296,10 +296,10 @@ def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
 
 
 def picture_map(
-    picture: str, values: Tensor | np.ndarray | None, caption: str, *, signed: bool = False, method: str = ""
+    picture: str, values: Tensor | np.ndarray, caption: str, *, signed: bool = False, method: str = ""
 ) -> str:
     """A map over its picture (an address), with a caption in HTML. method: a click shows it large."""
-    over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="">' if values is not None else ""
+    over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="">'
     link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
     return (
         f'<figure class="vx-map"{link}><div><img src="{escape(picture)}" alt="">{over}</div>'

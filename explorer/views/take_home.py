@@ -15,7 +15,7 @@ from explorer import export
 from explorer.export import Export, Subject
 from explorer.maps import METHODS
 from explorer.session import Look
-from explorer.views.page import LATEST, QUIET, Page, kindly, valid_target
+from explorer.views.page import LATEST, QUIET, Page, kindly, too_many_tokens, valid_target
 from explorer.views.parts import note
 
 MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
@@ -74,7 +74,7 @@ def view_of(look: Look, picked: dict[str, Any]) -> dict[str, Any]:
 def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     """A row of links per result; a browser that follows one has the file made."""
     if not look.keeps_attention:
-        return note("Files need all attention at once: too much for a model with so many tokens.")
+        return note(too_many_tokens("Files are"))
     view = view_of(look, picked)
     rows = []
     for label, name, endings in FILES:

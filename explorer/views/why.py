@@ -182,8 +182,8 @@ def ledger_of(look: Look, target: int) -> Ledger:
 
 def ledger_report(look: Look, target: int) -> str:
     """The class's logit as a sum: by head, by patch, and its largest entries."""
-    if refusal(look, METHODS["logit_ledger"]):
-        return note(refusal(look, METHODS["logit_ledger"]))
+    if why_not := refusal(look, METHODS["logit_ledger"]):
+        return note(why_not)
     book = ledger_of(look, target)
     answer, heads = class_name(look.card, target), book.head_grid().numpy()
     columns = {"MLP": book.mlp.numpy()}
