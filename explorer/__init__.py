@@ -25,6 +25,9 @@ class Shown:
 
     def save(self, path: str | Path) -> Path:
         path = Path(path)
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise ValueError(f"{path.name} would hold a page: let its name end in .html.")
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.page, encoding="utf-8")
         return path
 
@@ -42,11 +45,18 @@ def show(
 
     card: names the classes and gives the image its true colours. model: adds position embeddings, patch
     filters and the methods that run it once; a trace of a target adds those that need gradients. state: what
-    to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout".
+    to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout"; negative numbers count from
+    the end. Raises ValueError for what this trace or the viewer does not have.
     """
     from explorer.payload import maps_at_hand, payloads
     from explorer.viewer import viewer_html
 
+    counts = {"layer": len(trace.tokens) - 1, "head": trace.attn.shape[1], "query": trace.tokens.shape[1]}
+    for name in counts.keys() & state.keys():
+        count, value = counts[name], state[name]
+        if not isinstance(value, int) or not -count <= value < count:
+            raise ValueError(f"There is no {name} {value!r}: there are {count}, 0 to {count - 1}.")
+        state[name] = value % count
     card = card or Card(name="ViT")
     head, embeddings, *layers = payloads(trace, card, model)
     maps, methods = maps_at_hand(trace, card, model)

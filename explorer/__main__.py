@@ -90,6 +90,8 @@ def load_model(name: str | None) -> tuple[ViT, Card]:
     """The model by name, folder or Hub id; without a name the one that the app opens with."""
     model, card = load(name or first_checkpoint())
     check_channels(model.config, card.name)
+    if card.note:
+        print(f"{card.name}: {card.note}", file=sys.stderr)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), card
 
 
@@ -134,7 +136,7 @@ def parse_size(text: str | None, patch_size: int, usual: tuple[int, int]) -> tup
     if text is None:
         return usual
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise Usage(f"--size {text} is no size: write 224, or HEIGHTxWIDTH such as 224x336.")
     size = int(parts[0]), int(parts[-1])
     grid_of(size, patch_size)
@@ -172,15 +174,15 @@ def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int])
 
 
 def parse_target(text: str | None, card: Card, num_classes: int) -> int | None:
-    """A class by number, by name, or by the unmistakable beginning of its name; None stays None."""
+    """A class by name, by number, or by the unmistakable beginning of its name; None stays None."""
     if text is None:
         return None
     if not num_classes:
         raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
-    if text.isdigit() and int(text) < num_classes:
-        return int(text)
     names = [name.lower() for name in card.class_names]
     exact = [k for k, name in enumerate(names) if name == text.lower()]
+    if not exact and text.isdecimal() and int(text) < num_classes:
+        return int(text)
     found = exact or [k for k, name in enumerate(names) if name.startswith(text.lower())]
     if len(found) != 1:
         some = ", ".join(card.class_names[:12]) + (", ..." if len(names) > 12 else "")
@@ -394,7 +396,8 @@ def check_endings(outs: Sequence[str], command: str, endings: Sequence[str], pic
 
 
 def outputs(outs: Sequence[str], command: str, name: str, ending: str) -> list[Path]:
-    """Where the results for one picture go. An --out without an ending is a folder."""
+    """Where the results for one picture, model or data set go. An --out without an ending is a folder."""
+    name = Path(name).resolve().name  # of a folder's path, or of owner/model
     file = f"{name}{ending}" if ending == f".{command}" else f"{name}-{command}{ending}"
     places = [(Path(out.replace("{name}", name)), ending_of(out)) for out in outs or ["."]]
     return [place if suffix else place / file for place, suffix in places]
@@ -440,7 +443,10 @@ def run_faithfulness(args: argparse.Namespace) -> int:
     methods, modes = methods_of(args, model.config, size), args.mode or faithfulness.MODES
     failed: list[str] = []
     if one:
-        image = preprocess(open_picture(args.pictures[0]), card, size)
+        picture = read_or_name(args.pictures[0], partial(open_picture, args.pictures[0]), failed)
+        if picture is None:
+            return NOTHING
+        image = preprocess(picture, card, size)
         target = answer_of(model, image, parse_target(args.target, card, model.config.num_classes))
         name = Path(args.pictures[0]).stem
         subject = export.look(name, image, model, card, target)
@@ -672,7 +678,7 @@ def build_parser() -> argparse.ArgumentParser:
     on_picture = (*drawn, "smooth", "lines")
     map_ = add("map", COMMANDS["map"].about, *on_picture, "method", "query", "layer", "head", "target")
     full = "what full colour stands for: each map's own maximum (map, default) or 8 x uniform attention"
-    map_.add_argument("--scale", choices=["map", "uniform"], help=full)
+    map_.add_argument("--scale", choices=["map", "uniform"], default="map", help=full)
     grid = add("grid", COMMANDS["grid"].about, *drawn, "query")
     full = "what full colour stands for: the maximum of each map, layer, or all (default), or 8 x uniform"
     grid.add_argument("--scale", choices=list(SCALES), default="all", help=full)

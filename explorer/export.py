@@ -222,6 +222,8 @@ def maps(
     the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name."""
     traced, model = subject.trace, subject.model
     options = {"query": query, "layer": layer, "head": head, "fuse": fuse, "target": target}
+    if not methods or scale not in ("map", "uniform"):
+        raise ExportError("Maps need at least one method, and a scale: map or uniform.")
     asked = what_was_asked(subject, methods, query, target)
 
     @cache
@@ -381,6 +383,10 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
             columns["lens"] = stats.logit_lens(model, traced).softmax(dim=-1).numpy()
         return columns | {"token_norms": stats.token_norms(traced).numpy()}
 
+    def described() -> dict[str, np.ndarray]:
+        about = "figures of heads (L, H); lens (L+1, K): logit lens, probabilities; token_norms (L+1, T)"
+        return arrays() | readme(subject, about)
+
     def figure() -> Figure:
         found, tokens = arrays(), traced.tokens.shape[1]
         dots = partial(render.heads_chart, theme=style.theme)
@@ -418,7 +424,7 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
         caption = f"{subject.card.name}: {subject.answers()}"
         return render.board(drawn, title=subject.name, caption=caption, theme=style.theme)
 
-    return Export(figure=figure, arrays=arrays, rows=lambda: stats.head_table(traced))
+    return Export(figure=figure, arrays=described, rows=lambda: stats.head_table(traced))
 
 
 def ledger(subject: Subject, *, target: int | None = None, style: Style = Style()) -> Export:
@@ -441,7 +447,10 @@ def ledger(subject: Subject, *, target: int | None = None, style: Style = Style(
         book = made()
         parts = {"heads": book.heads, "mlp": book.mlp, "embed": book.embed}
         numbers = {"bias": book.bias, "logit": book.logit, "target": book.target}
-        return {k: x.numpy() for k, x in parts.items()} | {k: np.array(x) for k, x in numbers.items()}
+        found = {k: x.numpy() for k, x in parts.items()} | {k: np.array(x) for k, x in numbers.items()}
+        about = f"class explained: {class_name(subject.card, book.target)}"
+        shapes = "heads (L, H, T), mlp (L,), embed (T,) and bias add up to logit"
+        return found | readme(subject, about, shapes)
 
     return Export(figure=figure, arrays=arrays, rows=lambda: made().table())
 
@@ -493,6 +502,8 @@ def _film(
     progress: Callable[[int, int], None] | None,
 ) -> Export:
     """One frame per moment, (title, subject, options of the methods)."""
+    if not methods or not moments or fps <= 0:
+        raise ExportError("A film needs a method, a moment and a number of frames per second above 0.")
 
     @cache
     def frames() -> list[np.ndarray]:
@@ -601,7 +612,10 @@ def race(
 ) -> Export:
     """Is it true? Deletion and insertion curves of every map of one picture, against random orders and
     the centre prior. Needs a trace of a target. A CSV has one row per map; an NPZ its maps and curves."""
+    if randoms < 1:
+        raise ExportError("A race is against random orders: let randoms be at least 1.")
     traced = subject.trace
+    watched = class_name(subject.card, traced.target or 0)
 
     @cache
     def runners() -> list[faithfulness.Runner]:
@@ -632,7 +646,6 @@ def race(
                     theme=style.theme,
                 )
                 charts.append(lambda part, chart=chart: chart(into=part))
-        watched = class_name(subject.card, traced.target or 0)
         caption = f"{subject.card.name}: {subject.answers()}  ·  class watched: {watched}"
         return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
 
@@ -644,7 +657,8 @@ def race(
                 found["fractions"] = curves.fractions.numpy()
                 found[f"{runner.name}/deletion/{mode}"] = curves.deletion.numpy()
                 found[f"{runner.name}/insertion/{mode}"] = curves.insertion.numpy()
-        return found
+        about = "METHOD/map (h, w); METHOD/CURVE/MODE: the class's probability at `fractions`"
+        return found | readme(subject, f"class watched: {watched}", about)
 
     rows = lambda: [{"method": r.name} | r.figures() for r in runners()]  # noqa: E731
     return Export(figure=figure, arrays=arrays, rows=rows)

@@ -124,6 +124,8 @@ def rollout(
     layer: up to and with which one. residual: ρ. discard: the share of patches, per
     row, whose weights are dropped, the smallest first; prefix tokens stay, and rows sum to 1 again.
     """
+    if not 0 <= residual <= 1:
+        raise ValueError(f"residual is a share between 0 and 1, not {residual}.")
     looked = _transitions(trace, fuse, discard, layer)  # (L, T, T)
     row = _one_hot(trace, _rows(trace, query, model)).to(looked)  # (T,)
     for attn in looked.flip(0):
@@ -335,6 +337,8 @@ def smoothgrad(
     The noise is drawn from a generator of its own: the same map every time, whatever other threads draw.
     """
     target = class_to_explain(trace, model, target)
+    if samples < 1:
+        raise ValueError(f"SmoothGrad needs at least one sample, not {samples}.")
     image = _image(trace, model)  # (1, 3, height, width)
     sigma = noise * (trace.image.max() - trace.image.min())
     generator = torch.Generator().manual_seed(seed)
@@ -726,6 +730,8 @@ def _fuse(attn: Tensor, fuse: str) -> Tensor:
 
 def _transitions(trace: Trace, fuse: str, discard: float, layer: int) -> Tensor:
     """(L, T, T): Ā of every layer up to `layer`, rows to sum 1."""
+    if not 0 <= discard < 1:
+        raise ValueError(f"discard is a share of the patches, from 0 to less than 1, not {discard}.")
     fused = _fuse(trace.all_attn()[: _layer(trace, layer) + 1], fuse)
     dropped = int(discard * _num_patches(trace))
     if dropped:  # per row, so that flat rows are not emptied for sharp ones

@@ -6,6 +6,7 @@ L layers, H heads, T tokens, K classes, (h, w) patches.
 """
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -283,11 +284,11 @@ def _style(axes: Axes, theme: str, *, lines: bool = False) -> Theme:
 
 
 def _titles(figure: Figure, title: str, caption: str, theme: str) -> None:
-    colors = THEMES[theme]
-    if title:
-        figure.suptitle(_plain(title), color=colors.ink, size=11, weight="bold")
+    colors, inches = THEMES[theme], figure.bbox.width / figure.dpi
+    if title:  # in letters of a usual width, 10 and 15 of them fill an inch
+        figure.suptitle(_wrap(title, 10 * inches), color=colors.ink, size=11, weight="bold")
     if caption:
-        figure.supxlabel(_plain(caption), color=colors.muted, size=8)
+        figure.supxlabel(_wrap(caption, 15 * inches), color=colors.muted, size=8)
 
 
 def _show(axes: Axes, picture: np.ndarray) -> None:
@@ -478,7 +479,8 @@ def weights_figure(
     filters: np.ndarray, similarity: np.ndarray, *, title: str = "", theme: str = "light"
 ) -> Figure:
     """Filters (n, p, p, 3) in [0, 1] of the patch embedding on the left, the first explains most; on the
-    right one small map per patch: how alike its position is to every other's, (h, w, h, w)."""
+    right one small map per patch, or of a large grid every so-many-th: how alike its position is to every
+    other's, (h, w, h, w)."""
     n, p = filters.shape[:2]
     h, w = similarity.shape[:2]
     columns = next(c for c in (7, 6, 5, 4, 3, 2, 1) if n >= c)
@@ -488,7 +490,8 @@ def weights_figure(
     times = max(1, 48 // p)
     shown = shown.repeat(times, axis=2).repeat(times, axis=3)
     scale = Scale(np.ones((1, 1, 1, 1)), signed=True, words="")
-    maps = colorize(similarity, scale)
+    step = math.ceil(max(h, w) / 16)
+    maps = colorize(similarity[step // 2 :: step, step // 2 :: step], scale)
     left = 3.2 * rows / columns
     right = 3.8 * h / w
     figure = _figure(3.2 + 3.8 + 0.7, max(left, right) + 1.3, theme)
@@ -497,10 +500,12 @@ def weights_figure(
     _style(second, theme)
     _show(first, tile(shown, max(2, p * times // 12), paper))
     _show(second, tile(maps, 1, paper))
+    second.images[0].set_interpolation("auto")  # a pixel here may be less than one of the figure
     first.set_anchor("N")
     second.set_anchor("N")
     first.set_title("what patches are compared with", size=9, color=THEMES[theme].ink)
-    second.set_title("each patch's position, compared with all others", size=9, color=THEMES[theme].ink)
+    whose = "each patch's position" if step == 1 else f"the position of one patch in {step} × {step}"
+    second.set_title(f"{whose}, compared with all others", size=9, color=THEMES[theme].ink)
     _legend(second, scale, None, theme, (3.8, right), "cosine")
     _titles(figure, title, "", theme)
     return figure
@@ -562,7 +567,7 @@ def heads_chart(
     if reference is not None:
         axes.axhline(reference, color=colors.ink, lw=1, ls=(0, (4, 3)), label="uniform attention")
     axes.set(xlabel="layer", ylabel=label, xlim=(-0.5, depth - 0.5))
-    axes.set_ylim(0, 1.08 * max(values.max(), reference or 0))
+    axes.set_ylim(0, 1.08 * max(values.max(), reference or 0) or 1)
     axes.set_xticks(layers[:: max(1, depth // 12)])
     _key_above(axes, theme, ncols=3)
     _titles(figure, title, "", theme)
@@ -618,10 +623,13 @@ def lens_chart(
     strongest = np.argsort(-probabilities.max(0) - (final == final.max()))[:top]  # the answer, and rivals
     order = strongest[np.argsort(-final[strongest])]
     for color, k in zip(colors.series, order, strict=False):
-        name = f"{_shorten(class_names[int(k)])}  {100 * final[k]:.0f} %"
+        share = f"{100 * final[k]:.0f}" if final[k] >= 0.01 else f"{100 * final[k]:.1g}"
+        name = f"{_shorten(class_names[int(k)])}  {share} %"
         axes.plot(probabilities[:, k], color=color, lw=2.2 if k == order[0] else 1.3, label=name)
-    axes.set(xlabel="read out after", ylabel="probability", ylim=(0, 1.02), xlim=(0, steps - 1))
-    skip = max(1, steps // 12)
+    most = float(probabilities.max())
+    high = 1.0 if most > 0.5 else most  # of a thousand classes none may be likely
+    axes.set(xlabel="read out after", ylabel="probability", ylim=(0, 1.02 * high), xlim=(0, steps - 1))
+    skip = math.ceil(steps / 9)
     names = ["embed", *[f"L{i}" for i in range(steps - 1)]]
     axes.set_xticks(range(0, steps, skip), names[::skip])
     _key_beside(axes, theme, "probability at the end")

@@ -153,6 +153,8 @@ def describe(look: Look) -> str:
     words = " · ".join(facts)
     if 0 < len(card.class_names) <= FEW:
         words += f"<br>Whatever the picture, it answers: {html.escape(', '.join(card.class_names))}."
+    if card.note:
+        words += f"<br>{html.escape(card.note)}"
     return f'<p class="vx-card">{words}</p>'
 
 

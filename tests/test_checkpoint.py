@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -298,3 +299,17 @@ def test_weights_of_another_save_are_refused(tmp_path: Path) -> None:
         save(tmp_path / name, randomised(ViT(tiny_config())), CARD)
     shutil.copy(tmp_path / "b" / "model.safetensors", tmp_path / "a")
     assert "are of two saves: copy both from the same folder." in refusal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value, dtype", [(1e6, torch.float16), (float("nan"), torch.float32)])
+def test_what_could_not_be_loaded_is_not_saved(folder: Path, tiny_vit: ViT, value: float, dtype) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    tiny_vit.head.weight.data[0, 0] = value
+    with pytest.raises(ValueError, match=r"holds values that are no finite float"):
+        save(folder, tiny_vit, CARD, dtype=dtype)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_only_a_model_from_elsewhere_has_a_note() -> None:
+    told = Card("a", source="Loaded without its head.")
+    assert told.note == told.source and replace(told, command="python train.py cifar10").note == ""

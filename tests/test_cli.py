@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from conftest import randomised, tiny_config
 from PIL import Image
 
@@ -24,6 +25,7 @@ from vit.checkpoint import save_snapshot
 from vit.data import open_picture, preprocess, shapes_sample
 
 ROOT = Path(__file__).resolve().parent.parent
+QUICK = ("--images", "2", "--method", "attention", "--points", "3")
 NAMES = ("tench", "church", "chain saw", "gas pump", "golf ball", "truck", "parachute")
 
 
@@ -313,6 +315,52 @@ def test_the_objects_mask_lies_where_the_object_is(folder: Path, monkeypatch) ->
         corner = (size - side * np.array(mask.shape)) / 2  # a centre crop
         place = (np.array([rows.mean(), columns.mean()]) - corner) / side
         assert np.abs(place - [ys, xs]).max() < 1.5
+
+
+def test_files_of_a_model_or_data_set_lie_where_they_were_asked_for(folder: Path) -> None:
+    """A model's name may be a path, or owner/model; files bear its last part."""
+    elsewhere = folder / "of" / "others"
+    tiny = hf.ViTModel(
+        hf.ViTConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32
+        )
+    )
+    tiny.save_pretrained(elsewhere / "their_vit")
+    before = {*folder.rglob("*")}
+    for model in (
+        str(elsewhere / "their_vit"),
+        "of/others/their_vit",
+        "../" + folder.name + "/of/others/their_vit",
+    ):
+        assert run("weights", "--out", "out/", model=model) == 0
+        assert run("weights", "--out", "out/{name}.svg", model=model) == 0
+    assert run("faithfulness", "--data", str(folder / "photos"), *QUICK, "--out", "out/") == cli.NOTHING
+    assert run("faithfulness", str(folder / "photos"), *QUICK, "--out", "out/") == 0
+    assert run("shapes", "--variant", "B/16", "--out", "out/", "--out", "out/{name}.csv", model=None) == 0
+    new = {path.relative_to(folder).as_posix() for path in {*folder.rglob("*")} - before}
+    assert new == {
+        "out", "out/their_vit-weights.png", "out/their_vit.svg", "out/photos-faithfulness.md",
+        "out/ViT-B-16-shapes.md", "out/ViT-B-16.csv",
+    }  # fmt: skip
+
+
+def test_what_its_user_should_know_of_a_model_is_said(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    config = hf.SiglipVisionConfig(**shape, image_size=32, patch_size=16)
+    hf.SiglipVisionModel(config).save_pretrained("siglip")
+    assert run("map", "cat.png", "--out", "m.png", model="siglip") == 0
+    said = capsys.readouterr().err
+    assert "siglip: " in said and "attention pooling" in said and "how pixels are prepared" in said
+    assert run("map", "cat.png", "--out", "m.png") == 0 and "tiny: " not in capsys.readouterr().err
+
+
+def test_a_class_named_by_a_number_is_found_by_its_name(folder: Path) -> None:
+    digits = Card("digits", tuple("1234567"))
+    for text, found in (("3", 2), ("7", 6), ("0", 0)):
+        assert cli.parse_target(text, digits, 7) == found
+    with pytest.raises(ValueError, match="is no class"):
+        cli.parse_target("²", digits, 7)
+    assert cli.parse_target("3", Card("tiny", NAMES), 7) == 3
 
 
 # folders ----------------------------------------------------------------------------------------------

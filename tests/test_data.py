@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data import create_transform
 
 from vit.checkpoint import Card
 from vit.data import (
@@ -491,3 +492,18 @@ def test_pictures_prepared_otherwise_are_kept_apart(tmp_path, monkeypatch):
         load_split(root, "train", (8, 8), **how)
     assert load_split(root, "train", (4, 4)).images.shape[-2:] == (4, 4)
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "side, crop_pct", [(224, 0.875), (224, 0.9), (64, 0.95), (96, 0.96), (48, 1.0), (64, 64 / 73)]
+)
+@pytest.mark.parametrize("size", [(256, 256), (131, 200), (517, 90), (33, 47)])
+def test_pixels_are_timms(size: tuple[int, int], side: int, crop_pct: float) -> None:
+    """Resized and cropped by the same whole pixels; two resizings at once round a little differently."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1] // 3, size[0] // 3, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize(size)
+    theirs = create_transform(
+        (3, side, side), interpolation="bicubic", crop_pct=crop_pct, mean=(0,) * 3, std=(1,) * 3
+    )
+    off = (theirs(picture) * 255).round() - to_pixels(picture, (side, side), crop_pct).float()
+    assert off.abs().max() <= 2 and off.abs().mean() < 0.05

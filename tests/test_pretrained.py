@@ -9,20 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 import timm
 import torch
 import torchvision
 import transformers as hf
 from conftest import randomised, tiny_config
+from PIL import Image
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
+from vit.data import preprocess
 from vit.hub import MAX_BYTES, fetch, load_pretrained, push
 from vit.pretrained import from_timm, from_torchvision, from_transformers
 from vit.trace import attention_at, cost
@@ -495,6 +499,38 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
     assert card.image_size == (224, 224) and model.config.image_size == NATIVE
     assert (card.mean, card.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert (card.crop_pct, card.interpolation) == (0.875, "bilinear")
+
+
+def as_theirs(processor: Any, picture: Image.Image) -> torch.Tensor:
+    found = processor(picture, return_tensors="pt", input_data_format="channels_last")
+    return found["pixel_values"][0].float()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        dict(do_normalize=False),
+        dict(do_normalize=False, do_rescale=False),
+        dict(rescale_factor=1 / 127.5, image_mean=[1.0] * 3, image_std=[1.0] * 3),
+        dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_pixels_are_those_of_the_processor(tmp_path: Path, said: dict, nested: bool) -> None:
+    """CLIP's processor keeps the one of pictures as a part of its own file."""
+    height, width = NATIVE
+    processor = hf.ViTImageProcessor(size={"height": height, "width": width}, resample=3, **said)
+    transformers_folder(tmp_path, processor)
+    if nested:
+        file = tmp_path / "preprocessor_config.json"
+        (tmp_path / "processor_config.json").write_text(
+            json.dumps({"image_processor": json.loads(file.read_text())})
+        )
+        file.unlink()
+    card = load_pretrained(str(tmp_path))[1]
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    torch.testing.assert_close(preprocess(picture, card), as_theirs(processor, picture), rtol=1e-4, atol=1e-4)
+    assert card.name == tmp_path.name and card.note == card.source == ""
 
 
 def test_a_folder_that_does_not_say_how_pixels_are_prepared_says_so_in_its_card(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -160,6 +161,9 @@ def test_tiles_stand_in_order() -> None:
 # figures ----------------------------------------------------------------------------------------------
 
 
+LONG = "gas pump, gasoline pump, petrol pump, island dispenser of /a/folder/with/a/long/name/vit_large"
+
+
 def figures(theme: str) -> dict[str, Figure]:
     """Every figure at ordinary and at awkward sizes, with names that are data, not markup."""
     x = np.linspace(0, 1, 9)
@@ -258,6 +262,33 @@ def figures(theme: str) -> dict[str, Figure]:
         "few weights": render.weights_figure(
             RNG.random((3, 4, 4, 3)), RNG.random((3, 5, 3, 5)), title="x", theme=theme
         ),
+        "long names": render.sheet_figure(
+            RNG.random((2, 2, 3, 3)), title=LONG, caption=f"{LONG} · {LONG}", theme=theme
+        ),
+        "ledger of a long name": render.ledger_figure(
+            RNG.normal(size=(3, 4)),
+            np.ones(3),
+            {"embedding": 0.3},
+            title=f"What gave {LONG} its logit",
+            theme=theme,
+        ),
+        "thousand classes": render.lens_chart(
+            RNG.dirichlet(np.ones(1000), size=25), [LONG] * 1000, title="x", theme=theme
+        ),
+        "large grid": render.weights_figure(
+            RNG.random((28, 14, 14, 3)), RNG.random((37, 30, 37, 30)), title=LONG, theme=theme
+        ),
+        "board of long names": render.board(
+            [
+                lambda part: render.heads_chart(
+                    RNG.random((3, 3)), label="px", title=LONG, theme=theme, into=part
+                )
+            ]
+            * 2,
+            title=LONG,
+            caption=f"{LONG} · {LONG}",
+            theme=theme,
+        ),
         "board": render.board(
             [lambda part: render.heads_chart(RNG.random((3, 3)), label="px", theme=theme, into=part)] * 3,
             title="x",
@@ -265,6 +296,23 @@ def figures(theme: str) -> dict[str, Figure]:
             theme=theme,
         ),
     }
+
+
+def test_tick_labels_keep_their_distance() -> None:
+    for depth in (6, 12, 24, 48):
+        figure = render.lens_chart(RNG.dirichlet(np.ones(5), size=depth + 1), list("abcde"))
+        render.picture_of(figure, dpi=60)
+        boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+        assert all(left.x1 + 1 < right.x0 for left, right in pairwise(boxes)), depth
+
+
+def test_positions_of_a_large_grid_are_whole_maps() -> None:
+    similarity = np.zeros((37, 30, 37, 30))
+    similarity[1, 1] = 1  # of the first patch in 3 x 3 that is shown
+    shown = render.weights_figure(RNG.random((7, 4, 4, 3)), similarity).axes[1].images[0].get_array()
+    assert shown.shape[:2] == (12 * 38 - 1, 10 * 31 - 1)
+    assert (shown[:37, :30] == shown[0, 0]).all() and (shown[38:75, :30] == shown[38, 0]).all()
+    assert (shown[0, 0] != shown[38, 0]).any()
 
 
 def ticks_out_of_view(axes: Axes) -> list[Text]:

@@ -734,6 +734,13 @@ def test_rows_of_the_token_matrix_are_queries(visit: Open, found: Trace):
 def test_a_view_that_does_not_exist_is_a_mistake(model: ViT, found: Trace):
     with pytest.raises(ValueError, match=r"knows no layr: give mode, layer, head, fuse, .*, heads\."):
         show(found, CARD, model, layr=3)
+    for wrong in (dict(layer=99), dict(head="x"), dict(query=-999), dict(layer=1.5)):
+        with pytest.raises(ValueError, match=r"There is no (layer|head|query)"):
+            show(found, CARD, model, **wrong)
+    last = len(found.tokens) - 2
+    assert f'"layer": {last}' in show(found, CARD, model, layer=-1).page
+    with pytest.raises(ValueError, match=r"let its name end in \.html"):
+        show(found, CARD, model).save("figure.png")
 
 
 def test_the_embedding_in_a_link_is_the_embedding(visit: Open):

@@ -64,6 +64,11 @@ class Card:
     command: str = ""  # the exact training command
     data: str = ""  # the data set, in words
 
+    @property
+    def note(self) -> str:
+        """What its user should know of a model from elsewhere: what was left out or assumed."""
+        return "" if self.command else self.source
+
     def size_for(self, config: ViTConfig) -> tuple[int, int]:
         """(height, width) of a picture for the model of this config."""
         return self.image_size or config.image_size
@@ -83,13 +88,19 @@ def save(folder: str | Path, model: ViT, card: Card, *, dtype: torch.dtype = tor
 
     The two carry the same random id. The new config is complete on disk before the weights are
     swapped, so whichever weights `load` finds, it also finds the config that belongs to them.
+    dtype: float16 rounds weights to eleven bits; float32 keeps them as they are. Raises ValueError, and
+    writes nothing, for weights that are no finite numbers of that kind.
     """
     folder = Path(folder)
+    weights = {name: x.detach().to("cpu", dtype).contiguous() for name, x in model.state_dict().items()}
+    for name, x in weights.items():
+        if not torch.isfinite(x).all():
+            kind = str(dtype).removeprefix("torch.")
+            raise ValueError(f"{name} holds values that are no finite {kind}: nothing was saved.")
     folder.mkdir(parents=True, exist_ok=True)
     save_id = secrets.token_hex(8)
     about = {"format": FORMAT, "version": VERSION, "save_id": save_id}
     config = about | {"model": asdict(model.config)} | asdict(card)
-    weights = {name: x.detach().to("cpu", dtype).contiguous() for name, x in model.state_dict().items()}
     write_atomically(folder / NEXT_CONFIG, (json.dumps(config, indent=1) + "\n").encode())
     write_atomically(folder / "model.safetensors", serialize(weights, {"format": "pt", "save_id": save_id}))
     os.replace(folder / NEXT_CONFIG, folder / CONFIG)

@@ -68,7 +68,9 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
 def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture in any of Pillow's modes, upright and as RGB."""
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    elif picture.mode in ("I", "F"):
         picture = Image.fromarray(to_eight_bits(np.asarray(picture)))
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
@@ -78,7 +80,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values -> uint8: [0, 1], 8 and 16 bits keep their scale, any other range is stretched.
+    """Grey values of 32 bits -> uint8: [0, 1], 8 and 16 bits keep their scale, another range is stretched.
 
     Resizing makes floats overshoot: what is below 2 was meant to end at 1.
     """
@@ -98,16 +100,20 @@ def to_pixels(
 ) -> Tensor:
     """The middle of an RGB picture as uint8 (3, height, width).
 
-    The largest centred part with the shape of image_size, crop_pct of it, resized in one step: what
-    "resize the shorter side to size / crop_pct, then crop the centre" gives, but safe for a picture of
-    1 x 100 000 pixels.
+    What timm and torchvision do, "resize the shorter side to size / crop_pct, then crop the centre", with
+    the whole pixels that they round to, but in one step: safe for a picture of 1 x 100 000 pixels.
     """
     height, width = image_size
-    scale = crop_pct * min(picture.width / width, picture.height / height)
-    left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-    right, bottom = left + scale * width, top + scale * height
+    tall, wide = (int(side / crop_pct + 1e-6) for side in image_size)  # before the crop, at least
+    if picture.width * tall <= picture.height * wide:
+        tall = int(wide * picture.height / picture.width)
+    else:
+        wide = int(tall * picture.width / picture.height)
+    top, left = round((tall - height) / 2), round((wide - width) / 2)
+    y, x = picture.height / tall, picture.width / wide  # pixels of the picture for one of the result
     # rounding may put an edge 1e-14 outside, which Pillow refuses
-    box = (max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height))
+    right, bottom = min((left + width) * x, picture.width), min((top + height) * y, picture.height)
+    box = (left * x, top * y, right, bottom)
     resized = picture.resize((width, height), RESAMPLING[interpolation], box=box)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
@@ -139,6 +145,9 @@ def preprocess(picture: Image.Image, card: Card, image_size: tuple[int, int] | N
     if size is None:
         raise ValueError("This card names no image_size: pass one.")
     return normalize(to_pixels(to_rgb(picture), size, card.crop_pct, card.interpolation), card)
+
+
+DECODING = 2  # the version of `to_pixels`: what another one made is not read from the cache
 
 
 # Data sets -----------------------------------------------------------------------------------------
@@ -335,7 +344,7 @@ def load_split(
     """
     pictures, class_names = find_pictures(data, split, seed)
     if isinstance(pictures, Folder):
-        key = f"{pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
+        key = f"{DECODING} {pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{name}.safetensors"
         fingerprint = pictures.fingerprint()

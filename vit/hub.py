@@ -45,6 +45,7 @@ from vit.pretrained import (
 MAX_BYTES = 8 * 2**30  # of one model's files: the largest plain ViTs have 1 to 2 billion parameters
 REPO_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 INDEX = "model.safetensors.index.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # the second holds the first as a part
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -81,7 +82,8 @@ def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]
             )
         if "mean" not in told:
             note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
-        card = parse_card({"name": name, "source": note.strip(), "image_size": vit_config.image_size} | told)
+        title = folder.resolve().name if os.path.isdir(os.path.expanduser(name)) else name
+        card = parse_card({"name": title, "source": note.strip(), "image_size": vit_config.image_size} | told)
     return build(vit_config, tensors, name), card
 
 
@@ -157,7 +159,7 @@ def fetch(name: str, max_bytes: int, cache: Path | None = None) -> Path:
 
     repo, revision = match.groups()
     download = partial(snapshot_download, repo, cache_dir=cache)
-    configs = ["config.json", "preprocessor_config.json", INDEX]
+    configs = ["config.json", *PROCESSORS, INDEX]
     try:
         sizes, revision = offered(HfApi(), repo, revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
@@ -242,13 +244,20 @@ def timm_card(config: Mapping[str, Any], vit_config: ViTConfig, name: str) -> di
 
 
 def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: Path) -> dict[str, Any]:
-    """The fields of a Card that transformers' config.json and preprocessor_config.json tell."""
-    file = folder / "preprocessor_config.json"
-    p = read_json(file) if file.is_file() else {}
+    """The fields of a Card that transformers' config.json and its processor's file tell."""
+    files = (folder / name for name in PROCESSORS)
+    p = next((read_json(file) for file in files if file.is_file()), {})
+    p = p["image_processor"] if isinstance(p.get("image_processor"), Mapping) else p
     resized, size, crop_pct = sides(p.get("size")), sides(p.get("size")), None
     if p.get("do_center_crop") and (cropped := sides(p.get("crop_size"))) and resized:
         size, crop_pct = cropped, cropped[0] / resized[0]
-    told = pixels(p.get("image_mean"), p.get("image_std"), crop_pct, RESAMPLE.get(p.get("resample", 3)))
+    mean, std = p.get("image_mean"), p.get("image_std")
+    if p.get("do_normalize") is False:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    factor = 255 * p.get("rescale_factor", 1 / 255) if p.get("do_rescale") is not False else 255
+    if mean and std and abs(factor - 1) > 1e-6:  # the Card's are of pixels in [0, 1]
+        mean, std = (tuple(x / factor for x in numbers) for numbers in (mean, std))
+    told = pixels(mean, std, crop_pct, RESAMPLE.get(p.get("resample", 3)))
     if size and not any(
         side % vit_config.patch_size for side in size
     ):  # DINOv2 has positions for 518, reads 224

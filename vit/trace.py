@@ -57,7 +57,7 @@ class ZeroHeads:
 class MaskPatches:
     """Make patches invisible: no token attends to them in any layer, and a mean pool leaves them out.
 
-    patches: indices into the flattened (h, w) grid, counted from 0. Raises ValueError if nothing is left to see.
+    patches: indices into the flattened (h, w) grid, from 0. Raises ValueError if nothing is left to see.
     """
 
     patches: tuple[int, ...]
@@ -157,6 +157,8 @@ def trace(
     field of Trace goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for a
     class, layer or name that there is not.
     """
+    if image.dim() != 3:
+        raise ValueError(f"One image is (3, height, width), not {tuple(image.shape)}: pass images[i].")
     if unknown := {*keep} - {*SHOWN}:
         names = ", ".join(map(repr, sorted(unknown)))
         raise ValueError(f"The model shows no {names}: keep any of {', '.join(SHOWN)}.")
