@@ -71,6 +71,8 @@ examples
       one file that anyone can open offline and explore with the mouse
   python -m explorer faithfulness --model shapes --data shapes --images 100 --out table.md
       which maps are true? measured over a data set, with confidence intervals
+  python -m explorer heads --model imagenette --data imagenette --images 200 --out heads.png --out heads.csv
+      how far each head looks, as means over pictures, and how alike layers are
   python -m explorer shapes --variant B/16
       the shape of every tensor from pixels to logits
 
@@ -440,6 +442,8 @@ def run_faithfulness(args: argparse.Namespace) -> int:
     model, card = load_model(args.model)
     size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
     check_memory(model.config, size)
+    if not model.config.num_classes:
+        raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
     methods, modes = methods_of(args, model.config, size), args.mode or faithfulness.MODES
     failed: list[str] = []
     if one:
@@ -475,9 +479,6 @@ def images_of(
 ) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
     """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split; pictures
     that cannot be read go to `failed`. Only generated shapes have masks."""
-    if not model.config.num_classes:
-        raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
-
     if args.pictures:
         files = [path for _, path in find_files(args.pictures)]
         paths = [files[i] for i in drawn_from(len(files), args.images or SOME)]
@@ -488,7 +489,8 @@ def images_of(
     if data is None:
         raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
     pictures, names = find_pictures(data, "test")
-    if card.class_names and not set(names) & set(card.class_names):
+    answers = args.command == "faithfulness" and card.class_names
+    if answers and not set(names) & set(card.class_names):
         raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
     if data == "shapes":
         count = args.images or SOME
@@ -514,6 +516,23 @@ def read_some(
         found = read_or_name(f"test picture {i} of {data}", partial(pictures.__getitem__, i), failed)
         if found is not None:
             yield found
+
+
+def run_heads(args: argparse.Namespace) -> int:
+    """Figures of heads and layers over many pictures."""
+    check_endings(args.out, "heads", ENDINGS["heads"], 1)
+    if args.pictures and args.data is not None:
+        raise Usage("Name pictures or --data, not both.")
+    model, card = load_model(args.model)
+    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
+    check_memory(model.config, size)
+    failed: list[str] = []
+    name, count, images = images_of(args, model, card, size, failed)
+    bar = progress_bar("images")
+    seen = (image for image, _ in images)
+    made = export.heads(model, card, seen, name, style=args.style, progress=lambda done: bar(done, count))
+    finish(made, args, name, ".png")
+    return PARTIAL if failed else OK
 
 
 # ---- commands about a model ------------------------------------------------------------------------
@@ -694,10 +713,13 @@ def build_parser() -> argparse.ArgumentParser:
     true = add("faithfulness", "which maps are true, measured", "size", "theme", "method", "target")
     raced = "one file: the race of its maps; folders or several files: a table over them, as with --data"
     true.add_argument("pictures", nargs="*", metavar="PICTURE", help=raced)
-    true.add_argument(
-        "--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes"
-    )
-    true.add_argument("--images", type=positive, help=f"how many of them (default {SOME})")
+    many = add("heads", "how far heads look, and how alike layers are, over many pictures", "size", "theme")
+    many.add_argument("pictures", nargs="*", metavar="PICTURE", help="files or folders, in place of --data")
+    for command in (true, many):
+        command.add_argument(
+            "--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes"
+        )
+        command.add_argument("--images", type=positive, help=f"how many of them (default {SOME})")
     both = "hide patches by painting them grey or by leaving them out (default both)"
     true.add_argument("--mode", action="append", choices=faithfulness.MODES, help=both)
     true.add_argument("--points", type=positive, default=9, help="points of each curve (default 9)")
@@ -782,6 +804,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
 }
 OTHERS = {
     "faithfulness": run_faithfulness,
+    "heads": run_heads,
     "weights": run_weights,
     "training": run_training,
     "confusion": run_confusion,
@@ -789,6 +812,7 @@ OTHERS = {
 }
 ENDINGS = {  # of what these write
     "faithfulness": (".md", ".csv", ".png", ".svg", ".npz"),
+    "heads": FIGURE,
     "weights": (".png", ".svg", ".npz"),
     "training": FIGURE,
     "confusion": FIGURE,

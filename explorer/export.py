@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -375,10 +375,7 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
 
     @cache
     def arrays() -> dict[str, np.ndarray]:
-        table = stats.head_table(traced)
-        shape = traced.attn.shape[:2]
-        names = [name for name in table[0] if name not in ("layer", "head")]
-        columns = {name: np.array([row[name] for row in table]).reshape(shape) for name in names}
+        columns = {name: x.numpy() for name, x in stats.head_columns(traced).items()}
         if model.config.num_classes:
             columns["lens"] = stats.logit_lens(model, traced).softmax(dim=-1).numpy()
         return columns | {"token_norms": stats.token_norms(traced).numpy()}
@@ -388,34 +385,9 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
         return arrays() | readme(subject, about)
 
     def figure() -> Figure:
-        found, tokens = arrays(), traced.tokens.shape[1]
-        dots = partial(render.heads_chart, theme=style.theme)
-        charts = [
-            partial(
-                dots,
-                found["distance_px"],
-                label="mean attention distance (px)",
-                reference=stats.uniform_distance(traced),
-                title="How far patches look",
-            ),
-            partial(
-                dots,
-                found["effective_tokens_patches"],
-                label="effective number of tokens",
-                reference=tokens,
-                title="At how many tokens patches look",
-            ),
-        ]
-        if prefix := model.config.prefix_names:
-            charts.append(
-                partial(
-                    dots,
-                    found["prefix_share"],
-                    label="share of attention",
-                    reference=len(prefix) / tokens,
-                    title=f"What patches give to {prefix[0] if len(prefix) == 1 else 'all prefix tokens'}",
-                )
-            )
+        found = arrays()
+        tokens, prefix = traced.tokens.shape[1], model.config.prefix_names
+        charts = _charts_of_heads(found, stats.uniform_distance(traced), tokens, prefix, style.theme)
         if "lens" in found:
             names = [class_name(subject.card, k) for k in range(model.config.num_classes)]
             lens = partial(render.lens_chart, found["lens"], names, theme=style.theme)
@@ -425,6 +397,74 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
         return render.board(drawn, title=subject.name, caption=caption, theme=style.theme)
 
     return Export(figure=figure, arrays=described, rows=lambda: stats.head_table(traced))
+
+
+def _charts_of_heads(
+    found: Mapping[str, np.ndarray], uniform_px: float, tokens: int, prefix: Sequence[str], theme: str
+) -> list[Callable[..., Figure]]:
+    """What (L, H) figures of heads are drawn as."""
+    drawn = [
+        ("distance_px", "mean attention distance (px)", uniform_px, "How far patches look"),
+        ("effective_tokens_patches", "effective number of tokens", tokens, "At how many tokens patches look"),
+    ]
+    if prefix:
+        whom = prefix[0] if len(prefix) == 1 else "all prefix tokens"
+        title = f"What patches give to {whom}"
+        drawn.append(("prefix_share", "share of attention", len(prefix) / tokens, title))
+    return [
+        partial(render.heads_chart, found[name], label=label, reference=level, title=title, theme=theme)
+        for name, label, level, title in drawn
+    ]
+
+
+def heads(
+    model: ViT,
+    card: Card,
+    images: Iterable[Tensor],
+    data: str,
+    *,
+    style: Style = Style(),
+    progress: Callable[[int], None] | None = None,
+) -> Export:
+    """The figures of heads over many images (Dosovitskiy et al. 2021, fig. 7, is such a mean), and how alike
+    layers are (CKA). A CSV has the mean and the standard deviation of each figure, one row per head; an NPZ
+    every image's, (N, L, H), the features (L+1, N, D) and cka (L+1, L+1)."""
+    found = stats.over_images(model, images, progress)
+    count = found.features.shape[1]
+    alike = stats.cka([found.features]).numpy() if count >= 4 else None
+    title = f"{card.name} on {count} pictures of {data}"
+
+    def figure() -> Figure:
+        means = {name: x.mean(dim=0).numpy() for name, x in found.columns.items()}
+        prefix = model.config.prefix_names
+        charts = _charts_of_heads(means, found.uniform_px, found.num_tokens, prefix, style.theme)
+        if alike is not None:
+            names = np.array(["embed", *(f"L{i}" for i in range(len(alike) - 1))])
+            known = np.isfinite(alike.diagonal())  # [CLS] is the same in every picture before the first layer
+            chart = partial(render.similarity_chart, alike[known][:, known], names[known], theme=style.theme)
+            charts.append(partial(chart, title="How alike layers are: CKA"))
+        drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
+        caption = "A dot is a head: its mean over all pictures."
+        return render.board(drawn, title=title, caption=caption, theme=style.theme)
+
+    def arrays() -> dict[str, np.ndarray]:
+        each = {name: x.numpy() for name, x in found.columns.items()} | {"features": found.features.numpy()}
+        each |= {} if alike is None else {"cka": alike}
+        read = what_is_read(model.config)
+        words = f"figures of heads (N, L, H); features (L+1, N, D): {read} at every depth; cka (L+1, L+1)"
+        return each | {"README": np.array(f"{title}: {words}")}
+
+    def rows() -> Rows:
+        table = {name: x.mean(dim=0) for name, x in found.columns.items()}
+        if count > 1:
+            table |= {f"{name}_sd": x.std(dim=0) for name, x in found.columns.items()}
+        _, L, H = found.columns["distance_px"].shape
+        places = [(layer, head) for layer in range(L) for head in range(H)]
+        return [
+            {"layer": i, "head": j} | {name: float(x[i, j]) for name, x in table.items()} for i, j in places
+        ]
+
+    return Export(figure=figure, arrays=arrays, rows=rows)
 
 
 def ledger(subject: Subject, *, target: int | None = None, style: Style = Style()) -> Export:

@@ -725,6 +725,27 @@ def intervals_chart(
     return figure
 
 
+def similarity_chart(
+    values: np.ndarray,
+    names: Sequence[str],
+    *,
+    title: str = "",
+    theme: str = "light",
+    into: SubFigure | None = None,
+) -> Figure:
+    """How alike (N, N) things are, 0 to 1, each by its name."""
+    figure = _figure(4.6, 4.6, theme, into)
+    axes = figure.add_subplot()
+    scale = Scale(np.ones((1, 1)), signed=False, words="")
+    skip = math.ceil(len(names) / 13)
+    _cells(axes, values, scale, names, names, 2 if len(names) <= 9 else None, theme)
+    axes.set_aspect("equal")
+    axes.set_xticks(range(0, len(names), skip), [_shorten(name) for name in names[::skip]], size=8)
+    axes.set_yticks(range(0, len(names), skip), [_shorten(name) for name in names[::skip]], size=8)
+    _titles(figure, title, "", theme)
+    return figure
+
+
 def confusion_figure(
     counts: np.ndarray, class_names: Sequence[str], *, title: str = "", theme: str = "light"
 ) -> Figure:

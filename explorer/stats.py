@@ -5,7 +5,7 @@ Nothing here draws, and each docstring says how to read the figure, because most
 when read without what they are to be compared with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from explorer.ledger import ledger, pooled_rows
 from explorer.maps import rollout_all
 from vit.model import ViT, resample_pos_embed
-from vit.trace import Trace
+from vit.trace import Trace, trace
 
 # ---- heads -----------------------------------------------------------------------------------------
 
@@ -74,12 +74,12 @@ def effective_tokens(trace: Trace) -> Tensor:
     return entropy(trace).exp()
 
 
-def head_table(trace: Trace) -> list[dict[str, int | float]]:
-    """One row per head with all of the above, and the rows of [CLS] and of patches kept apart.
+def head_columns(trace: Trace) -> dict[str, Tensor]:
+    """{name: (L, H)}: all of the above, the rows of [CLS] and of patches kept apart.
 
     Raises ValueError for a trace of some layers, whose numbers it does not tell.
     """
-    attn = trace.all_attn()
+    trace.all_attn()
     prefix = trace.num_prefix_tokens
     effective = effective_tokens(trace)
     columns = {
@@ -91,7 +91,13 @@ def head_table(trace: Trace) -> list[dict[str, int | float]]:
     }
     if prefix:
         columns["effective_tokens_cls"] = effective[..., 0]
-    L, H = attn.shape[:2]
+    return columns
+
+
+def head_table(trace: Trace) -> list[dict[str, int | float]]:
+    """`head_columns` with one row per head."""
+    columns = head_columns(trace)
+    L, H = trace.attn.shape[:2]
     return [
         {"layer": layer, "head": head} | {name: float(x[layer, head]) for name, x in columns.items()}
         for layer in range(L)
@@ -230,6 +236,38 @@ def _signed(basis: Tensor) -> Tensor:
 # ---- over many images ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class OverImages:
+    """What N images of one size say about heads and layers."""
+
+    columns: dict[str, Tensor]  # (N, L, H) each, of `head_columns`
+    features: Tensor  # (L+1, N, D), as `depth_features` has them
+    uniform_px: float  # `uniform_distance` at this size
+    num_tokens: int  # T
+
+
+def over_images(
+    model: ViT, images: Iterable[Tensor], progress: Callable[[int], None] | None = None
+) -> OverImages:
+    """The figures of heads, and the features of layers, for each image (3, height, width).
+
+    progress(images done). Raises ValueError where there is none.
+    """
+    columns: list[dict[str, Tensor]] = []
+    features: list[Tensor] = []
+    for image in images:
+        seen = trace(model, image)
+        rows = pooled_rows(model, seen.tokens.shape[1])
+        columns.append(head_columns(seen))
+        features.append(seen.tokens[:, rows].mean(dim=1))  # (L+1, D)
+        if progress:
+            progress(len(columns))
+    if not columns:
+        raise ValueError("Figures over images need images: there was none.")
+    stacked = {name: torch.stack([one[name] for one in columns]) for name in columns[0]}
+    return OverImages(stacked, torch.stack(features, dim=1), uniform_distance(seen), seen.tokens.shape[1])
+
+
 @torch.no_grad()
 def depth_features(model: ViT, images: Tensor) -> Tensor:
     """(L+1, B, D): the token that the head reads ([CLS], or the mean patch) at every depth."""
@@ -242,8 +280,9 @@ def depth_features(model: ViT, images: Tensor) -> Tensor:
     return torch.stack(features).float().cpu()
 
 
-def cka(batches: Iterable[Tensor]) -> Tensor:
-    """(N, N): linear CKA between N layers, from batches (N, B, D) of the same images at each layer.
+def cka(batches: Iterable[Tensor | Sequence[Tensor]]) -> Tensor:
+    """(N, N): linear CKA between N layers, from batches of the same B images at each layer, (B, D) each:
+    a tensor (N, B, D), or a list where the layers are of models of other widths.
 
     Σ HSIC(K, L) / √(Σ HSIC(K, K) · Σ HSIC(L, L)) with the unbiased HSIC of each batch (Song et al. 2012),
     summed over batches (Nguyen et al. 2021): the plain form calls anything similar when features
@@ -252,12 +291,11 @@ def cka(batches: Iterable[Tensor]) -> Tensor:
     """
     total = None
     for features in batches:
-        n = features.shape[1]
+        n = len(features[0])
         if n < 4:
             raise ValueError(f"Unbiased CKA needs at least 4 images in each batch; this one has {n}.")
-        x = features.double()
-        x = x - x.mean(dim=1, keepdim=True)  # changes nothing but rounding
-        gram = x @ x.mT  # (N, B, B)
+        centred = [x.double() - x.double().mean(dim=0) for x in features]  # changes nothing but rounding
+        gram = torch.stack([x @ x.mT for x in centred])  # (N, B, B)
         gram = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
         sums = gram.sum(dim=-1)  # (N, B)
         totals = sums.sum(dim=-1)  # (N,)

@@ -344,6 +344,27 @@ def test_files_of_a_model_or_data_set_lie_where_they_were_asked_for(folder: Path
     }  # fmt: skip
 
 
+def test_figures_of_heads_over_a_folder_are_means(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    outs = [word for ending in ("csv", "npz", "png") for word in ("--out", f"h.{ending}")]
+    colors = np.random.default_rng(1).integers(0, 256, (4, 30, 50, 3), dtype=np.uint8)
+    for number, pixels in enumerate(colors):
+        Image.fromarray(pixels).save(f"mixed/{number}.png")
+    for model in ("tiny", "headless"):
+        assert run("heads", "mixed", *outs, model=model) == cli.PARTIAL
+        assert "bad.png" in capsys.readouterr().err
+        found, rows = numbers("h.npz"), read_csv("h.csv")
+        assert found["distance_px"].shape == (5, 3, 4) and found["features"].shape == (4, 5, 32)
+        mean, sd = found["sink_share"][:, 1, 2].mean(), found["sink_share"][:, 1, 2].std(ddof=1)
+        assert float(rows[6]["sink_share"]) == pytest.approx(mean, rel=1e-5)
+        assert float(rows[6]["sink_share_sd"]) == pytest.approx(sd, rel=1e-4)
+        assert np.isnan(found["cka"][0, 0]) and found["cka"][3, 3] == pytest.approx(1)
+        assert "5 pictures of mixed" in str(found["README"])
+    assert run("heads", "cat.png", "--out", "one.npz") == 0 and "cka" not in numbers("one.npz")
+    assert run("heads", "cat.png", "--data", "shapes") == cli.NOTHING
+    assert "Name pictures or --data, not both." in capsys.readouterr().err
+    assert run("heads", "--data", "shapes", "--images", "2") == 0 and Path("shapes-heads.png").is_file()
+
+
 def test_what_its_user_should_know_of_a_model_is_said(folder: Path, capsys: pytest.CaptureFixture) -> None:
     shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     config = hf.SiglipVisionConfig(**shape, image_size=32, patch_size=16)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import randomised, tiny_config
 from torch import Tensor
 
@@ -357,3 +358,25 @@ def test_the_head_table_holds_every_head_in_its_place() -> None:
     assert (row["layer"], row["head"]) == (2, 1)
     assert row["self_share"] == pytest.approx(float(stats.self_share(found)[2, 1]))
     assert row["effective_tokens_cls"] == pytest.approx(float(stats.effective_tokens(found)[2, 1, 0]))
+
+
+def test_figures_over_images_are_those_of_each(tiny_vit: ViT) -> None:
+    images, done = torch.randn(5, 3, 12, 20), []
+    found = stats.over_images(tiny_vit, iter(images), done.append)
+    assert done == [1, 2, 3, 4, 5] and found.num_tokens == 16
+    third = trace(tiny_vit, images[2])
+    assert found.uniform_px == stats.uniform_distance(third)
+    for name, column in stats.head_columns(third).items():
+        assert torch.equal(found.columns[name][2], column)
+    torch.testing.assert_close(found.features, stats.depth_features(tiny_vit, images), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="there was none"):
+        stats.over_images(tiny_vit, [])
+
+
+def test_layers_of_models_of_other_widths_are_compared() -> None:
+    narrow, wide = torch.randn(2, 9, 5), torch.randn(3, 9, 11)
+    both = stats.cka([[*narrow, *wide]])
+    torch.testing.assert_close(both[:2, :2], stats.cka([narrow]))
+    torch.testing.assert_close(both[2:, 2:], stats.cka([wide]))
+    turned = narrow[0] @ torch.linalg.qr(torch.randn(5, 5)).Q
+    assert stats.cka([[narrow[0], F.pad(turned, (0, 3))]])[0, 1] == pytest.approx(1, abs=1e-5)
