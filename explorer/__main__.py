@@ -1,6 +1,8 @@
 """Figures without a browser: `python -m explorer map cat.jpg`. The same functions that the app calls."""
 
 import argparse
+import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,8 +43,8 @@ from vit.data import (
     shapes_sample,
     to_pixels,
 )
-from vit.model import VARIANTS, ViT, ViTConfig, grid_of
-from vit.trace import cost, trace
+from vit.model import VARIANTS, Hook, ViT, ViTConfig, grid_of
+from vit.trace import MaskPatches, ZeroHeads, cost, trace
 
 T = TypeVar("T")
 
@@ -61,6 +63,8 @@ examples
       where the patch in row 4, column 7 looks (counted from 0), in head 2 of layer 3
   python -m explorer map photos/ --method relevance --target "golf ball" --out "maps/{name}.svg"
       what speaks for one class, on a whole folder
+  python -m explorer map cat.jpg --method rollout,relevance --off "L3.H2 L4.H0" --hide "4,7 4,8"
+      the same after an intervention: two heads switched off, two patches hidden
   python -m explorer grid cat.jpg --model facebook/dino-vits8
       every head of every layer on one sheet, for a model from the Hugging Face Hub
   python -m explorer film cat.jpg --out cat.gif
@@ -173,6 +177,36 @@ def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int])
             f"There is no patch {row},{column}: rows go from 0 to {h - 1}, columns from 0 to {w - 1}."
         )
     return config.num_prefix_tokens + row * w + column
+
+
+def parse_edits(args: argparse.Namespace, config: ViTConfig, grid_size: tuple[int, int]) -> tuple[Hook, ...]:
+    """--off "L3.H2 L4.H0" and --hide "4,7 4,8" -> hooks that intervene."""
+    edits: list[Hook] = []
+    if args.off:
+        found = [re.fullmatch(r"L(\d+)\.H(\d+)", word, re.IGNORECASE) for word in args.off.split()]
+        pairs = [(int(match[1]), int(match[2])) for match in found if match]
+        if not all(found) or not all(i < config.depth and j < config.num_heads for i, j in pairs):
+            last = f"L{config.depth - 1}.H{config.num_heads - 1}"
+            raise Usage(f"--off {args.off} names no heads: write L0.H0 to {last}, with spaces between them.")
+        edits.append(ZeroHeads(tuple(pairs)))
+    if args.hide:
+        tokens = [parse_query(word, config, grid_size) or 0 for word in args.hide.split()]
+        patches = [token - config.num_prefix_tokens for token in tokens]
+        if min(patches) < 0:
+            raise Usage("Patches can be hidden, and nothing else: write ROW,COLUMN.")
+        if len({*patches}) == math.prod(grid_size):
+            raise Usage("Leave at least one patch to see.")
+        edits.append(MaskPatches(tuple(patches), config.num_prefix_tokens))
+    again = [METHODS[name].label for name in args.method if METHODS[name].needs_model]
+    if edits and again:
+        raise Usage(f"{again[0]} runs the model as it is: leave out --off and --hide, or the method.")
+    return tuple(edits)
+
+
+def changed(args: argparse.Namespace) -> str:
+    """The intervention in words, for titles."""
+    words = [f"{args.off} off"] * bool(args.off) + [f"{args.hide} hidden"] * bool(args.hide)
+    return f" ({', '.join(words)})" if words else ""
 
 
 def parse_target(text: str | None, card: Card, num_classes: int) -> int | None:
@@ -354,6 +388,7 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     args.method = methods_of(args, model.config, size)
     if args.method:
         check_heard(args)
+    edits = parse_edits(args, model.config, grid_of(size, model.config.patch_size))
 
     whole = args.command == "html" and model.config.num_classes > 0  # the page explains the answer, too
     explains = whole or any(METHODS[name].class_specific for name in args.method)
@@ -370,9 +405,11 @@ def run_on_pictures(args: argparse.Namespace) -> int:
         image = preprocess(picture, card, size)
         args.target_index = answer_of(model, image, asked) if explains else asked
         target = args.target_index if whole or need_gradients(args.method) else None
-        subject = export.look(name, image, model, card, target)
+        subject = export.look(name + changed(args), image, model, card, target, edits)
         made = command.make(subject, args)
-        tqdm.write(f"{name}: {subject.answers()}")
+        if edits:
+            tqdm.write(f"{name}: {export.look(name, image, model, card).answers()}")
+        tqdm.write(f"{subject.name}: {subject.answers()}")
         for out in outputs(args.out, args.command, name, command.endings[0]):
             tqdm.write(f"  {made.save(out)}")
     return OK if not failed else PARTIAL if len(failed) < len(files) else NOTHING
@@ -675,7 +712,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    nothing = {name: None for name in ("query", "layer", "head", "target", "size", "model", "colormap")}
+    unsaid = ("query", "layer", "head", "target", "size", "model", "colormap", "off", "hide")
+    nothing = {name: None for name in unsaid}
     parser.set_defaults(**nothing, method=None, scale="map", theme="light", smooth=False, lines=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -695,13 +733,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     drawn = ("pictures", "size", "theme", "colormap")
     on_picture = (*drawn, "smooth", "lines")
-    map_ = add("map", COMMANDS["map"].about, *on_picture, "method", "query", "layer", "head", "target")
+    edits = ("off", "hide")
+    asked = ("method", "query", "layer", "head", "target")
+    map_ = add("map", COMMANDS["map"].about, *on_picture, *asked, *edits)
     full = "what full colour stands for: each map's own maximum (map, default) or 8 x uniform attention"
     map_.add_argument("--scale", choices=["map", "uniform"], default="map", help=full)
-    grid = add("grid", COMMANDS["grid"].about, *drawn, "query")
+    grid = add("grid", COMMANDS["grid"].about, *drawn, "query", *edits)
     full = "what full colour stands for: the maximum of each map, layer, or all (default), or 8 x uniform"
     grid.add_argument("--scale", choices=list(SCALES), default="all", help=full)
-    add("matrix", COMMANDS["matrix"].about, *drawn, "layer", "head")
+    add("matrix", COMMANDS["matrix"].about, *drawn, "layer", "head", *edits)
     add("stats", COMMANDS["stats"].about, "pictures", "size", "theme")
     add("ledger", COMMANDS["ledger"].about, "pictures", "size", "theme", "target")
     film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "head", "target")
@@ -797,6 +837,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "layer": (("--layer",), {"type": int, "help": "from 0; -1 is the last (default)"}),
     "head": (("--head",), {"type": int, "help": "from 0 (default: mean of all)"}),
     "target": (("--target",), {"help": "class to explain, by name or number (default: the model's answer)"}),
+    "off": (("--off",), {"metavar": "HEADS", "help": 'heads to switch off: "L3.H2 L4.H0"'}),
+    "hide": (("--hide",), {"metavar": "PATCHES", "help": 'patches that no token may see: "4,7 4,8"'}),
     "theme": (("--theme",), {"choices": list(THEMES), "default": "light", "help": "of the figure"}),
     "colormap": (("--colormap",), {"choices": [*SEQUENTIAL, *DIVERGING], "help": "colours of the maps"}),
     "smooth": (("--smooth",), {"action": "store_true", "help": "interpolate between patches, and say so"}),

@@ -28,7 +28,7 @@ from explorer.maps import METHODS
 from explorer.payload import class_name, class_scores
 from vit.checkpoint import Card
 from vit.data import as_picture
-from vit.model import ViT, ViTConfig
+from vit.model import Hook, ViT, ViTConfig
 from vit.trace import Trace, trace
 
 Rows = Sequence[Mapping[str, object]]
@@ -763,6 +763,9 @@ def everything(subject: Subject, **view: Any) -> Export:
     return Export(arrays=arrays, page=page)
 
 
-def look(name: str, image: Tensor, model: ViT, card: Card, target: int | None = None) -> Subject:
-    """Run the model on a preprocessed image (3, height, width); with a target, keep its gradients too."""
-    return Subject(name, trace(model, image, target=target), model, card)
+def look(
+    name: str, image: Tensor, model: ViT, card: Card, target: int | None = None, edits: Sequence[Hook] = ()
+) -> Subject:
+    """Run the model on a preprocessed image (3, height, width); with a target, keep its gradients too; edits
+    intervene."""
+    return Subject(name, trace(model, image, target=target, edits=edits), model, card)

@@ -120,17 +120,12 @@ def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tu
 def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
     """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
-    model: names the prefix tokens, and says how many heads there are where the trace kept no attention.
+    model: names the prefix tokens.
     """
     height, width = trace.image.shape[-2:]
     h, w = trace.grid_size
     num_layers, num_tokens = trace.tokens.shape[0] - 1, trace.tokens.shape[1]
-    if trace.attn.numel():
-        num_heads = trace.attn.shape[1]
-    elif model is not None:
-        num_heads = model.config.num_heads
-    else:
-        raise ValueError("This trace kept no attention: give the model too, it knows the number of heads.")
+    num_heads = trace.attn.shape[1]
     tokens_sent, row_of = sent_rows(trace.grid_size, trace.num_prefix_tokens, num_heads)
     names = ("[CLS]", *(f"[REG{i}]" for i in range(1, trace.num_prefix_tokens)))[: trace.num_prefix_tokens]
     meta = {

@@ -20,7 +20,7 @@ import vit.model
 from explorer import __main__ as cli
 from explorer import export
 from explorer.maps import METHODS
-from vit import Card, ViT, load, save, trace
+from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
 from vit.data import open_picture, preprocess, shapes_sample
 
@@ -365,6 +365,25 @@ def test_figures_of_heads_over_a_folder_are_means(folder: Path, capsys: pytest.C
     assert run("heads", "--data", "shapes", "--images", "2") == 0 and Path("shapes-heads.png").is_file()
 
 
+def test_interventions_are_those_of_the_trace(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    model, card = load("tiny")
+    image = preprocess(open_picture("cat.png"), card, (12, 20))
+    edits = [ZeroHeads(((0, 1), (2, 3))), MaskPatches((0, 7), 3)]
+    off = ("--off", "L0.H1 l2.h3", "--hide", "0,0 1,2")
+    assert run("matrix", "cat.png", "--head", "2", *off, "--out", "x.npz") == 0
+    expected = trace(model, image, edits=edits)
+    assert np.array_equal(numbers("x.npz")["attn"], expected.attn[-1, 2].numpy())
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"cat: {export.Subject('cat', trace(model, image), model, card).answers()}"
+    name = "cat (L0.H1 l2.h3 off, 0,0 1,2 hidden)"
+    assert said[1] == f"{name}: {export.Subject('cat', expected, model, card).answers()}"
+    assert "hidden" in str(numbers("x.npz")["README"])
+    assert run("map", "cat.png", "--method", "relevance", "--target", "3", *off, "--out", "m.npz") == 0
+    found = METHODS["relevance"](trace(model, image, target=3, edits=edits), model=model)
+    assert np.array_equal(numbers("m.npz")["relevance"], found.numpy())
+    assert run("grid", "cat.png", *off) == 0 and Path("cat-grid.png").is_file()
+
+
 def test_what_its_user_should_know_of_a_model_is_said(folder: Path, capsys: pytest.CaptureFixture) -> None:
     shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
     config = hf.SiglipVisionConfig(**shape, image_size=32, patch_size=16)
@@ -451,6 +470,15 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["map", "empty"], "There is no picture in the folder empty."),
         (["film", "cat.png", "--method", "relevance"], "Class relevance has no layers to play through"),
         (["map", "cat.png", "--method", "occlusion", "--query", "1,1"], "--query means nothing to Occlusion"),
+        (["map", "cat.png", "--off", "L3.H0"], "--off L3.H0 names no heads: write L0.H0 to L2.H3"),
+        (["map", "cat.png", "--off", "2.1"], "names no heads"),
+        (["grid", "cat.png", "--hide", "3,0"], "There is no patch 3,0"),
+        (["grid", "cat.png", "--hide", "cls"], "write ROW,COLUMN."),
+        (
+            ["grid", "cat.png", "--hide", " ".join(f"{i},{j}" for i in range(3) for j in range(5))],
+            "Leave at least one patch to see.",
+        ),
+        (["map", "cat.png", "--method", "occlusion", "--off", "L0.H0"], "Occlusion runs the model as it is"),
         (["map", "cat.png", "--target", "truck"], "--target means nothing to Attention, Attention rollout"),
         (["film", "cat.png", "--layer", "1"], "leave out --layer, or add --through training."),
         (["faithfulness"], "Which pictures? Name a folder, or --data"),
