@@ -3,7 +3,8 @@
 All models have one shape and, but for vit-pytorch's, the same weights. The jobs of a table take turns, in an
 order that is reversed every round; a ratio is the median of the ratios within the rounds, so that a busy
 machine slows both sides alike. With --threads 1 the clock is the processor time of this process. The
-allocator keeps its memory (train.tune_malloc), for all alike.
+allocator keeps its memory (train.tune_malloc), for all alike. --compile adds what torch.compile makes of our
+capture in bf16, weights frozen: for who looks at thousands of pictures of one size.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 import transformers
 from timm.utils import AttentionExtract
 from torch import Tensor, nn
+from torch import _inductor as inductor
 from vit_pytorch import ViT as PytorchViT
 from vit_pytorch.recorder import Recorder as PytorchRecorder
 
@@ -78,7 +80,7 @@ def jobs(found: dict[str, nn.Module], images: Tensor) -> dict[str, Job]:
 
 
 def errors(found: dict[str, nn.Module], images: Tensor) -> str:
-    """What bf16 costs: the largest and the mean difference to float32, on probabilities and on maps."""
+    """What bf16 costs: the largest and the mean difference to float32, on logits and on maps."""
     exact, exact_maps = capture(found["ours"], images)
     half, half_maps = capture(deepcopy(found["ours"]).bfloat16(), images.bfloat16())
     logits = (half.float() - exact).abs() / exact.std()
@@ -90,7 +92,7 @@ def errors(found: dict[str, nn.Module], images: Tensor) -> str:
     )
 
 
-def main(variants: list[str], batches: list[int], rounds: int, threads: int) -> None:
+def main(variants: list[str], batches: list[int], rounds: int, threads: int, compile: bool) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -107,6 +109,11 @@ def main(variants: list[str], batches: list[int], rounds: int, threads: int) -> 
                 images = torch.randn(batch, 3, 224, 224)
                 full_jobs, half_jobs = jobs(found, images), jobs(half, images.bfloat16())
                 both = full_jobs | {f"{name} bf16": job for name, job in half_jobs.items()}
+                if compile:
+                    with inductor.config.patch(freezing=True):
+                        look = torch.compile(capture, fullgraph=True, dynamic=False)
+                        look(half["ours"], images.bfloat16())  # compiles
+                    both["compiled"] = lambda m=half["ours"], x=images.bfloat16(), look=look: look(m, x)
                 seconds = rounds_of(both, rounds, clock)
                 peers = list(full_jobs)[3:]
                 for suffix, dtype in (("", "float32"), (" bf16", "bfloat16")):
@@ -119,6 +126,10 @@ def main(variants: list[str], batches: list[int], rounds: int, threads: int) -> 
                 footnotes.append(f"- {variant}, batch {batch}, capture in bf16 against float32: {times}; "
                                  f"{ratio(seconds, CAPTURE, CAPTURE + ' bf16'):.1f} x our own. Errors: "
                                  + errors(found, images))  # fmt: skip
+                if compile:
+                    times = ", ".join(f"{ratio(seconds, name, 'compiled'):.1f} x {name}" for name in peers)
+                    footnotes.append(f"  Compiled: {times}; {ratio(seconds, BASE + ' bf16', 'compiled'):.2f} x "
+                                     "our fused pass in bf16")  # fmt: skip
     print("\n" + "\n".join(footnotes))
 
 
@@ -130,5 +141,6 @@ if __name__ == "__main__":
     parser.add_argument("--variants", nargs="+", default=["S/16", "B/16"], choices=["S/16", "B/16"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     main(**vars(parser.parse_args()))
