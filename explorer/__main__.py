@@ -324,6 +324,11 @@ def make_ledger(subject: Subject, args: argparse.Namespace) -> Export:
     return export.ledger(subject, target=args.target_index, style=args.style)
 
 
+def make_ablation(subject: Subject, args: argparse.Namespace) -> Export:
+    bar = progress_bar(f"{subject.name}: layers")
+    return export.ablation(subject, target=args.target_index, style=args.style, progress=bar)
+
+
 def make_film(subject: Subject, args: argparse.Namespace) -> Export:
     options = {
         "query": args.token,
@@ -368,6 +373,7 @@ COMMANDS = {
     "matrix": Command("one head's attention, token by token", FIGURE, make_matrix),
     "stats": Command("how far, and at how many tokens, heads look", FIGURE, make_stats),
     "ledger": Command("what every head and MLP gave to the logit", FIGURE, make_ledger),
+    "ablation": Command("what the logit loses without each head", FIGURE, make_ablation),
     "film": Command("play through depth, or through training", (".gif", ".mp4"), make_film),
     "html": Command("one page to explore offline, or all numbers", (".html", ".npz"), make_html),
 }
@@ -744,6 +750,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("matrix", COMMANDS["matrix"].about, *drawn, "layer", "head", *edits)
     add("stats", COMMANDS["stats"].about, "pictures", "size", "theme")
     add("ledger", COMMANDS["ledger"].about, "pictures", "size", "theme", "target")
+    add("ablation", COMMANDS["ablation"].about, "pictures", "size", "theme", "target")
     film = add("film", COMMANDS["film"].about, *on_picture, "method", "query", "head", "target")
     film.add_argument("--layer", type=int, help="through training: from 0; -1 is the last (default)")
     through = "layer by layer (default), or snapshot by snapshot as train.py left them"

@@ -495,6 +495,48 @@ def ledger(subject: Subject, *, target: int | None = None, style: Style = Style(
     return Export(figure=figure, arrays=arrays, rows=lambda: made().table())
 
 
+def ablation(
+    subject: Subject,
+    *,
+    target: int | None = None,
+    style: Style = Style(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """What the class's logit loses without each head, beside what the head gave it directly (the ledger's
+    entry, where the model has one). A CSV has one row per head; an NPZ lost and given (L, H)."""
+    traced, model = subject.trace, subject.model
+
+    @cache
+    def made() -> dict[str, np.ndarray]:
+        found = {"lost": ledgers.without_heads(traced, model, target, progress).numpy()}
+        if not model.config.post_norm:
+            found["given"] = ledgers.ledger(traced, model, target).head_grid().numpy()
+        return found
+
+    answer = class_name(subject.card, ledgers.class_to_explain(traced, model, target))
+    words = {"lost": f"What {answer} loses without the head", "given": "What the head gave directly"}
+
+    def figure() -> Figure:
+        charts = [
+            partial(render.heads_table, values, about="logit", title=words[name], theme=style.theme)
+            for name, values in made().items()
+        ]
+        drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
+        caption = f"{subject.card.name}: {subject.answers()}"
+        return render.board(drawn, title=subject.name, caption=caption, theme=style.theme)
+
+    def arrays() -> dict[str, np.ndarray]:
+        return made() | readme(subject, *(f"{name} (L, H): {words[name]}" for name in made()))
+
+    def rows() -> Rows:
+        return [
+            {"layer": i, "head": j} | {name: float(x[i, j]) for name, x in made().items()}
+            for i, j in np.ndindex(made()["lost"].shape)
+        ]
+
+    return Export(figure=figure, arrays=arrays, rows=rows)
+
+
 def film(
     subject: Subject,
     methods: Sequence[str] = ("attention",),

@@ -9,13 +9,14 @@ Mathematical Framework for Transformer Circuits").  Direct effects only: what a 
 logit by way of later heads and MLPs is booked on those.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vit.model import Block, ViT
+from vit.model import Block, ViT, shown_at
 from vit.trace import Trace
 
 
@@ -112,6 +113,38 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
         grid_size=trace.grid_size,
         num_prefix_tokens=trace.num_prefix_tokens,
     )
+
+
+@torch.no_grad()
+def without_heads(
+    trace: Trace, model: ViT, target: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Tensor:
+    """(L, H): what the logit of a class loses when one head's output is set to zero, in all that follows.
+
+    lost[l, h] = y(x) − y(x with z[l, h] = 0), signed.  Michel, Levy & Neubig 2019, "Are Sixteen Heads Really
+    Better than One?", section 3.2.  The ledger books a head's direct effect only; this is the total one, with
+    what later heads and MLPs make of it, and does not add up to anything.  `target` as in `ledger`, for a
+    trace without edits.  Cost: H images from each layer on, some L·H/2 forward passes; progress(layers, L).
+    """
+    target = class_to_explain(trace, model, target)
+    config, weight = model.config, next(model.parameters())
+    one_off = (
+        1 - torch.eye(config.num_heads).to(weight)[:, :, None, None]
+    )  # (H, H, 1, 1): copy i without head i
+
+    def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
+        return x * one_off if name == "z" else x  # (H, H, T, d)
+
+    losses = []
+    for layer in range(config.depth):
+        stream = trace.tokens[layer].to(weight)  # (T, D)
+        copies = block_at(model, layer)(stream.expand(config.num_heads, -1, -1), shown_at(layer, hook))
+        both = torch.cat([trace.tokens[layer + 1].to(weight)[None], copies])  # (1 + H, T, D), the first whole
+        logits = model.finish(both, layer + 1)[:, target]
+        losses.append(logits[0] - logits[1:])
+        if progress:
+            progress(layer + 1, config.depth)
+    return torch.stack(losses).float().cpu()
 
 
 def class_to_explain(trace: Trace, model: ViT, target: int | None) -> int:

@@ -845,6 +845,28 @@ def ledger_figure(
     return figure
 
 
+def heads_table(
+    values: np.ndarray,
+    *,
+    about: str = "",
+    title: str = "",
+    theme: str = "light",
+    into: SubFigure | None = None,
+) -> Figure:
+    """One signed cell per head (L, H)."""
+    depth, count = values.shape
+    cell = min(0.52, max(0.2, 6 / max(depth, count)))
+    size = max(1.8, cell * count), max(2.2, cell * depth)
+    figure = _figure(size[0] + 1, size[1] + 1.3, theme, into)
+    axes = figure.add_subplot()
+    scale = Scale(np.abs(values).max(keepdims=True), signed=True, words="")
+    names = [f"L{i}" for i in range(depth)], [f"H{i}" for i in range(count)]
+    _cells(axes, values, scale, *names, 2 if cell >= 0.34 else None, theme)
+    _legend(axes, scale, None, theme, size, about)
+    _titles(figure, title, "", theme)
+    return figure
+
+
 # ------------------------------------------------------------------------------------ files' bytes
 
 

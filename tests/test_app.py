@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 
 import app
 from explorer import export, maps, stats, ui
+from explorer.ledger import without_heads
 from explorer.maps import METHODS
 from explorer.payload import unpack
 from explorer.session import DOUBLE, SIZES, TRAINED, Look, Session, TooLarge
@@ -253,7 +254,8 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     assert done and done[-1][0] == done[-1][1]
     assert "centre prior" in report and "beats the centre" in why.maps_grid(look, target, runners)
     book = why.ledger_report(look, target)
-    assert ("It adds up" in book) == (not look.model.config.post_norm)
+    adds = not look.model.config.post_norm
+    assert ("It adds up" in book) == ("What is lost without each head" in book) == adds
     has_no_code(grid + report + book)
 
 
@@ -266,6 +268,17 @@ def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypat
     raced = {runner.name: runner.map for runner in why.run_race(look, 2, True, lambda done, total: None)}
     assert not explore.must_wait(look, occlusion, 2) and "Takes 15 forwards" not in why.maps_grid(look, 2)
     assert explore.map_of(look, occlusion, 2) is raced["occlusion"]
+
+
+def test_heads_are_switched_off_unasked_only_where_that_is_quick(checkpoints, picture, monkeypatch) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    monkeypatch.setattr(why, "QUICK", 0)
+    assert "Takes 6 forwards: tick" in why.ledger_report(look, 2)
+    lost = why.run_ablation(look, 2)
+    assert torch.equal(lost, without_heads(look.trace(exact=True), look.model, 2))
+    book = why.ledger_report(look, 2)
+    assert "Takes 6 forwards" not in book and f"L1.H2: {float(lost[1, 2]):+.3g} logit" in book
+    assert "Takes 6 forwards" in why.ledger_report(look, 3)
 
 
 def test_the_page_and_the_file_have_the_same_numbers(look: Look) -> None:
@@ -653,10 +666,10 @@ def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, c
     shown = str(tmp_path / "raced.png"), checkpoints["cls"], TRAINED
     race, raced, opened = (handler(demo, name, "why") for name in ("on_race", "on_raced", "on_open"))
     assert race(shown, 1, False, visitor(), lambda *args, **kwargs: None) is None
-    grid, report = raced(shown, 1, visitor())
+    grid, report, book = raced(shown, 1, visitor())
     assert "vx-verdict" in grid and "insertion" in report.lower()
     assert raced(shown, 2, visitor())[1] == why.BEFORE, "of another class nothing is known"
-    assert opened(shown, 1, visitor())[1:3] == (grid, report)
+    assert opened(shown, 1, visitor())[1:] == (grid, report, book)
 
 
 def test_another_size_keeps_the_class_that_is_explained(demo, checkpoints, picture) -> None:

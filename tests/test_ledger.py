@@ -6,9 +6,9 @@ import torch
 from conftest import randomised, tiny_config
 from torch import Tensor
 
-from explorer.ledger import Ledger, ledger, pooled_rows
+from explorer.ledger import Ledger, ledger, pooled_rows, without_heads
 from explorer.maps import METHODS
-from vit import Trace, ViT, trace
+from vit import Trace, ViT, ZeroHeads, trace
 
 FAMILIES = {
     "cls": {},
@@ -142,3 +142,30 @@ def test_a_wrong_entry_shows_in_the_gap() -> None:
     tampered = Trace(t.image, t.tokens, attn, t.logits, t.grid_size, t.num_prefix_tokens)
     assert abs(ledger(tampered, model, 3).gap) > 1e-3
     assert isinstance(ledger(t, model, 3), Ledger)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "post norm"])
+def test_what_is_lost_without_a_head_is_what_switching_it_off_loses(family: str) -> None:
+    changes = FAMILIES.get(family, dict(post_norm=True))
+    torch.manual_seed(1)
+    model = randomised(ViT(tiny_config(image_size=(12, 28), **changes)))
+    image, done = torch.randn(3, 12, 28), []
+    t = trace(model, image)
+    lost = without_heads(t, model, 3, lambda *at: done.append(at))
+    assert lost.shape == (3, 4) and done == [(1, 3), (2, 3), (3, 3)]
+    for layer, head in np.ndindex(3, 4):
+        off = trace(model, image, edits=[ZeroHeads(((layer, head),))], keep=()).logits
+        assert float(lost[layer, head]) == pytest.approx(float(t.logits[3] - off[3]), abs=1e-4)
+    answer = int(t.logits.argmax())
+    assert torch.equal(without_heads(t, model), without_heads(t, model, answer))
+
+
+def test_in_the_last_layer_a_head_is_missed_for_what_it_gave_and_what_the_mlp_made_of_it() -> None:
+    """Without an MLP, and where the final norm hardly changes, direct and total effect are nearly one."""
+    model, t = model_and_trace("cls")
+    with torch.no_grad():
+        model.blocks[-1].mlp.fc2.weight.zero_()
+        model.blocks[-1].attn.proj.weight.mul_(1e-3)
+    t = trace(model, t.image)
+    given = ledger(t, model, 2).head_grid()[-1]
+    torch.testing.assert_close(without_heads(t, model, 2)[-1], given, rtol=0.3, atol=2e-5)

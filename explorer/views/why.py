@@ -12,11 +12,12 @@ import torch
 
 from explorer import faithfulness
 from explorer.faithfulness import CENTRE, RANDOM, Runner
-from explorer.ledger import Ledger, ledger
+from explorer.ledger import Ledger, ledger, without_heads
 from explorer.maps import METHODS
 from explorer.payload import class_name
 from explorer.session import Look
 from explorer.views.explore import (
+    QUICK,
     cost_in_words,
     edits_of,
     is_quick,
@@ -180,6 +181,37 @@ def ledger_of(look: Look, target: int) -> Ledger:
     return look.remember(("ledger", target), lambda: ledger(look.trace(exact=True), look.model, target))
 
 
+def ablation_passes(look: Look) -> float:
+    """Forward passes that it takes to switch off each head in turn, each from its own layer on."""
+    return look.model.config.depth * look.model.config.num_heads / 2
+
+
+def ablation_key(target: int) -> tuple[str, int]:
+    return "without heads", target
+
+
+def run_ablation(look: Look, target: int) -> torch.Tensor:
+    """(L, H): what the logit loses without each head, computed once for all who ask. Raises TooLarge."""
+    look.check_work(ablation_passes(look))
+    exact = look.trace(exact=True)
+    return look.remember(ablation_key(target), lambda: without_heads(exact, look.model, target))
+
+
+def ablation_panel(look: Look, target: int) -> str:
+    """The total effect of each head, beside the ledger's direct one."""
+    title = "What is lost without each head"
+    count = ablation_passes(look)
+    if count * look.cost.flops > QUICK and look.remembered(ablation_key(target)) is None:
+        return panel(title, note(f"Takes {count:.0f} forwards: tick “slow methods too” and run the race."))
+    lost = run_ablation(look, target).numpy()
+    return panel(
+        title,
+        cells(lost, signed=True, unit=" logit") + scale(signed=True),
+        "Each head switched off alone, and the rest of the model run again: red cells are missed. Direct "
+        "effects add up; these do not, because later layers make up for some heads and build on others.",
+    )
+
+
 def ledger_report(look: Look, target: int) -> str:
     """The class's logit as a sum: by head, by patch, and its largest entries."""
     if why_not := refusal(look, METHODS["logit_ledger"]):
@@ -222,6 +254,7 @@ def ledger_report(look: Look, target: int) -> str:
             + "</details>",
             f"Direct effects, with the final LayerNorm's scale frozen. Gap: {book.gap:.0e}.",
         )
+        + ablation_panel(look, target)
         + "</div>"
     )
 
@@ -278,11 +311,15 @@ def build(page: Page) -> None:
             if chosen is None:
                 raise gr.Error(NO_HEAD, title="No race", print_exception=False)
             run_race(look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing"))
+            if slow and not refusal(look, METHODS["logit_ledger"]):
+                run_ablation(look, chosen)
 
     def on_raced(shown, target, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
-            return maps_and_report(look, valid_target(look, target))
+            chosen = valid_target(look, target)
+            ledger = note(NO_HEAD) if chosen is None else ledger_report(look, chosen)
+            return *maps_and_report(look, chosen), ledger
 
     page.when_open("why", on_open, [page.shown, page.target], [classes, grid, report, book])
     chosen = [page.shown, classes]
@@ -297,4 +334,4 @@ def build(page: Page) -> None:
         **LATEST,
         **SLOW_QUEUE,
     )
-    raced.success(on_raced, [page.shown, page.target], [grid, report], **QUIET, **MODEL_QUEUE)
+    raced.success(on_raced, [page.shown, page.target], [grid, report, book], **QUIET, **MODEL_QUEUE)
