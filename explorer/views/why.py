@@ -231,17 +231,18 @@ def ledger_report(look: Look, target: int) -> str:
     ]
     from_prefix = float(book.heads[..., : book.num_prefix_tokens].sum())
     return (
-        '<div class="vx-row">'
+        '<div class="vx-row is-narrow">'
         + panel(
             "What each head gave",
             cells(heads, signed=True, unit=" logit", extra=columns) + scale(signed=True),
             f"Blue cells argued against {answer}, red ones for it. The last column is the layer's "
             "MLP, which may exceed the scale. Click a cell to see that head in the viewer.",
         )
+        + ablation_panel(look, target)
         + panel(
             "Where it was carried from",
             picture_map(picture_address(look), book.map(), "", signed=True),
-            f"The same sum by patch, through all heads. {from_prefix:+.2f} more came from "
+            f"The same sum by patch, through all heads. {from_prefix:+z.2f} more came from "
             f"{', '.join(look.model.config.prefix_names)}, which the picture does not show."
             if book.num_prefix_tokens
             else "The same sum by patch, through all heads.",
@@ -254,7 +255,6 @@ def ledger_report(look: Look, target: int) -> str:
             + "</details>",
             f"Direct effects, with the final LayerNorm's scale frozen. Gap: {book.gap:.0e}.",
         )
-        + ablation_panel(look, target)
         + "</div>"
     )
 
