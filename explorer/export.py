@@ -800,7 +800,8 @@ def everything(subject: Subject, **view: Any) -> Export:
     def page(path: Path) -> None:
         from explorer import show  # here: whoever wants no page needs no viewer
 
-        show(traced, subject.card, subject.model, title=subject.name, **view).save(path)
+        title = f"{subject.name}, seen by {subject.card.name}"
+        show(traced, subject.card, subject.model, title=title, **view).save(path)
 
     return Export(arrays=arrays, page=page)
 

@@ -268,6 +268,8 @@ def build(session: Session) -> gr.Blocks:
                     elem_id="picture",
                     placeholder="Drop a picture",
                 )
+                # Gradio's own opens the file, and drops what it cannot read without a word
+                picture.preprocess = lambda file: file and file.path  # type: ignore
                 thumbs = gr.HTML("", js_on_load=EXAMPLES_JS, elem_id="examples", apply_default_css=False)
                 model = gr.Dropdown(
                     choices,
@@ -440,4 +442,9 @@ def theme() -> gr.themes.Base:
         font=[gr.themes.GoogleFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
         font_mono=[gr.themes.GoogleFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"],
         radius_size="md",
+    ).set(  # the usual ones are too pale to read
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
     )

@@ -210,9 +210,12 @@ def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_pat
     colour = page.evaluate(COLOUR)
     cut = tmp_path / "cut.png"
     cut.write_bytes(Path(picture_of((1, 2, 3), tmp_path)).read_bytes()[:300])
-    page.locator("#picture").get_by_label("Remove Image").first.click()
-    page.set_input_files("#picture input[type=file]", str(cut))
-    expect(page.get_by_text("damaged or cut short")).to_be_visible()
+    words = tmp_path / "words.jpg"
+    words.write_text("no picture")
+    for file, said in ((cut, "damaged or cut short"), (words, "This file is not a picture")):
+        page.locator("#picture").get_by_label("Remove Image").first.click()
+        page.set_input_files("#picture input[type=file]", str(file))
+        expect(page.get_by_text(said)).to_be_visible()
     assert near(page.evaluate(COLOUR), tuple(colour))
     expect(page.locator("#picture img")).to_have_attribute("src", re.compile("lion"))
     model = page.locator("#model input")
@@ -269,6 +272,32 @@ def test_a_map_in_why_is_enlarged_for_the_class_that_was_chosen_there(visit: Vis
     page.wait_for_function(f"() => {maps}.some((key) => key.startsWith('flow'))")  # made beside the queue
 
 
+def test_values_are_said_beside_the_pointer(visit: Visit) -> None:
+    page = visit()
+    tab(page, "Why")
+    cell = page.locator('#why-ledger i[data-layer="1"][data-head="2"]').first
+    cell.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)  # a page that scrolls hides them
+    cell.hover()
+    expect(page.locator(".vx-tip.is-shown")).to_have_text(re.compile(r"^L1\.H2: [+-][\d.e-]+ logit$"))
+    page.locator("#why-ledger h3").first.hover()
+    expect(page.locator(".vx-tip.is-shown")).to_have_count(0)
+
+
+def test_a_link_names_the_page_and_focus_goes_where_it_leads(visit: Visit) -> None:
+    page = visit()
+    tab(page, "Why")
+    expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
+    assert "tab=why" in page.url
+    page.reload()
+    expect(page.get_by_role("tab", name="Why")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
+    page.locator("#why-maps [data-method=rollout]").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer canvas.picture").first).to_be_focused()
+    assert "tab=" not in page.url
+
+
 def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: Visit, run: str) -> None:
     page = visit(f"?model={run}")
     tab(page, "Training")
@@ -319,6 +348,31 @@ def test_an_intervention_shows_before_and_after(visit: Visit) -> None:
     expect(page.locator("#viewer .readout")).to_contain_text("strongest at")  # maps are of the whole picture
     expect(page.locator("#viewer .pane:visible")).to_have_count(1)
     expect(page.locator("#viewer .pane:visible")).to_contain_text("before the intervention")
+
+
+def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("button", name="Intervene").click()
+    box = page.locator("#viewer canvas.picture").first.bounding_box()
+    assert box
+    side = box["width"] / 5
+    for column in range(4):
+        page.mouse.move(box["x"] + (column + 0.5) * side, box["y"] + 1.5 * side)
+        if not column:
+            page.mouse.down()
+            page.wait_for_timeout(2500)  # the answer is there, and waits
+    expect(page.locator("#viewer .pane:visible")).to_have_count(1)
+    page.mouse.up()
+    shows(page, "s.patches.join() === '5,6,7,8'")
+    expect(page.locator("#viewer .pane:visible")).to_have_count(2)
+    said = page.locator("#viewer .edits .said")
+    expect(said).to_have_text(re.compile(r"^4 patches hidden · cat .+ → .+$"))
+    expect(said).to_have_role("status")
+    page.get_by_role("button", name="Intervene").click()
+    undo = page.get_by_role("button", name="Undo all")
+    undo.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Intervene")).to_be_focused()
 
 
 def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, session: Session) -> None:

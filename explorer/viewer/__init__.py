@@ -82,10 +82,11 @@ PAGE = """<!doctype html>
   --color-accent: light-dark(#e8590c, #ff922b);
 }}
 body {{ margin: 0; background: var(--background-fill-primary); font: 14px/1.5 system-ui, sans-serif; }}
-main {{ max-width: 1320px; margin: 0 auto; padding: 16px; }}
+main {{ max-width: 1320px; margin: 0 auto; padding: 16px; color: var(--body-text-color); }}
+h1 {{ font-size: 17px; line-height: 24px; font-weight: 600; margin: 0 0 12px; }}
 {css}
 </style>
-<main><div id="viewer"></div></main>
+<main><h1>{title}</h1><div id="viewer"></div></main>
 <script>
 {js}
 ViTViewer.embedded(document.getElementById("viewer"), {messages}, {options});

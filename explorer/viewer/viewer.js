@@ -40,7 +40,8 @@ const ONE_OF = {
   fuse: ["one", "mean", "max"], direction: ["row", "column", "both"], scale: ["map", "layer", "all", "uniform"],
   basis: ["joint", "depth"], matrix: ["before", "after"],
 };
-const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis"];
+const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis",
+  "colormap", "opacity", "fade", "smooth", "links"];
 const SIDE = 236, SPACE = 24;  // CSS pixels
 const LINKS = 6, OCTAVES = 4, PREFETCH_BYTES = 64 * 2 ** 20, STEP_MS = 700, READING_MS = 120, RETRY_MS = 3000;
 
@@ -496,7 +497,7 @@ function mount(root, source, options = {}) {
   // Milliseconds: draw, of our own code; work, from a frame's start to after it was presented; hover, from the event's
   // time stamp to there, waiting for the frame included; frames, between two frames of play.
   const perf = { draw: [], work: [], hover: [], frames: [], first: null, pictures: [], painted: null };
-  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const still = matchMedia("(prefers-reduced-motion: reduce)"), touch = matchMedia("(hover: none)");
   let data = null, after = null, generation = 0, playing = null, mix = 0, intervening = false, theme = {};
   const memories = [{ values: new Float32Array(0) }, { values: new Float32Array(0) }];
 
@@ -737,7 +738,10 @@ function mount(root, source, options = {}) {
         await need(opened, Math.max(0, state.layer));
         if (!current()) return;
       }
+      await lifted;  // nothing moves under a pointer that paints
+      if (!current()) return;
       after = opened;
+      answered = true;
       buildClasses();
       layout();
       sync();
@@ -847,7 +851,7 @@ function mount(root, source, options = {}) {
         onclick: () => parts.help.showModal(),
       }, "?")),
     part("edits", el("div", { class: "edits" },
-      part("editsSaid", el("span", { class: "said" })),
+      part("editsSaid", el("span", { class: "said", role: "status" })),
       part("editQuery", el("button", { type: "button", class: "button", onclick: hideQuery }, "Hide query patch")),
       part("editHead", el("button", { type: "button", class: "button", onclick: () => switchHead(state.layer, state.head) },
         "Switch head off")),
@@ -1315,7 +1319,9 @@ function mount(root, source, options = {}) {
     if (covered) overlay(context, view, now, W, H);
     gridLines(context, W, H, d);
     if (state.links && directional() && sheet.ready[cell]) arcs(context, view, now);
-    for (const patch of state.patches) hatch(context, patch, d);
+    for (const patch of state.patches)
+      if (compares() && index === 0) outline(context, patch, d, theme.paper, false);  // before: still to be seen
+      else hatch(context, patch, d);
     if (now.query >= d.pre && asksQuery())
       outline(context, now.query - d.pre, d, theme.accent, state.pinned && hover.query === undefined);
     if (pointer.pane === index && pointer.token >= d.pre && pointer.token !== now.query)
@@ -1589,7 +1595,7 @@ function mount(root, source, options = {}) {
     parts.depth.min = lowestLayer();
     parts.depth.max = data.L - 1;
     parts.depth.value = state.layer;
-    parts.depthText.textContent = state.layer < 0 ? "embed" : `L${state.layer}`;
+    parts.depthText.textContent = parts.depth.ariaValueText = state.layer < 0 ? "embed" : `L${state.layer}`;
     parts.headBox.hidden = !attention;
     parts.head.value = state.fuse === "one" ? state.head : state.fuse;
     parts.play.replaceChildren(icon(playing ? ICONS.pause : ICONS.play));
@@ -1622,7 +1628,7 @@ function mount(root, source, options = {}) {
     return x < 0 || y < 0 || x >= data.w || y >= data.h ? -1 : data.pre + y * data.w + x;
   }
 
-  let painting = null;
+  let painting = null, lifted = null;  // lifted: a promise, while a pointer paints
   function onStage(event, index) {
     if (!data) return;
     if (!event.buttons) painting = null;
@@ -1640,7 +1646,10 @@ function mount(root, source, options = {}) {
     if (patch < 0) return;
     painting = !state.patches.includes(patch);
     hide(patch, painting);
-    window.addEventListener("pointerup", () => { painting = null; }, { once: true });
+    lifted = new Promise((resolve) => {
+      const lift = () => { painting = lifted = null; resolve(); };
+      for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, lift, { once: true });
+    });
   }
   function offStage(event) {
     pointer.pane = pointer.token = -1;
@@ -1801,7 +1810,9 @@ function mount(root, source, options = {}) {
     const key = `${layer}.${head}`;
     edit({ heads: state.heads.includes(key) ? state.heads.filter((k) => k !== key) : [...state.heads, key] });
   }
+  let answered = true;  // whether `after` is the answer to the interventions of now
   function edit(patch) {
+    answered = false;
     set(patch);
     tellEdits();
   }
@@ -1810,17 +1821,24 @@ function mount(root, source, options = {}) {
     later("edits", 250, () => emit("edits", { patches: state.patches, heads }));
   }
   function syncEdits() {
+    const held = parts.edits.contains(document.activeElement);
     parts.edits.hidden = !intervening && !state.patches.length && !state.heads.length;
-    if (parts.edits.hidden) return;
+    if (parts.edits.hidden) return held && parts.intervene.focus();
     const query = state.query - data.pre, head = `L${state.layer}.H${state.head}`;
     const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
     const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`].filter(Boolean).join(" · ");
-    parts.editsSaid.textContent = said
-      || "Paint over patches to hide them. Alt-click a small map to switch its head off.";
+    const likeliest = data.classes[0];
+    const now = answered && likeliest && after?.probabilities[likeliest.index];
+    const change = !now && now !== 0 ? "" : ` · ${likeliest.name} ${percent(likeliest.probability)} → ${percent(now)}`;
+    const how = touch.matches ? "Draw over patches to hide them. Choose one head to switch it off."
+      : "Paint over patches to hide them. Alt-click a small map to switch its head off.";
+    const words = said ? said + change : how;
+    if (parts.editsSaid.textContent !== words) parts.editsSaid.textContent = words;
     parts.editQuery.textContent = state.patches.includes(query) ? "Show query patch" : "Hide query patch";
     parts.editQuery.disabled = query < 0;
     parts.editHead.textContent = `Switch ${head} ${state.heads.includes(`${state.layer}.${state.head}`) ? "on" : "off"}`;
     parts.editHead.disabled = state.fuse !== "one" || state.layer < 0;
+    parts.editHead.title = parts.editHead.disabled ? "Choose one head among the small maps first" : "";
     parts.editUndo.disabled = !said;
     parts.editSide.hidden = !compares();
     parts.editSide.show(state.matrix);

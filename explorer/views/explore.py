@@ -1,4 +1,6 @@
-"""Point at a patch: every head answers. A click pins it, arrow keys step, `?` shows all keys."""
+"""Point at a patch: every head answers. A click pins it<span class="vx-keys">, arrow keys step, `?` shows all
+keys</span>.
+"""
 
 import secrets
 from collections.abc import Sequence
@@ -202,7 +204,7 @@ def check_strip(look: Look) -> str:
     checks = look.remember("checks", make)
     pills = "".join(
         f'<li class="{"vx-good" if check.ok else "vx-bad"}" data-tip="{check.about}">'
-        f"<b>{'✓' if check.ok else '✗'}</b> {check.name} <span>{check.value:.0e}</span></li>"
+        f"<b>{'✓' if check.ok else '✗'}</b> {check.name}: <span>off by {check.value:.0e}</span></li>"
         for check in checks
     )
     return f'<ul class="vx-checks" aria-label="Self-check of this picture">{pills}</ul>'

@@ -3,7 +3,11 @@
 
 const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp: "", fresh: {} });
 
-page.connect = (tabs, trigger) => Object.assign(page, { tabs, trigger });
+page.connect = (tabs, trigger) => {
+  Object.assign(page, { tabs, trigger });
+  const asked = new URL(location.href).searchParams.get("tab");
+  if (tabs.includes(asked)) document.getElementById(`tab-${asked}-button`)?.click();
+};
 
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
@@ -22,6 +26,10 @@ page.news = (value) => {
 
 page.opened = (tab) => {
   page.open = tab;
+  const address = new URL(location.href);  // a link leads to the page that is open
+  if (tab === page.tabs[0]) address.searchParams.delete("tab");
+  else address.searchParams.set("tab", tab);
+  history.replaceState(history.state, "", address);
   page.refresh();
 };
 
@@ -40,7 +48,8 @@ page.move = (tab) => { page.forget(tab); page.refresh(); };  // and now, if it i
 const tip = document.createElement("div");
 tip.className = "vx-tip";
 tip.setAttribute("role", "status");
-addEventListener("DOMContentLoaded", () => document.body.append(tip));
+if (document.body) document.body.append(tip);  // Gradio may put this script into a page that is there already
+else addEventListener("DOMContentLoaded", () => document.body.append(tip));
 const hideTip = () => tip.classList.remove("is-shown");
 document.addEventListener("pointerover", (event) => {
   const at = event.target.closest?.("[data-tip]");
@@ -60,7 +69,10 @@ const inViewer = (state) => {
   const viewer = document.querySelector("#viewer .vit-viewer");
   viewer?.dispatchEvent(new CustomEvent("vit-pick", { detail: state }));
   document.querySelector('[role="tab"]')?.click();
-  requestAnimationFrame(() => viewer?.scrollIntoView());  // it is on the screen by then
+  requestAnimationFrame(() => {  // it is on the screen by then
+    viewer?.scrollIntoView();
+    viewer?.querySelector(".picture")?.focus({ preventScroll: true });
+  });
 };
 document.addEventListener("click", (event) => {
   const head = event.target.closest?.("[data-layer][data-head]")?.dataset;

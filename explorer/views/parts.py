@@ -299,7 +299,9 @@ def picture_map(
     picture: str, values: Tensor | np.ndarray, caption: str, *, signed: bool = False, method: str = ""
 ) -> str:
     """A map over its picture (an address), with a caption in HTML. method: a click shows it large."""
-    over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="">'
+    row, column = np.unravel_index(np.asarray(values).argmax(), np.shape(values))
+    words = f"strongest at the patch in row {row}, column {column}"
+    over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="{words}">'
     link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
     return (
         f'<figure class="vx-map"{link}><div><img src="{escape(picture)}" alt="">{over}</div>'

@@ -23,6 +23,7 @@ function show(index) {
   at = index;
   slider.value = index;
   const moment = moments[index];
+  slider.ariaValueText = moment.words;
   said.textContent = moment.words + (moment.ready ? "" : moment.failed ? " · could not be loaded" : " …");
   for (const point of charts.querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
   if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }

@@ -65,7 +65,7 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
         why_not = refusal(look, method)
         if name in scores and bar is not None:
             values = scores[name].map
-            caption += verdict(scores[name].score, bar)
+            caption += f"{verdict(scores[name].score, bar)}<span>{escape(method.about)}</span>"
         elif why_not:
             figures.append(waiting(method.label, why_not))
             continue
@@ -325,7 +325,8 @@ def build(page: Page) -> None:
     chosen = [page.shown, classes]
     told = [page.target, page.viewer, page.beacon]
     classes.input(on_class, [*chosen, page.edits], told, **LATEST, **QUIET, **MODEL_QUEUE)
-    raced = start.click(
+    begun = start.click(lambda: gr.Button("Racing …"), None, [start], queue=False, **QUIET)
+    raced = begun.then(
         on_race,
         [*chosen, slow],
         None,
@@ -334,4 +335,5 @@ def build(page: Page) -> None:
         **LATEST,
         **SLOW_QUEUE,
     )
+    raced.then(lambda: gr.Button("Run the race"), None, [start], queue=False, **QUIET)
     raced.success(on_raced, [page.shown, page.target], [grid, report, book], **QUIET, **MODEL_QUEUE)
