@@ -254,7 +254,10 @@ def build(session: Session) -> gr.Blocks:
     ]
     place = "a Hub id" if session.public else "a Hub id or a folder"
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600), analytics_enabled=False, fill_width=True) as demo:
-        gr.HTML(f'<header class="vx-header"><h1>{TITLE}</h1><p>{LINE}</p></header>', apply_default_css=False)
+        skip = '<button class="vx-skip">Skip to the pages</button>'
+        gr.HTML(
+            f'<header class="vx-header"><h1>{TITLE}</h1><p>{LINE}</p>{skip}</header>', apply_default_css=False
+        )
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(elem_id="side", scale=0, min_width=264):
                 picture = gr.Image(

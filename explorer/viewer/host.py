@@ -56,6 +56,7 @@ def attention_viewer(
     value: dict[str, Any] | None = None,
     *,
     elem_id: str | None = None,
+    name: str = "Viewer of a Vision Transformer",
     methods: Sequence[Mapping[str, Any]] | None = None,
     link: str | None = None,
     address: bool = True,
@@ -67,6 +68,7 @@ def attention_viewer(
 ) -> gr.HTML:
     """A viewer to put into `gr.Blocks`; return a new value (see above) to show another trace.
 
+    name: what a screen reader calls it.
     methods: what the Methods view offers, [{"name", "label", "about", "depends"}, ...]; depends: which of
     target, query, layer, head a map belongs to (["target"] if not given; say the same in `maps_payload`).
     link: viewers on one page with the same link share query, layer, head and settings. address: keep the
@@ -75,6 +77,7 @@ def attention_viewer(
     given). The template is static: user text in a `gr.HTML` template would be executed.
     """
     options = {
+        "name": name,
         "methods": methods or [],
         "link": link,
         "address": address,

@@ -829,7 +829,7 @@ function mount(root, source, options = {}) {
 
   root.classList.add("vit-viewer");
   root.setAttribute("role", "region");
-  root.setAttribute("aria-label", "Viewer of a Vision Transformer");
+  root.setAttribute("aria-label", options.name ?? "Viewer of a Vision Transformer");
   root.replaceChildren(
     el("div", { class: "bar" },
       part("mode", choice("View", MODES, (mode) => commit({ mode }))),

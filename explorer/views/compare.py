@@ -57,11 +57,15 @@ def build(page: Page) -> None:
                         elem_id=f"compare-model-{side}",
                     )
                     moment = gr.Dropdown(
-                        [("finished", LAST)], value=LAST, label="Moment", elem_id=f"compare-moment-{side}"
+                        [("finished", LAST)],
+                        value=LAST,
+                        label=f"Moment {side}",
+                        elem_id=f"compare-moment-{side}",
                     )
                 said = gr.HTML("", apply_default_css=False, elem_id=f"compare-answer-{side}")
                 viewer = attention_viewer(
                     elem_id=f"compare-{side}",
+                    name=f"Side {side}",
                     link="compare",
                     address=False,
                     intervene=False,

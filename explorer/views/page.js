@@ -75,6 +75,7 @@ const inViewer = (state) => {
   });
 };
 document.addEventListener("click", (event) => {
+  if (event.target.closest?.(".vx-skip")) document.querySelector('[role="tab"][aria-selected="true"]')?.focus();
   const head = event.target.closest?.("[data-layer][data-head]")?.dataset;
   if (head) inViewer({ mode: "attention", fuse: "one", layer: +head.layer, head: +head.head });
   const map = event.target.closest?.("[data-method]");
