@@ -1002,6 +1002,25 @@ def test_nothing_else_can_be_fetched(url: str, path: str) -> None:
     assert fetch(url + path).status_code in (403, 404)
 
 
+def test_a_file_that_was_not_uploaded_is_not_looked_at(url: str, checkpoints, picture) -> None:
+    """The picture's component opens nothing itself, so that Gradio's own guard must stand before it."""
+
+    def look(path: str) -> str:
+        data = [
+            {"path": path, "meta": {"_type": "gradio.FileData"}},
+            checkpoints["cls"],
+            TRAINED,
+            *[None] * 3,
+        ]
+        asked = httpx.post(url + "gradio_api/call/look", json={"data": data}, timeout=PATIENCE).json()
+        return fetch(f"{url}gradio_api/call/look/{asked['event_id']}").text
+
+    assert look(str(picture)).startswith("event: error")
+    with picture.open("rb") as file:
+        sent = httpx.post(url + "gradio_api/upload", files={"files": file}, timeout=PATIENCE).json()
+    assert look(sent[0]).startswith("event: complete")
+
+
 def test_a_large_upload_is_refused(url: str) -> None:
     files = {"files": ("big.png", b"x" * (11 * 2**20))}
     assert httpx.post(url + "gradio_api/upload", files=files, timeout=PATIENCE).status_code == 413
