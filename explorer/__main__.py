@@ -159,6 +159,14 @@ def check_memory(config: ViTConfig, size: tuple[int, int], traces: int = 1) -> N
         )
 
 
+def model_and_size(args: argparse.Namespace) -> tuple[ViT, Card, tuple[int, int]]:
+    """(model, card, (height, width)) as asked for, if that fits into memory."""
+    model, card = load_model(args.model)
+    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
+    check_memory(model.config, size)
+    return model, card, size
+
+
 def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int]) -> int | None:
     """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from."""
     if text is None:
@@ -360,9 +368,9 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
 def make_html(subject: Subject, args: argparse.Namespace) -> Export:
     view: dict[str, Any] = {} if args.token is None else {"query": args.token}
     if args.layer is not None:
-        view["layer"] = args.layer % subject.model.config.depth
+        view["layer"] = args.layer
     if args.head is not None:
-        view |= {"head": args.head % subject.model.config.num_heads, "fuse": "one"}
+        view |= {"head": args.head, "fuse": "one"}
     return export.everything(subject, **view)
 
 
@@ -384,9 +392,7 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     command = COMMANDS[args.command]
     files = find_files(args.pictures)
     check_endings(args.out, args.command, command.endings, len(files))
-    model, card = load_model(args.model)
-    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
-    check_memory(model.config, size)
+    model, card, size = model_and_size(args)
     args.token = parse_query(args.query, model.config, grid_of(size, model.config.patch_size))
     asked = parse_target(args.target, card, model.config.num_classes)
     check_index("layer", args.layer, model.config.depth)
@@ -482,9 +488,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
     if not one and args.target is not None:
         raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
     check_endings(args.out, "faithfulness", ENDINGS["faithfulness"], 1)
-    model, card = load_model(args.model)
-    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
-    check_memory(model.config, size)
+    model, card, size = model_and_size(args)
     if not model.config.num_classes:
         raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
     methods, modes = methods_of(args, model.config, size), args.mode or faithfulness.MODES
@@ -500,7 +504,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
         settings = {"modes": modes, "points": args.points, "progress": progress_bar("maps and curves")}
         made = export.race(subject, methods, style=args.style, **settings)
     else:
-        name, count, images = images_of(args, model, card, size, failed)
+        name, count, images = images_of(args, card, size, failed, card.class_names)
         bar = progress_bar("images")
         found = faithfulness.table(
             model,
@@ -518,10 +522,15 @@ def run_faithfulness(args: argparse.Namespace) -> int:
 
 
 def images_of(
-    args: argparse.Namespace, model: ViT, card: Card, size: tuple[int, int], failed: list[str]
+    args: argparse.Namespace,
+    card: Card,
+    size: tuple[int, int],
+    failed: list[str],
+    known: Sequence[str] = (),
 ) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
     """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split; pictures
-    that cannot be read go to `failed`. Only generated shapes have masks."""
+    that cannot be read go to `failed`. Only generated shapes have masks. known: classes of which the data
+    must have one, if any are named."""
     if args.pictures:
         files = [path for _, path in find_files(args.pictures)]
         paths = [files[i] for i in drawn_from(len(files), args.images or SOME)]
@@ -532,8 +541,7 @@ def images_of(
     if data is None:
         raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
     pictures, names = find_pictures(data, "test")
-    answers = args.command == "faithfulness" and card.class_names
-    if answers and not set(names) & set(card.class_names):
+    if known and not set(names) & set(known):
         raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
     if data == "shapes":
         count = args.images or SOME
@@ -566,11 +574,9 @@ def run_heads(args: argparse.Namespace) -> int:
     check_endings(args.out, "heads", ENDINGS["heads"], 1)
     if args.pictures and args.data is not None:
         raise Usage("Name pictures or --data, not both.")
-    model, card = load_model(args.model)
-    size = parse_size(args.size, model.config.patch_size, card.size_for(model.config))
-    check_memory(model.config, size)
+    model, card, size = model_and_size(args)
     failed: list[str] = []
-    name, count, images = images_of(args, model, card, size, failed)
+    name, count, images = images_of(args, card, size, failed)
     bar = progress_bar("images")
     seen = (image for image, _ in images)
     made = export.heads(model, card, seen, name, style=args.style, progress=lambda done: bar(done, count))

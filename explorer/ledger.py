@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vit.model import Block, ViT, shown_at
-from vit.trace import Trace
+from vit.trace import Trace, ZeroHeads
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,27 +124,19 @@ def without_heads(
     lost[l, h] = y(x) − y(x with z[l, h] = 0), signed.  Michel, Levy & Neubig 2019, "Are Sixteen Heads Really
     Better than One?", section 3.2.  The ledger books a head's direct effect only; this is the total one, with
     what later heads and MLPs make of it, and does not add up to anything.  `target` as in `ledger`, for a
-    trace without edits.  Cost: H images from each layer on, some L·H/2 forward passes; progress(layers, L).
+    trace without edits.  Cost: H passes from each layer on, some L·H/2 forward passes; progress(layers, L).
     """
     target = class_to_explain(trace, model, target)
     config, weight = model.config, next(model.parameters())
-    one_off = (
-        1 - torch.eye(config.num_heads).to(weight)[:, :, None, None]
-    )  # (H, H, 1, 1): copy i without head i
-
-    def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
-        return x * one_off if name == "z" else x  # (H, H, T, d)
-
-    losses = []
+    lost = torch.empty(config.depth, config.num_heads)
     for layer in range(config.depth):
-        stream = trace.tokens[layer].to(weight)  # (T, D)
-        copies = block_at(model, layer)(stream.expand(config.num_heads, -1, -1), shown_at(layer, hook))
-        both = torch.cat([trace.tokens[layer + 1].to(weight)[None], copies])  # (1 + H, T, D), the first whole
-        logits = model.finish(both, layer + 1)[:, target]
-        losses.append(logits[0] - logits[1:])
+        stream = trace.tokens[layer].to(weight)[None]  # (1, T, D)
+        for head in range(config.num_heads):
+            tokens = block_at(model, layer)(stream, shown_at(layer, ZeroHeads(((layer, head),))))
+            lost[layer, head] = float(trace.logits[target] - model.finish(tokens, layer + 1)[0, target])
         if progress:
             progress(layer + 1, config.depth)
-    return torch.stack(losses).float().cpu()
+    return lost
 
 
 def class_to_explain(trace: Trace, model: ViT, target: int | None) -> int:

@@ -368,6 +368,22 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
     said = page.locator("#viewer .edits .said")
     expect(said).to_have_text(re.compile(r"^4 patches hidden · cat .+ → .+$"))
     expect(said).to_have_role("status")
+    page.evaluate("""() => {  // the pointer goes down, and is lifted where the page does not hear of it
+      const picture = document.querySelector("#viewer canvas.picture"), box = picture.getBoundingClientRect();
+      const say = (name, x, buttons) => picture.dispatchEvent(new PointerEvent(name, {
+        bubbles: true, buttons, clientX: box.left + x * box.width, clientY: box.top + 0.1 * box.height }));
+      say("pointerdown", 0.1, 1);
+      say("pointermove", 0.9, 0);
+    }""")
+    expect(said).to_have_text(re.compile(r"^5 patches hidden · cat .+ → .+$"))
+    page.evaluate("""() => {  // undone before it was told: what is there is the answer
+      const picture = document.querySelector("#viewer canvas.picture"), box = picture.getBoundingClientRect();
+      const at = { bubbles: true, buttons: 1, clientX: box.left + 0.5 * box.width, clientY: box.top + 0.9 * box.height };
+      for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
+      for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
+    }""")
+    expect(said).not_to_have_text(re.compile("→"), timeout=2000)
+    expect(said).to_have_text(re.compile(r"^5 patches hidden · cat .+ → .+$"))
     page.get_by_role("button", name="Intervene").click()
     undo = page.get_by_role("button", name="Undo all")
     undo.focus()

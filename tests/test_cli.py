@@ -237,6 +237,11 @@ def test_a_films_frames_are_the_snapshots_of_training(
     answer = int(trace(model, moments[0][1].trace.image).logits.argmax())
     assert options["layer"] == 0
     assert options["target"] == answer, "one class for all moments, not each moment's own answer"
+    one = cli.cost(model.config, (12, 20)).attn_bytes
+    monkeypatch.setattr(cli, "MAX_ATTENTION", 2 * one)  # room for two traces, and three snapshots
+    assert run("map", "cat.png", "--out", "m.png") == 0
+    assert run("film", "cat.png", "--through", "training", "--out", "t.gif") == cli.NOTHING
+    assert "of attention at once" in capsys.readouterr().err
     assert run("film", "cat.png", "--through", "training", model="headless") == cli.NOTHING
     assert "headless kept no snapshots of its training" in capsys.readouterr().err
 

@@ -1628,10 +1628,14 @@ function mount(root, source, options = {}) {
     return x < 0 || y < 0 || x >= data.w || y >= data.h ? -1 : data.pre + y * data.w + x;
   }
 
-  let painting = null, lifted = null;  // lifted: a promise, while a pointer paints
+  let painting = null, lifted = null, lift = null;  // lifted: a promise, while a pointer paints; lift() keeps it
+  function endStroke() {
+    painting = lifted = null;
+    lift?.();
+  }
   function onStage(event, index) {
     if (!data) return;
-    if (!event.buttons) painting = null;
+    if (!event.buttons) endStroke();  // lifted where the page does not hear of it
     const token = tokenAt(event);
     if (token === pointer.token && pointer.pane === index) return;
     pointer.pane = index;
@@ -1646,10 +1650,8 @@ function mount(root, source, options = {}) {
     if (patch < 0) return;
     painting = !state.patches.includes(patch);
     hide(patch, painting);
-    lifted = new Promise((resolve) => {
-      const lift = () => { painting = lifted = null; resolve(); };
-      for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, lift, { once: true });
-    });
+    lifted = new Promise((resolve) => { lift = resolve; });
+    for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, endStroke, { once: true });
   }
   function offStage(event) {
     pointer.pane = pointer.token = -1;
@@ -1811,6 +1813,10 @@ function mount(root, source, options = {}) {
     edit({ heads: state.heads.includes(key) ? state.heads.filter((k) => k !== key) : [...state.heads, key] });
   }
   let answered = true;  // whether `after` is the answer to the interventions of now
+  function answer() {
+    answered = true;
+    syncEdits();
+  }
   function edit(patch) {
     answered = false;
     set(patch);
@@ -1899,7 +1905,7 @@ function mount(root, source, options = {}) {
   }
 
   const handle = {
-    state, perf, set, setSource, setAfter, addMaps, refuse, working, destroy,
+    state, perf, set, setSource, setAfter, answer, addMaps, refuse, working, destroy,
     get data() { return data; }, get hover() { return hover; }, get after() { return after; },
     layoutOf() {  // for tests and exports: where each small map lies, in device pixels
       const sheet = arrange(sheetOf(data, state, shown(), "row", methods));
@@ -1962,7 +1968,7 @@ function host(element, options) {
       if ((value.after?.head ?? "") !== after) {
         after = value.after?.head ?? "";
         viewer.setAfter(value.after ? addresses(value.after) : null);
-      }
+      } else if (viewer.after) viewer.answer();  // what was undone in time: it is there already
       for (const url of value.maps ?? []) if (!seen.has(url)) {
         seen.add(url);
         try {
