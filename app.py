@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     from explorer.session import Session  # here, so that --help answers at once
     from explorer.ui import build, launch_options
-    from vit.checkpoint import CheckpointError
+    from vit.card import CheckpointError
 
     session = Session(public=is_public(options), extra=tuple(options.checkpoint))
     try:

@@ -41,11 +41,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from vit.card import Card, check_channels
 from vit.checkpoint import (
-    Card,
-    check_channels,
     list_snapshots,
-    load,
     load_folder,
     remove_half_written,
     save,
@@ -53,6 +51,7 @@ from vit.checkpoint import (
     write_atomically,
 )
 from vit.data import Split, augment, class_names_of, load_split, normalize, resize_all
+from vit.library import load
 from vit.model import ViT, ViTConfig, native_bf16, resample_pos_embed
 from vit.report import evaluate, model_card, predict, score
 from vit.trace import Recorder

@@ -31,7 +31,8 @@ from benchmarks.common import serve  # noqa: E402
 from explorer.payload import payloads  # noqa: E402
 from explorer.viewer import viewer_html  # noqa: E402
 from vit import ViT, ViTConfig, load, save, trace  # noqa: E402
-from vit.checkpoint import Card, list_checkpoints  # noqa: E402
+from vit.card import Card  # noqa: E402
+from vit.library import list_checkpoints  # noqa: E402
 
 READY = "window.__vit?.data && __vit.data.loaded === __vit.data.L && __vit.perf.first !== null"
 RANDOM = {

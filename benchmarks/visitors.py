@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import serve  # noqa: E402  # after the path is set
 from explorer.payload import unpack  # noqa: E402
-from vit.checkpoint import list_checkpoints  # noqa: E402
+from vit.library import list_checkpoints  # noqa: E402
 
 COLOURS = 97  # a prime: consecutive visitors get colours far apart
 

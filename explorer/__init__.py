@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vit import ViT
-from vit.checkpoint import Card
+from vit.card import Card
 from vit.trace import Trace
 
 __all__ = ["Shown", "show"]

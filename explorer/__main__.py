@@ -21,16 +21,8 @@ from explorer import export, faithfulness
 from explorer.export import Export, Style, Subject
 from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
-from vit.checkpoint import (
-    Card,
-    check_channels,
-    folder_of,
-    list_checkpoints,
-    list_snapshots,
-    load,
-    load_snapshot,
-    read_history,
-)
+from vit.card import Card, check_channels
+from vit.checkpoint import list_snapshots, load_snapshot, read_history
 from vit.data import (
     SHAPES_CLASSES,
     SUFFIXES,
@@ -43,6 +35,7 @@ from vit.data import (
     shapes_sample,
     to_pixels,
 )
+from vit.library import folder_of, list_checkpoints, load, resolve
 from vit.model import VARIANTS, Hook, ViT, ViTConfig, grid_of
 from vit.trace import MaskPatches, ZeroHeads, cost, trace
 
@@ -350,7 +343,8 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
         return export.film(subject, args.method, **options)
     moments = []
     target = args.target_index if need_gradients(args.method) else None
-    snapshots = list_snapshots(folder_of(args.model or first_checkpoint()))
+    folder = folder_of(args.model or first_checkpoint())
+    snapshots = list_snapshots(folder) if folder else []
     height, width = subject.trace.image.shape[-2:]
     check_memory(subject.model.config, (height, width), len(snapshots))
     for snapshot in snapshots:
@@ -596,7 +590,9 @@ def run_weights(args: argparse.Namespace) -> int:
 def run_training(args: argparse.Namespace) -> int:
     """The curves of a run, finished or not."""
     check_endings(args.out, "training", ENDINGS["training"], 1)
-    folder = folder_of(args.model or first_checkpoint())
+    name = args.model or first_checkpoint()
+    if not (folder := resolve(name).folder):
+        raise Usage(f"{name} is a model of the Hub, which keeps no history here: name the folder of a run.")
     if not (rows := read_history(folder)):
         file = folder / "history.csv"
         raise Usage(f"{file} is missing or has no rows yet: train.py writes it beside the weights of a run.")

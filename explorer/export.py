@@ -26,7 +26,7 @@ from explorer import faithfulness, render, stats
 from explorer import ledger as ledgers
 from explorer.maps import METHODS
 from explorer.payload import class_name, class_scores
-from vit.checkpoint import Card
+from vit.card import Card
 from vit.data import as_picture
 from vit.model import Hook, ViT, ViTConfig
 from vit.trace import Trace, trace

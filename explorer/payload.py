@@ -38,7 +38,7 @@ from torch import Tensor
 from explorer import maps, stats
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from vit import ViT
-from vit.checkpoint import Card
+from vit.card import Card
 from vit.data import as_picture
 from vit.trace import Trace
 

@@ -30,20 +30,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vit.checkpoint import (
-    Card,
-    CheckpointError,
-    Snapshot,
-    check_channels,
-    folder_of,
-    list_checkpoints,
-    list_snapshots,
-    load,
-    load_snapshot,
-    snapshot_path,
-)
+from vit.card import Card, CheckpointError, check_channels
+from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
 from vit.data import open_picture, preprocess
 from vit.hub import fetch, read_pretrained
+from vit.library import folder_of, list_checkpoints, load, resolve
 from vit.model import Hook, ViT, native_bf16
 from vit.trace import Cost, Trace, attention_at, cost, trace
 
@@ -410,16 +401,17 @@ class Session:
     def model(self, name: str, step: int | None = None) -> Loaded:
         """A model by name, folder or Hub id, or as it was at a step of training. Raises CheckpointError."""
         name = self.allowed(name)
-        file = folder_of(name) / "model.safetensors"
+        place = resolve(name)
+        file = place.weights
         if step is not None:
-            file = snapshot_path(folder_of(name), step)
-            if not os.path.isfile(file):
+            file = snapshot_path(place.folder, step) if place.folder else None
+            if not file or not file.is_file():
                 raise CheckpointError(f"{name} has no snapshot of step {step}: choose one from its timeline.")
         key = key_of(name, step, file)
 
         def make() -> Loaded:
             try:
-                model, card = self.load(name) if step is None else load_snapshot(file)
+                model, card = load_snapshot(file) if step is not None and file else self.load(name)
                 check_channels(model.config, name)
             except Exception:  # of no use
                 self.remove_files(name)
@@ -467,11 +459,12 @@ class Session:
 
     def is_here(self, name: str) -> bool:
         """Is this model on this machine, so that it need not be fetched?"""
-        return name in self._arrived or os.path.exists(folder_of(name))
+        return name in self._arrived or folder_of(name) is not None
 
     def snapshots(self, name: str) -> list[Snapshot]:
         """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
-        return list_snapshots(folder_of(self.allowed(name)))
+        folder = folder_of(self.allowed(name))
+        return list_snapshots(folder) if folder else []
 
     def allowed(self, name: str) -> str:
         """The one name of this model, or one sentence about why this visitor may not have it
@@ -563,9 +556,9 @@ class Session:
         give_back_memory()
 
 
-def key_of(name: str, step: int | None, file: Path) -> str:
+def key_of(name: str, step: int | None, file: Path | None) -> str:
     """What a model is kept under; a run that is going on writes its file again, and is another model then."""
-    written = file.stat().st_mtime_ns if os.path.isfile(file) else 0
+    written = file.stat().st_mtime_ns if file and file.is_file() else 0
     return f"{name}@{step}#{written}"
 
 

@@ -42,7 +42,7 @@ from explorer.views.page import (
     target_said,
     valid_target,
 )
-from vit.checkpoint import CheckpointError
+from vit.card import CheckpointError
 from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
 from vit.model import grid_of
 

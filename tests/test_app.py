@@ -36,7 +36,8 @@ from explorer.payload import unpack
 from explorer.session import DOUBLE, SIZES, TRAINED, Look, Session, TooLarge
 from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why
 from vit import ViT, save
-from vit.checkpoint import Card, CheckpointError, save_snapshot
+from vit.card import Card, CheckpointError
+from vit.checkpoint import save_snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = '<img src=x onerror="alert(1)">'

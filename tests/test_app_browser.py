@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, Page, expect
 from explorer.maps import METHODS
 from explorer.session import Session
 from vit import ViT, save
-from vit.checkpoint import Card, save_snapshot
+from vit.card import Card
+from vit.checkpoint import save_snapshot
 
 pytestmark = pytest.mark.browser
 
@@ -378,7 +379,8 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
     expect(said).to_have_text(re.compile(r"^5 patches hidden · cat .+ → .+$"))
     page.evaluate("""() => {  // undone before it was told: what is there is the answer
       const picture = document.querySelector("#viewer canvas.picture"), box = picture.getBoundingClientRect();
-      const at = { bubbles: true, buttons: 1, clientX: box.left + 0.5 * box.width, clientY: box.top + 0.9 * box.height };
+      const [x, y] = [box.left + 0.5 * box.width, box.top + 0.9 * box.height];
+      const at = { bubbles: true, buttons: 1, clientX: x, clientY: y };
       for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
       for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
     }""")

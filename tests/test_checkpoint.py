@@ -16,14 +16,13 @@ from safetensors.torch import load_file, save_file
 from vit import Card, CheckpointError, ViT, load, save
 from vit import checkpoint as module
 from vit.checkpoint import (
-    folder_of,
-    list_checkpoints,
     list_snapshots,
     load_snapshot,
     save_snapshot,
     write_atomically,
 )
 from vit.data import preprocess
+from vit.library import BUNDLED, folder_of, list_checkpoints, resolve
 
 CARD = Card(
     "tiny", tuple("abcdefg"), mean=(0.1, 0.2, 0.3), image_size=(16, 20), accuracy=0.5,
@@ -289,9 +288,50 @@ def test_a_bare_word_is_a_bundled_one_and_a_path_is_a_path(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     own = randomised(ViT(tiny_config()))
     save("shapes", own, CARD)
-    assert load("shapes")[1].name == "shapes" and folder_of("shapes").parent == module.BUNDLED
+    assert load("shapes")[1].name == "shapes" and folder_of("shapes").parent == BUNDLED
     for path in ("./shapes", Path("shapes"), str(tmp_path / "shapes"), "shapes/model.safetensors"):
         assert load(path)[1] == CARD and folder_of(path).resolve() == tmp_path / "shapes"
+
+
+def test_a_file_that_is_not_what_its_folder_loads_is_refused(folder: Path, tiny_vit: ViT) -> None:
+    """`best.safetensors` beside model.safetensors is another model: it is not the folder's."""
+    best = randomised(ViT(tiny_config(depth=2)))
+    save(folder.parent / "best", best, CARD)
+    shutil.copy(folder.parent / "best" / "model.safetensors", folder / "best.safetensors")
+    (folder / "README.md").write_text("# tiny")
+    for name in ("best.safetensors", "README.md", "config.json"):
+        assert f"{name} is no model.safetensors and no snapshot" in refusal(folder / name)
+        assert folder_of(str(folder / name)) is None
+    assert load(folder / "model.safetensors")[0].config == tiny_vit.config
+    taken = save_snapshot(folder, best, CARD, 12, {})
+    assert load(taken)[0].config == best.config and resolve(taken).weights == taken
+
+
+def test_a_home_folder_is_found_by_its_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load("~/tiny")[1] == CARD and load(Path("~/tiny"))[1] == CARD
+    assert (
+        resolve("~/tiny").weights
+        == folder / "model.safetensors"
+        == resolve("~/tiny/model.safetensors").weights
+    )
+    assert "There is no folder '~/none' here" in refusal("~/none")
+
+
+def test_a_path_is_never_asked_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vit.library.fetch", None)
+    assert "There is no folder 'facebook/dino-vits8' here" in refusal(Path("facebook/dino-vits8"))
+    assert "There is no folder './dino' here" in refusal("./dino")
+    there = resolve("facebook/dino-vits8@main")
+    assert (there.name, there.folder, there.weights) == ("facebook/dino-vits8@main", None, None)
+
+
+def test_the_hub_is_asked_where_its_prefix_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save("owner/name", randomised(ViT(tiny_config())), CARD)
+    assert resolve("owner/name").folder == Path("owner/name")
+    assert resolve("hf-hub:owner/name").folder is None and resolve("hf-hub:owner/name").name == "owner/name"
 
 
 def test_weights_of_another_save_are_refused(tmp_path: Path) -> None:

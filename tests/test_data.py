@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from vit.checkpoint import Card
+from vit.card import Card
 from vit.data import (
     CIFAR10_CLASSES,
     IMAGENETTE_CLASSES,

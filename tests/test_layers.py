@@ -35,6 +35,10 @@ PURE = ("explorer.maps", "explorer.stats", "explorer.ledger", "explorer.faithful
 RULES = [
     (("vit",), ("explorer", "app", "train", "gradio", "matplotlib", "timm"), ("vit.pretrained",)),
     (("vit.model", "vit.trace"), ("numpy", "cv2", "PIL", "torchvision", "vit.data", "vit.checkpoint"), ()),
+    (("vit.card",), ("vit.checkpoint", "vit.pretrained", "vit.hub", "vit.library"), ()),
+    (("vit.checkpoint",), ("vit.pretrained", "vit.hub", "vit.library"), ()),
+    (("vit.pretrained",), ("vit.hub", "vit.library"), ()),
+    (("vit.hub",), ("vit.library",), ()),
     (("explorer",), ("app", "train"), ()),
     (("explorer",), ("gradio",), GRADIO_HOUSE),
     (PURE, ("explorer.session", "explorer.views", "explorer.ui", "explorer.export", "explorer.viewer"), ()),

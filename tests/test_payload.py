@@ -15,7 +15,7 @@ from PIL import Image
 from explorer import maps, payload, stats
 from explorer.render import COLORMAPS
 from vit import ViT, trace
-from vit.checkpoint import Card
+from vit.card import Card
 from vit.data import denormalize
 from vit.trace import Trace, attention_at
 

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
 from vit.data import preprocess
-from vit.hub import MAX_BYTES, fetch, load_pretrained, push
+from vit.hub import MAX_BYTES, fetch, push
 from vit.pretrained import from_timm, from_torchvision, from_transformers
 from vit.trace import attention_at, cost
 
@@ -434,7 +434,7 @@ def transformers_folder(folder: Path, processor=None, **save_options) -> nn.Modu
 
 def test_a_folder_of_timm(tmp_path: Path) -> None:
     theirs = timm_folder(tmp_path)
-    model, card = load_pretrained(str(tmp_path))
+    model, card = load(str(tmp_path))
     images = torch.randn(1, 3, *NATIVE)
     same(model(images), theirs(images))
     same(load(tmp_path / "model.safetensors")[0](images), theirs(images))
@@ -449,11 +449,11 @@ def test_imagenet_names_come_from_the_package_and_only_for_a_model_that_says_ima
     timm_folder(tmp_path, num_classes=1000)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["pretrained_cfg"]["tag"].endswith("in1k")
-    names = load_pretrained(str(tmp_path))[1].class_names
+    names = load(str(tmp_path))[1].class_names
     assert names[0].startswith("tench") and len(names) == 1000
     config["pretrained_cfg"]["tag"] = "my_own_thousand"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_pretrained(str(tmp_path))[1].class_names[0] == "class 0"
+    assert load(str(tmp_path))[1].class_names[0] == "class 0"
 
 
 @pytest.mark.parametrize("tag, classes", [("openai", 0), ("openai_ft_in1k", 5)])
@@ -465,7 +465,7 @@ def test_the_projection_of_timms_clip_is_not_taken_for_classes(
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretrained_cfg"]["tag"] = tag
     (tmp_path / "config.json").write_text(json.dumps(config))
-    model, card = load_pretrained(str(tmp_path))
+    model, card = load(str(tmp_path))
     assert (model.config.num_classes, len(card.class_names)) == (classes, classes)
     assert ("projection" in card.source) == (not classes)
     images = torch.randn(1, 3, *NATIVE)
@@ -483,7 +483,7 @@ def test_timm_labels_of_the_config_come_first(tmp_path: Path) -> None:
         "label_descriptions": {"n1": "cat", "n5": "owl"},
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_pretrained(str(tmp_path))[1].class_names == ("cat", "n2", "n3", "n4", "owl")
+    assert load(str(tmp_path))[1].class_names == ("cat", "n2", "n3", "n4", "owl")
 
 
 def test_a_folder_of_transformers(tmp_path: Path) -> None:
@@ -492,7 +492,7 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
         **crop, resample=2, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]
     )
     theirs = transformers_folder(tmp_path, processor)
-    model, card = load_pretrained(str(tmp_path))
+    model, card = load(str(tmp_path))
     images = torch.randn(1, 3, *NATIVE)
     same(model(images), theirs(images).logits)
     assert card.class_names == ("cat", "dog", "class 2", "owl", "fox")
@@ -527,7 +527,7 @@ def test_pixels_are_those_of_the_processor(tmp_path: Path, said: dict, nested: b
             json.dumps({"image_processor": json.loads(file.read_text())})
         )
         file.unlink()
-    card = load_pretrained(str(tmp_path))[1]
+    card = load(str(tmp_path))[1]
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
     torch.testing.assert_close(preprocess(picture, card), as_theirs(processor, picture), rtol=1e-4, atol=1e-4)
     assert card.name == tmp_path.name and card.note == card.source == ""
@@ -535,7 +535,7 @@ def test_pixels_are_those_of_the_processor(tmp_path: Path, said: dict, nested: b
 
 def test_a_folder_that_does_not_say_how_pixels_are_prepared_says_so_in_its_card(tmp_path: Path) -> None:
     transformers_folder(tmp_path)
-    card = load_pretrained(str(tmp_path))[1]
+    card = load(str(tmp_path))[1]
     assert card.image_size == NATIVE and "do not say how pixels are prepared" in card.source
 
 
@@ -543,15 +543,15 @@ def test_weights_in_several_files(tmp_path: Path) -> None:
     theirs = transformers_folder(tmp_path, max_shard_size="60KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     images = torch.randn(1, 3, *NATIVE)
-    same(load_pretrained(str(tmp_path))[0](images), theirs(images).logits)
+    same(load(str(tmp_path))[0](images), theirs(images).logits)
     max(tmp_path.glob("*.safetensors")).unlink()
     with pytest.raises(CheckpointError, match="does not list exactly"):
-        load_pretrained(str(tmp_path))
+        load(str(tmp_path))
 
 
 def test_what_was_left_behind_stands_in_the_card(tmp_path: Path) -> None:
     tiny_transformers("SigLIP").save_pretrained(tmp_path)
-    model, card = load_pretrained(str(tmp_path))
+    model, card = load(str(tmp_path))
     assert model.config.num_classes == 0 and card.class_names == () and "attention pooling" in card.source
 
 
@@ -648,7 +648,7 @@ def test_a_model_that_will_be_refused_does_not_travel(hub: Hub) -> None:
 def test_a_model_that_is_too_large_does_not_travel(hub: Hub) -> None:
     timm_folder(hub.folder)
     with pytest.raises(CheckpointError, match="choose a smaller model"):
-        load_pretrained("timm/tiny", max_bytes=100_000)
+        load("timm/tiny", max_bytes=100_000)
     assert not hub.asked and MAX_BYTES == 8 * 2**30
 
 
@@ -659,7 +659,7 @@ def test_a_folder_that_is_too_large_is_not_read(tmp_path: Path, ours: bool) -> N
         save(tmp_path, from_timm(theirs), Card("tiny"))
     in_files = (tmp_path / "model.safetensors").stat().st_size
     with pytest.raises(CheckpointError, match="choose a smaller model"):
-        load_pretrained(str(tmp_path), max_bytes=int(1.5 * in_files) if ours else 100_000)  # fp16 doubles
+        load(str(tmp_path), max_bytes=int(1.5 * in_files) if ours else 100_000)  # fp16 doubles
 
 
 def hub_error(name: str) -> Exception:

@@ -17,7 +17,8 @@ from PIL import Image
 from explorer import session as sessions
 from explorer.session import Cache, Look, Session, nbytes
 from vit import ViT, save, trace
-from vit.checkpoint import Card, CheckpointError, save_snapshot
+from vit.card import Card, CheckpointError
+from vit.checkpoint import save_snapshot
 from vit.trace import ZeroHeads
 
 CARD = Card("tiny", ("ant", "bee", "cat", "dog", "eel", "fox", "gnu"), image_size=(12, 20))

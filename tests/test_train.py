@@ -24,8 +24,10 @@ from PIL import Image
 from torch import nn
 
 import train as t
-from vit.checkpoint import BUNDLED, Card, list_snapshots, load, load_snapshot, save
+from vit.card import Card
+from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split
+from vit.library import BUNDLED, load
 from vit.report import calibration_error, confusion_matrix, evaluate
 
 TINY = "--image-size 16 --patch-size 8 --embed-dim 16 --depth 2 --num-heads 2 --batch-size 8 --epochs 4"

@@ -21,7 +21,7 @@ from explorer.payload import maps_payload, pack, payloads, unpack
 from explorer.render import COLORMAPS
 from explorer.viewer import viewer_html
 from vit import ViT, trace
-from vit.checkpoint import Card
+from vit.card import Card
 from vit.trace import Trace, ZeroHeads
 
 pytestmark = pytest.mark.browser

@@ -14,64 +14,24 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from vit.model import FIELDS, ViT, ViTConfig
+from vit.card import FORMAT, VERSION, Card, CheckpointError, fits, parse_config
+from vit.model import ViT, ViTConfig
 
-BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
-FORMAT, VERSION = "vit-explorer", 1
+WEIGHTS = "model.safetensors"
 CONFIG, NEXT_CONFIG = "config.json", "config.next.json"  # the second until the weights it describes are there
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
-# larger than any published ViT: a config beyond these is broken or hostile, and is not built
-LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
-LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1}
-MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
 MAX_JSON = 16 * 2**20  # bytes of a config, or of the index of a large model
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # 4 and 8 bit need scales beside them
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message says why and what to do, in one sentence."""
-
-    def __init__(self, message: str):
-        super().__init__(" ".join(message.split())[:500])  # whatever a hostile file put into it
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a checkpoint says about itself beside its architecture."""
-
-    name: str
-    class_names: tuple[str, ...] = ()  # K names; empty for a model without a head
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # of the three channels, pixels in [0, 1]
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    crop_pct: float = 1.0  # share of the resized picture that the centre crop keeps
-    interpolation: str = "bicubic"
-    # (height, width) that a picture is brought to; None: the model's own
-    image_size: tuple[int, int] | None = None
-    accuracy: float | None = None  # in [0, 1], on the whole test split
-    source: str = ""  # who trained it, on what
-    command: str = ""  # the exact training command
-    data: str = ""  # the data set, in words
-
-    @property
-    def note(self) -> str:
-        """What its user should know of a model from elsewhere: what was left out or assumed."""
-        return "" if self.command else self.source
-
-    def size_for(self, config: ViTConfig) -> tuple[int, int]:
-        """(height, width) of a picture for the model of this config."""
-        return self.image_size or config.image_size
 
 
 @dataclass(frozen=True)
@@ -102,31 +62,13 @@ def save(folder: str | Path, model: ViT, card: Card, *, dtype: torch.dtype = tor
     about = {"format": FORMAT, "version": VERSION, "save_id": save_id}
     config = about | {"model": asdict(model.config)} | asdict(card)
     write_atomically(folder / NEXT_CONFIG, (json.dumps(config, indent=1) + "\n").encode())
-    write_atomically(folder / "model.safetensors", serialize(weights, {"format": "pt", "save_id": save_id}))
+    write_atomically(folder / WEIGHTS, serialize(weights, {"format": "pt", "save_id": save_id}))
     os.replace(folder / NEXT_CONFIG, folder / CONFIG)
-
-
-def load(name: str | Path) -> tuple[ViT, Card]:
-    """(model, card) of a bundled name, a folder, or a Hugging Face Hub id; in eval mode, parameters frozen.
-
-    Raises CheckpointError.
-    """
-    path = Path(name)
-    if path.suffix.lower() in PICKLES:
-        raise CheckpointError(
-            f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
-        )
-    folder = folder_of(name)
-    if is_ours(folder):
-        return load_folder(folder)
-    from vit.hub import load_pretrained  # here: it imports this module
-
-    return load_pretrained(str(folder if os.path.isfile(name) else name))
 
 
 def load_folder(folder: Path) -> tuple[ViT, Card]:
     """A checkpoint in our own layout. Raises CheckpointError, naming the file and the field."""
-    file, path, pending = (folder / name for name in ("model.safetensors", CONFIG, NEXT_CONFIG))
+    file, path, pending = (folder / name for name in (WEIGHTS, CONFIG, NEXT_CONFIG))
     for _ in range(3):  # a run may save between two of these reads: then they are done again
         tensors, metadata = read_tensors(file)
         with suppress(CheckpointError):  # of a save that was cut short right after its weights
@@ -141,29 +83,6 @@ def load_folder(folder: Path) -> tuple[ViT, Card]:
             raise CheckpointError(f"{path} and {file.name} are of two saves: copy both from the same folder.")
     model_config, card = parse_config(config, source)
     return build(model_config, tensors, file), card
-
-
-def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
-    """Names of the checkpoints in a folder, the ones with the most to show first, without the broken ones."""
-    order = {"imagenette": 0, "cifar10": 1, "shapes": 2}
-    names = []
-    for path in Path(root).glob("*/model.safetensors"):
-        with suppress(CheckpointError):  # `load` says what is wrong with it
-            if is_ours(path.parent):
-                names.append(path.parent.name)
-    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
-
-
-def folder_of(name: str | Path) -> Path:
-    """Where the files of a bundled checkpoint (by its name), of a folder or of a weight file are.
-
-    A bare word is looked for among the bundled ones first; "./word" and every Path is a folder here.
-    """
-    bare = isinstance(name, str) and not set("/" + os.sep) & set(name)
-    if bare and os.path.isfile(BUNDLED / name / "model.safetensors"):
-        return BUNDLED / name
-    # unlike path.is_file(), os.path's is False for what can be no path at all
-    return Path(name).parent if os.path.isfile(name) else Path(name)
 
 
 def save_snapshot(
@@ -189,6 +108,12 @@ def save_snapshot(
 def snapshot_path(folder: str | Path, step: int) -> Path:
     """Where the snapshot of a step lies, if it was kept."""
     return Path(folder) / "snapshots" / f"step_{step:07d}.safetensors"
+
+
+def snapshot_step(path: Path) -> int | None:
+    """The step of a snapshot by the name of its file; None if it is none."""
+    match = re.fullmatch(r"step_(\d{7,})\.safetensors", path.name)
+    return int(match[1]) if match else None
 
 
 def list_snapshots(folder: str | Path) -> list[Snapshot]:
@@ -318,92 +243,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is cut short or damaged: copy or save it again.") from error
-
-
-def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card]:
-    """config.json -> (ViTConfig, Card). Raises CheckpointError, naming the file and the field."""
-    version = config.get("version")
-    if not isinstance(version, int):
-        raise CheckpointError(f"{path} has version {version!r}, which is no number: save it again.")
-    if version > VERSION:
-        raise CheckpointError(f"{path} has version {version!r}, newer than {VERSION}: update ViT Explorer.")
-    shape, rest = config.get("model"), dict(config)
-    for key in ("format", "version", "save_id", "model"):
-        rest.pop(key, None)
-    if not isinstance(shape, dict):
-        raise CheckpointError(f'{path} has no "model": the description of the architecture is missing.')
-    known = {"model": FIELDS, "card": tuple(f.name for f in fields(Card))}
-    for where, keys in (("model", shape), ("card", rest)):
-        for key in keys:
-            if key not in known[where]:
-                raise CheckpointError(f"{path}: unknown field {key!r}, remove it or update ViT Explorer.")
-    try:
-        model_config = checked(ViTConfig(**typed(ViTConfig, shape)))
-        card = parse_card(rest)
-        size = card.size_for(model_config)
-        checked(replace(model_config, image_size=size))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path} describes no ViT that can be built: {error}") from error
-    if len(card.class_names) not in (0, model_config.num_classes):
-        names, classes = len(card.class_names), model_config.num_classes
-        raise CheckpointError(f"{path} has {names} class_names for a model of {classes} classes.")
-    return model_config, replace(card, image_size=size)
-
-
-def parse_card(values: Mapping[str, Any]) -> Card:
-    """A Card that a picture can be prepared by. Raises TypeError, ValueError, naming the field."""
-    card = Card(**typed(Card, values))
-    for name, low in (("mean", -10), ("std", 0.001)):
-        numbers = getattr(card, name)
-        if len(numbers) != 3 or not all(low <= x <= 10 for x in numbers):
-            raise ValueError(f"{name} must be three numbers between {low} and 10, not {numbers}.")
-    if not 0.1 <= card.crop_pct <= 1:
-        raise ValueError(f"crop_pct must lie between 0.1 and 1, not {card.crop_pct}.")
-    if card.interpolation not in INTERPOLATIONS:
-        known = ", ".join(INTERPOLATIONS)
-        raise ValueError(f"interpolation must be one of {known}, not {card.interpolation!r}.")
-    return card
-
-
-def typed(kind: type[ViTConfig | Card], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with JSON's lists as tuples, if each has its field's type. Raises TypeError."""
-    tuples = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
-    for f in fields(kind):
-        if f.name in tuples and not fits(tuples[f.name], f.type):
-            raise TypeError(f"{f.name} must be {f.type}, not {tuples[f.name]!r}.")
-    return tuples
-
-
-def fits(x: Any, kind: Any) -> bool:
-    """Is x of this kind: a plain type, a union, or a tuple of them?"""
-    if isinstance(kind, UnionType):
-        return any(fits(x, option) for option in get_args(kind))
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        kinds = kinds[:1] * len(x) if isinstance(x, tuple) and kinds[-1] is ... else kinds
-        return isinstance(x, tuple) and len(x) == len(kinds) and all(map(fits, x, kinds))
-    return type(x) in (int, float) if kind is float else type(x) is kind
-
-
-def checked(config: ViTConfig) -> ViTConfig:
-    """The config itself, if it is of a size that a ViT can have. Raises ValueError."""
-    for name, limit in LIMITS.items():
-        if not 0 <= getattr(config, name) <= limit:
-            raise ValueError(f"{name} must lie between 0 and {limit}, not {getattr(config, name)}.")
-    if not 0 < config.mlp_ratio <= 64:
-        raise ValueError(f"mlp_ratio must lie between 0 and 64, not {config.mlp_ratio}.")
-    if config.num_patches > MAX_TOKENS:
-        raise ValueError(f"{config.num_patches} patches are more than {MAX_TOKENS}.")
-    parameters = config.depth * config.embed_dim * (4 * config.embed_dim + 2 * config.mlp_dim)
-    if parameters > MAX_PARAMETERS:
-        raise ValueError(f"About {parameters:,} parameters are more than {MAX_PARAMETERS:,}.")
-    return config
-
-
-def check_channels(config: ViTConfig, name: str) -> None:
-    """Can this model look at pictures? Raises CheckpointError."""
-    if config.in_chans != 3:
-        raise CheckpointError(f"{name} reads {config.in_chans} channels: pictures here have 3.")
 
 
 def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) -> ViT:

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vit.checkpoint import INTERPOLATIONS, Card
+from vit.card import INTERPOLATIONS, Card
 
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}

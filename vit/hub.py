@@ -16,20 +16,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vit.checkpoint import (
-    FORMAT,
-    INTERPOLATIONS,
-    MAX_JSON,
-    PICKLES,
-    Card,
-    CheckpointError,
-    build,
-    is_ours,
-    load_folder,
-    parse_card,
-    read_header,
-    read_json,
-)
+from vit.card import FORMAT, INTERPOLATIONS, Card, CheckpointError, parse_card
+from vit.checkpoint import MAX_JSON, PICKLES, build, is_ours, load_folder, read_header, read_json
 from vit.model import ViT, ViTConfig
 from vit.pretrained import (
     IMAGENET,
@@ -43,22 +31,9 @@ from vit.pretrained import (
 )
 
 MAX_BYTES = 8 * 2**30  # of one model's files: the largest plain ViTs have 1 to 2 billion parameters
-REPO_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 INDEX = "model.safetensors.index.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # the second holds the first as a part
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
-
-
-def load_pretrained(name: str, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
-    """(model, card) of a Hub id or of a folder in the layout of timm, of transformers or of our own.
-
-    "timm/vit_small_patch14_reg4_dinov2.lvd142m" (also with "hf-hub:" in front), "facebook/dino-vits8",
-    "owner/model@revision", "path/to/folder". Reads JSON and safetensors, never anything that could run.
-    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
-    """
-    name = name.removeprefix("hf-hub:")
-    folder = Path(os.path.expanduser(name))
-    return read_pretrained(folder if os.path.isdir(folder) else fetch(name, max_bytes), name, max_bytes)
 
 
 def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]:
@@ -152,12 +127,10 @@ def fetch(name: str, max_bytes: int, cache: Path | None = None) -> Path:
 
     Raises CheckpointError.
     """
-    match = REPO_ID.fullmatch(name)
-    if not match:
-        raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
     from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
 
-    repo, revision = match.groups()
+    repo, at, branch = name.partition("@")
+    revision = branch if at else None
     download = partial(snapshot_download, repo, cache_dir=cache)
     configs = ["config.json", *PROCESSORS, INDEX]
     try:

@@ -16,13 +16,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from vit.checkpoint import (
-    LIMITS,
-    CheckpointError,
-    build,
-    checked,
-    typed,
-)
+from vit.card import LIMITS, CheckpointError, checked, typed
+from vit.checkpoint import build
 from vit.model import ACTIVATIONS, ViT, ViTConfig
 
 Renames = Sequence[tuple[str, str]]  # (regular expression, replacement), applied in this order

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vit.checkpoint import Card, check_channels, load
+from vit.card import Card, check_channels
 from vit.data import Split, load_split, normalize
+from vit.library import load
 from vit.model import ViT
 
 

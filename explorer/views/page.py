@@ -11,7 +11,7 @@ import gradio as gr
 
 from explorer import render
 from explorer.session import SIZES, TRAINED, Look, Session, TooLarge
-from vit.checkpoint import CheckpointError
+from vit.card import CheckpointError
 from vit.data import PictureError, as_picture
 
 # a pass gets all cores, and the next one waits

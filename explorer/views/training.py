@@ -3,7 +3,6 @@ weights to the end. Move along the curve, or play it.
 """
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from explorer.viewer.host import attention_viewer
 from explorer.views.explore import addresses
 from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines, note
-from vit.checkpoint import folder_of, read_history
+from vit.checkpoint import read_history
+from vit.library import folder_of
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
 NOTHING = "This model kept no snapshots of its training. Those that train.py trained have them."
@@ -45,7 +45,8 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
     """
     session, moments = look.session, []
     name = session.allowed(name)
-    history = [row for row in read_history(folder_of(name)) if "step" in row]
+    folder = folder_of(name)
+    history = [row for row in (read_history(folder) if folder else []) if "step" in row]
     if not (taken := session.snapshots(name)):
         return {"moments": [], "charts": charts_of(history, [])}
     now = session.model(name)
@@ -140,7 +141,7 @@ def build(page: Page) -> None:
             value = timeline_value(look, typed or look.name)
         if value["moments"]:
             return value, ""
-        missing = typed and not os.path.isdir(folder_of(typed))
+        missing = typed and not folder_of(typed)
         return value, note(f"There is no folder {typed} here." if missing else NOTHING)
 
     def on_open(shown, run, request: gr.Request):
@@ -157,7 +158,8 @@ def build(page: Page) -> None:
             name = (run or "").strip() or look.name
             with kindly():
                 steps = [snapshot.step for snapshot in session.snapshots(name)]
-                rows = len(read_history(folder_of(name)))
+                folder = folder_of(name)
+                rows = len(read_history(folder)) if folder else 0
             if (now := (name, look.digest, look.size, steps, rows)) == tuple(seen or ()):
                 return gr.skip(), gr.skip(), gr.skip()
             return *tell(shown, run, request), now

@@ -1,0 +1,114 @@
+"""Names and what they stand for. The only place that reads a name: everybody else asks `resolve` or `load`.
+
+"shapes"                        a bundled checkpoint, else a folder of that name
+"./run", "~/run", Path("run")   a folder; a Path is never looked for on the Hub
+"run/model.safetensors"         the folder that holds these weights
+"run/snapshots/step_0000100.safetensors"   the model as it was at that step
+"facebook/dino-vits8"           a folder if there is one, else a model of the Hugging Face Hub
+"owner/model@revision"          the same at a branch, a tag or a commit
+"hf-hub:owner/model"            of the Hub, whatever lies here
+"""
+
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vit.card import Card, CheckpointError
+from vit.checkpoint import PICKLES, WEIGHTS, is_ours, load_snapshot, snapshot_step
+from vit.hub import MAX_BYTES, fetch, read_pretrained
+from vit.model import ViT
+
+BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+FIRST = ("photos", "imagenette", "cifar10", "catsdogs", "shapes")  # of the bundled ones: the most to show
+REPO_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a name leads: to a folder on this machine, or to a repository of the Hub."""
+
+    name: str  # as it was asked for, without "hf-hub:"
+    folder: Path | None = None  # on this machine; None: on the Hub
+    snapshot: Path | None = None  # one moment of that folder's training, where the name is of its file
+
+    @property
+    def weights(self) -> Path | None:
+        """The file that is written anew when the model becomes another one; None: on the Hub."""
+        return self.snapshot or (self.folder and self.folder / WEIGHTS)
+
+
+def resolve(name: str | Path) -> Place:
+    """Where the model of this name is. Raises CheckpointError if there can be none."""
+    text = str(name)
+    path = Path(os.path.expanduser(text))
+    if path.suffix.lower() in PICKLES:
+        raise CheckpointError(
+            f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
+        )
+    if isinstance(name, str):
+        text = text.strip()
+        if text.startswith("hf-hub:"):
+            return on_the_hub(text.removeprefix("hf-hub:"))
+        bare = not set("/~" + os.sep) & set(text)
+        if bare and os.path.isfile(BUNDLED / text / WEIGHTS):
+            return Place(text, BUNDLED / text)
+        path = Path(os.path.expanduser(text))
+    # unlike path.is_file(), os.path's is False for what can be no path at all
+    if os.path.isdir(path):
+        return Place(text, path)
+    if os.path.isfile(path):
+        return of_a_file(text, path)
+    if isinstance(name, Path) or text.startswith((".", "~", os.sep)):
+        raise CheckpointError(f"There is no folder {text!r} here: check the path.")
+    return on_the_hub(text)
+
+
+def of_a_file(name: str, path: Path) -> Place:
+    """The place of a weight file: of its folder if that is what the folder loads, or of a snapshot."""
+    if path.name == WEIGHTS:
+        return Place(name, path.parent)
+    if path.parent.name == "snapshots" and snapshot_step(path) is not None:
+        return Place(name, path.parent.parent, path)
+    raise CheckpointError(
+        f"{path.name} is no {WEIGHTS} and no snapshot, so it is not what its folder loads: "
+        "name the folder, or put these weights into one of their own."
+    )
+
+
+def on_the_hub(name: str) -> Place:
+    """The place of a repository of the Hub. Raises CheckpointError for what is no such name."""
+    if not REPO_ID.fullmatch(name):
+        raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
+    return Place(name)
+
+
+def folder_of(name: str | Path) -> Path | None:
+    """The folder of a name on this machine; None for a model of the Hub, or of no place at all."""
+    with suppress(CheckpointError):
+        return resolve(name).folder
+    return None
+
+
+def load(name: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
+    """(model, card) of a name (see above), in eval mode, parameters frozen.
+
+    Reads our own layout, timm's and transformers', JSON and safetensors alone: nothing that could run.
+    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
+    """
+    place = resolve(name)
+    if place.snapshot:
+        return load_snapshot(place.snapshot)
+    return read_pretrained(place.folder or fetch(place.name, max_bytes), place.name, max_bytes)
+
+
+def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:
+    """Names of the checkpoints in a folder, the ones with the most to show first, without the broken ones."""
+    names = []
+    for path in Path(root).glob(f"*/{WEIGHTS}"):
+        with suppress(CheckpointError):  # `load` says what is wrong with it
+            if is_ours(path.parent):
+                names.append(path.parent.name)
+    order = {name: at for at, name in enumerate(FIRST)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
