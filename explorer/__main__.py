@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from explorer import export, faithfulness
-from explorer.export import Export, Style, Subject
+from explorer import export, faithfulness, films
+from explorer.export import Style, Subject
+from explorer.forms import Export
 from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.card import Card, check_channels
@@ -340,7 +341,7 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
         "progress": progress_bar(f"{subject.name}: frames"),
     }
     if args.through == "depth":
-        return export.film(subject, args.method, **options)
+        return films.film(subject, args.method, **options)
     moments = []
     target = args.target_index if need_gradients(args.method) else None
     folder = folder_of(args.model or first_checkpoint())
@@ -356,7 +357,7 @@ def make_film(subject: Subject, args: argparse.Namespace) -> Export:
         moments.append((title, replace(subject, trace=then, model=model)))
     if not moments:
         raise Usage(f"{subject.card.name} kept no snapshots of its training to play through.")
-    return export.training_film(moments, args.method, layer=args.layer, **options)
+    return films.training_film(moments, args.method, layer=args.layer, **options)
 
 
 def make_html(subject: Subject, args: argparse.Namespace) -> Export:

@@ -6,13 +6,8 @@ Every function here returns an `Export`: one result in all the forms that a file
 made only when a file asks for it.  The app's buttons and `python -m explorer` call the same ones.
 """
 
-import csv
-import io
-import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +19,7 @@ from torch import Tensor
 
 from explorer import faithfulness, render, stats
 from explorer import ledger as ledgers
+from explorer.forms import Export, ExportError, Rows
 from explorer.maps import METHODS
 from explorer.payload import class_name, class_scores
 from vit.card import Card
@@ -31,120 +27,7 @@ from vit.data import as_picture
 from vit.model import Hook, ViT, ViTConfig
 from vit.trace import Trace, trace
 
-Rows = Sequence[Mapping[str, object]]
 ROWS_SUM_TO_ONE = ("attention", "attention_all_layers", "rollout")  # of these "× uniform" can be asked
-
-
-class ExportError(ValueError):
-    """A file cannot be written; the message says why and what to do, in one sentence."""
-
-
-# ---- one result in all its forms -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Export:
-    """Something to take home. `save` looks at the ending of the file's name."""
-
-    figure: Callable[[], Figure] | None = None  # .png .svg
-    arrays: Callable[[], Mapping[str, np.ndarray]] | None = None  # .npz
-    rows: Callable[[], Rows] | None = None  # .csv .md
-    frames: Callable[[], Sequence[np.ndarray]] | None = None  # .gif .mp4
-    page: Callable[[Path], object] | None = None  # .html: is given the path to write to
-    markdown: Callable[[], str] | None = None  # .md, where it is to look otherwise than its rows
-    fps: float = 2
-    colormap: str = render.DEFAULT  # of the frames
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """What its files may be called."""
-        forms = {
-            (".png", ".svg"): self.figure,
-            (".gif", ".mp4"): self.frames,
-            (".npz",): self.arrays,
-            (".csv",): self.rows,
-            (".md",): self.markdown or self.rows,
-            (".html",): self.page,
-        }
-        return tuple(ending for endings, form in forms.items() if form for ending in endings)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the file whole or not at all. Raises ExportError."""
-        path = Path(path)
-        ending = path.suffix.lower()
-        if ending not in self.endings:
-            raise ExportError(f"{path.name} cannot hold this: let its name end in {_either(self.endings)}.")
-        with atomic(path) as temporary:
-            if ending == ".png" and self.figure:
-                temporary.write_bytes(render.png(self.figure()))
-            elif ending == ".svg" and self.figure:
-                temporary.write_bytes(render.svg(self.figure()))
-            elif ending == ".gif" and self.frames:
-                temporary.write_bytes(render.gif(self.frames(), self.fps, self.colormap))
-            elif ending == ".mp4" and self.frames:
-                render.mp4(temporary, self.frames(), self.fps)
-            elif ending == ".npz" and self.arrays:
-                np.savez(temporary, **dict(self.arrays()))  # type: ignore[arg-type]  # no array is called that
-            elif ending == ".csv" and self.rows:
-                temporary.write_text(to_csv(self.rows()), encoding="utf-8")
-            elif ending == ".md":
-                temporary.write_text(self.as_markdown(), encoding="utf-8")
-            elif self.page:
-                self.page(temporary)
-        return path
-
-    def as_markdown(self) -> str:
-        """A table for people."""
-        return self.markdown() if self.markdown else to_markdown(self.rows()) if self.rows else ""
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place when all went well. Raises ExportError."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}{path.suffix.lower()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def to_csv(rows: Rows) -> str:
-    """A header and one line per row; numbers with all their digits."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def to_markdown(rows: Rows) -> str:
-    """The same as a table that a README shows, numbers shortened and flush right."""
-    names = list(rows[0])
-    numeric = [all(isinstance(row[name], int | float) for row in rows) for name in names]
-    cells = [[_cell(row[name]) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells)]
-
-    def line(parts: Sequence[str]) -> str:
-        padded = (f"{p:>{n}}" if right else f"{p:<{n}}" for p, n, right in zip(parts, widths, numeric))
-        return f"| {' | '.join(padded)} |\n"
-
-    rule = ["-" * (n - 1) + (":" if right else "-") for n, right in zip(widths, numeric)]
-    return line(names) + line(rule) + "".join(map(line, cells))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
 # ---- what is looked at, and how it is drawn --------------------------------------------------------
@@ -202,6 +85,9 @@ class Style:
     lines: bool = False  # between patches
 
 
+PLAIN = Style()
+
+
 # ---- recipes ---------------------------------------------------------------------------------------
 
 
@@ -215,7 +101,7 @@ def maps(
     fuse: str = "mean",
     target: int | None = None,
     scale: str = "map",
-    style: Style = Style(),
+    style: Style = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Export:
     """One or several methods on the picture, side by side. Those that need gradients need a trace of
@@ -310,7 +196,7 @@ def head_maps(subject: Subject, query: int | None = None) -> Tensor:
     return torch.stack(looked).unflatten(0, (layers, heads))
 
 
-def grid(subject: Subject, *, query: int | None = None, scale: str = "all", style: Style = Style()) -> Export:
+def grid(subject: Subject, *, query: int | None = None, scale: str = "all", style: Style = PLAIN) -> Export:
     """Contact sheet: where one query looks, layers down and heads across. NPZ: maps (L, H, h, w)."""
     made = cache(lambda: head_maps(subject, query))
 
@@ -342,7 +228,7 @@ def grid(subject: Subject, *, query: int | None = None, scale: str = "all", styl
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 
-def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style: Style = Style()) -> Export:
+def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style: Style = PLAIN) -> Export:
     """One head's attention, every token to every token (T, T); without a head the mean of all."""
     attn = subject.trace.attn[layer]  # (H, T, T)
     values = (attn.mean(dim=0) if head is None else attn[head]).numpy()
@@ -368,7 +254,7 @@ def matrix(subject: Subject, *, layer: int = -1, head: int | None = None, style:
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 
-def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
+def figures_of_heads(subject: Subject, *, style: Style = PLAIN) -> Export:
     """How far heads look, at how many tokens, what falls on prefix tokens, and the answer by depth.
     A CSV has one row per head; an NPZ holds distance_px, effective_tokens ... (L, H), lens (L+1, K)."""
     traced, model = subject.trace, subject.model
@@ -392,9 +278,8 @@ def figures_of_heads(subject: Subject, *, style: Style = Style()) -> Export:
             names = [class_name(subject.card, k) for k in range(model.config.num_classes)]
             lens = partial(render.lens_chart, found["lens"], names, theme=style.theme)
             charts.append(partial(lens, title="Logit lens: the answer if the model stopped early"))
-        drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
         caption = f"{subject.card.name}: {subject.answers()}"
-        return render.board(drawn, title=subject.name, caption=caption, theme=style.theme)
+        return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
 
     return Export(figure=figure, arrays=described, rows=lambda: stats.head_table(traced))
 
@@ -423,7 +308,7 @@ def heads(
     images: Iterable[Tensor],
     data: str,
     *,
-    style: Style = Style(),
+    style: Style = PLAIN,
     progress: Callable[[int], None] | None = None,
 ) -> Export:
     """The figures of heads over many images (Dosovitskiy et al. 2021, fig. 7, is such a mean), and how alike
@@ -443,9 +328,8 @@ def heads(
             known = np.isfinite(alike.diagonal())  # [CLS] is the same in every picture before the first layer
             chart = partial(render.similarity_chart, alike[known][:, known], names[known], theme=style.theme)
             charts.append(partial(chart, title="How alike layers are: CKA"))
-        drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
         caption = "A dot is a head: its mean over all pictures."
-        return render.board(drawn, title=title, caption=caption, theme=style.theme)
+        return render.board(charts, title=title, caption=caption, theme=style.theme)
 
     def arrays() -> dict[str, np.ndarray]:
         each = {name: x.numpy() for name, x in found.columns.items()} | {"features": found.features.numpy()}
@@ -467,7 +351,7 @@ def heads(
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 
-def ledger(subject: Subject, *, target: int | None = None, style: Style = Style()) -> Export:
+def ledger(subject: Subject, *, target: int | None = None, style: Style = PLAIN) -> Export:
     """What every head, MLP and patch gave to one class, adding up to its logit. A CSV has one row per
     entry; an NPZ heads (L, H, T), mlp (L,), embed (T,), bias, logit."""
     made = cache(lambda: ledgers.ledger(subject.trace, subject.model, target))
@@ -499,7 +383,7 @@ def ablation(
     subject: Subject,
     *,
     target: int | None = None,
-    style: Style = Style(),
+    style: Style = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Export:
     """What the class's logit loses without each head, beside what the head gave it directly (the ledger's
@@ -521,9 +405,8 @@ def ablation(
             partial(render.heads_table, values, about="logit", title=words[name], theme=style.theme)
             for name, values in made().items()
         ]
-        drawn = [lambda part, chart=chart: chart(into=part) for chart in charts]
         caption = f"{subject.card.name}: {subject.answers()}"
-        return render.board(drawn, title=subject.name, caption=caption, theme=style.theme)
+        return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
 
     def arrays() -> dict[str, np.ndarray]:
         return made() | readme(subject, *(f"{name} (L, H): {words[name]}" for name in made()))
@@ -537,93 +420,7 @@ def ablation(
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 
-def film(
-    subject: Subject,
-    methods: Sequence[str] = ("attention",),
-    *,
-    query: int | None = None,
-    head: int | None = None,
-    target: int | None = None,
-    style: Style = Style(),
-    fps: float = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> Export:
-    """Play through depth: the maps of each layer in turn, all frames on one scale per method."""
-    for name in methods:
-        if "layer" not in METHODS[name].options:
-            able = [other for other in METHODS if "layer" in METHODS[other].options]
-            raise ExportError(f"{METHODS[name].label} has no layers to play through: take {_either(able)}.")
-    depth = len(subject.trace.tokens) - 1
-    options = {"query": query, "head": head, "target": target}
-    moments = [(f"layer {i} of {depth - 1}", subject, options | {"layer": i}) for i in range(depth)]
-    return _film(moments, methods, style, fps, progress)
-
-
-def training_film(
-    moments: Sequence[tuple[str, Subject]],
-    methods: Sequence[str] = ("attention",),
-    *,
-    query: int | None = None,
-    layer: int | None = None,
-    head: int | None = None,
-    target: int | None = None,
-    style: Style = Style(),
-    fps: float = 2,
-    progress: Callable[[int, int], None] | None = None,
-) -> Export:
-    """Play through training: the same picture in front of every snapshot, each (its title, the subject)."""
-    options = {"query": query, "layer": layer, "head": head, "target": target}
-    return _film([(title, subject, options) for title, subject in moments], methods, style, fps, progress)
-
-
-def _film(
-    moments: Sequence[tuple[str, Subject, Mapping[str, int | None]]],
-    methods: Sequence[str],
-    style: Style,
-    fps: float,
-    progress: Callable[[int, int], None] | None,
-) -> Export:
-    """One frame per moment, (title, subject, options of the methods)."""
-    if not methods or not moments or fps <= 0:
-        raise ExportError("A film needs a method, a moment and a number of frames per second above 0.")
-
-    @cache
-    def frames() -> list[np.ndarray]:
-        stacks = {}
-        for name in methods:
-            drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments]
-            stacks[name] = torch.stack(drawn).numpy()
-        scales = {name: replace(render.scale_for(x[:, None], "all"), words="") for name, x in stacks.items()}
-        pictures = []
-        for i, (title, subject, options) in enumerate(moments):
-            titles = {
-                name: map_title(name, subject.trace, options["layer"], options["head"]) for name in methods
-            }
-            asked = what_was_asked(subject, methods, options["query"], options["target"])
-            figure = render.maps_figure(
-                subject.picture,
-                {titles[name]: values[i] for name, values in stacks.items()},
-                scales={titles[name]: scale[i, 0] for name, scale in scales.items()},
-                query=subject.patch(options["query"]),
-                without_query={titles[name] for name in methods if "query" not in METHODS[name].options},
-                title=title,
-                caption="  ·  ".join([*asked, subject.answers(1)]),
-                colormap=style.colormap,
-                smooth=style.smooth,
-                grid=style.lines,
-                theme=style.theme,
-            )
-            pictures.append(render.picture_of(figure, dpi=110))
-            if progress:
-                progress(i + 1, len(moments))
-        return pictures
-
-    signed = any(METHODS[name].signed for name in methods)
-    usual = render.DEFAULT_SIGNED if signed else render.DEFAULT
-    return Export(frames=frames, fps=fps, colormap=style.colormap or usual)
-
-
-def weights(model: ViT, card: Card, *, style: Style = Style()) -> Export:
+def weights(model: ViT, card: Card, *, style: Style = PLAIN) -> Export:
     """What the model knows before it sees a picture: the principal filters of the patch embedding
     (n, p, p, 3), and how alike the positions of any two patches are (h, w, h, w)."""
 
@@ -638,7 +435,7 @@ def weights(model: ViT, card: Card, *, style: Style = Style()) -> Export:
     return Export(figure=figure, arrays=arrays)
 
 
-def history(rows: Sequence[Mapping[str, float]], *, title: str = "", style: Style = Style()) -> Export:
+def history(rows: Sequence[Mapping[str, float]], *, title: str = "", style: Style = PLAIN) -> Export:
     """A training run as curves: the rows of its history.csv. Raises ExportError."""
     if not rows:
         raise ExportError("This history has no rows yet: wait for the run's first evaluation.")
@@ -656,7 +453,7 @@ def history(rows: Sequence[Mapping[str, float]], *, title: str = "", style: Styl
 
 
 def confusion(
-    counts: np.ndarray, class_names: Sequence[str], *, title: str = "", style: Style = Style()
+    counts: np.ndarray, class_names: Sequence[str], *, title: str = "", style: Style = PLAIN
 ) -> Export:
     """What is taken for what: counts (K, K), the true class down, the answer across."""
     figure = partial(render.confusion_figure, counts, class_names, title=title, theme=style.theme)
@@ -689,7 +486,7 @@ def race(
     modes: Sequence[str] = faithfulness.MODES,
     points: int = 17,
     randoms: int = 8,
-    style: Style = Style(),
+    style: Style = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Export:
     """Is it true? Deletion and insertion curves of every map of one picture, against random orders and
@@ -727,7 +524,7 @@ def race(
                     title=f"{kind.capitalize()}, hidden patches {HIDDEN[mode]}",
                     theme=style.theme,
                 )
-                charts.append(lambda part, chart=chart: chart(into=part))
+                charts.append(chart)
         caption = f"{subject.card.name}: {subject.answers()}  ·  class watched: {watched}"
         return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
 
@@ -749,7 +546,7 @@ def race(
 HIDDEN = {"grey": "painted grey", "drop": "left out"}
 
 
-def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = Style()) -> Export:
+def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = PLAIN) -> Export:
     """The same over a data set: each method's score with its confidence interval. An NPZ has every figure
     of every picture, (n,) each, such as "relevance/score"."""
 

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from explorer.export import ExportError
+from explorer.forms import ExportError
 from explorer.maps import METHODS
 from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, TooLarge
 from explorer.viewer.host import attention_viewer

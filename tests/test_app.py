@@ -29,7 +29,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import app
-from explorer import export, maps, stats, ui
+from explorer import forms, maps, stats, ui
 from explorer.ledger import without_heads
 from explorer.maps import METHODS
 from explorer.payload import unpack
@@ -873,7 +873,7 @@ def test_two_files_are_made_at_once_and_the_pages_own_do_not_wait(session: Sessi
 
 def test_a_file_that_cannot_be_made_is_one_sentence(session: Session) -> None:
     def fail() -> bytes:
-        raise export.ExportError("/tmp/depth.mp4 cannot be written: no codec.")
+        raise forms.ExportError("/tmp/depth.mp4 cannot be written: no codec.")
 
     server = TestClient(Starlette(routes=ui.launch_options(session)["app_kwargs"]["routes"]))
     answer = server.get(session.promise("film", fail, "mp4"))

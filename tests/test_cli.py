@@ -18,7 +18,7 @@ from PIL import Image
 
 import vit.model
 from explorer import __main__ as cli
-from explorer import export
+from explorer import export, films
 from explorer.maps import METHODS
 from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
@@ -227,9 +227,9 @@ def test_a_films_frames_are_the_snapshots_of_training(
         assert Image.open("t.gif").n_frames == 3
     drawn: list[tuple] = []
     monkeypatch.setattr(
-        export,
+        films,
         "training_film",
-        lambda *a, **k: drawn.append((a, k)) or export.film(a[0][0][1], ["attention"]),
+        lambda *a, **k: drawn.append((a, k)) or films.film(a[0][0][1], ["attention"]),
     )
     layer = ("--method", "gradcam", "--layer", "0")
     assert run("film", "cat.png", "--through", "training", *layer, "--out", "c.gif") == 0
@@ -297,7 +297,7 @@ def test_an_option_reaches_what_draws(folder: Path, monkeypatch, words, maker, n
         heard.append(options)
         raise ValueError("That is enough.")
 
-    monkeypatch.setattr(export, maker, listen)
+    monkeypatch.setattr(films if maker == "film" else export, maker, listen)
     command, *rest = words.split()
     run(command, "cat.png", *rest)
     assert heard and heard[0][name] == value

@@ -13,9 +13,10 @@ import torch
 from conftest import randomised, tiny_config
 from PIL import Image
 
-from explorer import export, faithfulness, render, stats
+from explorer import export, faithfulness, films, forms, render, stats
 from explorer import ledger as ledgers
-from explorer.export import Export, ExportError, Subject
+from explorer.export import Subject
+from explorer.forms import Export, ExportError
 from explorer.maps import METHODS
 from vit import Card, ViT
 from vit.data import normalize
@@ -154,13 +155,13 @@ def test_every_figure_is_drawn(subject: Subject, tmp_path: Path, ending: str) ->
 
 
 def test_a_film_has_one_frame_per_layer(subject: Subject, tmp_path: Path) -> None:
-    made = export.film(subject, ["attention", "rollout"], fps=5)
+    made = films.film(subject, ["attention", "rollout"], fps=5)
     film = Image.open(made.save(tmp_path / "f.gif"))
     assert film.n_frames == 3 and film.info["duration"] == 200
     video = cv2.VideoCapture(str(made.save(tmp_path / "f.mp4")))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     with pytest.raises(ExportError, match="Class relevance has no layers to play through"):
-        export.film(subject, ["relevance"])
+        films.film(subject, ["relevance"])
 
 
 def test_a_films_words_belong_to_its_maps(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,17 +170,17 @@ def test_a_films_words_belong_to_its_maps(subject: Subject, monkeypatch: pytest.
     monkeypatch.setattr(
         render, "maps_figure", lambda *a, **k: drawn.append(k | {"maps": a[1]}) or real(*a, **k)
     )
-    export.film(subject, ["attention", "gradcam"], query=7, head=-1, target=2).frames()
+    films.film(subject, ["attention", "gradcam"], query=7, head=-1, target=2).frames()
     assert list(drawn[1]["maps"]) == ["Attention, L1, H3", "Grad-CAM, L1"]
     assert drawn[1]["without_query"] == {"Grad-CAM, L1"}
     assert "class explained: c" in drawn[1]["caption"] and "query: patch (0, 4)" in drawn[1]["caption"]
-    export.film(subject, ["gradcam"], query=7).frames()
+    films.film(subject, ["gradcam"], query=7).frames()
     assert "query" not in drawn[-1]["caption"]
 
 
 def test_a_film_of_training_has_one_frame_per_snapshot_on_one_scale(subject: Subject, tmp_path: Path) -> None:
     young = replace(subject, trace=replace(subject.trace, attn=subject.trace.attn * 0))
-    made = export.training_film([("step 1", young), ("step 2", subject)], ["attention"], layer=0)
+    made = films.training_film([("step 1", young), ("step 2", subject)], ["attention"], layer=0)
     first, second = made.frames()
     assert first.shape == second.shape and Image.open(made.save(tmp_path / "t.gif")).n_frames == 2
     shown = render.overlay(render.enlarge(subject.picture), np.zeros((3, 5)))
@@ -288,7 +289,7 @@ def test_folders_are_made_and_a_file_in_the_way_is_named(tmp_path: Path) -> None
 def test_markdown_is_aligned_and_safe() -> None:
     names = ("method", "score", "n", "note")
     rows = [dict(zip(names, row)) for row in (("a|b", 0.12345, 3, None), ("c", -1.0, 20, "x"))]
-    assert export.to_markdown(rows).splitlines() == [
+    assert forms.to_markdown(rows).splitlines() == [
         "| method |  score |  n | note |",
         "| ------ | -----: | -: | ---- |",
         "| a\\|b   |  0.123 |  3 |      |",
@@ -298,5 +299,5 @@ def test_markdown_is_aligned_and_safe() -> None:
 
 def test_a_csv_keeps_every_digit() -> None:
     value = 0.1 + 0.2
-    assert float(export.to_csv([{"x": value}]).splitlines()[1]) == value
-    assert json.loads(export.to_csv([{"x": 1e-30}]).splitlines()[1]) == 1e-30
+    assert float(forms.to_csv([{"x": value}]).splitlines()[1]) == value
+    assert json.loads(forms.to_csv([{"x": 1e-30}]).splitlines()[1]) == 1e-30

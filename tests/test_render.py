@@ -280,8 +280,8 @@ def figures(theme: str) -> dict[str, Figure]:
         ),
         "board of long names": render.board(
             [
-                lambda part: render.heads_chart(
-                    RNG.random((3, 3)), label="px", title=LONG, theme=theme, into=part
+                lambda into: render.heads_chart(
+                    RNG.random((3, 3)), label="px", title=LONG, theme=theme, into=into
                 )
             ]
             * 2,
@@ -290,7 +290,7 @@ def figures(theme: str) -> dict[str, Figure]:
             theme=theme,
         ),
         "board": render.board(
-            [lambda part: render.heads_chart(RNG.random((3, 3)), label="px", theme=theme, into=part)] * 3,
+            [lambda into: render.heads_chart(RNG.random((3, 3)), label="px", theme=theme, into=into)] * 3,
             title="x",
             caption="y",
             theme=theme,

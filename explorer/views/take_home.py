@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from explorer import export
-from explorer.export import Export, Subject
+from explorer import export, films
+from explorer.export import Subject
+from explorer.forms import Export
 from explorer.maps import METHODS
 from explorer.session import Look
 from explorer.views.page import LATEST, QUIET, Page, kindly, too_many_tokens, valid_target
@@ -48,7 +49,7 @@ def make_export(look: Look, name: str, target: int | None, view: dict[str, Any])
         "head": lambda: export.maps(subject, ["attention"], query=query, fuse=view["fuse"], **of_head),
         "rollout": lambda: export.maps(subject, ["rollout"], query=query),
         "relevance": lambda: export.maps(subject, ["relevance"], target=target),
-        "depth": lambda: export.film(subject, ["attention", "rollout"], query=query),
+        "depth": lambda: films.film(subject, ["attention", "rollout"], query=query),
         "figures": lambda: export.figures_of_heads(subject),
         "ledger": lambda: export.ledger(subject, target=target),
         "trace": lambda: export.everything(subject),

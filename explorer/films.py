@@ -1,0 +1,99 @@
+"""Films to take home: one picture's maps through the depth of a model, or through its training."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from explorer import render
+from explorer.export import PLAIN, Style, Subject, map_title, what_was_asked
+from explorer.forms import Export, ExportError, either
+from explorer.maps import METHODS
+
+
+def film(
+    subject: Subject,
+    methods: Sequence[str] = ("attention",),
+    *,
+    query: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    style: Style = PLAIN,
+    fps: float = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Play through depth: the maps of each layer in turn, all frames on one scale per method."""
+    for name in methods:
+        if "layer" not in METHODS[name].options:
+            able = [other for other in METHODS if "layer" in METHODS[other].options]
+            raise ExportError(f"{METHODS[name].label} has no layers to play through: take {either(able)}.")
+    depth = len(subject.trace.tokens) - 1
+    options = {"query": query, "head": head, "target": target}
+    moments = [(f"layer {i} of {depth - 1}", subject, options | {"layer": i}) for i in range(depth)]
+    return _film(moments, methods, style, fps, progress)
+
+
+def training_film(
+    moments: Sequence[tuple[str, Subject]],
+    methods: Sequence[str] = ("attention",),
+    *,
+    query: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    style: Style = PLAIN,
+    fps: float = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Play through training: the same picture in front of every snapshot, each (its title, the subject)."""
+    options = {"query": query, "layer": layer, "head": head, "target": target}
+    return _film([(title, subject, options) for title, subject in moments], methods, style, fps, progress)
+
+
+def _film(
+    moments: Sequence[tuple[str, Subject, Mapping[str, int | None]]],
+    methods: Sequence[str],
+    style: Style,
+    fps: float,
+    progress: Callable[[int, int], None] | None,
+) -> Export:
+    """One frame per moment, (title, subject, options of the methods)."""
+    if not methods or not moments or fps <= 0:
+        raise ExportError("A film needs a method, a moment and a number of frames per second above 0.")
+
+    @cache
+    def frames() -> list[np.ndarray]:
+        stacks = {}
+        for name in methods:
+            drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments]
+            stacks[name] = torch.stack(drawn).numpy()
+        scales = {name: replace(render.scale_for(x[:, None], "all"), words="") for name, x in stacks.items()}
+        pictures = []
+        for i, (title, subject, options) in enumerate(moments):
+            titles = {
+                name: map_title(name, subject.trace, options["layer"], options["head"]) for name in methods
+            }
+            asked = what_was_asked(subject, methods, options["query"], options["target"])
+            figure = render.maps_figure(
+                subject.picture,
+                {titles[name]: values[i] for name, values in stacks.items()},
+                scales={titles[name]: scale[i, 0] for name, scale in scales.items()},
+                query=subject.patch(options["query"]),
+                without_query={titles[name] for name in methods if "query" not in METHODS[name].options},
+                title=title,
+                caption="  ·  ".join([*asked, subject.answers(1)]),
+                colormap=style.colormap,
+                smooth=style.smooth,
+                grid=style.lines,
+                theme=style.theme,
+            )
+            pictures.append(render.picture_of(figure, dpi=110))
+            if progress:
+                progress(i + 1, len(moments))
+        return pictures
+
+    signed = any(METHODS[name].signed for name in methods)
+    usual = render.DEFAULT_SIGNED if signed else render.DEFAULT
+    return Export(frames=frames, fps=fps, colormap=style.colormap or usual)
