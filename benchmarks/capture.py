@@ -3,8 +3,8 @@
 All models have one shape and, but for vit-pytorch's, the same weights. The jobs of a table take turns, in an
 order that is reversed every round; a ratio is the median of the ratios within the rounds, so that a busy
 machine slows both sides alike. With --threads 1 the clock is the processor time of this process. The
-allocator keeps its memory (train.tune_malloc), for all alike. --compile adds what torch.compile makes of our
-capture in bf16, weights frozen: for who looks at thousands of pictures of one size.
+allocator keeps its memory (vit.runs.tune_malloc), for all alike. --compile adds what torch.compile makes of
+our capture in bf16, weights frozen: for who looks at thousands of pictures of one size.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from vit_pytorch.recorder import Recorder as PytorchRecorder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import Job, median, ratio, rounds_of
-from train import tune_malloc
 from vit import Recorder, ViT
 from vit.model import VARIANTS
 from vit.pretrained import from_transformers
+from vit.runs import tune_malloc
 
 BASE = "ours, fused forward"
 CAPTURE = "ours, capture"

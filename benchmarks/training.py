@@ -22,8 +22,8 @@ from vit_pytorch import ViT as PytorchViT
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import Job, median, ratio, rounds_of
-from train import tune_malloc
 from vit import ViT, ViTConfig
+from vit.runs import tune_malloc
 from vit.trace import cost
 
 SIDE, PRODUCTS = 2048, 20  # of the matrix products that measure the peak

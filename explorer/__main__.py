@@ -24,20 +24,11 @@ from explorer.maps import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.card import Card, check_channels
 from vit.checkpoint import list_snapshots, load_snapshot, read_history
-from vit.data import (
-    SHAPES_CLASSES,
-    SUFFIXES,
-    PictureError,
-    Pictures,
-    drawn_from,
-    find_pictures,
-    open_picture,
-    preprocess,
-    shapes_sample,
-    to_pixels,
-)
+from vit.data import Pictures, drawn_from, find_pictures
 from vit.library import folder_of, list_checkpoints, load, resolve
 from vit.model import VARIANTS, Hook, ViT, ViTConfig, grid_of
+from vit.pictures import SUFFIXES, PictureError, open_picture, preprocess, to_pixels
+from vit.shapes import SHAPES_CLASSES, shapes_sample
 from vit.trace import MaskPatches, ZeroHeads, cost, trace
 
 T = TypeVar("T")

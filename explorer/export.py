@@ -23,8 +23,8 @@ from explorer.forms import Export, ExportError, Rows
 from explorer.maps import METHODS
 from explorer.payload import class_name, class_scores
 from vit.card import Card
-from vit.data import as_picture
 from vit.model import Hook, ViT, ViTConfig
+from vit.pictures import as_picture
 from vit.trace import Trace, trace
 
 ROWS_SUM_TO_ONE = ("attention", "attention_all_layers", "rollout")  # of these "× uniform" can be asked

@@ -39,7 +39,7 @@ from explorer import maps, stats
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from vit import ViT
 from vit.card import Card
-from vit.data import as_picture
+from vit.pictures import as_picture
 from vit.trace import Trace
 
 MAGIC, VERSION = b"ViTX", 1

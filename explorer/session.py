@@ -32,10 +32,10 @@ from torch import Tensor, nn
 
 from vit.card import Card, CheckpointError, check_channels
 from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
-from vit.data import open_picture, preprocess
 from vit.hub import fetch, read_pretrained
 from vit.library import folder_of, list_checkpoints, load, resolve
 from vit.model import Hook, ViT, native_bf16
+from vit.pictures import open_picture, preprocess
 from vit.trace import Cost, Trace, attention_at, cost, trace
 
 V = TypeVar("V")

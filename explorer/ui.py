@@ -43,8 +43,10 @@ from explorer.views.page import (
     valid_target,
 )
 from vit.card import CheckpointError
-from vit.data import PictureError, local_test_pictures, open_picture, shapes_sample
+from vit.data import DATASETS, local_test_pictures
 from vit.model import grid_of
+from vit.pictures import PictureError, open_picture
+from vit.shapes import shapes_sample
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -92,7 +94,7 @@ def make_examples(folder: Path) -> dict[str, Example]:
     sources += [("shapes", f"shapes-{i}", f"Shapes {i + 1}", shapes_sample(7, i)[0]) for i in range(5)]
     sources += [
         (data, f"{data}-{class_name}".replace(" ", "-"), class_name, picture)
-        for data in ("imagenette", "cifar10")
+        for data in (name for name, known in DATASETS.items() if known.published)
         for picture, class_name in local_test_pictures(data, every=2)
     ]
     examples = {}

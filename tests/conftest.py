@@ -5,8 +5,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from vit import ViT, ViTConfig
@@ -63,6 +65,40 @@ def cifar10_folder() -> Path:
 @pytest.fixture
 def imagenette_folder() -> Path:
     return data_folder("imagenette")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """24 + 12 pictures of two classes that differ in brightness."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for name, low in (("dark", 0), ("light", 120)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(low, low + 130, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path_factory) -> None:
+    """No process of torchrun's; a cache of one's own."""
+    monkeypatch.setenv("VIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def finished(pictures, tmp_path_factory) -> Path:
+    """A training run that nothing interrupted."""
+    from tiny_run import run
+
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        run(pictures, out)
+    return out
 
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-quic"]

@@ -21,8 +21,8 @@ from vit.checkpoint import (
     save_snapshot,
     write_atomically,
 )
-from vit.data import preprocess
 from vit.library import BUNDLED, folder_of, list_checkpoints, resolve
+from vit.pictures import preprocess
 
 CARD = Card(
     "tiny", tuple("abcdefg"), mean=(0.1, 0.2, 0.3), image_size=(16, 20), accuracy=0.5,

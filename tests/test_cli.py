@@ -22,7 +22,8 @@ from explorer import export, films
 from explorer.maps import METHODS
 from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
-from vit.data import open_picture, preprocess, shapes_sample
+from vit.pictures import open_picture, preprocess
+from vit.shapes import shapes_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("--images", "2", "--method", "attention", "--points", "3")

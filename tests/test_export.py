@@ -19,7 +19,7 @@ from explorer.export import Subject
 from explorer.forms import Export, ExportError
 from explorer.maps import METHODS
 from vit import Card, ViT
-from vit.data import normalize
+from vit.pictures import normalize
 
 CARD = Card("tiny", class_names=tuple("abcdefg"), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
 

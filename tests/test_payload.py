@@ -16,7 +16,7 @@ from explorer import maps, payload, stats
 from explorer.render import COLORMAPS
 from vit import ViT, trace
 from vit.card import Card
-from vit.data import denormalize
+from vit.pictures import denormalize
 from vit.trace import Trace, attention_at
 
 CARD = Card(name="tiny", class_names=tuple("abcdefg"), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))

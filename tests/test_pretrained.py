@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
-from vit.data import preprocess
 from vit.hub import MAX_BYTES, fetch, push
+from vit.pictures import preprocess
 from vit.pretrained import from_timm, from_torchvision, from_transformers
 from vit.trace import attention_at, cost
 

@@ -1,156 +1,33 @@
-"""Pictures in, tensors out: opening, preprocessing, data sets, and augmentation a whole batch at a time.
+"""Data sets: pictures with their classes, from folders, from torchvision, or drawn; decoded once.
 
-B pictures, (height, width) pixels, K classes. Pixels stay uint8 (3, height, width) until `normalize`.
+N pictures, (height, width) pixels.
 """
 
 import hashlib
-import math
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-import cv2
-import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vit.card import INTERPOLATIONS, Card
-
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # their size is told undecoded
-RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
-
-
-class PictureError(ValueError):
-    """A picture cannot be used; the message says why, in one sentence and without paths."""
+from vit.pictures import DECODING, SUFFIXES, PictureError, open_picture, to_pixels, to_rgb
+from vit.pictures import preprocess as preprocess
+from vit.shapes import SHAPES_CLASSES, Shapes
 
 
 class DataError(ValueError):
     """A data set cannot be used; the message says why and what to do, in one sentence."""
-
-
-# One picture ---------------------------------------------------------------------------------------
-
-
-def open_picture(source: str | Path | BinaryIO) -> Image.Image:
-    """Any picture file as the upright RGB picture a person would expect. Raises PictureError.
-
-    Of an animation the first frame; transparency over white; 16 bits and floats brought to 8.
-    """
-    try:
-        with Image.open(source, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            picture.load()
-            return to_rgb(picture)
-    except Image.DecompressionBombError as error:  # Pillow has a limit of its own, for frames and tiles too
-        most = f"{MAX_PIXELS // 10**6} million"
-        raise PictureError(f"This picture has more than {most} pixels: make it smaller first.") from error
-    except UnidentifiedImageError as error:
-        raise PictureError("This file is not a picture, or of a kind that cannot be read.") from error
-    except FileNotFoundError as error:
-        raise PictureError("This picture does not exist.") from error
-    except Exception as error:  # whatever Pillow makes of garbage: struct.error, TypeError, KeyError ...
-        raise PictureError("This picture is damaged or cut short: its pixels cannot be read.") from error
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """A picture in any of Pillow's modes, upright and as RGB."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        picture = Image.fromarray(to_eight_bits(np.asarray(picture)))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
-
-
-def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of 32 bits -> uint8: [0, 1], 8 and 16 bits keep their scale, another range is stretched.
-
-    Resizing makes floats overshoot: what is below 2 was meant to end at 1.
-    """
-    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    low, high = values.min(), values.max()
-    if low < 0 or high > 65535:
-        values, top = values - low, (high - low) or 1.0  # all pixels may be the same
-    elif high < 2:
-        top = 1.0
-    else:
-        top = 255 if high <= 255 else 65535
-    return (values * (255 / top)).round().clip(0, 255).astype(np.uint8)
-
-
-def to_pixels(
-    picture: Image.Image, image_size: tuple[int, int], crop_pct: float = 1.0, interpolation: str = "bicubic"
-) -> Tensor:
-    """The middle of an RGB picture as uint8 (3, height, width).
-
-    What timm and torchvision do, "resize the shorter side to size / crop_pct, then crop the centre", with
-    the whole pixels that they round to, but in one step: safe for a picture of 1 x 100 000 pixels.
-    """
-    height, width = image_size
-    tall, wide = (int(side / crop_pct + 1e-6) for side in image_size)  # before the crop, at least
-    if picture.width * tall <= picture.height * wide:
-        tall = int(wide * picture.height / picture.width)
-    else:
-        wide = int(tall * picture.width / picture.height)
-    top, left = round((tall - height) / 2), round((wide - width) / 2)
-    y, x = picture.height / tall, picture.width / wide  # pixels of the picture for one of the result
-    # rounding may put an edge 1e-14 outside, which Pillow refuses
-    right, bottom = min((left + width) * x, picture.width), min((top + height) * y, picture.height)
-    box = (left * x, top * y, right, bottom)
-    resized = picture.resize((width, height), RESAMPLING[interpolation], box=box)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-
-def normalize(images: Tensor, card: Card) -> Tensor:
-    """uint8 or [0, 1] pixels (..., 3, height, width) -> what the model reads, (x - mean) / std."""
-    images = images.float() / 255 if images.dtype == torch.uint8 else images
-    mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (card.mean, card.std))
-    return (images - mean) / std
-
-
-def denormalize(images: Tensor, card: Card) -> Tensor:
-    """What the model read -> [0, 1] pixels: the inverse of `normalize`."""
-    mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (card.mean, card.std))
-    return (images * std + mean).clamp(0, 1)
-
-
-def as_picture(image: Tensor, card: Card) -> np.ndarray:
-    """The pixels that the model saw (3, height, width), in true colours: (height, width, 3) uint8."""
-    return denormalize(image, card).mul(255).round().byte().permute(1, 2, 0).numpy()
-
-
-def preprocess(picture: Image.Image, card: Card, image_size: tuple[int, int] | None = None) -> Tensor:
-    """A picture as the model of this card wants it, (3, height, width); image_size overrules the card.
-
-    Raises ValueError where neither says it; the card of a loaded model does.
-    """
-    size = image_size or card.image_size
-    if size is None:
-        raise ValueError("This card names no image_size: pass one.")
-    return normalize(to_pixels(to_rgb(picture), size, card.crop_pct, card.interpolation), card)
-
-
-DECODING = 2  # the version of `to_pixels`: what another one made is not read from the cache
-
-
-# Data sets -----------------------------------------------------------------------------------------
 
 
 class Pictures(Protocol):
@@ -261,16 +138,14 @@ class Folder:
 def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple[str, ...]]:
     """(pictures, class names) of a data set's name or of a folder. Raises DataError.
 
-    cifar10 and imagenette are looked for in the folder $VIT_DATA first, as image folders; otherwise
-    torchvision downloads them, once, from where they are published.
+    A published one is looked for in the folder $VIT_DATA first, as image folders; otherwise torchvision
+    downloads it, once, from where it is published. seed: of the pictures that are drawn.
     """
-    local = local_folder(data)
-    if data == "shapes":
-        return Shapes(split, seed), SHAPES_CLASSES
-    if data in ("cifar10", "imagenette") and not local.is_dir():
-        return download(data, split)
-    folder = Folder(local if data in ("cifar10", "imagenette") else Path(data).expanduser(), split)
-    return folder, folder.class_names
+    known = DATASETS.get(data)
+    if known is None or (known.published and local_folder(data).is_dir()):
+        folder = Folder(local_folder(data) if known else Path(data).expanduser(), split)
+        return folder, folder.class_names
+    return known.pictures(split, seed), known.class_names
 
 
 def local_folder(data: str) -> Path:
@@ -297,32 +172,56 @@ def local_test_pictures(data: str, every: int) -> list[tuple[Image.Image, str]]:
 
 def class_names_of(data: str) -> tuple[str, ...]:
     """The classes of a data set, without its pictures. Raises DataError."""
-    known = {
-        "shapes": SHAPES_CLASSES,
-        "cifar10": CIFAR10_CLASSES,
-        "imagenette": (*IMAGENETTE_CLASSES.values(),),
-    }
-    return known[data] if data in known else find_pictures(data, "train")[1]
+    return DATASETS[data].class_names if data in DATASETS else find_pictures(data, "train")[1]
 
 
-def download(data: str, split: str) -> tuple[Pictures, tuple[str, ...]]:
-    """CIFAR-10 or Imagenette by torchvision, kept under the cache folder."""
+def cifar10(split: str) -> Pictures:
+    """CIFAR-10 by torchvision, kept under the cache folder."""
     from torchvision import datasets  # here: it is slow to import, and image folders do without
 
+    with downloading("cifar10"):
+        return datasets.CIFAR10(cache_folder() / "downloads", train=split == "train", download=True)
+
+
+def imagenette(split: str) -> Pictures:
+    """Imagenette by torchvision, kept under the cache folder."""
+    from torchvision import datasets
+
     root = cache_folder() / "downloads"
-    try:
-        if data == "cifar10":
-            return datasets.CIFAR10(root, train=split == "train", download=True), CIFAR10_CLASSES
-        folder = root / "imagenette2-160"
+    folder = root / "imagenette2-160"
+    with downloading("imagenette"):
         if len(list(folder.rglob("*.JPEG"))) != IMAGENETTE_COUNT:  # not there, or unpacked half-way
             shutil.rmtree(folder, ignore_errors=True)
             datasets.Imagenette(root, size="160px", download=True)
-        return Folder(folder, split), tuple(IMAGENETTE_CLASSES.values())
+        return Folder(folder, split)
+
+
+@contextmanager
+def downloading(data: str) -> Iterator[None]:
+    """Whatever stops a download is one sentence. Raises DataError."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{data} could not be downloaded ({error}): check the network, or set VIT_DATA to a folder "
             f"that holds {data}/train/CLASS/*.jpg."
         ) from error
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that has a name. pictures: (split, seed) -> its pictures. Raises DataError."""
+
+    class_names: tuple[str, ...]
+    pictures: Callable[[str, int], Pictures]
+    published: bool  # looked for in $VIT_DATA, downloaded otherwise; drawn here if not
+
+
+DATASETS = {  # those with the most to show first
+    "imagenette": DataSet((*IMAGENETTE_CLASSES.values(),), lambda split, seed: imagenette(split), True),
+    "cifar10": DataSet(CIFAR10_CLASSES, lambda split, seed: cifar10(split), True),
+    "shapes": DataSet(SHAPES_CLASSES, Shapes, False),
+}
 
 
 def cache_folder() -> Path:
@@ -414,197 +313,3 @@ def write_cache(path: Path, fingerprint: str, images: Tensor, labels: Tensor, sk
         warnings.warn(f"The decoded pictures could not be kept for the next run: {error}", stacklevel=2)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-# Shapes: a data set made from nothing -----------------------------------------------------------------
-
-
-SHAPES_CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
-SHAPES_SIZE = 64
-SHAPES_COUNT = {"train": 16_000, "test": 2_000}
-
-
-def outlines() -> dict[str, list[np.ndarray]]:
-    """The contours of every class, (N, 2) points within the unit circle; a second contour is a hole."""
-    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-
-    def polygon(corners: int, radii: Sequence[float] = (1.0,)) -> np.ndarray:
-        angle = np.arange(corners) * 2 * np.pi / corners - np.pi / 2
-        return np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.resize(radii, corners)[:, None]
-
-    arm = 0.32
-    quarter = [(arm, -1), (arm, -arm), (1, -arm)]
-    cross = [point for i in range(4) for point in np.array(quarter) @ rotation(i * np.pi / 2).T]
-    heart = np.stack(
-        [
-            16 * np.sin(turn) ** 3,
-            -(13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn)),
-        ],
-        axis=1,
-    )
-    outer, inner = np.linspace(0.6, 2 * np.pi - 0.6, 40), np.linspace(2 * np.pi - 0.95, 0.95, 40)
-    moon = [np.stack([np.cos(outer), np.sin(outer)], 1), np.stack([np.cos(inner), np.sin(inner)], 1) * 0.82]
-    moon[1][:, 0] += np.cos(0.6) - 0.82 * np.cos(0.95)
-    return {
-        "circle": [circle],
-        "square": [polygon(4)],
-        "triangle": [polygon(3)],
-        "star": [polygon(10, (1.0, 0.42))],
-        "cross": [np.array(cross)],
-        "ring": [circle, circle * 0.55],
-        "heart": [heart / 17],
-        "moon": [np.concatenate(moon)],
-    }
-
-
-def rotation(angle: float) -> np.ndarray:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-OUTLINES = outlines()
-
-
-def fill(picture: np.ndarray, contours: Sequence[np.ndarray], colour: Sequence[float] | float) -> None:
-    """Fill contours given in pixels; where two overlap there is a hole."""
-    points = [np.round(contour * 16).astype(np.int32) for contour in contours]  # 4 bits behind the point
-    cv2.fillPoly(picture, points, colour, cv2.LINE_AA, shift=4)
-
-
-def shapes_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A texture of two colours: clouds, stripes, squares or a slope, (size, size, 3) in [0, 255]."""
-    y, x = np.mgrid[0:size, 0:size] / size
-    angle, period, phase = rng.uniform(0, np.pi), rng.uniform(0.08, 0.5), rng.uniform(0, 1)
-    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    kind = rng.integers(4)
-    if kind == 0:
-        cells = int(rng.integers(3, 12))
-        blend = cv2.resize(rng.random((cells, cells)), (size, size), interpolation=cv2.INTER_CUBIC)
-    elif kind == 1:
-        blend = 0.5 + 0.5 * np.sin(2 * np.pi * (along / period + phase))
-    elif kind == 2:
-        blend = (np.floor(along / period + phase) + np.floor(across / period)) % 2
-    else:
-        blend = along / 1.5 + 0.3
-    first, second = rng.uniform(0, 150, (2, 3))
-    second = first + (second - first) * rng.uniform(0.2, 0.8)
-    return first + (second - first) * blend[..., None]
-
-
-def shapes_sample(seed: int, index: int) -> tuple[Image.Image, int, np.ndarray]:
-    """(picture 64 x 64, label, mask (64, 64) bool of the object's pixels), always the same for (seed, index).
-
-    Class, colour, size, place, rotation, texture and clutter are drawn independently, so nothing but the
-    object's outline tells the class. The clutter has outlines too, of no class: blobs, specks and strokes.
-    """
-    rng = np.random.default_rng((seed, index))
-    size, label = SHAPES_SIZE, index % len(SHAPES_CLASSES)
-    picture = shapes_background(rng, size)
-    radius = rng.uniform(10, 20)
-    centre = rng.uniform(radius + 1, size - radius - 1, 2)
-
-    for _ in range(rng.integers(2, 6)):  # blobs and specks
-        corners, reach = int(rng.integers(5, 10)), rng.choice([rng.uniform(1, 3), rng.uniform(3, 7)])
-        angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
-        radii = reach * rng.uniform(0.4, 1, corners)
-        blob = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii[:, None] + rng.uniform(0, size, 2)
-        fill(picture, [blob], rng.uniform(0, 200, 3).tolist())
-
-    colour = rng.uniform(60, 255, 3)
-    colour[rng.integers(3)] = 255  # an object is brighter than its ground; of what colour says nothing
-    spin = rotation(rng.uniform(-0.5, 0.5)) * radius * rng.uniform(0.85, 1.0, 2)
-    contours = [contour @ spin.T + centre for contour in OUTLINES[SHAPES_CLASSES[label]]]
-    coverage = np.zeros((size, size), np.float64)
-    fill(coverage, contours, 1.0)
-    fill_colour = colour + rng.uniform(-25, 25) * np.mgrid[0:size, 0:size][rng.integers(2)][..., None] / size
-    picture += (fill_colour - picture) * coverage[..., None]
-
-    for _ in range(rng.integers(0, 3)):  # strokes, over the object too
-        start, end = rng.uniform(0, size, (2, 2)).round().astype(int).tolist()
-        cv2.line(picture, start, end, rng.uniform(0, 200, 3).tolist(), 1, cv2.LINE_AA)
-    picture += rng.normal(0, rng.uniform(1, 8), picture.shape)
-    return Image.fromarray(picture.clip(0, 255).astype(np.uint8)), label, coverage > 0.5
-
-
-class Shapes:
-    """`shapes_sample`, numbered. The test split of a seed shares no picture with its training split."""
-
-    def __init__(self, split: str, seed: int = 0):
-        self.seed, self.count = 2 * seed + (split == "test"), SHAPES_COUNT[split]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        picture, label, _ = shapes_sample(self.seed, index)
-        return picture, label
-
-
-# Augmentation --------------------------------------------------------------------------------------
-
-
-def resize_all(images: Tensor, size: tuple[int, int], chunk: int = 1024) -> Tensor:
-    """uint8 (N, 3, ...) -> uint8 (N, 3, *size), anti-aliased: the small pictures of progressive training."""
-    if images.shape[-2:] == size:
-        return images
-    small = torch.empty(len(images), 3, *size, dtype=torch.uint8, device=images.device)
-    for start in range(0, len(images), chunk):
-        part = F.interpolate(images[start : start + chunk].float(), size, mode="bilinear", antialias=True)
-        small[start : start + chunk] = part.round().clamp(0, 255)
-    return small
-
-
-def augment(
-    images: Tensor,
-    size: tuple[int, int],
-    *,
-    min_area: float = 1.0,
-    shift: float = 0.0,
-    rotation: float = 0.0,
-    colour: float = 0.0,
-    cutout: float = 0.0,
-    flip: bool = True,
-) -> Tensor:
-    """uint8 (B, 3, ...) -> [0, 1] floats (B, 3, *size), every picture changed in its own way.
-
-    Crop (min_area: its smallest share of the picture; shift: how far it may reach beyond the edge),
-    aspect ratio, rotation (degrees either way) and flip are one affine map per picture, so one
-    `grid_sample` moves the pixels of the whole batch: 11 000 CIFAR pictures/s on one core. It is bicubic,
-    since bilinear sampling blurs what is learned from, and nothing that is tested on. colour: range of
-    brightness, contrast and saturation. cutout: side of a grey square, as a share of the picture.
-    """
-    B, device = len(images), images.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(B, device=device) * (high - low) + low
-
-    side = uniform(min_area, 1).sqrt()  # of the crop, as a share of the picture's
-    stretch = torch.exp(uniform(-1, 1) * (math.log(4 / 3) / 2)).clamp(side, 1 / side)  # no edge beyond 1
-    x_scale, y_scale = side * stretch, side / stretch
-    x_shift, y_shift = (uniform(-1, 1) * (1 - scale + 2 * shift) for scale in (x_scale, y_scale))
-    if min_area == 1 and not rotation:  # by whole pixels, 2 / size each: nothing is blurred
-        x_shift, y_shift = ((x_shift / 2 * size[1]).round(), (y_shift / 2 * size[0]).round())
-        x_shift, y_shift = x_shift * 2 / size[1], y_shift * 2 / size[0]
-    angle = torch.deg2rad(uniform(-rotation, rotation))
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0) if flip else torch.ones(B, device=device)
-    cos, sin = angle.cos(), angle.sin()
-    rows = (cos * x_scale * mirror, -sin * y_scale, x_shift, sin * x_scale * mirror, cos * y_scale, y_shift)
-    theta = torch.stack(rows, dim=1).view(B, 2, 3)
-    grid = F.affine_grid(theta, [B, 3, *size], align_corners=False)
-    x = F.grid_sample(images.float() / 255, grid, "bicubic", "reflection", align_corners=False).clamp(0, 1)
-
-    if colour:
-        brightness, contrast, saturation = (1 + uniform(-colour, colour).view(B, 1, 1, 1) for _ in range(3))
-        grey = x.mean(dim=1, keepdim=True)  # (B, 1, height, width)
-        x = grey + (x - grey) * saturation
-        x = (x - 0.5) * contrast + 0.5 * brightness
-        x = x.clamp(0, 1)
-    if cutout:
-        centre_x, centre_y = (uniform(0, 1).view(B, 1, 1) for _ in range(2))
-        ys = (torch.arange(size[0], device=device).view(1, -1, 1) + 0.5) / size[0]
-        xs = (torch.arange(size[1], device=device).view(1, 1, -1) + 0.5) / size[1]
-        hole = ((ys - centre_y).abs() < cutout / 2) & (
-            (xs - centre_x).abs() < cutout / 2
-        )  # (B, height, width)
-        x = x.masked_fill(hole[:, None], 0.5)
-    return x

@@ -3,15 +3,18 @@
 N pictures, K classes.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from vit.card import Card, check_channels
-from vit.data import Split, load_split, normalize
+from vit.data import Split, load_split
 from vit.library import load
 from vit.model import ViT
+from vit.pictures import normalize
 
 
 @torch.no_grad()
@@ -46,12 +49,21 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
     return (gap.abs().sum() / len(labels)).item()
 
 
-def evaluate(
-    name: str, data: str, seed: int = 0, device: str | torch.device = "cpu"
-) -> tuple[float, Tensor, Card]:
-    """Print how often a checkpoint is right, per class and in all: (accuracy, confusion matrix, its card).
+@dataclass(frozen=True)
+class Report:
+    """How often a checkpoint is right about a test split."""
 
-    seed: of the generated pictures, where data is "shapes".
+    card: Card
+    accuracy: float  # in [0, 1]
+    loss: float  # mean cross-entropy
+    calibration: float  # expected calibration error
+    confusion: Tensor  # (K, K) counts: row = what it is, column = what the model says
+
+
+def evaluate(name: str, data: str, seed: int = 0, device: str | torch.device = "cpu") -> Report:
+    """Measure a checkpoint on the test split of `data`. seed: of the generated pictures, for "shapes".
+
+    Raises ValueError.
     """
     model, card = load(name)
     check_channels(model.config, name)
@@ -61,14 +73,8 @@ def evaluate(
         raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
     logits = predict(model, split, card)
     accuracy, loss = score(logits, split.labels)
-    confusion = confusion_matrix(logits, split.labels)
-    for label, count, row in zip(card.class_names, confusion.diagonal(), confusion.sum(dim=1)):
-        print(f"{label:<20} {count / row:7.2%} of {row}")
-    said = "" if card.accuracy is None else f"; its card says {card.accuracy:.2%}"
-    print(f"{'accuracy':<20} {accuracy:7.2%} of {len(split)}{said}")
-    print(f"{'cross-entropy':<20} {loss:7.4f}")
-    print(f"{'calibration error':<20} {calibration_error(logits.softmax(1), split.labels):7.4f}")
-    return accuracy, confusion, card
+    calibration = calibration_error(logits.softmax(1), split.labels)
+    return Report(card, accuracy, loss, calibration, confusion_matrix(logits, split.labels))
 
 
 def model_card(card: Card, model: ViT, how: str, tested: int, again: str) -> str:

@@ -22,7 +22,8 @@ from explorer.views.page import (
     valid_target,
 )
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
-from vit.data import preprocess, shapes_sample
+from vit.pictures import preprocess
+from vit.shapes import shapes_sample
 
 CKA_IMAGES, CKA_BATCH = 256, 64
 

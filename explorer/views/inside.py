@@ -18,8 +18,8 @@ from explorer.payload import class_name
 from explorer.session import Look
 from explorer.views.page import MODEL_QUEUE, Page, kindly, picture_address
 from explorer.views.parts import color, escape, picture_map, table
-from vit.data import as_picture
 from vit.model import shown_at
+from vit.pictures import as_picture
 from vit.trace import Recorder
 
 FIRST = 6  # numbers shown of a long vector

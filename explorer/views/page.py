@@ -12,7 +12,7 @@ import gradio as gr
 from explorer import render
 from explorer.session import SIZES, TRAINED, Look, Session, TooLarge
 from vit.card import CheckpointError
-from vit.data import PictureError, as_picture
+from vit.pictures import PictureError, as_picture
 
 # a pass gets all cores, and the next one waits
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}

@@ -1,0 +1,214 @@
+"""Pictures of every odd kind become what a person expects, and what is no picture is one sentence."""
+
+import io
+import struct
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+from vit.card import Card
+from vit.pictures import PictureError, denormalize, normalize, open_picture, preprocess, to_pixels, to_rgb
+
+RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
+
+
+def two_tone(left=RED, right=BLUE) -> Image.Image:
+    """8 wide, 4 high."""
+    picture = Image.new("RGB", (8, 4), left)
+    picture.paste(right, (4, 0, 8, 4))
+    return picture
+
+
+def saved(picture: Image.Image, kind: str, **options) -> io.BytesIO:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    file.seek(0)
+    return file
+
+
+def pixel(picture: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
+    assert picture.mode == "RGB"
+    return picture.getpixel((x, y))
+
+
+@pytest.mark.parametrize(
+    "orientation, size, first", [(1, (8, 4), RED), (3, (8, 4), BLUE), (6, (4, 8), RED), (8, (4, 8), BLUE)]
+)
+def test_exif_orientation_is_applied(orientation, size, first):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = open_picture(saved(two_tone(), "PNG", exif=exif))
+    assert picture.size == size and pixel(picture) == first
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_transparency_is_over_white(mode):
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    if mode == "PA":  # Pillow cannot save this one; it comes out of conversions
+        assert pixel(to_rgb(clear.convert("PA"))) == WHITE
+    else:
+        assert pixel(open_picture(saved(clear.convert(mode), "PNG"))) == WHITE
+
+
+def test_half_transparent_black_is_grey():
+    picture = open_picture(saved(Image.new("RGBA", (2, 2), (0, 0, 0, 127)), "PNG"))
+    assert pixel(picture) == GREY
+
+
+def test_palette_with_a_transparent_colour():
+    picture = two_tone().quantize(2)
+    clear = picture.getpixel((0, 0))
+    opened = open_picture(saved(picture, "PNG", transparency=clear))
+    assert pixel(opened) == WHITE and pixel(opened, 7) == BLUE
+
+
+@pytest.mark.parametrize(
+    "mode, kind",
+    [("1", "PNG"), ("L", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("YCbCr", "JPEG"), ("RGB", "AVIF")],
+)
+def test_other_modes_become_rgb(mode, kind):
+    light = Image.new("RGB", (4, 4), WHITE).convert(mode)
+    assert min(pixel(open_picture(saved(light, kind)))) >= 253
+
+
+def test_sixteen_bits_keep_their_scale():
+    ramp = np.array([[0, 65535 // 2, 65535]], np.uint16)
+    picture = open_picture(saved(Image.fromarray(ramp), "PNG"))
+    assert [pixel(picture, x)[0] for x in range(3)] == [0, 127, 255]
+
+
+@pytest.mark.filterwarnings("error")  # numpy only warns when it divides by zero
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),  # 8 bits in 32
+        (np.array([[0, 32896, 65535]], np.int32), [0, 128, 255]),  # 16 bits in 32
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 128.0, 255.0]], np.float32), [0, 128, 255]),
+        (np.array([[-100.0, 0.0, 104.0]], np.float32), [0, 125, 255]),
+        (np.array([[0.0, np.nan, 1.0]], np.float32), [0, 0, 255]),
+        (np.array([[0.0, 0.5, 1.001]], np.float32), [0, 128, 255]),  # resizing overshoots
+        (np.array([[-5.0, -5.0, -5.0]], np.float32), [0, 0, 0]),
+        (np.array([[70000, 70000, 70000]], np.int32), [0, 0, 0]),
+    ],
+)
+def test_wide_and_float_greys_are_brought_to_eight_bits(values, expected):
+    picture = open_picture(saved(Image.fromarray(values), "TIFF"))
+    assert [pixel(picture, x)[0] for x in range(3)] == expected
+
+
+def test_an_animation_shows_its_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN, BLUE)]
+    picture = open_picture(saved(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert pixel(picture) == RED
+
+
+def test_a_picture_of_one_pixel_and_a_very_long_one_are_fine():
+    card = Card("x", image_size=(32, 48))
+    for size in ((1, 1), (1, 100_000), (100_000, 1)):
+        image = preprocess(Image.new("RGB", size, RED), card)
+        assert image.shape == (3, 32, 48) and torch.allclose(image[0], torch.tensor(1.0))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_100, 60_000])  # above our limit, above Pillow's own
+def test_a_huge_picture_is_refused_before_it_is_decoded(side):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header
+    png = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    png += struct.pack(">I", 2) + b"IDAT" + b"xx" + struct.pack(">I", zlib.crc32(b"IDATxx"))
+    with pytest.raises(PictureError, match="more than 100 million pixels"):
+        open_picture(io.BytesIO(png))
+
+
+def test_an_icon_is_refused_because_pillow_decodes_it_before_it_tells_its_size():
+    with pytest.raises(PictureError, match="of a kind that cannot be read"):
+        open_picture(saved(two_tone().resize((32, 32)), "ICO"))
+
+
+def broken_files() -> dict[str, bytes]:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    jpeg, png = (saved(Image.fromarray(noise), kind).getvalue() for kind in ("JPEG", "PNG"))
+    # turned by 90 degrees, with 70 000 numbers per pixel, which no 16 bits of a new header can hold
+    exif = struct.pack("<6s2sHIHHHIIHHIII", b"Exif", b"II", 42, 8, 2, 0x112, 3, 1, 6, 0x115, 4, 1, 70_000, 0)
+    return {
+        "turned.jpg": saved(two_tone(), "JPEG", exif=exif).getvalue(),
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "truncated.png": png[: len(png) // 2],
+        "damaged.png": png[:80] + bytes(200) + png[280:],
+        "text.jpg": b"this is a text, whatever its name says",
+        "empty.png": b"",
+        "header.gif": b"GIF89a",
+        "page.html": b"<html><svg></svg></html>",
+    }
+
+
+@pytest.mark.parametrize("name", broken_files())
+def test_what_is_no_picture_is_one_sentence_without_paths(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(broken_files()[name])
+    with pytest.raises(PictureError) as caught:
+        open_picture(path)
+    sentence = str(caught.value)
+    assert str(tmp_path) not in sentence and "\n" not in sentence and sentence.endswith(".")
+
+
+def test_a_missing_file_is_a_picture_error(tmp_path):
+    with pytest.raises(PictureError, match="does not exist"):
+        open_picture(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("size", [(225, 300), (900, 450), (1800, 3000), (224, 224), (999, 1000)])
+@pytest.mark.parametrize("side", [224, 448])
+def test_the_crop_stays_inside_the_picture(size, side):
+    """225 / 224 * 224 is more than 225."""
+    assert (to_pixels(Image.new("RGB", size, WHITE), (side, side)) == 255).all()
+
+
+def test_preprocess_crops_the_centre_as_the_card_says():
+    """Resize and crop in one step agrees with torchvision's two steps, on noise, which forgives nothing."""
+    from torchvision.transforms import v2
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 192, 3), np.uint8))
+    card = Card("x", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=0.875, image_size=(28, 28))
+    steps = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(28), v2.ToImage()])
+    reference = normalize(steps(picture), card)
+    level = 1 / 255 / min(card.std)
+    assert (preprocess(picture, card) - reference).abs().max() < 1.01 * level
+    for other in (dict(crop_pct=0.9), dict(interpolation="lanczos"), dict(interpolation="bilinear")):
+        assert (preprocess(picture, replace(card, **other)) - reference).abs().max() > 5 * level
+
+
+def test_denormalize_undoes_normalize():
+    card = Card("x", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    pixels = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    assert torch.allclose(denormalize(normalize(pixels, card), card) * 255, pixels.float(), atol=1e-3)
+
+
+def test_to_pixels_is_what_the_eye_sees():
+    pixels = to_pixels(two_tone(), (4, 8))
+    assert (
+        pixels.shape == (3, 4, 8)
+        and pixels[:, 0, 0].tolist() == list(RED)
+        and pixels[:, 3, 7].tolist() == list(BLUE)
+    )
+
+
+@pytest.mark.parametrize(
+    "side, crop_pct", [(224, 0.875), (224, 0.9), (64, 0.95), (96, 0.96), (48, 1.0), (64, 64 / 73)]
+)
+@pytest.mark.parametrize("size", [(256, 256), (131, 200), (517, 90), (33, 47)])
+def test_pixels_are_timms(size: tuple[int, int], side: int, crop_pct: float) -> None:
+    """Resized and cropped by the same whole pixels; two resizings at once round a little differently."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1] // 3, size[0] // 3, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize(size)
+    theirs = create_transform(
+        (3, side, side), interpolation="bicubic", crop_pct=crop_pct, mean=(0,) * 3, std=(1,) * 3
+    )
+    off = (theirs(picture) * 255).round() - to_pixels(picture, (side, side), crop_pct).float()
+    assert off.abs().max() <= 2 and off.abs().mean() < 0.05

@@ -1,0 +1,340 @@
+"""A run goes on after any interruption with the same weights, alone or in a team, and keeps its folder."""
+
+import csv
+import errno
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+from dataclasses import replace
+from itertools import count as counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from filelock import FileLock
+from tiny_run import command, run, same, weights
+
+import train as t
+from vit.card import Card
+from vit.checkpoint import list_snapshots, load_snapshot
+from vit.data import Split
+from vit.library import load
+from vit.options import Options
+from vit.runs import Run, Team
+from vit.schedule import Schedule
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+# Interruption
+
+
+def test_two_processes_do_not_train_in_one_folder(pictures, tmp_path):
+    out = tmp_path / "tiny"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(SystemExit, match="Another process trains in"):
+        t.main(command(pictures, out))
+    assert not (out / "state.pt").exists()
+    run(pictures, out)  # the lock's file is still there, and nobody holds it
+
+
+def interrupted(monkeypatch, at_step: int) -> None:
+    """As if Ctrl-C were pressed during that step."""
+    learn, count = t.learn, iter(range(10_000))
+
+    def press(*args, **options):
+        if next(count) == at_step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(*args, **options)
+
+    monkeypatch.setattr(t, "learn", press)
+
+
+def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(
+    pictures, finished, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        interrupted(patch, 5)
+        run(pictures, tmp_path / "run", save_every=60)
+    assert "Stopped after step 6" in capsys.readouterr().out
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 6
+    assert same(run(pictures, tmp_path / "run"), weights(finished))
+    curves = [list(csv.DictReader((out / "history.csv").open())) for out in (tmp_path / "run", finished)]
+    assert len({len(curve) for curve in curves}) == 1
+    for one, other in zip(*curves):
+        assert one | {"minutes": ""} == other | {"minutes": ""}
+
+
+def test_killed_between_its_first_checkpoint_and_its_first_save_it_goes_on(
+    pictures, finished, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    record = Run.record
+
+    def then_killed(*args):
+        record(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", then_killed)
+        with pytest.raises(Killed):
+            run(pictures, tmp_path / "run")
+    assert load(tmp_path / "run")
+    assert same(run(pictures, tmp_path / "run"), weights(finished))
+
+
+def test_a_full_disk_is_one_sentence_and_costs_nothing(pictures, finished, tmp_path, monkeypatch):
+    fsync, count = os.fsync, iter(range(10_000))
+
+    def full(descriptor):
+        if next(count) >= 14:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vit.checkpoint.os.fsync", full)
+        with pytest.raises(SystemExit, match=r"The disk is full\. Nothing is lost"):
+            run(pictures, tmp_path / "run")
+    assert load(tmp_path / "run") and (tmp_path / "run" / "state.pt").is_file()
+    assert same(run(pictures, tmp_path / "run"), weights(finished))
+
+
+FORKS = multiprocessing.get_context("forkserver")  # imports torch once, for all processes below
+
+
+FORKS.set_forkserver_preload(["train", "tests.test_runs"])
+
+
+def doomed(args: list[str], last_call: int) -> None:
+    """Train, and die by kill -9 right before or right after that call of fsync or replace, of every write."""
+    torch.set_num_threads(1)
+    calls = counter()
+    for name in ("fsync", "replace"):
+        really = getattr(os, name)
+
+        def call(*given, really=really):
+            last = next(calls) == last_call
+            if last and last_call % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            really(*given)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(os, name, call)
+    t.main(args, save_every=0.0)
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_weights(pictures, finished, tmp_path):
+    """kill -9 while saving: every step is saved here. All that is there is whole, after every kill."""
+    out, chance, steps = tmp_path / "run", random.Random(0), set()
+    moments = [chance.randrange(24) for _ in range(20)]  # some eleven calls make a step
+    for moment in [*moments, 10**9]:
+        process = FORKS.Process(target=doomed, args=(command(pictures, out), moment))
+        process.start()
+        process.join(120)
+        if process.exitcode is None:
+            process.kill()
+            pytest.fail("a run of twelve steps takes more than two minutes")
+        killed = moment < 10**9
+        assert process.exitcode == (-signal.SIGKILL if killed else 0), "twenty kills, then the end"
+        if (out / "model.safetensors").exists():
+            load(out)
+        for snapshot in list_snapshots(out):
+            load_snapshot(snapshot.path)
+        if (out / "state.pt").exists():
+            steps.add(torch.load(out / "state.pt", weights_only=True)["step"])
+    assert len(steps) > 6, "it was killed at many steps, not always at the first"
+    assert same(weights(out), weights(finished))
+    assert {file.name for file in out.glob(".*")} == {".lock"}  # nothing half-written lies around
+
+
+def test_a_card_tells_every_command_that_was_followed_and_no_other(pictures, tmp_path):
+    out = tmp_path / "run"
+    run(pictures, out)
+    first, options = load(out)[1].command, (out / "README.md").read_text()
+    run(pictures, out, "--mix", "0.1")  # all is learned: nothing comes of it
+    assert load(out)[1].command == first and (out / "README.md").read_text() == options
+    run(pictures, out, "--epochs", "5")
+    one, two = load(out)[1].command.splitlines()
+    assert one == first and "--epochs 5.0" in two and two.endswith("  # from step 12")
+    assert f"    {one}\n    {two}\n" in (out / "README.md").read_text()
+    with pytest.raises(SystemExit, match="is at epoch 5 already: give more --epochs than that"):
+        run(pictures, out, "--epochs", "2")
+
+
+def test_a_snapshot_of_steps_that_were_lost_is_forgotten(pictures, finished, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    for calls in (5, 1):
+        with monkeypatch.context() as patch:
+            interrupted(patch, calls)
+            run(pictures, out)
+        assert [snapshot.step for snapshot in list_snapshots(out)] == [0, 1, 3]
+        shutil.copy(finished / "snapshots" / "step_0000012.safetensors", out / "snapshots")
+
+
+def test_a_state_of_another_version_is_refused(pictures, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    state = torch.load(out / "state.pt", weights_only=True)
+    torch.save(state | {"version": 1}, out / "state.pt")
+    with pytest.raises(SystemExit, match="holds a run of another version of train"):
+        run(pictures, out)
+
+
+# Several processes
+
+
+def rank(rank: int, world: int, port: int, folder: Path, work) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    work(rank, world, folder)
+
+
+def processes(world: int, folder: Path, work) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # a port that is free now
+        port = server.getsockname()[1]
+    team = [FORKS.Process(target=rank, args=(i, world, port, folder, work)) for i in range(world)]
+    for process in team:
+        process.start()
+    for process in team:
+        process.join(120)
+    codes = [process.exitcode for process in team]
+    for process in team:
+        process.kill()  # one that hangs must not outlive the test
+    assert codes == [0] * world
+
+
+def gradients(rank: int, world: int, folder: Path, accumulate: int = 1) -> dict[str, torch.Tensor]:
+    """Of the third step of a run, with everything random in it."""
+    options = Options(image_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, batch_size=8)
+    options = replace(options, min_area=0.5, mix=1.0, colour=0.3)
+    torch.manual_seed(0)
+    data = Split(
+        torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8), torch.arange(32) % 4, tuple("abcd")
+    )
+    model = t.build_model(options, "abcd")
+    with torch.no_grad():
+        model.head.weight.normal_(std=0.1)  # a head of zeros gives no gradient to anything else
+    net = t.DistributedDataParallel(model) if world > 1 else model
+    batch = t.make_batch(data, 2, Schedule(options, 32), Card("x"))
+    t.learn(net, *batch, Team(rank, world, accumulate), 0.1, bf16=False)
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def save_gradients(rank: int, world: int, folder: Path) -> None:
+    dist.init_process_group("gloo")
+    for accumulate in (1, 2):
+        torch.save(gradients(rank, world, folder, accumulate), folder / f"gradients_{rank}_{accumulate}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_make_the_gradients_of_one(tmp_path):
+    alone = gradients(0, 1, tmp_path)
+    processes(2, tmp_path, save_gradients)
+    others = [gradients(0, 1, tmp_path, accumulate=4)]
+    others += [torch.load(file, weights_only=True) for file in sorted(tmp_path.glob("gradients_*.pt"))]
+    assert len(others) == 5
+    for other in others:
+        for name, gradient in alone.items():
+            assert gradient.abs().max() > 0, name
+            assert torch.allclose(other[name], gradient, atol=1e-6, rtol=1e-4), name
+
+
+def half_a_run(rank: int, world: int, folder: Path) -> None:
+    t.main(json.loads((folder / "args.json").read_text()), 0.0)
+
+
+def test_a_run_of_two_processes_goes_on_with_one(pictures, finished, tmp_path):
+    out = tmp_path / "run"
+    hold = ["--hold", "0.9"]  # so that the first half does not know how long the whole is
+    (tmp_path / "args.json").write_text(
+        json.dumps(command(pictures, out, "--epochs", "2", *hold, "--sizes", ""))
+    )
+    processes(2, tmp_path, half_a_run)
+    one = tmp_path / "one"
+    t.main(command(pictures, one, "--epochs", "2", *hold, "--sizes", ""), 0.0)
+    both = weights(out), weights(one)
+    assert all(torch.allclose(both[0][name], both[1][name], atol=1e-4) for name in both[0])
+    for folder in (out, one):
+        t.main(command(pictures, folder, "--epochs", "3", *hold, "--sizes", ""), 0.0)
+        assert torch.load(folder / "state.pt", weights_only=True)["step"] == 9
+    both = weights(out), weights(one)
+    assert all(torch.allclose(both[0][name], both[1][name], atol=1e-4) for name in both[0])
+
+
+# The folder
+
+
+def test_no_folder_of_other_files_is_written_into(pictures, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(SystemExit, match="holds other files: give --out a folder of its own"):
+        run(pictures, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"), [("--data NOWHERE", "There is no folder"), ("--num-heads 5", "is not a multiple of")]
+)
+def test_a_mistake_beside_fresh_does_not_cost_the_run(pictures, finished, tmp_path, mistake, said):
+    out = shutil.copytree(finished, tmp_path / "run")
+    with pytest.raises(SystemExit, match=said):
+        run(pictures, out, "--fresh", *mistake.split())
+    assert (out / "state.pt").is_file() and (out / "README.md").is_file() and list_snapshots(out)
+
+
+def test_a_run_cannot_be_cut_short_where_it_stands(pictures, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted(patch, 5)
+        run(pictures, out)
+    with pytest.raises(SystemExit, match="is at epoch 2 already: give more --epochs than that"):
+        run(pictures, out, "--epochs", "2")
+
+
+def test_a_run_does_not_go_on_with_other_pictures_or_from_a_damaged_state(pictures, finished, tmp_path):
+    out, copy = shutil.copytree(finished, tmp_path / "run"), shutil.copytree(pictures, tmp_path / "pictures")
+    (copy / "train" / "dark" / "0.png").unlink()
+    state = torch.load(out / "state.pt", weights_only=True)
+    state["options"]["data"] = str(copy)
+    torch.save(state, out / "state.pt")
+    with pytest.raises(SystemExit, match="a run on 24 pictures of 2 classes, which have changed since"):
+        run(copy, out)
+    whole = (out / "state.pt").read_bytes()
+    (out / "state.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SystemExit, match="is damaged: --fresh begins again"):
+        run(pictures, out)
+
+
+def test_leftovers_of_killed_writes_go_and_nothing_else(pictures, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    stay, go = (
+        out / ".env.template",
+        [out / ".state.pt.0123abcd.part", out / "snapshots" / ".step_0000001.safetensors.0123abcd.part"],
+    )
+    for file in (stay, *go):
+        file.write_text("x")
+    run(pictures, out)
+    assert stay.exists() and not any(file.exists() for file in go)
+
+
+def test_too_few_pictures_other_options_and_a_folder_in_use_are_sentences(pictures, finished, tmp_path):
+    with pytest.raises(SystemExit, match="has 24 training pictures: give a smaller --batch-size"):
+        run(pictures, tmp_path / "run", "--batch-size", "64")
+    with pytest.raises(SystemExit, match=r"holds a run with --lr 0\.002, not 0\.1"):
+        run(pictures, finished, "--lr", "0.1")
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "state.pt").unlink()
+    with pytest.raises(SystemExit, match="holds a checkpoint, not a run to go on with"):
+        run(pictures, copy)
+
+
+def test_a_finished_run_stays_as_it_is(pictures, finished):
+    before = weights(finished)
+    assert same(run(pictures, finished), before)

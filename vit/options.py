@@ -1,0 +1,137 @@
+"""The options of a training run: what they mean, what they may be, how they are typed.
+
+L layers, H heads, D width of a token.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+
+def option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that decides what a run learns."""
+
+    data: str = option(
+        "", "shapes, cifar10, imagenette, or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg"
+    )
+    image_size: int = option(64, "side of the pictures, in pixels: a multiple of the patch size")
+    sizes: str = option(
+        "", "begin with smaller, cheaper pictures: '64:0.5 96:0.9' is 64 px for half of the run, then 96"
+    )
+    train_size: int = option(0, "side at which training pictures are kept, to crop from (0: image_size)")
+    test_size: int = option(
+        0, "side at which it is tested and used (0: image_size); a little larger is often better"
+    )
+    patch_size: int = option(8, "side of a patch: half of it means four times the tokens")
+    embed_dim: int = option(192, "D, the width of a token")
+    depth: int = option(6, "L, how many blocks")
+    num_heads: int = option(3, "H, attention maps per block; D / H = 64 is usual")
+    mlp_ratio: float = option(4.0, "width of the MLP / D")
+    num_registers: int = option(0, "extra tokens that may hold what no patch wants to hold")
+    drop_path: float = option(0.0, "chance to skip a branch in the last layer")
+    epochs: float = option(10.0, "how often every picture is seen")
+    batch_size: int = option(128, "pictures per step, over all processes")
+    optimizer: str = option("muon", "muon (the matrices by Muon, the rest by AdamW) or adamw")
+    lr: float = option(2e-3, "peak learning rate")
+    weight_decay: float = option(0.05, "pull of the matrices towards 0")
+    warmup: float = option(0.5, "epochs until the learning rate has its peak")
+    hold: float = option(0.0, "share of the run that stays at the peak, before the cosine to 0")
+    clip: float = option(1.0, "largest norm of the gradient")
+    label_smoothing: float = option(0.1, "probability taken from the right class and spread over all")
+    min_area: float = option(1.0, "random crop: its smallest share of the picture's area")
+    shift: float = option(0.0, "random crop: how far it may reach over the edge, as a share of the side")
+    rotation: float = option(0.0, "random rotation, in degrees either way")
+    colour: float = option(0.0, "random brightness, contrast and saturation, by up to this much")
+    cutout: float = option(0.0, "side of a random grey square, as a share of the picture")
+    flip: bool = option(True, "mirror each picture with probability 1/2")
+    mix: float = option(0.0, "share of batches blended by MixUp or CutMix, none in the last 15%% of the run")
+    ema: float = option(0.998, "the kept weights are a moving average over some 1 / (1 - ema) steps")
+    seed: int = option(0, "another seed, another run")
+    init: str = option("", "begin with a checkpoint's weights; the head is new if the classes differ")
+    precision: str = option("auto", "bf16, fp32, or auto: bf16 where the processor multiplies it natively")
+    compile: bool = option(
+        False, "torch.compile: 12%% faster on a CPU, after 15 s per size; needs a C++ compiler"
+    )
+    eval_images: int = option(2000, "test pictures for the curve during training; the end takes them all")
+    snapshots: int = option(12, "moments kept for the timeline, log-spaced")
+
+    @property
+    def tested_at(self) -> int:
+        """Crops show things larger than whole pictures do: what a model has learned from them works best on
+        whole pictures that are a little larger (Touvron et al. 2019, "Fixing the train-test resolution
+        discrepancy")."""
+        return self.test_size or self.image_size
+
+    def check(self, parts: int) -> None:
+        """Raises ValueError: one sentence that says what to change."""
+        if not self.data:
+            raise ValueError("Say what to learn: a recipe (python train.py shapes) or --data FOLDER.")
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{flag(name)} must be one of {', '.join(allowed)}, not {value}.")
+        for name, (low, high) in RANGES.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{flag(name)} must be between {low:g} and {high:g}, not {value:g}.")
+        sides = [self.image_size, self.tested_at, *(side for side, _ in stages(self))]
+        unfit = dict.fromkeys(side for side in sides if side < self.patch_size or side % self.patch_size)
+        if unfit:
+            few = ", ".join(str(side) for side in unfit)
+            names = "--image-size, --test-size and --sizes"
+            raise ValueError(f"{names} must be multiples of {self.patch_size}, not {few}.")
+        shares = [0.0, *(until for _, until in stages(self))]
+        if not (all(a < b for a, b in pairwise(shares)) and shares[-1] <= 1):
+            advice = "shares of the run that rise between 0 and 1, such as '64:0.5 96:0.9'"
+            raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
+        if parts < 1:
+            raise ValueError("--accumulate must be at least 1.")
+        if self.batch_size % parts:
+            raise ValueError(f"--batch-size must be a multiple of {parts} (processes x --accumulate).")
+
+
+def stages(options: Options) -> list[tuple[int, float]]:
+    """'24:0.6' -> [(24, 0.6)]: the side of the pictures until that share of the run."""
+    try:
+        return [
+            (int(side), float(until))
+            for side, _, until in (part.partition(":") for part in options.sizes.split())
+        ]
+    except ValueError as error:
+        raise ValueError(f"--sizes must look like '24:0.6', not {options.sizes!r}.") from error
+
+
+CHOICES = {"optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")}
+LARGE = 1e9
+RANGES = (  # of every number
+    dict.fromkeys(("image_size", "patch_size", "embed_dim", "depth", "num_heads"), (1, LARGE))
+    | dict.fromkeys(("batch_size", "eval_images"), (1, LARGE))
+    | dict.fromkeys(("epochs", "lr", "clip", "mlp_ratio"), (1 / LARGE, LARGE))
+    | dict.fromkeys(
+        ("train_size", "test_size", "num_registers", "weight_decay", "warmup", "seed"), (0, LARGE)
+    )
+    | dict.fromkeys(("hold", "mix", "shift", "colour", "cutout"), (0, 1))
+    | dict(min_area=(1 / LARGE, 1), rotation=(0, 180), snapshots=(3, LARGE))
+    | dict.fromkeys(("drop_path", "label_smoothing", "ema"), (0, 0.99999))
+)
+AUGMENTATIONS = ("min_area", "shift", "rotation", "colour", "cutout", "flip")
+# What may change when a run goes on, as far as it concerns steps still to come.
+FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "compile", "mix", *AUGMENTATIONS)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def spelled(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words.append(flag(name) if value else "--no-" + flag(name)[2:])
+        else:
+            words += [flag(name), str(value)]
+    return words
