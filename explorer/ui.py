@@ -24,8 +24,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from explorer.forms import ExportError
+from explorer.look import PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.maps import METHODS
-from explorer.session import PUBLISHED, ROUTE, SIZES, TRAINED, Look, Session, TooLarge
+from explorer.session import PUBLISHED, ROUTE, Session
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why
 from explorer.views.page import (
@@ -33,14 +34,12 @@ from explorer.views.page import (
     HUB_QUEUE,
     LATEST,
     MODEL_QUEUE,
-    PICTURE,
     QUIET,
     Page,
     in_toast,
     kindly,
     news,
     target_said,
-    valid_target,
 )
 from vit.card import CheckpointError
 from vit.data import DATASETS, local_test_pictures
@@ -188,7 +187,7 @@ def show(
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
         example = next((e.name for e in examples.values() if e.path == look.picture), "")
         return [
-            explore.viewer_value(look, explore.edits_of(look, *edits), **state),
+            look.viewer_value(look.edits(*edits), **state),
             describe(look),
             strip(suited(examples, look.card.data + look.name), example),
             target,
@@ -352,7 +351,7 @@ def connect(
         """A class was clicked: explain this one."""
         look = page.look(shown, request)
         with kindly():
-            return valid_target(look, target_said(event)), news(look)
+            return look.valid_target(target_said(event)), news(look)
 
     def on_close(request: gr.Request):
         if request.session_hash:

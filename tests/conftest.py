@@ -47,6 +47,15 @@ def tiny_vit() -> ViT:
     return randomised(ViT(tiny_config()))
 
 
+def kept(session, name: str) -> bytes | None:
+    """What a browser would get from this address; None if nobody was promised it."""
+    file = session.open_promise(name)
+    if file is None:
+        return None
+    with file:
+        return file.read()
+
+
 def data_folder(name: str) -> Path:
     """VIT_DATA/name; a missing data set fails in CI and skips, with the reason, on a user's machine."""
     root = os.environ.get("VIT_DATA")

@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import randomised, tiny_config
+from conftest import kept, randomised, tiny_config
 from gradio_client import Client, handle_file
 from PIL import Image
 from starlette.applications import Starlette
@@ -30,10 +30,12 @@ from starlette.testclient import TestClient
 
 import app
 from explorer import forms, maps, stats, ui
+from explorer import look as looks
 from explorer.ledger import without_heads
+from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.maps import METHODS
 from explorer.payload import unpack
-from explorer.session import DOUBLE, SIZES, TRAINED, Look, Session, TooLarge
+from explorer.session import Session
 from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why
 from vit import ViT, save
 from vit.card import Card, CheckpointError
@@ -105,7 +107,7 @@ def look(request, session: Session, checkpoints: dict[str, str], picture: Path) 
 
 
 def served(look: Look, address: str) -> bytes:
-    content = look.session.keep_promise(address.rpartition("/")[2])
+    content = kept(look.session, address.rpartition("/")[2])
     assert content is not None
     return content
 
@@ -129,11 +131,11 @@ def has_no_code(html: str) -> None:
 
 
 def target_of(look: Look) -> int | None:
-    return explore.valid_target(look, None)
+    return look.valid_target(None)
 
 
 def test_the_viewer_is_given_the_trace_of_this_picture(look: Look) -> None:
-    value = json.loads(json.dumps(explore.viewer_value(look)))
+    value = json.loads(json.dumps(look.viewer_value()))
     arrays, meta = unpack(served(look, value["head"]))
     assert (meta["num_layers"], meta["num_heads"], tuple(meta["grid_size"])) == (3, 4, (3, 5))
     assert len(value["layers"]) == 3
@@ -145,17 +147,17 @@ def test_the_viewer_is_given_the_trace_of_this_picture(look: Look) -> None:
 
 def test_every_map_that_is_offered_arrives_and_every_other_says_why(look: Look) -> None:
     for name, method in METHODS.items():
-        value = explore.maps_value(look, name, target_of(look), ())
-        if explore.refusal(look, method):
+        value = look.maps_value(name, target_of(look), ())
+        if look.refusal(method):
             assert "maps" not in value and value["refused"][name].endswith(".")
             continue
         if name == "flow":  # takes seconds on most models
             assert "maps" not in value and value["progress"] == "Attention flow takes 15 max-flows …"
-            explore.map_of(look, method, None)
-            value = explore.maps_value(look, name, target_of(look), ())
+            look.map(method, None)
+            value = look.maps_value(name, target_of(look), ())
         arrays, _ = unpack(served(look, value["maps"][0]))
-        np.testing.assert_allclose(arrays[name], explore.map_of(look, method, target_of(look)).numpy())
-    refused = [m.name for m in METHODS.values() if explore.refusal(look, m)]
+        np.testing.assert_allclose(arrays[name], look.map(method, target_of(look)).numpy())
+    refused = [m.name for m in METHODS.values() if look.refusal(m)]
     assert set(refused) >= {
         m.name for m in METHODS.values() if m.class_specific and not look.model.config.num_classes
     }
@@ -201,7 +203,7 @@ def test_the_file_of_relevance_is_the_map_on_the_screen(checkpoints, picture) ->
     links = re.findall(r'href="([^"]+)" download="([^"]+)"', take_home.links(look, 5, {"query": 3}))
     address = {name: address for address, name in links}["relevance.npz"]
     with np.load(io.BytesIO(served(look, address))) as arrays:
-        shown = explore.map_of(look, METHODS["relevance"], 5)
+        shown = look.map(METHODS["relevance"], 5)
         np.testing.assert_allclose(arrays["relevance"], shown.numpy(), atol=1e-6)
 
 
@@ -230,7 +232,7 @@ def test_the_self_check_is_green(look: Look) -> None:
 
 
 def test_a_look_in_bf16_says_what_that_costs_and_inside_is_exact(checkpoints, picture, monkeypatch) -> None:
-    monkeypatch.setattr("explorer.session.runs_in_bf16", lambda model: True)
+    monkeypatch.setattr("explorer.look.runs_in_bf16", lambda model: True)
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     strip = explore.check_strip(look)
     assert "<b>✓</b> bf16 ≈ float32" in strip
@@ -263,17 +265,17 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
 def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypatch) -> None:
     (tmp_path / "new.png").write_bytes(picture_bytes(43))
     look = Session(extra=(checkpoints["cls"],)).look(tmp_path / "new.png", checkpoints["cls"])
-    monkeypatch.setattr(explore, "QUICK", 0)
+    monkeypatch.setattr(looks, "QUICK", 0)
     occlusion = METHODS["occlusion"]
-    assert explore.must_wait(look, occlusion, 2) and "Takes 15 forwards" in why.maps_grid(look, 2)
+    assert look.must_wait(occlusion, 2) and "Takes 15 forwards" in why.maps_grid(look, 2)
     raced = {runner.name: runner.map for runner in why.run_race(look, 2, True, lambda done, total: None)}
-    assert not explore.must_wait(look, occlusion, 2) and "Takes 15 forwards" not in why.maps_grid(look, 2)
-    assert explore.map_of(look, occlusion, 2) is raced["occlusion"]
+    assert not look.must_wait(occlusion, 2) and "Takes 15 forwards" not in why.maps_grid(look, 2)
+    assert look.map(occlusion, 2) is raced["occlusion"]
 
 
 def test_heads_are_switched_off_unasked_only_where_that_is_quick(checkpoints, picture, monkeypatch) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
-    monkeypatch.setattr(why, "QUICK", 0)
+    monkeypatch.setattr(looks, "QUICK", 0)
     assert "Takes 6 forwards: tick" in why.ledger_report(look, 2)
     lost = why.run_ablation(look, 2)
     assert torch.equal(lost, without_heads(look.trace(exact=True), look.model, 2))
@@ -302,7 +304,7 @@ def test_curves_can_be_read_in_numbers() -> None:
 
 def test_every_class_has_its_own_map_ledger_and_file(checkpoints, picture) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
-    maps_of = [explore.maps_value(look, "relevance", target, ())["maps"][0] for target in (1, 3)]
+    maps_of = [look.maps_value("relevance", target, ())["maps"][0] for target in (1, 3)]
     (first, meta), (second, other) = (unpack(served(look, address)) for address in maps_of)
     assert (meta["target"], other["target"]) == (1, 3) and (first["relevance"] != second["relevance"]).any()
     assert [why.ledger_of(look, target).target for target in (1, 3)] == [1, 3]
@@ -313,8 +315,8 @@ def test_every_class_has_its_own_map_ledger_and_file(checkpoints, picture) -> No
 
 def test_before_and_after_an_intervention_are_two_passes(checkpoints, picture) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
-    edits = explore.edits_of(look, [3], [[0, 1]])
-    value = explore.viewer_value(look, edits)
+    edits = look.edits([3], [[0, 1]])
+    value = look.viewer_value(edits)
     for sent, trace in ((value, look.trace()), (value["after"], look.trace(edits=edits))):
         rolled = maps.rollout_all(trace)
         for layer in (0, 2):
@@ -382,8 +384,8 @@ def test_layers_are_compared_at_the_size_that_is_shown(checkpoints, picture, mon
 
 def test_what_is_slow_is_slow_at_the_size_that_is_shown(session, checkpoints, picture, monkeypatch):
     look = session.look(picture, checkpoints["cls"], size=DOUBLE)  # 60 patches, the model was trained on 15
-    monkeypatch.setattr(explore, "QUICK", 40 * look.cost.flops)
-    assert not explore.is_quick(look, METHODS["occlusion"])
+    monkeypatch.setattr(looks, "QUICK", 40 * look.cost.flops)
+    assert not look.is_quick(METHODS["occlusion"])
     assert "Takes 60 forwards" in why.maps_grid(look, 0)
 
 
@@ -410,7 +412,7 @@ def test_the_block_shown_inside_is_the_block_of_the_trace(look: Look) -> None:
 
 
 def test_the_timeline_has_every_snapshot(look: Look) -> None:
-    value = training.timeline_value(look, look.name)
+    value = training.timeline_value(look.session, look, look.name)
     assert [moment["step"] for moment in value["moments"]] == [1, 10, 100]
     _, meta = unpack(served(look, value["moments"][0]["head"]))
     assert meta["num_layers"] == 3
@@ -424,16 +426,16 @@ def test_the_timeline_ends_with_the_weights_as_they_are(checkpoints, picture, tm
     with (run / "history.csv").open("a") as file:
         file.write("150,3,0.9,0.6\n")
     look = Session().look(picture, str(run))
-    *_, last = training.timeline_value(look, look.name)["moments"]
+    *_, last = training.timeline_value(look.session, look, look.name)["moments"]
     assert last["step"] == 150 and "accuracy 60.0 %" in last["words"]
-    assert last["head"] == explore.addresses(look)["head"], "what Explore shows of it"
+    assert last["head"] == look.addresses()["head"], "what Explore shows of it"
 
 
 def test_the_timeline_does_not_wait_for_the_weights_of_its_moments(checkpoints, picture, monkeypatch) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     look.session.model(look.name)
     monkeypatch.setattr("explorer.session.load_snapshot", None)
-    assert len(training.timeline_value(look, look.name)["moments"]) == 3
+    assert len(training.timeline_value(look.session, look, look.name)["moments"]) == 3
 
 
 def test_a_run_that_diverged_is_drawn_as_far_as_it_went(tmp_path: Path) -> None:
@@ -447,7 +449,7 @@ def test_a_folder_is_read_only_by_who_may_name_it(checkpoints, picture, tmp_path
     look = public.look(picture, checkpoints["cls"])
     monkeypatch.setattr(training, "read_history", lambda folder: pytest.fail(f"{folder} was read"))
     with pytest.raises(CheckpointError):
-        training.timeline_value(look, str(tmp_path))
+        training.timeline_value(look.session, look, str(tmp_path))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -459,9 +461,9 @@ def test_other_sizes_and_shapes_are_looked_at(session, checkpoints, tmp_path, si
     assert (h > w) == ("whole" in size), "the picture's own shape"
     assert (h * w > 40) == ("twice" in size)
     board = heads.report(look, 0) + why.maps_grid(look, 0) + inside.story(look, h - 1, w - 1, 0, 0)
-    _, meta = unpack(served(look, explore.viewer_value(look)["head"]))
+    _, meta = unpack(served(look, look.viewer_value()["head"]))
     assert meta["grid_size"] == [h, w] and f"patch ({h - 1}, {w - 1})" in board
-    assert len(training.timeline_value(look, look.name)["moments"]) == 3
+    assert len(training.timeline_value(look.session, look, look.name)["moments"]) == 3
 
 
 def test_two_moments_can_be_compared(look: Look) -> None:
@@ -471,24 +473,24 @@ def test_two_moments_can_be_compared(look: Look) -> None:
 
 
 def test_interventions_are_what_was_asked_as_far_as_the_model_has_it(look: Look) -> None:
-    assert explore.edits_of(look, [], []) == ()
-    nonsense = explore.edits_of(look, [-1, 99, "x", None], [[9, 9], [0], "xx", [0, -1], None])
-    assert nonsense == explore.edits_of(look, 5, 5) == ()
-    edits = explore.edits_of(look, [3, 3, 1], [[0, 1], [2, 3]])
+    assert look.edits([], []) == ()
+    nonsense = look.edits([-1, 99, "x", None], [[9, 9], [0], "xx", [0, -1], None])
+    assert nonsense == look.edits(5, 5) == ()
+    edits = look.edits([3, 3, 1], [[0, 1], [2, 3]])
     assert edits[0].patches == (1, 3) and edits[1].heads == ((0, 1), (2, 3))
-    value = explore.viewer_value(look, edits)
+    value = look.viewer_value(edits)
     _, before = unpack(served(look, value["head"]))
     _, after = unpack(served(look, value["after"]["head"]))
     if look.model.config.num_classes:
         assert before["classes"] != after["classes"]
-    with pytest.raises(gr.Error, match="at least one patch"):
-        explore.edits_of(look, list(range(15)), [])
+    with pytest.raises(ValueError, match="at least one patch"):
+        look.edits(list(range(15)), [])
 
 
 def test_an_address_holds_nothing_large_and_makes_again_what_was_forgotten(checkpoints, picture) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"], owner="ann")
-    address = explore.maps_value(look, "rollout", 0, ())["maps"][0]
-    kept = weakref.ref(explore.map_of(look, METHODS["rollout"], 0))
+    address = look.maps_value("rollout", 0, ())["maps"][0]
+    kept = weakref.ref(look.map(METHODS["rollout"], 0))
     look.session.results.release("ann")
     gc.collect()
     assert kept() is None
@@ -597,11 +599,11 @@ def test_where_strangers_wait_for_each_other_work_is_bounded(checkpoints, pictur
     progress = SimpleNamespace(tqdm=lambda steps, desc: steps)
     monkeypatch.setattr(heads.stats, "layer_cka", lambda model, batches: torch.eye(4))
     monkeypatch.setattr(why.faithfulness, "race", lambda *args, **kwargs: [])
-    monkeypatch.setattr("explorer.session.PUBLIC_WORK_LIMIT", 14 * looks[0].cost.flops)
+    monkeypatch.setattr("explorer.look.PUBLIC_WORK_LIMIT", 14 * looks[0].cost.flops)
     told = "too much where others wait: choose a smaller size or a smaller model"
     for look in looks:
-        assert (told in explore.refusal(look, METHODS["occlusion"])) == look.session.public
-        assert told not in explore.refusal(look, METHODS["rollout"])
+        assert (told in look.refusal(METHODS["occlusion"])) == look.session.public
+        assert told not in look.refusal(METHODS["rollout"])
         for work in (
             lambda look=look: heads.run_cka(look, progress),
             lambda look=look: why.run_race(look, 0, False, lambda done, total: None),
@@ -714,7 +716,7 @@ def test_a_moment_that_is_chosen_is_the_moment_that_is_compared(demo, session, c
     shown = str(picture), checkpoints["cls"], TRAINED
     moment, _, viewer = handler(demo, "on_side", "compare")(shown, compare.SAME, 10, visitor())
     then = session.look(picture, checkpoints["cls"], 10)
-    assert moment.value == 10 and viewer["head"] == explore.addresses(then)["head"]
+    assert moment.value == 10 and viewer["head"] == then.addresses()["head"]
 
 
 def test_inside_follows_a_pin_once(demo, checkpoints, picture) -> None:
@@ -865,7 +867,7 @@ def test_two_files_are_made_at_once_and_the_pages_own_do_not_wait(session: Sessi
     with TestClient(Starlette(routes=routes)) as server, ThreadPoolExecutor(6) as pool:
         files = [pool.submit(server.get, session.promise(("file", i), make, "npz")) for i in range(6)]
         assert server.get(session.promise("own", lambda: b"own", "bin")).content == b"own"
-        assert server.get(session.promise("seen", lambda: b"seen", page.PICTURE)).content == b"seen"
+        assert server.get(session.promise("seen", lambda: b"seen", PICTURE)).content == b"seen"
         go_on.set()
         answers = [file.result() for file in files]
     assert most <= 2 and all(len(answer.content) == 2 * ui.PIECE + 1 for answer in answers)
@@ -900,7 +902,8 @@ def test_what_was_being_made_when_the_tab_closed_is_not_kept(checkpoints, pictur
     address = look.address(
         "late", lambda: look.remember("late", lambda: (session.release("ann"), b"late")[1])
     )
-    assert session.keep_promise(address.removeprefix("shard/")) is None
+    name = address.removeprefix("shard/")
+    assert [kept(session, name), kept(session, name)] == [b"late", None], "who still listens is answered"
     assert not len(session.shards) and not len(session.promises)
     session.look(picture, checkpoints["cls"], owner="bob")
     assert look.remembered("late") is None, "it went with the next visitor's look"
@@ -916,7 +919,7 @@ def test_a_file_bears_the_name_that_its_visitor_gave_the_picture(checkpoints, pi
         (tmp_path / f"{name}.png").write_bytes(Path(picture).read_bytes())
         look = session.look(tmp_path / f"{name}.png", checkpoints["cls"], owner=name)
         address = re.findall(r'href="shard/([^"]*html)"', take_home.links(look, 0, {}))[0]
-        pages.append(session.keep_promise(address))
+        pages.append(kept(session, address))
     assert [b"annas" in page for page in pages] == [True, False] == [b"berts" not in page for page in pages]
 
 
@@ -924,9 +927,7 @@ def test_a_promise_is_kept_with_the_picture_that_is_still_there(tmp_path) -> Non
     session, lost, here = Session(), tmp_path / "lost", tmp_path / "here"
     here.write_bytes(b"here")
     addresses = [session.promise("key", file.read_bytes, owner=file.name) for file in (lost, here)]
-    assert (
-        addresses[0] == addresses[1] and session.keep_promise(addresses[0].removeprefix("shard/")) == b"here"
-    )
+    assert addresses[0] == addresses[1] and kept(session, addresses[0].removeprefix("shard/")) == b"here"
 
 
 @pytest.mark.parametrize("public", [False, True])

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import randomised, tiny_config
+from conftest import kept, randomised, tiny_config
 from PIL import Image
 
+from explorer import look as looks
 from explorer import session as sessions
-from explorer.session import Cache, Look, Session, nbytes
+from explorer.cache import EVERYONE, Cache, nbytes
+from explorer.look import TRAINED, WHOLE, Look, TooLarge
+from explorer.session import Session
 from vit import ViT, save, trace
 from vit.card import Card, CheckpointError
 from vit.checkpoint import save_snapshot
@@ -141,23 +145,23 @@ def test_sizes_count_tensors_wherever_they_lie(session: Session, checkpoint: str
 # ---- traces ----------------------------------------------------------------------------------------
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list:
-    """The arguments of every call of a function that explorer/session.py uses."""
+def counted(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> list:
+    """The arguments of every call of a function that a module uses."""
     calls: list = []
-    original = getattr(sessions, name)
+    original = getattr(module, name)
 
     def call(*args, **kwargs):
         calls.append((args, kwargs))
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(sessions, name, call)
+    monkeypatch.setattr(module, name, call)
     return calls
 
 
 def test_the_same_picture_asked_thirty_times_is_one_forward(
     session, checkpoint, tmp_path, monkeypatch
 ) -> None:
-    forwards = counted(monkeypatch, "trace")
+    forwards = counted(monkeypatch, looks, "trace")
     files = [tmp_path / f"copy{i}.png" for i in range(30)]
     content = picture_file(tmp_path, 1).read_bytes()
     for file in files:
@@ -199,38 +203,38 @@ def test_edits_and_classes_do_not_share_a_trace(session: Session, checkpoint: st
 def test_too_much_attention_is_made_layer_by_layer(session, checkpoint, tmp_path, monkeypatch) -> None:
     look = session.look(picture_file(tmp_path, 3), checkpoint)
     whole = look.trace().attn
-    monkeypatch.setattr(sessions, "ATTENTION_LIMIT", 1000)
-    session.results.release(sessions.EVERYONE)
+    monkeypatch.setattr(looks, "ATTENTION_LIMIT", 1000)
+    session.results.release(EVERYONE)
     assert look.trace().attn.numel() == 0
     for layer in range(3):
         torch.testing.assert_close(look.attention(layer), whole[layer])
-    with pytest.raises(sessions.TooLarge, match=r"GiB of attention at once: .* a model with fewer tokens"):
+    with pytest.raises(TooLarge, match=r"GiB of attention at once: .* a model with fewer tokens"):
         look.trace(target=0)
 
 
 def test_a_pass_that_is_too_large_is_never_begun(session, checkpoint, tmp_path, monkeypatch) -> None:
-    forwards = counted(monkeypatch, "trace")
+    forwards = counted(monkeypatch, looks, "trace")
     file = picture_file(tmp_path, 3)
     look = session.look(file, checkpoint)
     layer, flops = 3 * look.cost.layer_bytes, look.cost.flops
     for limit in ((layer - 1, flops), (layer, flops - 1)):
-        monkeypatch.setattr(sessions, "PASS_LIMIT", limit)
-        with pytest.raises(sessions.TooLarge, match="choose a smaller size or a model with fewer tokens"):
+        monkeypatch.setattr(looks, "PASS_LIMIT", limit)
+        with pytest.raises(TooLarge, match="choose a smaller size or a model with fewer tokens"):
             look.trace()
-        with pytest.raises(sessions.TooLarge):
+        with pytest.raises(TooLarge):
             look.attention(0)
     assert not forwards
-    monkeypatch.setattr(sessions, "PASS_LIMIT", (layer, flops))
+    monkeypatch.setattr(looks, "PASS_LIMIT", (layer, flops))
     look.trace()
-    assert all(a < b for a, b in zip(sessions.PUBLIC_PASS_LIMIT, (8 * 2**30, 20e12)))
-    monkeypatch.setattr(sessions, "PUBLIC_PASS_LIMIT", (layer - 1, flops))
-    with pytest.raises(sessions.TooLarge):
+    assert all(a < b for a, b in zip(looks.PUBLIC_PASS_LIMIT, (8 * 2**30, 20e12)))
+    monkeypatch.setattr(looks, "PUBLIC_PASS_LIMIT", (layer - 1, flops))
+    with pytest.raises(TooLarge):
         Session(public=True, extra=(checkpoint,)).look(file, checkpoint).trace()
 
 
 def test_the_largest_trace_with_gradients_is_kept_beside_the_one_without() -> None:
     def attention(limits: int) -> torch.Tensor:
-        return torch.empty(1).expand(limits * sessions.ATTENTION_LIMIT // 4)  # counts, and takes no memory
+        return torch.empty(1).expand(limits * looks.ATTENTION_LIMIT // 4)  # counts, and takes no memory
 
     results = Session().results
     results.get("trace", lambda: attention(1))
@@ -238,7 +242,7 @@ def test_the_largest_trace_with_gradients_is_kept_beside_the_one_without() -> No
     assert len(results) == 2
 
 
-@pytest.mark.parametrize(("size", "shown"), [(sessions.TRAINED, 0.5), (sessions.WHOLE, 1.0)])
+@pytest.mark.parametrize(("size", "shown"), [(TRAINED, 0.5), (WHOLE, 1.0)])
 def test_the_whole_picture_is_the_whole_picture(tmp_path: Path, size: str, shown: float) -> None:
     """A ramp from black to white: its ends are cut off with crop_pct, and there where it is whole."""
     save(tmp_path / "m", randomised(ViT(tiny_config())), replace(CARD, crop_pct=0.5, interpolation="nearest"))
@@ -250,8 +254,8 @@ def test_the_whole_picture_is_the_whole_picture(tmp_path: Path, size: str, shown
 
 
 def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(sessions, "BF16_FROM", 0)
-    monkeypatch.setattr(sessions, "native_bf16", lambda device: True)
+    monkeypatch.setattr(looks, "BF16_FROM", 0)
+    monkeypatch.setattr(looks, "native_bf16", lambda device: True)
     look = session.look(picture_file(tmp_path, 4), checkpoint)
     quick, exact = look.trace(), look.trace(exact=True)
     assert not torch.equal(quick.logits, exact.logits)
@@ -263,7 +267,7 @@ def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, mon
 
 
 def test_a_model_is_never_loaded_twice_at_once(session, checkpoint, monkeypatch) -> None:
-    loads = counted(monkeypatch, "load")
+    loads = counted(monkeypatch, sessions, "load")
     models = together(16, lambda i: session.model(checkpoint).model)
     assert len(loads) == 1 and len({id(model) for model in models}) == 1
 
@@ -292,6 +296,9 @@ def test_a_checkpoint_that_is_written_again_is_read_again(session, checkpoint, t
     save(checkpoint, randomised(ViT(tiny_config())), CARD)
     os.utime(Path(checkpoint) / "model.safetensors", ns=(1, 1))  # whatever the clock's resolution
     assert not torch.equal(session.look(file, checkpoint).trace().logits, old)
+    session.results.release(EVERYONE)
+    assert torch.equal(before.trace().logits, old), "while they are held, the old picture has the old weights"
+    session.models.release(EVERYONE)
     with pytest.raises(CheckpointError, match="written again"):
         _ = before.model  # never the old picture with the new weights
 
@@ -371,7 +378,7 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     assert session.is_here("someone/small-1") and [p.name for p in session.lent.iterdir()] == [
         "models--someone--small-1"
     ]
-    session.models.release(sessions.EVERYONE)
+    session.models.release(EVERYONE)
     session.model("hf-hub:someone/small-1")  # the same one
     session.model("hf-hub:someone/small-2")
     with pytest.raises(CheckpointError, match="choose from the list"):
@@ -405,16 +412,23 @@ def test_addresses_cannot_be_guessed_and_unknown_ones_lead_nowhere(session: Sess
     other = Session(extra=(checkpoint,))
     address = session.promise("key", lambda: b"one")
     assert address != other.promise("key", lambda: b"one"), "names depend on this process's secret"
-    assert session.keep_promise(address.rpartition("/")[2]) == b"one"
+    assert kept(session, address.rpartition("/")[2]) == b"one"
     for name in ("0" * 64 + ".bin", "../../etc/passwd", "", ".", address):
-        assert session.keep_promise(name) is None
+        assert kept(session, name) is None
+
+
+def test_a_file_larger_than_all_room_is_given_and_not_kept(checkpoint: str) -> None:
+    session = Session(extra=(checkpoint,), shard_bytes=10)
+    name = session.promise("key", lambda: b"x" * 11).rpartition("/")[2]
+    assert [kept(session, name) for _ in range(2)] == [b"x" * 11] * 2
+    assert not list(session.folder.iterdir())
 
 
 def test_files_are_bounded_and_made_again_when_asked_for(checkpoint: str) -> None:
     session = Session(extra=(checkpoint,), shard_bytes=2500)
     names = [session.promise(i, lambda i=i: bytes([i]) * 1000).rpartition("/")[2] for i in range(5)]
     for i in (0, 1, 2, 3, 4, 0):
-        assert session.keep_promise(names[i]) == bytes([i]) * 1000
+        assert kept(session, names[i]) == bytes([i]) * 1000
         files = list(session.folder.iterdir())
         assert sum(file.stat().st_size for file in files) <= 2500, files
 
@@ -425,17 +439,17 @@ def test_a_late_removal_of_an_old_file_spares_the_new_one(checkpoint: str) -> No
     late: list[Path] = []
     session.shards.dropped = late.append
     for name in (one, two, one):  # each drives the other out
-        session.keep_promise(name)
+        kept(session, name)
     for path in late:
         path.unlink()
-    assert session.keep_promise(one) == b"x" * 900 and len(late) == 2
+    assert kept(session, one) == b"x" * 900 and len(late) == 2
 
 
 def test_a_closed_tab_frees_what_it_held(session: Session, checkpoint: str, tmp_path: Path) -> None:
     look = session.look(picture_file(tmp_path, 7), checkpoint, owner="tab")
     held = session.results.held
     look.trace()
-    session.keep_promise(look.address("x", lambda: b"x" * 100).rpartition("/")[2])
+    kept(session, look.address("x", lambda: b"x" * 100).rpartition("/")[2])
     assert session.results.held > held and list(session.folder.iterdir())
     session.release("tab")
     assert session.results.held == held and not list(session.folder.iterdir())
@@ -443,12 +457,12 @@ def test_a_closed_tab_frees_what_it_held(session: Session, checkpoint: str, tmp_
 
 
 def test_no_two_passes_run_at_once(checkpoint: str, tmp_path: Path, monkeypatch) -> None:
-    session, locked, real = Session(extra=(checkpoint,)), [], sessions.trace
+    session, locked, real = Session(extra=(checkpoint,)), [], looks.trace
 
     def watched(*args, **options):
         locked.append(session.model_lock.locked())
         return real(*args, **options)
 
-    monkeypatch.setattr(sessions, "trace", watched)
+    monkeypatch.setattr(looks, "trace", watched)
     session.look(picture_file(tmp_path, 1), checkpoint).trace()
     assert locked == [True]

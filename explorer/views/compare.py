@@ -5,10 +5,10 @@ from typing import Any
 
 import gradio as gr
 
+from explorer.look import Look
 from explorer.payload import class_name
-from explorer.session import PUBLISHED, Look
+from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
-from explorer.views.explore import viewer_value
 from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import escape, percent
 
@@ -85,7 +85,7 @@ def build(page: Page) -> None:
             steps = [value for _, value in offered]
             chosen = step if step in steps else steps[default % len(steps)]
             look = finished if chosen == LAST else page.look(seen, request, chosen)
-            return [gr.Dropdown(choices=offered, value=chosen), answer(look), viewer_value(look)]
+            return [gr.Dropdown(choices=offered, value=chosen), answer(look), look.viewer_value()]
 
     def one_or_why(*asked: Any) -> list[Any]:
         """`one`, or why not: what one side cannot show does not hold up the other."""

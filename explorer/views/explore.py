@@ -3,17 +3,13 @@ keys</span>.
 """
 
 import secrets
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import gradio as gr
 from torch import Tensor
 
-from explorer import maps, stats
-from explorer.maps import METHODS, Method
-from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
-from explorer.session import Look, TooLarge
+from explorer import stats
+from explorer.look import Look, too_many_tokens
+from explorer.maps import METHODS
 from explorer.views import take_home
 from explorer.views.page import (
     EACH,
@@ -24,170 +20,8 @@ from explorer.views.page import (
     Page,
     kindly,
     target_said,
-    too_many_tokens,
-    valid_target,
 )
 from explorer.views.parts import note
-from vit.model import Hook
-from vit.trace import MaskPatches, ZeroHeads
-
-QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
-
-
-# what the viewer is given ---------------------------------------------------------------------------
-
-
-def viewer_value(look: Look, edits: tuple[Hook, ...] = (), **more: Any) -> dict[str, Any]:
-    """The addresses of a look's head and layers, and of the same after an intervention."""
-    value = {**addresses(look), "nonce": secrets.token_hex(4), **more}  # the same once more is heard, too
-    return value | {"after": addresses(look, edits)} if edits else value
-
-
-def addresses(look: Look, edits: tuple[Hook, ...] = (), depth: int | None = None) -> dict[str, Any]:
-    """Made when the browser asks for them: the first picture does not wait for the last layer.
-
-    depth: of a model that need not be loaded yet.
-    """
-    layers = range(look.model.config.depth if depth is None else depth)
-    return {
-        "head": look.address(("head", edits), partial(make_head, look, edits)),
-        "layers": [look.address(("layer", at, edits), partial(make_layer, look, at, edits)) for at in layers],
-        "embeddings": look.address(("embeddings", edits), partial(make_embeddings, look, edits)),
-    }
-
-
-def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
-    return head_payload(look.trace(edits=edits), look.card, look.model)
-
-
-def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
-    return embeddings_payload(look.trace(edits=edits), look.model)
-
-
-def make_layer(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:
-    trace = look.trace(edits=edits)
-    if not look.keeps_attention:
-        return layer_payload(trace, layer, attn=look.attention(layer, edits))
-    return layer_payload(trace, layer, rollout=rollouts(look, edits)[layer + 1])
-
-
-def rollouts(look: Look, edits: tuple[Hook, ...] = ()) -> Tensor:
-    """(L+1, T, T): attention rollout at every depth, made once for all layers."""
-    return look.remember(("rollout", edits), lambda: maps.rollout_all(look.trace(edits=edits)))
-
-
-# maps -----------------------------------------------------------------------------------------------
-
-
-def refusal(look: Look, method: Method) -> str:
-    """Why this method says nothing here, in one sentence; empty if it does."""
-    if not look.keeps_attention:
-        return too_many_tokens(f"{method.label} is")
-    if why_not := method.refusal(look.model.config, look.cost.tokens):
-        return why_not
-    try:
-        look.check_work(passes(look, method))
-    except TooLarge as error:
-        return str(error)
-    return ""
-
-
-def passes(look: Look, method: Method) -> int:
-    """How many forward passes this method takes, where it is more than a few."""
-    return method.passes + method.passes_per_patch * num_patches(look)
-
-
-def num_patches(look: Look) -> int:
-    """Of this picture, which may be shown larger than the model was trained on."""
-    return look.cost.tokens - look.model.config.num_prefix_tokens
-
-
-def cost_in_words(look: Look, method: Method) -> str:
-    """What a method costs for this picture, such as "196 forwards"."""
-    return method.cost.replace("P ", f"{num_patches(look)} ")
-
-
-def is_quick(look: Look, method: Method) -> bool:
-    """May this method run for this model without having been asked for?"""
-    count = passes(look, method)
-    if method.is_long and not count:  # of other work than passes, such as flow
-        return False
-    return count * look.cost.flops <= QUICK
-
-
-def map_key(method: Method, target: int | None) -> tuple[str, str, int | None]:
-    """Under which a look remembers this map."""
-    return "map", method.name, target if method.class_specific else None
-
-
-def must_wait(look: Look, method: Method, target: int | None) -> bool:
-    """Is this map one that takes seconds and is not there yet?"""
-    return not is_quick(look, method) and look.remembered(map_key(method, target)) is None
-
-
-def map_of(look: Look, method: Method, target: int | None) -> Tensor:
-    """(h, w): what this method says about the class; made once for all visitors."""
-    *_, target = key = map_key(method, target)
-
-    def make() -> Tensor:
-        trace = look.trace(target) if method.needs_grad else look.trace()
-        return method(trace, model=look.model, target=target)
-
-    return look.remember(key, make)
-
-
-def maps_value(look: Look, name: str, target: int | None, edits: tuple[Hook, ...]) -> dict[str, Any]:
-    """The viewer's value with the map that was asked for and all that are there or cost next to nothing, or
-    with what keeps it from coming."""
-    asked = METHODS[name]
-    if why_not := refusal(look, asked):
-        return viewer_value(look, edits, refused={name: why_not})
-    if must_wait(look, asked, target):
-        return viewer_value(look, edits, progress=f"{asked.label} takes {cost_in_words(look, asked)} …")
-    cheap = [m for m in METHODS.values() if not must_wait(look, m, target) and not refusal(look, m)]
-    names = list(dict.fromkeys([name, *(m.name for m in cheap)]))
-    for each in names:  # here, in the queue; the address makes again what was forgotten
-        map_of(look, METHODS[each], target)
-    address = look.address(("maps", *names, target), partial(make_maps, look, names, target))
-    return viewer_value(look, edits, maps=[address])
-
-
-def identity(look: Look) -> list[str]:
-    """What tells this picture, model and size from others."""
-    return [look.key, look.digest, look.size]
-
-
-def make_maps(look: Look, names: Sequence[str], target: int | None) -> bytes:
-    return maps_payload({name: map_of(look, METHODS[name], target) for name in names}, look.card, target)
-
-
-# interventions --------------------------------------------------------------------------------------
-
-
-def edits_of(look: Look, patches: Any, heads: Any) -> tuple[Hook, ...]:
-    """What a browser asked to hide and to switch off, as far as this model has it."""
-    config, patch_count = look.model.config, num_patches(look)
-    hidden = sorted({p for p in as_ints(patches) if 0 <= p < patch_count})
-    pairs = map(as_pair, heads if isinstance(heads, Sequence) else ())
-    off = sorted({(a, b) for a, b in pairs if 0 <= a < config.depth and 0 <= b < config.num_heads})
-    edits: list[Hook] = []
-    if len(hidden) == patch_count:
-        raise gr.Error("Leave at least one patch to see.", title="Nothing left", print_exception=False)
-    if hidden:
-        edits.append(MaskPatches(tuple(hidden), config.num_prefix_tokens))
-    if off:
-        edits.append(ZeroHeads(tuple(off)))
-    return tuple(edits)
-
-
-def as_ints(values: Any) -> list[int]:
-    return [v for v in values if isinstance(v, int)] if isinstance(values, Sequence) else []
-
-
-def as_pair(value: Any) -> tuple[int, int]:
-    pair = as_ints(value)
-    return (pair[0], pair[1]) if len(pair) == 2 else (-1, -1)
-
 
 # the page -------------------------------------------------------------------------------------------
 
@@ -239,27 +73,27 @@ def build(page: Page) -> None:
             raise gr.Error("This method does not exist.", print_exception=False)
         with kindly():
             said = target_said(event)
-            target = valid_target(look, said)
-            value = maps_value(look, name, target, edits_of(look, *edits))
+            target = look.valid_target(said)
+            value = look.maps_value(name, target, look.edits(*edits))
             if target not in (None, said):  # a class that this model does not have
                 value["state"] = {"target": target}
-            waits = "maps" not in value and not refusal(look, METHODS[name])
-        wish = {"look": identity(look), "method": name, "target": target, "stamp": secrets.token_hex(4)}
+            waits = "maps" not in value and not look.refusal(METHODS[name])
+        wish = {"look": look.identity, "method": name, "target": target, "stamp": secrets.token_hex(4)}
         return value, wish if waits else gr.skip()
 
     def on_slow_map(shown, wish, request: gr.Request):
         """Only make it: by then the visitor may look at something else."""
         look = page.look(shown, request)
-        if wish.get("look") == identity(look):
+        if wish.get("look") == look.identity:
             with kindly():
-                map_of(look, METHODS[wish["method"]], wish["target"])
+                look.map(METHODS[wish["method"]], wish["target"])
 
     def on_slow_map_made(shown, edits, wish, request: gr.Request):
         look = page.look(shown, request)
-        if wish.get("look") != identity(look):
+        if wish.get("look") != look.identity:
             return gr.skip()
         with kindly():
-            return maps_value(look, wish["method"], wish["target"], edits_of(look, *edits))
+            return look.maps_value(wish["method"], wish["target"], look.edits(*edits))
 
     def on_said(event: gr.EventData):
         """Only hear it: of many strokes the last one tells all."""
@@ -268,9 +102,9 @@ def build(page: Page) -> None:
     def on_edits(shown, said, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
-            edits = edits_of(look, *said)
+            edits = look.edits(*said)
             look.trace(edits=edits)
-        return viewer_value(look, edits), said if edits else ((), ())
+        return look.viewer_value(edits), said if edits else ((), ())
 
     def on_pick(event: gr.EventData):
         said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from explorer import stats
+from explorer.look import Look, too_many_tokens
 from explorer.payload import class_name
-from explorer.session import Look
 from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
@@ -17,9 +17,6 @@ from explorer.views.page import (
     SLOW_QUEUE,
     Page,
     kindly,
-    picture_address,
-    too_many_tokens,
-    valid_target,
 )
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
 from vit.pictures import preprocess
@@ -122,7 +119,7 @@ def depth_panels(look: Look, target: int | None) -> str:
         panels.append(
             panel(
                 f"Patches that say {class_name(look.card, target)}",
-                picture_map(picture_address(look), patches.unflatten(0, trace.grid_size), ""),
+                picture_map(look.picture_address, patches.unflatten(0, trace.grid_size), ""),
                 "The head reads each patch of the last layer alone, as if it were the token it was "
                 "taught to read"
                 + (
@@ -178,16 +175,16 @@ def run_cka(look: Look, progress: gr.Progress) -> None:
     def make() -> np.ndarray:  # (L+1, L+1)
         return stats.layer_cka(look.model, batches()).numpy()
 
-    look.session.results.get(cka_key(look), make)
+    look.session.remember(cka_key(look), make)
 
 
 def cka_panel(look: Look) -> str:
     """What `run_cka` found of this model, if it was run."""
-    if (found := look.session.results.peek(cka_key(look))) is None:
+    if (found := look.session.remembered(cka_key(look))) is None:
         return ""
     return panel(
         "Layers that see alike (CKA)",
-        cells(found[0].clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
+        cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
         "Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over "
         f"{CKA_IMAGES} generated "
         "pictures. Blocks of bright cells are layers that change little; grey: undefined, where all pictures "
@@ -206,7 +203,7 @@ def build(page: Page) -> None:
     def on_open(shown, target, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
-            return report(look, valid_target(look, target)), cka_panel(look)
+            return report(look, look.valid_target(target)), cka_panel(look)
 
     def on_cka(shown, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         """Only run it: by then the visitor may look at another model."""

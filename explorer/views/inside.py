@@ -14,9 +14,9 @@ from torch import Tensor
 
 from explorer import stats
 from explorer.export import Subject, what_is_read
+from explorer.look import Look
 from explorer.payload import class_name
-from explorer.session import Look
-from explorer.views.page import MODEL_QUEUE, Page, kindly, picture_address
+from explorer.views.page import MODEL_QUEUE, Page, kindly
 from explorer.views.parts import color, escape, picture_map, table
 from vit.model import shown_at
 from vit.pictures import as_picture
@@ -65,7 +65,7 @@ def numbers(x: Tensor, name: str = "") -> str:
 def small_map(look: Look, values: Tensor, *, signed: bool = False) -> str:
     """One number per patch (P,), over the picture."""
     grid = values.unflatten(0, look.trace(exact=True).grid_size)
-    return f'<div class="vx-small">{picture_map(picture_address(look), grid, "", signed=signed)}</div>'
+    return f'<div class="vx-small">{picture_map(look.picture_address, grid, "", signed=signed)}</div>'
 
 
 def step(title: str, dims: str, words: str, body: str) -> str:

@@ -9,10 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from explorer import render
-from explorer.session import SIZES, TRAINED, Look, Session, TooLarge
-from vit.card import CheckpointError
-from vit.pictures import PictureError, as_picture
+from explorer.look import SIZES, TRAINED, Look
+from explorer.session import Session
 
 # a pass gets all cores, and the next one waits
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -20,7 +18,6 @@ MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1
 SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
 # a download holds up only other downloads
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 2}
-PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
 # an event that says something: none may be skipped while another is being answered
 EACH: dict[str, Any] = {"trigger_mode": "multiple"}
 # one that says only that something has changed: after the answer, what is chosen by then is asked for
@@ -34,7 +31,7 @@ def kindly() -> Iterator[None]:
     """What went wrong becomes one sentence for the visitor; what is on the screen stays there."""
     try:
         yield
-    except (CheckpointError, PictureError, TooLarge) as error:
+    except ValueError as error:
         raise gr.Error(in_toast(error), title="That did not work", print_exception=False) from error
     except OSError as error:
         lost = isinstance(error, FileNotFoundError)
@@ -42,14 +39,6 @@ def kindly() -> Iterator[None]:
         why = "The picture is no longer there" if lost else f"A file could not be used ({reason})"
         again = "choose it once more." if lost else "try again, or tell who runs this page."
         raise gr.Error(f"{why}: {again}", title="That did not work", print_exception=False) from error
-
-
-def too_many_tokens(what: str) -> str:
-    """Why something is not made of this picture, and what to do; `what` ends in a verb: "Files are"."""
-    return (
-        f"{what} left out where the attention of all layers is too much to hold at once: choose a smaller "
-        "size or a model with fewer tokens."
-    )
 
 
 def in_toast(text: Any) -> str:
@@ -131,25 +120,6 @@ def news(look: Look) -> dict[str, str]:
     return {"model": look.name, "stamp": secrets.token_hex(4)}
 
 
-def picture_address(look: Look) -> str:
-    """The pixels that the model saw, in true colours, as a picture for the browser."""
-
-    def make() -> bytes:
-        return render.png(as_picture(look.image, look.card))
-
-    return look.address("picture", make, PICTURE)
-
-
 def target_said(event: gr.EventData) -> Any:
     """The class that the browser named. `event.target` is the component that was pointed at, not this."""
     return event._data.get("target") if isinstance(event._data, dict) else None
-
-
-def valid_target(look: Look, target: Any) -> int | None:
-    """The class to explain: the one asked for if the model has it, else its answer; None without a head."""
-    classes = look.model.config.num_classes
-    if not classes:
-        return None
-    if isinstance(target, int | float) and 0 <= int(target) < classes:
-        return int(target)
-    return int(look.trace().logits.argmax())

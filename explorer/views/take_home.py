@@ -14,9 +14,9 @@ import gradio as gr
 from explorer import export, films
 from explorer.export import Subject
 from explorer.forms import Export
+from explorer.look import Look, too_many_tokens
 from explorer.maps import METHODS
-from explorer.session import Look
-from explorer.views.page import LATEST, QUIET, Page, kindly, too_many_tokens, valid_target
+from explorer.views.page import LATEST, QUIET, Page, kindly
 from explorer.views.parts import note
 
 MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
@@ -107,7 +107,7 @@ def build(page: Page, pinned: Any) -> None:
             return gr.skip()
         look = page.look(shown, request)
         with kindly():
-            return links(look, valid_target(look, target), picked if isinstance(picked, dict) else {})
+            return links(look, look.valid_target(target), picked if isinstance(picked, dict) else {})
 
     inputs = [page.shown, page.target, page.picked]
     page.when_open("explore", on_news, [opened, *inputs], [files])

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from explorer.session import Look, Session, key_of
+from explorer.look import Look
+from explorer.session import Session, key_of
 from explorer.viewer.host import attention_viewer
-from explorer.views.explore import addresses
 from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.parts import lines, note
 from vit.checkpoint import read_history
@@ -37,13 +37,13 @@ TIMELINE_JS = (Path(__file__).parent / "timeline.js").read_text(encoding="utf-8"
 # what is told ---------------------------------------------------------------------------------------
 
 
-def timeline_value(look: Look, name: str) -> dict[str, Any]:
+def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
     """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError.
 
     They are its snapshots and, where it was measured after the last of them, its weights as they are now. The
     weights of a moment are loaded when the browser asks for what they make of the picture.
     """
-    session, moments = look.session, []
+    moments = []
     name = session.allowed(name)
     folder = folder_of(name)
     history = [row for row in (read_history(folder) if folder else []) if "step" in row]
@@ -53,7 +53,7 @@ def timeline_value(look: Look, name: str) -> dict[str, Any]:
 
     def moment(step: int, metrics: Mapping[str, float], key: str, of: int | None) -> dict[str, Any]:
         then = replace(look, name=name, step=of, key=key)
-        shown = addresses(then, depth=now.model.config.depth)
+        shown = then.addresses(depth=now.model.config.depth)
         return {**shown, "step": step, "words": words_of(step, metrics)}
 
     for snapshot in taken:
@@ -138,7 +138,7 @@ def build(page: Page) -> None:
     def tell(shown, run, request):
         look, typed = page.look(shown, request), (run or "").strip()
         with kindly():
-            value = timeline_value(look, typed or look.name)
+            value = timeline_value(session, look, typed or look.name)
         if value["moments"]:
             return value, ""
         missing = typed and not folder_of(typed)

@@ -11,22 +11,12 @@ import gradio as gr
 import torch
 
 from explorer import faithfulness
+from explorer import look as looks
 from explorer.faithfulness import CENTRE, RANDOM, Runner
 from explorer.ledger import Ledger, ledger, without_heads
+from explorer.look import Look
 from explorer.maps import METHODS
 from explorer.payload import class_name
-from explorer.session import Look
-from explorer.views.explore import (
-    QUICK,
-    cost_in_words,
-    edits_of,
-    is_quick,
-    map_of,
-    must_wait,
-    passes,
-    refusal,
-    viewer_value,
-)
 from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
@@ -35,8 +25,6 @@ from explorer.views.page import (
     Page,
     kindly,
     news,
-    picture_address,
-    valid_target,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
 
@@ -53,7 +41,7 @@ BEFORE = note("Not raced yet: no map has earned belief. Run the race to measure 
 
 def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> str:
     """Every method's map of one class; those that take many passes wait for the race."""
-    picture = picture_address(look)
+    picture = look.picture_address
     scores = {runner.name: runner for runner in runners or ()}
     order = [r.name for r in runners if r.name in METHODS] if runners else []
     names = order + [name for name in METHODS if name not in order]
@@ -62,19 +50,19 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
     for name in names:
         method = METHODS[name]
         caption = f"<b>{escape(method.label)}</b>"
-        why_not = refusal(look, method)
+        why_not = look.refusal(method)
         if name in scores and bar is not None:
             values = scores[name].map
             caption += f"{verdict(scores[name].score, bar)}<span>{escape(method.about)}</span>"
         elif why_not:
             figures.append(waiting(method.label, why_not))
             continue
-        elif must_wait(look, method, target):
-            words = f"Takes {cost_in_words(look, method)}: tick “slow methods too” and run the race."
+        elif look.must_wait(method, target):
+            words = f"Takes {look.cost_in_words(method)}: tick “slow methods too” and run the race."
             figures.append(waiting(method.label, words))
             continue
         else:
-            values = map_of(look, method, target)
+            values = look.map(method, target)
             caption += f"<span>{escape(method.about)}</span>"
         caption += f"<cite>{escape(method.source)}</cite>"
         figures.append(picture_map(picture, values, caption, signed=method.signed, method=name))
@@ -101,11 +89,11 @@ def verdict(score: float, bar: float) -> str:
 
 def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progress) -> list[Runner]:
     """The race of this picture, run once for all who ask. Raises TooLarge."""
-    names = [name for name, m in METHODS.items() if not refusal(look, m) and (slow or is_quick(look, m))]
-    of_maps = sum(passes(look, METHODS[name]) for name in names)
+    names = [name for name, m in METHODS.items() if not look.refusal(m) and (slow or look.is_quick(m))]
+    of_maps = sum(look.passes(METHODS[name]) for name in names)
     look.check_work(of_maps + (len(names) + CONTROLS) * CURVES)
     trace = look.trace(target)
-    shown = lambda name: map_of(look, METHODS[name], target)  # noqa: E731  # on the screen, too
+    shown = lambda name: look.map(METHODS[name], target)  # noqa: E731  # on the screen, too
     run = partial(faithfulness.race, look.model, trace, names, map_of=shown, progress=progress)
     return look.remember(("race", target, slow), run)
 
@@ -201,7 +189,7 @@ def ablation_panel(look: Look, target: int) -> str:
     """The total effect of each head, beside the ledger's direct one."""
     title = "What is lost without each head"
     count = ablation_passes(look)
-    if count * look.cost.flops > QUICK and look.remembered(ablation_key(target)) is None:
+    if count * look.cost.flops > looks.QUICK and look.remembered(ablation_key(target)) is None:
         return panel(title, note(f"Takes {count:.0f} forwards: tick “slow methods too” and run the race."))
     lost = run_ablation(look, target).numpy()
     return panel(
@@ -214,7 +202,7 @@ def ablation_panel(look: Look, target: int) -> str:
 
 def ledger_report(look: Look, target: int) -> str:
     """The class's logit as a sum: by head, by patch, and its largest entries."""
-    if why_not := refusal(look, METHODS["logit_ledger"]):
+    if why_not := look.refusal(METHODS["logit_ledger"]):
         return note(why_not)
     book = ledger_of(look, target)
     answer, heads = class_name(look.card, target), book.head_grid().numpy()
@@ -241,7 +229,7 @@ def ledger_report(look: Look, target: int) -> str:
         + ablation_panel(look, target)
         + panel(
             "Where it was carried from",
-            picture_map(picture_address(look), book.map(), "", signed=True),
+            picture_map(look.picture_address, book.map(), "", signed=True),
             f"The same sum by patch, through all heads. {from_prefix:+z.2f} more came from "
             f"{', '.join(look.model.config.prefix_names)}, which the picture does not show."
             if book.num_prefix_tokens
@@ -286,7 +274,7 @@ def build(page: Page) -> None:
     def on_open(shown, target, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
-            chosen = valid_target(look, target)
+            chosen = look.valid_target(target)
             if chosen is None:
                 return gr.Dropdown([], value=None), *maps_and_report(look, None), note(NO_HEAD)
             order = look.trace().logits.argsort(descending=True).tolist()
@@ -298,26 +286,26 @@ def build(page: Page) -> None:
         """The viewer and every tab hear of it, this one too: `on_open` shows what it means here."""
         look = page.look(shown, request)
         with kindly():
-            chosen = valid_target(look, target)
+            chosen = look.valid_target(target)
             state = {"target": -1 if chosen is None else chosen}
-            value = viewer_value(look, edits_of(look, *edits), state=state)
+            value = look.viewer_value(look.edits(*edits), state=state)
             return chosen, value, news(look)
 
     def on_race(shown, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         """Only run it: by then the visitor may look at something else."""
         look = page.look(shown, request)
         with kindly():
-            chosen = valid_target(look, target)
+            chosen = look.valid_target(target)
             if chosen is None:
                 raise gr.Error(NO_HEAD, title="No race", print_exception=False)
             run_race(look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing"))
-            if slow and not refusal(look, METHODS["logit_ledger"]):
+            if slow and not look.refusal(METHODS["logit_ledger"]):
                 run_ablation(look, chosen)
 
     def on_raced(shown, target, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
-            chosen = valid_target(look, target)
+            chosen = look.valid_target(target)
             ledger = note(NO_HEAD) if chosen is None else ledger_report(look, chosen)
             return *maps_and_report(look, chosen), ledger
 
