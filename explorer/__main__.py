@@ -496,6 +496,7 @@ def run_faithfulness(args: argparse.Namespace) -> int:
             model,
             images,
             methods,
+            card=card,
             modes=modes,
             points=args.points,
             progress=lambda done: bar(done, count),
@@ -596,6 +597,8 @@ def run_confusion(args: argparse.Namespace) -> int:
     check_endings(args.out, "confusion", ENDINGS["confusion"], 1)
     model, card = load_model(args.model)
     pictures, names = find_pictures(args.data, "test")
+    if card.scores != "softmax":
+        raise Usage(f"{card.name} does not choose one class of a picture, so it takes none for another.")
     if names != card.class_names:
         raise Usage(f"{card.name} knows other classes than {args.data}: name the data it was trained on.")
     bar, counts = progress_bar("images"), np.zeros((len(names), len(names)), int)

@@ -50,7 +50,7 @@ class Subject:
     def answers(self, count: int = 3) -> str:
         """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
         likeliest = class_scores(self.trace, self.card)[:count]
-        words = (f"{answer['name']} {100 * answer['probability']:.0f} %" for answer in likeliest)
+        words = (f"{answer['name']} {self.card.written(answer['value'])}" for answer in likeliest)
         return ", ".join(words) or "no classes: this model has no head"
 
     def token_name(self, query: int | None) -> str:
@@ -263,11 +263,14 @@ def figures_of_heads(subject: Subject, *, style: Style = PLAIN) -> Export:
     def arrays() -> dict[str, np.ndarray]:
         columns = {name: x.numpy() for name, x in stats.head_columns(traced).items()}
         if model.config.num_classes:
-            columns["lens"] = stats.logit_lens(model, traced).softmax(dim=-1).numpy()
+            columns["lens"] = subject.card.values(stats.logit_lens(model, traced)).numpy()
         return columns | {"token_norms": stats.token_norms(traced).numpy()}
 
     def described() -> dict[str, np.ndarray]:
-        about = "figures of heads (L, H); lens (L+1, K): logit lens, probabilities; token_norms (L+1, T)"
+        about = (
+            f"figures of heads (L, H); lens (L+1, K): logit lens, {subject.card.value_name} of each class; "
+        )
+        about += "token_norms (L+1, T)"
         return arrays() | readme(subject, about)
 
     def figure() -> Figure:
@@ -276,7 +279,8 @@ def figures_of_heads(subject: Subject, *, style: Style = PLAIN) -> Export:
         charts = _charts_of_heads(found, stats.uniform_distance(traced), tokens, prefix, style.theme)
         if "lens" in found:
             names = [class_name(subject.card, k) for k in range(model.config.num_classes)]
-            lens = partial(render.lens_chart, found["lens"], names, theme=style.theme)
+            of = subject.card.value_name
+            lens = partial(render.lens_chart, found["lens"], names, value_name=of, theme=style.theme)
             charts.append(partial(lens, title="Logit lens: the answer if the model stopped early"))
         caption = f"{subject.card.name}: {subject.answers()}"
         return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
@@ -500,7 +504,14 @@ def race(
     def runners() -> list[faithfulness.Runner]:
         model = subject.model
         return faithfulness.race(
-            model, traced, methods, modes=modes, points=points, randoms=randoms, progress=progress
+            model,
+            traced,
+            methods,
+            card=subject.card,
+            modes=modes,
+            points=points,
+            randoms=randoms,
+            progress=progress,
         )
 
     def figure() -> Figure:
@@ -521,6 +532,7 @@ def race(
                     random=np.stack([getattr(c, kind) for c in chance]),
                     label=f"patches {HIDDEN[mode]}" if kind == "deletion" else "patches shown",
                     better=better,
+                    value_name=subject.card.value_name,
                     title=f"{kind.capitalize()}, hidden patches {HIDDEN[mode]}",
                     theme=style.theme,
                 )
@@ -536,7 +548,8 @@ def race(
                 found["fractions"] = curves.fractions.numpy()
                 found[f"{runner.name}/deletion/{mode}"] = curves.deletion.numpy()
                 found[f"{runner.name}/insertion/{mode}"] = curves.insertion.numpy()
-        about = "METHOD/map (h, w); METHOD/CURVE/MODE: the class's probability at `fractions`"
+        of = subject.card.value_name
+        about = f"METHOD/map (h, w); METHOD/CURVE/MODE: the class's {of} at `fractions`"
         return found | readme(subject, f"class watched: {watched}", about)
 
     rows = lambda: [{"method": r.name} | r.figures() for r in runners()]  # noqa: E731

@@ -16,12 +16,14 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from explorer.maps import METHODS, Progress
+from vit.card import Card
 from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
@@ -74,7 +76,8 @@ def mass_on_object(map: Tensor, covered: Tensor) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Probability of the class while patches are hidden and shown, in one mode."""
+    """Probability of the class (of a model without any: its logit) while patches are hidden and shown, in one
+    mode."""
 
     fractions: Tensor  # (S,) of the patches: hidden (deletion) or shown (insertion)
     deletion: Tensor  # (S,) lower is better
@@ -122,6 +125,7 @@ def race(
     trace: Trace,
     methods: Sequence[str] | None = None,
     *,
+    card: Card | None = None,
     mask: Tensor | None = None,
     modes: Sequence[str] = MODES,
     points: int = 9,
@@ -133,7 +137,8 @@ def race(
     """All maps of one picture against each other and the controls, the most faithful first.
 
     trace: with a target, which is the class that is watched. methods: names of METHODS (all that work
-    for this model by default). mask: (height, width), true on the object. points: of each curve.
+    for this model by default). card: says what a logit means; without one, it is one class of all.
+    mask: (height, width), true on the object. points: of each curve.
     randoms: how many random orders are averaged, drawn from `seed`. map_of: a method's map (h, w), where
     it may be at hand already. Cost: (points − 2) forwards per
     map, curve and mode, batched; in mode "drop" on half of the tokens.
@@ -156,7 +161,7 @@ def race(
     orders = torch.stack([order_of(map) for map in (*maps.values(), *controls)])  # (M, P)
     curves = {}
     for number, mode in enumerate(modes, start=1):
-        curves[mode] = perturbation_curves(model, trace, orders, mode, points)
+        curves[mode] = perturbation_curves(model, trace, orders, mode, points, card)
         if progress:
             progress(len(names) + number, stages)
 
@@ -184,62 +189,65 @@ def usable_methods(config: ViTConfig, num_tokens: int) -> list[str]:
 
 
 @torch.no_grad()
-def perturbation_curves(model: ViT, trace: Trace, orders: Tensor, mode: str, points: int) -> list[Curves]:
+def perturbation_curves(
+    model: ViT, trace: Trace, orders: Tensor, mode: str, points: int, card: Card | None = None
+) -> list[Curves]:
     """Deletion and insertion of every order (M, P), at `points` steps from all to nothing."""
     M, P = orders.shape
     counts = torch.linspace(0, P, points).round().long().unique().tolist()
     visible = _visible_grey if mode == "grey" else _visible_drop
     weight = next(model.parameters())
     image = trace.image.to(weight)[None]  # (1, 3, height, width)
-    probability = visible(model, image, trace.target)
-    everything, nothing = probability(torch.arange(P)[None]), probability(orders[:1, :0])
+    values = (card or Card("")).values
+    value = visible(model, image, lambda logits: values(logits.float())[:, trace.target])
+    everything, nothing = value(torch.arange(P)[None]), value(orders[:1, :0])
     deletion = [everything.expand(M)]
     insertion = [nothing.expand(M)]
     for count in counts[1:-1]:
-        deletion.append(probability(orders[:, count:]))
-        insertion.append(probability(orders[:, :count]))
+        deletion.append(value(orders[:, count:]))
+        insertion.append(value(orders[:, :count]))
     deletion, insertion = [*deletion, nothing.expand(M)], [*insertion, everything.expand(M)]
     fractions = torch.tensor(counts) / P
     pairs = zip(torch.stack(deletion, dim=1), torch.stack(insertion, dim=1))
     return [Curves(fractions, *pair) for pair in pairs]
 
 
-def _visible_grey(model: ViT, image: Tensor, target: int | None) -> Callable[[Tensor], Tensor]:
-    """patches shown (M, n) -> probability (M,), all others grey."""
+def _visible_grey(model: ViT, image: Tensor, read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """patches shown (M, n) -> what is read of the logits (M,), all others grey."""
     p = model.config.patch_size
     height, width = image.shape[-2:]
 
-    def probability(shown: Tensor) -> Tensor:
+    def value(shown: Tensor) -> Tensor:
         found = []
         for some in shown.split(BATCH):
             gate = torch.zeros(len(some), (height // p) * (width // p)).scatter_(1, some, 1)
             gate = gate.unflatten(1, (height // p, width // p)).to(image)
             gate = gate.repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)
-            found.append(model(image * gate[:, None]).float().softmax(dim=-1)[:, target])
+            found.append(read(model(image * gate[:, None])))
         return torch.cat(found).cpu()
 
-    return probability
+    return value
 
 
-def _visible_drop(model: ViT, image: Tensor, target: int | None) -> Callable[[Tensor], Tensor]:
-    """patches shown (M, n) -> probability (M,), all others left out of the sequence.
+def _visible_drop(model: ViT, image: Tensor, read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """patches shown (M, n) -> what is read of the logits (M,), all others left out of the sequence.
 
     A mean over no patch does not exist: there, nothing is what the model says of a grey image.
     """
     prefix = model.config.num_prefix_tokens
     tokens = model.embed(image)[0]  # (T, D)
 
-    def probability(shown: Tensor) -> Tensor:
+    def value(shown: Tensor) -> Tensor:
         if not shown.shape[1] and model.config.pool == "mean":
-            return _visible_grey(model, image, target)(shown)
+            return _visible_grey(model, image, read)(shown)
         found = []
         for some in shown.split(BATCH):
             kept = torch.cat([torch.arange(prefix).expand(len(some), -1), some + prefix], dim=1)
             x = tokens[kept.to(tokens.device)]  # (M, prefix + n, D)
-            found.append(model.finish(x).float().softmax(dim=-1)[:, target])
+            found.append(read(model.finish(x)))
         return torch.cat(found).cpu()
 
-    return probability
+    return value
 
 
 def _mean_curves(curves: Sequence[Curves]) -> Curves:
@@ -318,6 +326,7 @@ def table(
     images: Iterable[tuple[Tensor, Tensor | None]],
     methods: Sequence[str] | None = None,
     *,
+    card: Card | None = None,
     modes: Sequence[str] = MODES,
     points: int = 9,
     randoms: int = 3,
@@ -337,7 +346,8 @@ def table(
         seed = (
             len(figures) * randoms
         )  # other random orders for every image: what they share would not average out
-        runners = race(model, t, methods, mask=mask, modes=modes, points=points, randoms=randoms, seed=seed)
+        options: dict[str, Any] = {"modes": modes, "points": points, "randoms": randoms, "seed": seed}
+        runners = race(model, t, methods, card=card, mask=mask, **options)
         figures.append({runner.name: runner.figures() for runner in runners})
         if progress:
             progress(len(figures))

@@ -141,13 +141,14 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "num_tokens": num_tokens,
         "embeddings": embedding_names(trace, model),
         "layer_bytes": num_heads * len(tokens_sent) * num_tokens,
+        "scores": card.scores,
         "classes": class_scores(trace, card),
         "colormaps": list(COLORMAPS),
         "signed_colormaps": [DEFAULT_SIGNED, *(name for name in DIVERGING if name != DEFAULT_SIGNED)],
         "target": trace.target,
     }
     arrays = {
-        "probabilities": trace.logits.softmax(dim=-1).numpy(),  # (K,)
+        "class_values": card.values(trace.logits).numpy(),  # (K,) probabilities, or what `scores` says
         "image": np.frombuffer(encode_image(trace.image, card), np.uint8),
         "row_of": row_of,
         "tokens_sent": tokens_sent,
@@ -252,18 +253,18 @@ def payloads(trace: Trace, card: Card, model: ViT | None = None) -> Iterator[byt
 
 
 def class_scores(trace: Trace, card: Card) -> list[dict[str, Any]]:
-    """The likeliest classes, likeliest first."""
+    """The likeliest classes, likeliest first; `value` is a probability, or what the card's `scores` says."""
     if not trace.logits.numel():
         return []
-    probabilities = trace.logits.softmax(dim=-1)
+    values = card.values(trace.logits)
     return [
         {
             "index": index,
             "name": class_name(card, index),
-            "probability": probabilities[index].item(),
+            "value": values[index].item(),
             "logit": trace.logits[index].item(),
         }
-        for index in probabilities.argsort(descending=True)[:TOP_CLASSES].tolist()
+        for index in values.argsort(descending=True)[:TOP_CLASSES].tolist()
     ]
 
 

@@ -139,6 +139,13 @@ def file_address(path: Path) -> str:
 # handlers -------------------------------------------------------------------------------------------
 
 
+ANSWERS = {
+    "softmax": "Whatever the picture, it answers",
+    "sigmoid": "It says of each by itself how likely it is",
+    "none": "It gives a number, not a probability, for",
+}
+
+
 def describe(look: Look) -> str:
     """What this model is, and what it can say at all."""
     config, card = look.model.config, look.card
@@ -153,7 +160,7 @@ def describe(look: Look) -> str:
         facts.append(f"{100 * card.accuracy:.1f} % right on its test set")
     words = " · ".join(facts)
     if 0 < len(card.class_names) <= FEW:
-        words += f"<br>Whatever the picture, it answers: {html.escape(', '.join(card.class_names))}."
+        words += f"<br>{ANSWERS[card.scores]}: {html.escape(', '.join(card.class_names))}."
     if card.note:
         words += f"<br>{html.escape(card.note)}"
     return f'<p class="vx-card">{words}</p>'

@@ -307,7 +307,7 @@ def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: V
     expect(page.locator("#training-timeline [data-step]")).to_have_count(6)
     viewer = "document.querySelector('#training-viewer .vit-viewer')?.viewer"
     page.wait_for_function(f"() => {viewer}?.data")
-    answer = f"JSON.stringify({viewer}.data.classes.map((c) => c.probability))"
+    answer = f"JSON.stringify({viewer}.data.classes.map((c) => c.value))"
     last = page.evaluate(answer)
     page.locator("#training-timeline [data-step='1']").first.hover()
     expect(said).to_contain_text("step 1 ")

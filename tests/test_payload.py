@@ -121,7 +121,7 @@ def test_head_says_geometry_classes_and_image(model, found):
     assert (meta["num_layers"], meta["num_heads"], meta["num_tokens"]) == (3, 4, 18)
     best = found.logits.softmax(-1).max(-1)
     assert meta["classes"][0]["name"] == "abcdefg"[best.indices]
-    assert math.isclose(meta["classes"][0]["probability"], best.values, rel_tol=1e-6)
+    assert math.isclose(meta["classes"][0]["value"], best.values, rel_tol=1e-6)
     picture = np.asarray(Image.open(io.BytesIO(sections["image"].tobytes())))
     expected = denormalize(found.image, CARD).permute(1, 2, 0).mul(255).round()
     np.testing.assert_array_equal(picture, expected)

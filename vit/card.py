@@ -6,6 +6,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+from torch import Tensor
+
 from vit.model import FIELDS, ViTConfig
 
 FORMAT, VERSION = "vit-explorer", 1
@@ -14,6 +16,12 @@ LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_regist
 LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+# what transformers writes as problem_type: what a logit means (see Card.scores)
+PROBLEMS = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
 
 
 class CheckpointError(ValueError):
@@ -39,11 +47,33 @@ class Card:
     source: str = ""  # who trained it, on what
     command: str = ""  # the exact training command
     data: str = ""  # the data set, in words
+    # what a logit means: "softmax", one class of all; "sigmoid", a yes or no for each class by itself;
+    # "none", a number that is no probability
+    scores: str = "softmax"
 
     @property
     def note(self) -> str:
         """What its user should know of a model from elsewhere: what was left out or assumed."""
         return "" if self.command else self.source
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """What logits (..., K) say of each class, in [0, 1]. Raises ValueError where they are none."""
+        if self.scores == "none":
+            raise ValueError(f"{self.name} gives numbers, not probabilities.")
+        return logits.sigmoid() if self.scores == "sigmoid" else logits.softmax(dim=-1)
+
+    def values(self, logits: Tensor) -> Tensor:
+        """What every screen, file and race takes of logits (..., K): probabilities, or else the logits."""
+        return logits if self.scores == "none" else self.probabilities(logits)
+
+    @property
+    def value_name(self) -> str:
+        """What `values` are, in words."""
+        return "value" if self.scores == "none" else "probability"
+
+    def written(self, value: float, digits: int = 0) -> str:
+        """One of the `values` as it is read: "97 %", or the number itself."""
+        return f"{value:.4g}" if self.scores == "none" else f"{100 * value:.{digits}f} %"
 
     def size_for(self, config: ViTConfig) -> tuple[int, int]:
         """(height, width) of a picture for the model of this config."""
@@ -69,7 +99,7 @@ def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card
                 raise CheckpointError(f"{path}: unknown field {key!r}, remove it or update ViT Explorer.")
     try:
         model_config = checked(ViTConfig(**typed(ViTConfig, shape)))
-        card = parse_card(rest)
+        card = parse_card({"scores": scores_of(None, model_config.num_classes)} | rest)
         size = card.size_for(model_config)
         checked(replace(model_config, image_size=size))
     except (TypeError, ValueError, OverflowError) as error:
@@ -92,7 +122,22 @@ def parse_card(values: Mapping[str, Any]) -> Card:
     if card.interpolation not in INTERPOLATIONS:
         known = ", ".join(INTERPOLATIONS)
         raise ValueError(f"interpolation must be one of {known}, not {card.interpolation!r}.")
+    if card.scores not in PROBLEMS.values():
+        raise ValueError(f"scores must be softmax, sigmoid or none, not {card.scores!r}.")
     return card
+
+
+def scores_of(problem: Any, num_classes: int) -> str:
+    """`Card.scores` by transformers' word for it and the number of outputs.
+
+    Where nothing is said, one output is a yes or no: a softmax over it would be 1 whatever the picture.
+    Raises ValueError for another word.
+    """
+    if problem is None:
+        return "sigmoid" if num_classes == 1 else "softmax"
+    if problem not in PROBLEMS:
+        raise ValueError(f"problem_type must be one of {', '.join(PROBLEMS)}, not {problem!r}.")
+    return "sigmoid" if num_classes == 1 and PROBLEMS[problem] == "softmax" else PROBLEMS[problem]
 
 
 def typed(kind: type[ViTConfig | Card], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vit.card import FORMAT, INTERPOLATIONS, Card, CheckpointError, parse_card
+from vit.card import FORMAT, INTERPOLATIONS, Card, CheckpointError, parse_card, scores_of
 from vit.checkpoint import MAX_JSON, PICKLES, build, is_ours, load_folder, read_header, read_json
 from vit.model import ViT, ViTConfig
 from vit.pretrained import (
@@ -213,7 +213,7 @@ def timm_card(config: Mapping[str, Any], vit_config: ViTConfig, name: str) -> di
     if isinstance(labels, list) and isinstance(words, Mapping):
         labels = [words.get(label, label) for label in labels]
     told = pixels(about.get("mean"), about.get("std"), about.get("crop_pct"), about.get("interpolation"))
-    return told | {"class_names": class_names(labels, vit_config.num_classes)}
+    return told | classes(config, labels, vit_config.num_classes)
 
 
 def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: Path) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: 
         side % vit_config.patch_size for side in size
     ):  # DINOv2 has positions for 518, reads 224
         told["image_size"] = size
-    return told | {"class_names": class_names(config.get("id2label"), vit_config.num_classes)}
+    return told | classes(config, config.get("id2label"), vit_config.num_classes)
 
 
 def sides(size: Any) -> tuple[int, int] | None:
@@ -256,12 +256,18 @@ def pixels(mean: Any, std: Any, crop_pct: Any, interpolation: Any) -> dict[str, 
     return {name: x for name, x in told.items() if x is not None}
 
 
-def class_names(labels: Any, classes: int) -> tuple[str, ...]:
+def classes(config: Mapping[str, Any], labels: Any, num_classes: int) -> dict[str, Any]:
+    """The fields of a Card that tell what is answered, and what an answer means."""
+    scores = scores_of(config.get("problem_type"), num_classes)
+    return {"class_names": class_names(labels, num_classes), "scores": scores}
+
+
+def class_names(labels: Any, num_classes: int) -> tuple[str, ...]:
     """K names; a class without one, or with transformers' stand-in LABEL_17, is called "class 17"."""
     if isinstance(labels, list | tuple):
         labels = dict(enumerate(labels))
     labels = {str(i): label for i, label in labels.items()} if isinstance(labels, Mapping) else {}
-    names = (labels.get(str(i)) for i in range(classes))
+    names = (labels.get(str(i)) for i in range(num_classes))
     return tuple(
         name[:200] if isinstance(name, str) and not re.fullmatch(r"LABEL_\d+", name) else f"class {i}"
         for i, name in enumerate(names)

@@ -67,13 +67,17 @@ def evaluate(name: str, data: str, seed: int = 0, device: str | torch.device = "
     """
     model, card = load(name)
     check_channels(model.config, name)
+    if card.scores != "softmax":
+        raise ValueError(
+            f"{name} does not choose one class of a picture, so it is not right or wrong as such."
+        )
     model = model.to(device)
     split = load_split(data, "test", card.size_for(model.config), card.crop_pct, card.interpolation, seed)
     if split.class_names != card.class_names:
         raise ValueError(f"{name} knows other classes than {data}: give the --data that it was trained on.")
     logits = predict(model, split, card)
     accuracy, loss = score(logits, split.labels)
-    calibration = calibration_error(logits.softmax(1), split.labels)
+    calibration = calibration_error(card.probabilities(logits), split.labels)
     return Report(card, accuracy, loss, calibration, confusion_matrix(logits, split.labels))
 
 

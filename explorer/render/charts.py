@@ -44,34 +44,37 @@ def heads_chart(
 
 
 def lens_chart(
-    probabilities: np.ndarray,
+    values: np.ndarray,
     class_names: Sequence[str],
     *,
+    value_name: str = "probability",
     top: int = 5,
     title: str = "",
     theme: str = "light",
     into: SubFigure | None = None,
 ) -> Figure:
-    """Logit lens: probabilities (L+1, K) read out after the embedding and after every block; the
-    classes that matter most at some depth by name."""
-    steps = len(probabilities)
+    """Logit lens: what is said of each class (L+1, K) after the embedding and after every block; the
+    classes that matter most at some depth by name. value_name: what is said, "probability" or another word.
+    """
+    steps, share = len(values), value_name == "probability"
     figure = new_figure(6.4, 3.3, theme, into)
     axes = figure.add_subplot()
     colors = style_axes(axes, theme, lines=True)
-    final = probabilities[-1]
-    strongest = np.argsort(-probabilities.max(0) - (final == final.max()))[:top]  # the answer, and rivals
+    final = values[-1]
+    strongest = np.argsort(-values.max(0) - (final == final.max()))[:top]  # the answer, and rivals
     order = strongest[np.argsort(-final[strongest])]
     for color, k in zip(colors.series, order, strict=False):
-        share = f"{100 * final[k]:.0f}" if final[k] >= 0.01 else f"{100 * final[k]:.1g}"
-        name = f"{shorten(class_names[int(k)])}  {share} %"
-        axes.plot(probabilities[:, k], color=color, lw=2.2 if k == order[0] else 1.3, label=name)
-    most = float(probabilities.max())
-    high = 1.0 if most > 0.5 else most  # of a thousand classes none may be likely
-    axes.set(xlabel="read out after", ylabel="probability", ylim=(0, 1.02 * high), xlim=(0, steps - 1))
+        percent = f"{100 * final[k]:.0f} %" if final[k] >= 0.01 else f"{100 * final[k]:.1g} %"
+        name = f"{shorten(class_names[int(k)])}  {percent if share else f'{final[k]:.4g}'}"
+        axes.plot(values[:, k], color=color, lw=2.2 if k == order[0] else 1.3, label=name)
+    axes.set(xlabel="read out after", ylabel=value_name, xlim=(0, steps - 1))
+    if share:
+        most = float(values.max())
+        axes.set_ylim(0, 1.02 * (1.0 if most > 0.5 else most))  # of a thousand classes none may be likely
     skip = math.ceil(steps / 9)
     names = ["embed", *[f"L{i}" for i in range(steps - 1)]]
     axes.set_xticks(range(0, steps, skip), names[::skip])
-    key_beside(axes, theme, "probability at the end")
+    key_beside(axes, theme, f"{value_name} at the end")
     add_titles(figure, title, "", theme)
     return figure
 
@@ -85,11 +88,12 @@ def curves_chart(
     centre: np.ndarray | None = None,
     label: str = "patches hidden",
     better: str = "lower",
+    value_name: str = "probability",
     title: str = "",
     theme: str = "light",
     into: SubFigure | None = None,
 ) -> Figure:
-    """Deletion or insertion: probability of the class (S,) at fractions (S,) of the patches.
+    """Deletion or insertion: probability of the class (S,), or its value, at fractions (S,) of the patches.
 
     Args:
         curves: up to seven by name, in their order: so colours stay the same from chart to chart.
@@ -117,8 +121,9 @@ def curves_chart(
         axes.plot(fractions, mean, color=colors.muted, lw=1.2, ls=(0, (1, 1.5)), label=text)
     if others:
         axes.plot([], [], label=f"{len(others)} more", **faint)
-    axes.set(xlabel=label, ylabel="probability of the class", xlim=(0, 1))
-    axes.set_ylim(0, None)
+    axes.set(xlabel=label, ylabel=f"{value_name} of the class", xlim=(0, 1))
+    if value_name == "probability":
+        axes.set_ylim(0, None)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     key_beside(axes, theme, f"area, {better} is better")
     add_titles(figure, title, "", theme)

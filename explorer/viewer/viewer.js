@@ -300,6 +300,8 @@ function percent(share) {
 }
 const short = (value) => Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
   : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1);
+// what is said of a class: a probability, or the number itself
+const written = (value, data) => data.scores === "none" ? String(Number(value.toPrecision(4))) : percent(value);
 const place = (token, data) => `(${Math.floor((token - data.pre) / data.w)},\u00a0${(token - data.pre) % data.w})`;
 const nameOf = (token, data) => token < data.pre ? data.prefix_names[token] : "patch " + place(token, data);
 const among = (token, query, data) => token === query ? "itself"
@@ -939,20 +941,22 @@ function mount(root, source, options = {}) {
     const likeliest = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
     if (now && !likeliest.some((c) => c.index === now.index)) likeliest.push(now);
     parts.classes.replaceChildren(...likeliest.map((one) => {
-      const before = data.probabilities[one.index], edited = after?.probabilities[one.index];
+      const before = data.class_values[one.index], edited = after?.class_values[one.index];
       const row = el("button", {
         type: "button", class: "class", title: explains ? `Explain “${one.name}”` : "", "data-index": one.index,
         disabled: !explains,
         onclick: () => { set({ target: one.index }); emit("target", { target: one.index }); },
-      }, el("span", { class: "name" }, one.name), el("span", { class: "share" }, percent(before)),
+      }, el("span", { class: "name" }, one.name), el("span", { class: "share" }, written(before, data)),
         el("span", { class: "bar-track" }, el("span", { class: "bar-fill" })));
+      const shares = data.scores !== "none";  // of a number that is no probability there is no bar
+      row.querySelector(".bar-track").hidden = !shares;
       row.querySelector(".bar-fill").style.width = 100 * before + "%";
       if (after) {
         const points = Math.round(1000 * (edited - before)) / 10;
-        row.querySelector(".share").textContent = `${percent(before)} → ${percent(edited)}`;
+        row.querySelector(".share").textContent = `${written(before, data)} → ${written(edited, data)}`;
         row.querySelector(".bar-track").append(el("span", { class: "bar-after" }));
         row.querySelector(".bar-after").style.left = 100 * edited + "%";
-        row.title = `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points`;
+        row.title = shares ? `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points` : "";
       }
       return row;
     }));
@@ -1834,8 +1838,8 @@ function mount(root, source, options = {}) {
     const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
     const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`].filter(Boolean).join(" · ");
     const likeliest = data.classes[0];
-    const now = answered && likeliest && after?.probabilities[likeliest.index];
-    const change = !now && now !== 0 ? "" : ` · ${likeliest.name} ${percent(likeliest.probability)} → ${percent(now)}`;
+    const now = answered && likeliest && after?.class_values[likeliest.index];
+    const change = !now && now !== 0 ? "" : ` · ${likeliest.name} ${written(likeliest.value, data)} → ${written(now, data)}`;
     const how = touch.matches ? "Draw over patches to hide them. Choose one head to switch it off."
       : "Paint over patches to hide them. Alt-click a small map to switch its head off.";
     const words = said ? said + change : how;

@@ -10,7 +10,7 @@ from explorer.payload import class_name
 from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
 from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, kindly
-from explorer.views.parts import escape, percent
+from explorer.views.parts import escape
 
 LAST = -1  # the finished model; any other number is a step of its training
 SAME = ""  # the model on the left
@@ -35,8 +35,8 @@ def answer(look: Look) -> str:
     if not len(trace.logits):
         return '<p class="vx-answer">no classification head</p>'
     best = int(trace.logits.argmax())
-    share = percent(float(trace.logits.softmax(dim=-1)[best]))
-    return f'<p class="vx-answer"><b>{escape(class_name(look.card, best))}</b> {share}</p>'
+    said = look.card.written(float(look.card.values(trace.logits)[best]), 1)
+    return f'<p class="vx-answer"><b>{escape(class_name(look.card, best))}</b> {said}</p>'
 
 
 def build(page: Page) -> None:

@@ -96,7 +96,7 @@ def depth_panels(look: Look, target: int | None) -> str:
     trace, model = look.trace(), look.model
     panels = []
     if target is not None:
-        lens = look.remember("lens", lambda: stats.logit_lens(model, trace)).softmax(dim=-1)  # (L+1, K)
+        lens = look.card.values(look.remember("lens", lambda: stats.logit_lens(model, trace)))  # (L+1, K)
         likeliest = lens[-1].argsort(descending=True)[:2].tolist()
         leaders = lens.argmax(dim=-1).tolist()  # at every depth, the first ones first
         best = list(dict.fromkeys([target, *likeliest, *leaders]))[:5]
@@ -105,7 +105,13 @@ def depth_panels(look: Look, target: int | None) -> str:
         panels.append(
             panel(
                 "Logit lens",
-                lines(series, "layers passed", "probability", y_range=(0, 1), x_ticks=every_nth(len(depths))),
+                lines(
+                    series,
+                    "layers passed",
+                    look.card.value_name,
+                    y_range=None if look.card.scores == "none" else (0, 1),
+                    x_ticks=every_nth(len(depths)),
+                ),
                 "The answer if the model stopped after so many layers: final norm and head, early. "
                 "Early layers speak "
                 "another language; read which class leads, not small differences.",
@@ -113,7 +119,8 @@ def depth_panels(look: Look, target: int | None) -> str:
         )
 
         def said_by_patches() -> Tensor:  # (P,)
-            return stats.patch_lens(model, trace).softmax(dim=-1)[:, target].clone()  # not a view of (P, K)
+            said = look.card.values(stats.patch_lens(model, trace))  # (P, K)
+            return said[:, target].clone()  # not a view of it
 
         patches = look.remember(("patch lens", target), said_by_patches)
         panels.append(

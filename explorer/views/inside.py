@@ -184,6 +184,13 @@ def story(look: Look, row: int, column: int, layer: int, head: int) -> str:
     return f'<ol class="vx-steps">{"".join(steps)}</ol>'
 
 
+READ_AS = {
+    "softmax": " and a softmax over the classes.",
+    "sigmoid": " and a sigmoid for each class by itself: several may be true, or none.",
+    "none": ": a number, and no probability.",
+}
+
+
 def answer_step(look: Look) -> str:
     trace, config = look.trace(exact=True), look.model.config
     reads = what_is_read(config)
@@ -193,17 +200,17 @@ def answer_step(look: Look) -> str:
             f"This model has no head: its features are {reads} after the final norm.",
             numbers(stats.logit_lens(look.model, trace)[-1], "features"),
         )  # fmt: skip
-    probabilities = trace.logits.softmax(dim=-1)
+    card, values = look.card, look.card.values(trace.logits)
     rows = [
-        [class_name(look.card, i), f"{float(trace.logits[i]):+.3f}", f"{100 * float(probabilities[i]):.1f} %"]
+        [class_name(card, i), f"{float(trace.logits[i]):+.3f}", card.written(float(values[i]), 1)]
         for i in trace.logits.argsort(descending=True)[:5].tolist()
     ]
     return step(
         "Logits", f"{config.embed_dim} → {len(trace.logits)}",
         f"After the last layer the head reads {reads}: final norm, "
         + ("a linear layer for each, their mean," if config.distillation else "one linear layer,")
-        + " and a softmax over the classes.",
-        table(["class", "logit", "probability"], rows, [1, 2]),
+        + READ_AS[card.scores],
+        table(["class", "logit", card.value_name], rows, [1, 2]),
     )  # fmt: skip
 
 

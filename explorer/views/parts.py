@@ -159,7 +159,7 @@ def lines(
     if not shown:
         return note("Nothing to draw yet.")
     xs, ys = (np.concatenate([pair[i] for pair in shown.values()]) for i in (0, 1))
-    low, high = y_range or (min(0.0, float(ys.min())), float(ys.max()) * 1.05)
+    low, high = y_range or (min(0.0, float(ys.min())), max(0.0, float(ys.max()) * 1.05))
     x_range = (float(xs.min()), float(xs.max()))
     place, body = axes(x_range, (low, high), x_title, y_title, x_ticks=x_ticks, log=log, height=height)
     for i, (name, (xs, ys)) in enumerate(shown.items()):

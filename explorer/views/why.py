@@ -94,7 +94,9 @@ def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progres
     look.check_work(of_maps + (len(names) + CONTROLS) * CURVES)
     trace = look.trace(target)
     shown = lambda name: look.map(METHODS[name], target)  # noqa: E731  # on the screen, too
-    run = partial(faithfulness.race, look.model, trace, names, map_of=shown, progress=progress)
+    run = partial(
+        faithfulness.race, look.model, trace, names, card=look.card, map_of=shown, progress=progress
+    )
     return look.remember(("race", target, slow), run)
 
 
@@ -121,9 +123,10 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
             mean = torch.stack([getattr(curve, kind) for curve in modes]).mean(dim=0)
             series[name_of(runner)] = (modes[0].fractions.tolist(), mean.tolist())
         x = "patches hidden" if kind == "deletion" else "patches shown"
-        return lines(series, f"share of {x}", "probability", y_range=(0, 1))
+        y_range = None if look.card.scores == "none" else (0, 1)
+        return lines(series, f"share of {x}", look.card.value_name, y_range=y_range)
 
-    answer = class_name(look.card, target)
+    answer, value = class_name(look.card, target), look.card.value_name
     rows = [
         [
             name_of(runner),
@@ -138,14 +141,14 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
         + panel(
             "Deletion: lower is better",
             curves("deletion"),
-            "The map's highest patches are hidden first. A true map makes the probability of "
-            f"{answer} fall at once.",
+            "The map's highest patches are hidden first. A true map makes the "
+            f"{value} of {answer} fall at once.",
         )
         + panel(
             "Insertion: higher is better",
             curves("insertion"),
-            f"The map's highest patches are shown first. A true map makes the probability of {answer} "
-            "rise at once.",
+            "The map's highest patches are shown first. A true map makes the "
+            f"{value} of {answer} rise at once.",
         )
         + "</div>"
         + panel(
