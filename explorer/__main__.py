@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from explorer import export, faithfulness, films
+from explorer import export, faithfulness, films, methods
 from explorer.export import Style, Subject
 from explorer.forms import Export
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.card import Card, check_channels
 from vit.checkpoint import list_snapshots, load_snapshot, read_history
@@ -260,8 +260,8 @@ def check_heard(args: argparse.Namespace) -> None:
     heard = {option for name in args.method for option in METHODS[name].options}
     if any(METHODS[name].class_specific for name in args.method):
         heard.add("target")
-    if args.scale == "uniform" and not set(args.method) & set(export.ROWS_SUM_TO_ONE):
-        able = ", ".join(METHODS[name].label for name in export.ROWS_SUM_TO_ONE)
+    if args.scale == "uniform" and not any(METHODS[name].rows_sum_to_1 for name in args.method):
+        able = ", ".join(method.label for method in METHODS.values() if method.rows_sum_to_1)
         raise Usage(f"--scale uniform is for rows that sum to 1 ({able}): leave it out.")
     for option in ("query", "layer", "head", "target"):
         if getattr(args, option) is not None and option not in heard:
@@ -796,14 +796,7 @@ def frame_rate(text: str) -> float:
     return fps
 
 
-LETTERS = """methods
-  (A attention, Ā its heads fused, y the class's logit, ∂ its gradient, ⊙ elementwise product, (·)₊ negatives
-  to 0, q the query, j a patch)
-"""
-METHODS_HELP = LETTERS + "".join(
-    f"  {name:<21} {method.about}\n{'':<24}{method.formula}\n{'':<24}{method.source}; cost: {method.cost}\n"
-    for name, method in METHODS.items()
-)
+METHODS_HELP = f"methods\n  ({methods.LETTERS})\n{methods.plain()}"
 OPTIONS: dict[str, tuple[tuple[str, ...], dict]] = {
     "pictures": (
         ("pictures",),

@@ -19,16 +19,14 @@ from torch import Tensor
 
 from explorer import faithfulness, render, stats
 from explorer import ledger as ledgers
+from explorer.ablation import without_heads
 from explorer.forms import Export, ExportError, Rows
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.payload import class_name, class_scores
 from vit.card import Card
 from vit.model import Hook, ViT, ViTConfig
 from vit.pictures import as_picture
 from vit.trace import Trace, trace
-
-ROWS_SUM_TO_ONE = ("attention", "attention_all_layers", "rollout")  # of these "× uniform" can be asked
-
 
 # ---- what is looked at, and how it is drawn --------------------------------------------------------
 
@@ -126,7 +124,7 @@ def maps(
         scales = {
             label(name): render.scale_for(drawn[label(name)], "uniform", tokens)
             for name in methods
-            if scale == "uniform" and name in ROWS_SUM_TO_ONE
+            if scale == "uniform" and METHODS[name].rows_sum_to_1
         }
         return render.maps_figure(
             subject.picture,
@@ -396,7 +394,7 @@ def ablation(
 
     @cache
     def made() -> dict[str, np.ndarray]:
-        found = {"lost": ledgers.without_heads(traced, model, target, progress).numpy()}
+        found = {"lost": without_heads(traced, model, target, progress).numpy()}
         if not model.config.post_norm:
             found["given"] = ledgers.ledger(traced, model, target).head_grid().numpy()
         return found

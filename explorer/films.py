@@ -10,7 +10,7 @@ import torch
 from explorer import render
 from explorer.export import PLAIN, Style, Subject, map_title, what_was_asked
 from explorer.forms import Export, ExportError, either
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 
 
 def film(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from explorer import maps, render
 from explorer.cache import EVERYONE, MiB, nbytes
-from explorer.maps import METHODS, Method
+from explorer.methods import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
 from vit.card import Card
 from vit.checkpoint import Snapshot
@@ -252,11 +252,11 @@ class Look:
 
     def passes(self, method: Method) -> int:
         """How many forward passes this method takes, where it is more than a few."""
-        return method.passes + method.passes_per_patch * self.num_patches
+        return method.passes_for(self.num_patches)
 
     def cost_in_words(self, method: Method) -> str:
         """What a method costs for this picture, such as "196 forwards"."""
-        return method.cost.replace("P ", f"{self.num_patches} ")
+        return method.cost_for(self.num_patches)
 
     def is_quick(self, method: Method) -> bool:
         """May this method run for this model without having been asked for?"""

@@ -36,6 +36,7 @@ from PIL import Image
 from torch import Tensor
 
 from explorer import maps, stats
+from explorer.methods import METHODS
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from vit import ViT
 from vit.card import Card
@@ -230,7 +231,7 @@ def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[by
     """
     usable = [
         method
-        for method in maps.METHODS.values()
+        for method in METHODS.values()
         if not method.is_long
         and (model is not None or not method.needs_model)
         and (trace.attn_grad is not None or not method.needs_grad)

@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from explorer.forms import ExportError
 from explorer.look import PICTURE, SIZES, TRAINED, Look, TooLarge
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.session import PUBLISHED, ROUTE, Session
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, compare, explore, heads, inside, training, why

@@ -31,9 +31,9 @@ from starlette.testclient import TestClient
 import app
 from explorer import forms, maps, stats, ui
 from explorer import look as looks
-from explorer.ledger import without_heads
+from explorer.ablation import without_heads
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.session import Session
 from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why

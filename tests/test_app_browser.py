@@ -12,7 +12,7 @@ from conftest import randomised, tiny_config
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.session import Session
 from vit import ViT, save
 from vit.card import Card

@@ -19,7 +19,7 @@ from PIL import Image
 import vit.model
 from explorer import __main__ as cli
 from explorer import export, films
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
 from vit.pictures import open_picture, preprocess

@@ -17,7 +17,7 @@ from explorer import export, faithfulness, films, forms, render, stats
 from explorer import ledger as ledgers
 from explorer.export import Subject
 from explorer.forms import Export, ExportError
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from vit import Card, ViT
 from vit.pictures import normalize
 

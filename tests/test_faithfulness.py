@@ -10,7 +10,7 @@ from conftest import randomised, tiny_config
 from torch import Tensor
 
 from explorer import faithfulness as f
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from vit import MaskPatches, Trace, ViT, trace
 
 h, w = 3, 5

@@ -30,7 +30,10 @@ def within(name: str, *packages: str) -> bool:
 
 
 GRADIO_HOUSE = ("explorer.views", "explorer.ui", "explorer.viewer.host", "app")
-PURE = ("explorer.maps", "explorer.stats", "explorer.ledger", "explorer.faithfulness", "explorer.payload")
+PURE = tuple(
+    f"explorer.{name}"
+    for name in ("maps", "probes", "methods", "stats", "ledger", "ablation", "faithfulness", "payload")
+)
 # (who, must not import, except these)
 RULES = [
     (("vit",), ("explorer", "app", "train", "gradio", "matplotlib", "timm"), ("vit.pretrained",)),

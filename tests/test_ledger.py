@@ -6,8 +6,9 @@ import torch
 from conftest import randomised, tiny_config
 from torch import Tensor
 
-from explorer.ledger import Ledger, ledger, pooled_rows, without_heads
-from explorer.maps import METHODS
+from explorer.ablation import without_heads
+from explorer.ledger import Ledger, ledger, pooled_rows
+from explorer.methods import METHODS
 from vit import Trace, ViT, ZeroHeads, trace
 
 FAMILIES = {

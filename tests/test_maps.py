@@ -1,11 +1,12 @@
-"""explorer/maps.py: every method equals a second derivation in float64 and keeps its properties.
+"""Maps (explorer/maps.py, probes.py): every method equals a second derivation in float64.
 
-The references are written from the papers' formulas in numpy; they share no line with explorer/maps.py.
+The references are written from the papers' formulas in numpy; they share no line with either.
 """
 
 import dataclasses
 import threading
 import warnings
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -14,24 +15,23 @@ import torch
 from conftest import randomised, tiny_config
 from torch import Tensor
 
-from explorer import maps
+from explorer import maps, methods, probes
 from explorer.maps import (
-    COMMON,
-    METHODS,
-    _per_patch,
     attention,
     attention_gradcam,
     attention_gradient,
     flow,
     gradient_rollout,
-    integrate,
     relevance,
     rollout,
     rollout_all,
     value_weighted,
 )
+from explorer.methods import COMMON, METHODS
+from explorer.probes import integrate, per_patch
 from vit import MaskPatches, Trace, ViT, trace
 
+ROOT = Path(__file__).resolve().parent.parent
 L, H, h, w = 5, 4, 3, 7
 PREFIXES = (3, 1, 0)
 CLOSE = dict(rtol=1e-5, atol=1e-6)
@@ -394,7 +394,7 @@ def test_smoothgrad_equals_captums_on_the_same_noise() -> None:
         t.image[None].clone().requires_grad_(), nt_type="smoothgrad", nt_samples=6, stdevs=sigma,
         target=2, abs=False,
     )  # fmt: skip
-    torch.testing.assert_close(map, _per_patch(pixels.detach().abs(), t), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(map, per_patch(pixels.detach().abs(), t), rtol=1e-4, atol=1e-5)
     torch.manual_seed(99)
     assert torch.equal(map, METHODS["smoothgrad"](t, model=model, samples=6, noise=0.1, seed=5))
 
@@ -407,7 +407,7 @@ def test_gradients_of_many_images_are_taken_for_a_few_at_once(name: str, monkeyp
     of_one = 4 * L * 22 * (8 * 32 + 2 * 128)
     for bound, most in ((3 * of_one, 3), (1, 1)):
         sizes.clear()
-        monkeypatch.setattr(maps, "GRAPH_BYTES", bound)
+        monkeypatch.setattr(probes, "GRAPH_BYTES", bound)
         torch.testing.assert_close(METHODS[name](t, model=model), whole, rtol=1e-3, atol=1e-5)
         assert max(sizes) == most and sum(sizes) >= 24
 
@@ -431,7 +431,7 @@ def test_pixels_are_summed_over_the_models_own_patches() -> None:
     pixels[0, :, 4:8, 8:12] = 1
     expected = torch.zeros(h, w)
     expected[1, 2] = 3 * 4 * 4
-    torch.testing.assert_close(_per_patch(pixels, t), expected)
+    torch.testing.assert_close(per_patch(pixels, t), expected)
 
 
 # ---- properties ------------------------------------------------------------------------------------
@@ -538,10 +538,37 @@ def test_every_row_says_what_it_is() -> None:
     for name, method in METHODS.items():
         assert method.name == name and method.function.__doc__
         assert "Cost:" in method.function.__doc__
-        for text in (method.label, method.about, method.formula, method.source, method.cost):
+        texts = (method.label, method.about, method.formula, method.source, method.cost, method.trap)
+        for text in (*texts, method.url):
             assert text and "\n" not in text
         assert method.needs_model <= ("model" in method.options)
     assert len({method.label for method in METHODS.values()}) == len(METHODS)
+
+
+def test_the_docs_are_what_the_command_prints() -> None:
+    """Printed from the rows: `python -m explorer.methods docs/methods.md` would change nothing."""
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert methods.page_with_table(page) == page, "run: python -m explorer.methods docs/methods.md"
+    assert all(f"| `{name}` |" in page and method.trap in page for name, method in METHODS.items())
+    with pytest.raises(ValueError, match="needs the lines <!-- methods --> and"):
+        methods.page_with_table("# Methods")
+
+
+def test_the_table_has_a_public_name_of_its_own() -> None:
+    assert maps.METHODS is METHODS and maps.Method is methods.Method
+    with pytest.raises(AttributeError, match="no attribute 'METHOD'"):
+        _ = maps.METHOD
+
+
+def test_refusals_and_costs_are_read_from_the_row() -> None:
+    row = dataclasses.replace(
+        METHODS["rollout"], max_tokens=9, additive_stream=True, cost="P looks", passes=2
+    )
+    assert row.refusal(tiny_config(), 9) == ""
+    assert row.refusal(tiny_config(), 10).endswith("is made for up to 9 tokens, and this picture has 10.")
+    assert "only adds" in row.refusal(tiny_config(post_norm=True), 9)
+    assert row.cost_for(15) == "15 looks" and row.passes_for(15) == 2
+    assert METHODS["knockout"].passes_for(15) == 15
 
 
 def test_every_method_takes_the_common_options_and_no_unknown_ones() -> None:
@@ -682,7 +709,7 @@ def test_gradcam_of_a_layer_follows_what_that_layer_reads() -> None:
     middle = stream + block.attn(read)
     (grad,) = torch.autograd.grad(model.finish(middle + block.mlp(block.norm2(middle)), 2)[0, 2], read)
     expected = (read[0, 1:] @ grad[0, 1:].mean(dim=0)).clamp(min=0).unflatten(0, found.grid_size)
-    torch.testing.assert_close(maps.gradcam(found, layer=1, model=model), expected.detach())
+    torch.testing.assert_close(probes.gradcam(found, layer=1, model=model), expected.detach())
 
 
 def test_values_are_weighed_by_the_row_of_the_query() -> None:

@@ -17,6 +17,7 @@ from conftest import randomised, tiny_config
 from playwright.sync_api import Browser, Page, expect
 
 from explorer import maps, payload, show
+from explorer.methods import METHODS
 from explorer.payload import maps_payload, pack, payloads, unpack
 from explorer.render import COLORMAPS
 from explorer.viewer import viewer_html
@@ -525,15 +526,15 @@ def test_the_file_has_the_methods_that_its_trace_allows(
         assert has <= names and not names & lacks
         for name in names:
             menu.select_option(name)
-            expect(page.locator(".readout b")).to_have_text(maps.METHODS[name].label)
+            expect(page.locator(".readout b")).to_have_text(METHODS[name].label)
             expect(page.locator(".readout")).to_contain_text("strongest at")
             says_class = "for “" in page.locator(".readout").text_content()
-            assert says_class == maps.METHODS[name].class_specific
+            assert says_class == METHODS[name].class_specific
     page = visit(
         show(explained, CARD, model).save(tmp_path / "explained.html"), "mode=method&method=relevance"
     )
     settle(page)
-    truth = maps.METHODS["relevance"](explained, model=model)
+    truth = METHODS["relevance"](explained, model=model)
     cell = [
         option.get_attribute("value")
         for option in page.get_by_label("Method", exact=True).locator("option").all()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from explorer import stats
 from explorer.look import Look, too_many_tokens
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.views import take_home
 from explorer.views.page import (
     EACH,

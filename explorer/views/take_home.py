@@ -15,7 +15,7 @@ from explorer import export, films
 from explorer.export import Subject
 from explorer.forms import Export
 from explorer.look import Look, too_many_tokens
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.views.page import LATEST, QUIET, Page, kindly
 from explorer.views.parts import note
 

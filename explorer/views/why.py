@@ -12,10 +12,11 @@ import torch
 
 from explorer import faithfulness
 from explorer import look as looks
+from explorer.ablation import without_heads
 from explorer.faithfulness import CENTRE, RANDOM, Runner
-from explorer.ledger import Ledger, ledger, without_heads
+from explorer.ledger import Ledger, ledger
 from explorer.look import Look
-from explorer.maps import METHODS
+from explorer.methods import METHODS
 from explorer.payload import class_name
 from explorer.views.page import (
     LATEST,

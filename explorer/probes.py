@@ -1,0 +1,243 @@
+"""Attribution maps for which the model runs again: forwards, or forwards and backwards.
+
+P patches, D width, (h, w) patch grid, y the logit of the class, ∂ its gradient.  Pure functions
+`f(trace, model=..., **options) -> (h, w)` as in explorer/maps.py; the model runs without edits.
+Gradients are taken by torch.autograd.grad for the one tensor that is asked about, so that many
+threads may share one model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from explorer.ledger import block_at, class_to_explain, ledger
+from explorer.maps import Progress, layer_at, num_patches, num_tokens, to_map
+from vit.model import ViT, shown_at
+from vit.trace import Recorder, Trace
+
+SAMPLES, STEPS = 24, 32  # noisy images of SmoothGrad; points on the way of integrated gradients
+BATCH = 32  # images per forward pass where a method needs many, and
+GRAPH_BYTES = 2**30  # what autograd may keep of them, where each needs its gradient
+
+
+# ---- images and what is told of them ---------------------------------------------------------------
+
+
+def image_for(trace: Trace, model: ViT) -> Tensor:
+    """(1, 3, height, width), a copy where and as the model wants it."""
+    return trace.image.to(next(model.parameters()), copy=True)[None]
+
+
+def batch_for(trace: Trace, model: ViT) -> int:
+    """How many images to take gradients for at once: in each block autograd keeps of every token about
+    eight vectors as wide as the stream and two as wide as the MLP."""
+    config = model.config
+    of_one = 4 * config.depth * num_tokens(trace) * (8 * config.embed_dim + 2 * config.mlp_dim)
+    return max(1, min(BATCH, GRAPH_BYTES // of_one))
+
+
+def stream_at(trace: Trace, model: ViT, layer: int) -> Tensor:
+    """(1, T, D): what `layer` read, as a leaf to take gradients for."""
+    return trace.tokens[layer].to(next(model.parameters()), copy=True)[None].requires_grad_()
+
+
+def per_patch(pixels: Tensor, trace: Trace) -> Tensor:
+    """(1, 3, height, width) -> (h, w): the sum over each patch."""
+    h, w = trace.grid_size
+    patches = F.adaptive_avg_pool2d(pixels.float().sum(dim=1), (h, w))[0]
+    return (patches * (trace.image[0].numel() / (h * w))).cpu()
+
+
+def counted(model: ViT, total: int, progress: Progress | None) -> Callable[[Tensor], Tensor]:
+    """The model's forward pass, telling how many images it has seen."""
+    done = 0
+
+    def forward(images: Tensor) -> Tensor:
+        nonlocal done
+        done = min(total, done + len(images))
+        if progress:
+            progress(done, total)
+        return model(images)
+
+    return forward
+
+
+# ---- gradients, and what is lost without a patch ----------------------------------------------------
+
+
+def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: ViT) -> Tensor:
+    """Channels added up over the grid, each by how much the class wants more of it.
+
+    F = what the layer's attention reads (its norm1);  α_d = mean_j ∂y/∂F[j, d];  map_j = (Σ_d α_d F[j, d])₊.
+    Selvaraju et al. 2017, "Grad-CAM", eqs. 1 and 2.  Cost: from that layer, one forward and backward.
+    Under [CLS] pooling nothing after the last attention reads a patch: later layers give exactly zero.
+    """
+    target = class_to_explain(trace, model, target)
+    layer = layer_at(trace, layer)
+    block = block_at(model, layer)
+    with torch.enable_grad():
+        stream = stream_at(trace, model, layer)
+        seen = Recorder({"norm1"})
+        tokens = block(stream, shown_at(layer, seen))
+        read = stream if block.post_norm else seen.seen["norm1"][layer]
+        (grad,) = torch.autograd.grad(model.finish(tokens, layer + 1)[0, target], read)
+    read = read.detach()[0, trace.num_prefix_tokens :]  # (P, D)
+    alpha = grad[0, trace.num_prefix_tokens :].mean(dim=0)
+    return (read @ alpha).clamp(min=0).float().cpu().unflatten(0, trace.grid_size)
+
+
+def input_gradient(trace: Trace, *, target: int | None = None, model: ViT) -> Tensor:
+    """Input × gradient on the embedded patches: what each adds to the logit, to first order.
+
+    map_j = Σ_d x_0[j, d] · ∂y/∂x_0[j, d], signed.  Shrikumar et al. 2016, "Not Just a Black Box"
+    (arXiv 1605.01713).  Cost: one forward and one backward.
+    """
+    target = class_to_explain(trace, model, target)
+    with torch.enable_grad():
+        stream = stream_at(trace, model, 0)
+        (grad,) = torch.autograd.grad(model.finish(stream)[0, target], stream)
+    return to_map(trace, (stream.detach() * grad)[0].sum(dim=-1).float().cpu())
+
+
+def smoothgrad(
+    trace: Trace,
+    *,
+    target: int | None = None,
+    model: ViT,
+    samples: int = SAMPLES,
+    noise: float = 0.15,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The pixel gradient, averaged over noisy copies of the image.
+
+    map = Σ over the patch's pixels of |mean_n ∂y/∂x(x + ε_n)|,  ε ~ N(0, (noise · (max x − min x))²).
+    Smilkov et al. 2017, "SmoothGrad", section 2.2.  Cost: `samples` forwards and backwards.
+    The noise is drawn from a generator of its own: the same map every time, whatever other threads draw.
+    """
+    target = class_to_explain(trace, model, target)
+    if samples < 1:
+        raise ValueError(f"SmoothGrad needs at least one sample, not {samples}.")
+    image = image_for(trace, model)  # (1, 3, height, width)
+    sigma = noise * (trace.image.max() - trace.image.min())
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros_like(image)
+    batch = batch_for(trace, model)
+    for start in range(0, samples, batch):
+        count = min(batch, samples - start)
+        epsilon = torch.randn(count, *trace.image.shape, generator=generator) * sigma
+        with torch.enable_grad():
+            noisy = (image + epsilon.to(image)).requires_grad_()
+            (grad,) = torch.autograd.grad(model(noisy)[:, target].sum(), noisy)
+        total += grad.sum(dim=0)
+        if progress:
+            progress(start + count, samples)
+    return per_patch((total / samples).abs(), trace)
+
+
+@dataclass(frozen=True, eq=False)
+class Integrated:
+    """Integrated gradients and what they fail to account for."""
+
+    map: Tensor  # (h, w), signed
+    gap: float  # Σ map − (y(x) − y(baseline)): zero as steps grow
+
+
+def integrate(
+    trace: Trace,
+    *,
+    target: int | None = None,
+    model: ViT,
+    steps: int = STEPS,
+    progress: Progress | None = None,
+) -> Integrated:
+    """Integrated gradients with their completeness gap, by Captum; see `integrated_gradients`."""
+    from captum.attr import IntegratedGradients
+
+    target = class_to_explain(trace, model, target)
+    image = image_for(trace, model)
+    attributions, gap = IntegratedGradients(counted(model, steps, progress)).attribute(
+        image,
+        baselines=torch.zeros_like(image),
+        target=target,
+        n_steps=steps,
+        method="riemann_middle",
+        internal_batch_size=batch_for(trace, model),
+        return_convergence_delta=True,
+    )
+    return Integrated(per_patch(attributions.detach(), trace), float(gap))
+
+
+def integrated_gradients(
+    trace: Trace,
+    *,
+    target: int | None = None,
+    model: ViT,
+    steps: int = STEPS,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Gradients gathered on the way from a grey image to this one: they add up to the logit's change.
+
+    map = Σ over the patch's pixels of (x − x′) ⊙ mean_α ∂y/∂x(x′ + α (x − x′)), at the midpoints α; x′ is
+    zero after normalisation: the card's mean, which often is plain grey.  Sundararajan et al. 2017, eq. 1.
+    Signed.  Cost: `steps` forwards and backwards.  `integrate` also tells the completeness gap.
+    """
+    return integrate(trace, target=target, model=model, steps=steps, progress=progress).map
+
+
+def occlusion(
+    trace: Trace, *, target: int | None = None, model: ViT, progress: Progress | None = None
+) -> Tensor:
+    """What the logit loses when one patch, of the model's own grid, is painted grey.
+
+    map_j = y(x) − y(x with patch j at zero after normalisation), signed, by Captum.
+    Zeiler & Fergus 2014, section 4.2.  Cost: P forwards, batched.
+    """
+    from captum.attr import Occlusion
+
+    target = class_to_explain(trace, model, target)
+    p = model.config.patch_size
+    window = (trace.image.shape[0], p, p)
+    image = image_for(trace, model)
+    attributions = Occlusion(counted(model, num_patches(trace), progress)).attribute(
+        image, window, strides=window, target=target, perturbations_per_eval=BATCH
+    )
+    return attributions[0, 0, ::p, ::p].float().cpu()
+
+
+@torch.no_grad()
+def knockout(
+    trace: Trace, *, target: int | None = None, model: ViT, progress: Progress | None = None
+) -> Tensor:
+    """What the logit loses when no token can attend to a patch, in any layer.
+
+    map_j = y(x) − y(x without token j; a mean pool leaves it out too), signed: the `MaskPatches` edit,
+    done by leaving the token out, which is the same and runs on the fused kernels.
+    Geva et al. 2023, "Dissecting Recall of Factual Associations", section 4.  Cost: P forwards, batched.
+    """
+    target = class_to_explain(trace, model, target)
+    tokens = model.embed(image_for(trace, model))[0]  # (T, D)
+    y = model.finish(tokens[None])[0, target]
+    everything = torch.arange(len(tokens))
+    patches = everything[trace.num_prefix_tokens :]
+    losses = []
+    for some in patches.split(BATCH):
+        kept = torch.stack([everything[everything != patch] for patch in some])  # (n, T−1)
+        losses.append(y - model.finish(tokens[kept])[:, target])
+        if progress:
+            progress(sum(map(len, losses)), len(patches))
+    return torch.cat(losses).float().cpu().unflatten(0, trace.grid_size)
+
+
+def logit_ledger(trace: Trace, *, target: int | None = None, model: ViT) -> Tensor:
+    """What the heads of all layers carried from each patch straight into the logit.
+
+    map_j = Σ_{l, h} A[l, h][q, j] · (v[l, h, j] W_o[l, h]) · u, signed, u the read-out with frozen σ;
+    where patches are pooled, what patch j brought itself, x₀[j] · u, is part of it.
+    Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; exact, see explorer/ledger.py.
+    Cost: less than half a forward pass; about one where patches are pooled.
+    """
+    return ledger(trace, model, target).map()
