@@ -1,4 +1,4 @@
-"""vit/pretrained.py: every family's numbers are its library's own, and what cannot be exact is refused.
+"""vit/pretrained: every family's numbers are its library's own, and what cannot be exact is refused.
 
 Tiny models with every parameter random, biases, gains and tokens too: zeros and ones hide mistakes.
 """

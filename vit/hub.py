@@ -19,16 +19,10 @@ from torch import Tensor
 from vit.card import FORMAT, INTERPOLATIONS, Card, CheckpointError, parse_card, scores_of
 from vit.checkpoint import MAX_JSON, PICKLES, build, is_ours, load_folder, read_header, read_json
 from vit.model import ViT, ViTConfig
-from vit.pretrained import (
-    IMAGENET,
-    LEFT_BEHIND,
-    describe,
-    imagenet_names,
-    one_sentence,
-    pair,
-    timm_tensors,
-    transformers_tensors,
-)
+from vit.pretrained import describe
+from vit.pretrained.common import one_sentence, pair
+from vit.pretrained.of_timm import IMAGENET, imagenet_names, timm_tensors
+from vit.pretrained.of_transformers import LEFT_BEHIND, transformers_tensors
 
 MAX_BYTES = 8 * 2**30  # of one model's files: the largest plain ViTs have 1 to 2 billion parameters
 INDEX = "model.safetensors.index.json"

@@ -1,0 +1,192 @@
+"""timm's VisionTransformer: AugReg, DeiT, DINO, MAE, DINOv2, CLIP, SigLIP, I-JEPA and what lies between."""
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vit.card import LIMITS, CheckpointError
+from vit.checkpoint import build
+from vit.model import ACTIVATIONS, ViT, ViTConfig
+from vit.pretrained.common import (
+    REFUSED,
+    RMS,
+    STEM,
+    announce,
+    configured,
+    copied,
+    fold_positions,
+    one_sentence,
+    refuse,
+)
+
+IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
+
+
+def from_timm(model: nn.Module | Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> ViT:
+    """timm's VisionTransformer -> ViT: AugReg, DeiT, DeiT-III, DINO, MAE, DINOv2, CLIP, SigLIP, I-JEPA ...
+
+    model: a live module, or a state dict with the `config` that timm writes to config.json, at least
+    {"architecture": "vit_small_patch16_224"}. Raises CheckpointError for what is no plain ViT.
+    """
+    module = model if isinstance(model, nn.Module) else timm_skeleton(config or {})
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    vit_config, note = describe_timm(module)
+    announce(note)
+    return build(vit_config, copied(timm_tensors(state, vit_config)), "This timm model")
+
+
+def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
+    """The module that timm's config.json describes: shapes without memory. Raises CheckpointError."""
+    try:
+        import timm  # optional: only its own layout needs it, and only timm knows its thousand names
+    except ImportError as error:
+        raise CheckpointError("Only timm knows what its architectures are: pip install timm.") from error
+    name = str(config.get("architecture", ""))
+    if not re.fullmatch(r"\w+", name) or not timm.is_model(name):
+        raise CheckpointError(
+            f"The installed timm has no architecture {name!r}: update timm or correct config.json."
+        )
+    family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
+    if family not in ("vision_transformer", "deit"):
+        refuse(f"timm's {name}", REFUSED.get(family, f"is not a plain ViT but timm's {family}"))
+    arguments, about = config.get("model_args") or {}, config.get("pretrained_cfg") or config
+    if not isinstance(arguments, Mapping) or not isinstance(about, Mapping):
+        raise CheckpointError("config.json must hold JSON objects under model_args and pretrained_cfg.")
+    known = inspect.signature(timm.models.VisionTransformer).parameters.keys() - {"device", "dtype"}
+    for key in arguments.keys() - known:
+        raise CheckpointError(f"config.json gives {name} an argument {key!r} that timm's ViT does not take.")
+    told = {key: about[key] for key in ("num_classes", "input_size", "fixed_input_size") if key in about}
+    told |= {"num_classes": config["num_classes"]} if "num_classes" in config else {}
+    for number in numbers_in([arguments, told]):
+        if not abs(number) < 100_000:
+            raise CheckpointError(f"config.json gives {name} the number {number}, which no ViT has.")
+    depth = arguments.get("depth", 1)
+    if type(depth) is not int or not 0 < depth <= LIMITS["depth"]:
+        raise CheckpointError(f"config.json gives {name} a depth of {depth}.")
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name, pretrained=False, pretrained_cfg=told, **arguments)
+    except Exception as error:  # whatever a third party's constructor makes of a broken config
+        raise CheckpointError(f"timm cannot build {name} as config.json describes it: {error}") from error
+
+
+def numbers_in(value: Any) -> Iterable[float]:
+    """Every number in a JSON value."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from numbers_in(item)
+    elif isinstance(value, int | float):
+        yield value
+
+
+@one_sentence()
+def describe_timm(m: Any) -> tuple[ViTConfig, str]:
+    """(config, what is left behind) of timm's VisionTransformer. Raises CheckpointError, naming the part."""
+    for why in unlike_ours(m):
+        refuse(f"timm's {type(m).__name__}", why)
+    block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, m.head
+    headless = m.global_pool in ("", "map") or not isinstance(head, nn.Linear)
+    config = configured(
+        image_size=tuple(m.patch_embed.img_size),
+        patch_size=m.patch_embed.patch_size[0],
+        in_chans=m.patch_embed.proj.in_channels,
+        num_classes=0 if headless else head.out_features,
+        embed_dim=m.embed_dim,
+        depth=len(m.blocks),
+        num_heads=attn.num_heads,
+        mlp_ratio=mlp.fc1.out_features / m.embed_dim,
+        class_token=m.cls_token is not None,
+        num_registers=m.num_reg_tokens,
+        distillation=type(m).__name__ == "VisionTransformerDistilled",
+        pool="cls" if m.cls_token is not None and m.global_pool != "avg" else "mean",
+        norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
+        pos_embed_prefix=not m.no_embed_class,
+        layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
+        pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
+        activation="swiglu" if type(mlp).__name__ == "GluMlp" else name_of(mlp.act),
+        qkv_bias=attn.qkv.bias is not None,
+        qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
+        norm_eps=block.norm1.eps,
+    )
+    if m.global_pool == "map":
+        return config, "Its attention pooling is no part of a plain ViT: loaded without a head."
+    return config, ""
+
+
+def unlike_ours(m: Any) -> Iterable[str]:
+    """Why this timm module is no ViT of ours, part by part, from pixels to logits."""
+    kind, family = type(m).__name__, type(m).__module__.rpartition(".")[2]
+    if kind not in ("VisionTransformer", "VisionTransformerDistilled"):
+        yield REFUSED.get(family, "is not a plain ViT")
+    stem, block = m.patch_embed, m.blocks[0]
+    if type(stem).__name__ != "PatchEmbed":
+        yield STEM
+    if not isinstance(stem.norm, nn.Identity):
+        yield "normalises its patches before it adds positions"
+    if stem.patch_size[0] != stem.patch_size[1] or stem.dynamic_img_pad:
+        yield "has patches that are not square, or pads its pictures"
+    if m.pos_embed is None:
+        yield "has no position embedding"
+    if any(type(block).__name__ != "Block" for block in m.blocks):
+        yield f"has blocks of another order ({type(block).__name__})"
+    attn, mlp = block.attn, block.mlp
+    if type(attn).__name__ != "Attention" or attn.gate is not None or not isinstance(attn.norm, nn.Identity):
+        yield f"has another attention ({type(attn).__name__})"
+    if attn.head_dim * attn.num_heads != m.embed_dim or attn.proj.bias is None:
+        yield "has heads that do not share its width evenly, or a projection without bias"
+    gated = type(mlp).__name__ == "GluMlp" and isinstance(mlp.act, nn.SiLU) and not mlp.gate_last
+    plain = type(mlp).__name__ == "Mlp" and name_of(mlp.act)
+    if not (gated or plain) or not isinstance(mlp.norm, nn.Identity):
+        yield f"has another MLP ({type(mlp).__name__} with {type(mlp.act).__name__})"
+    norms = [module for module in m.modules() if "Norm" in type(module).__name__]
+    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
+        yield RMS
+    if len({norm.eps for norm in norms}) > 1:
+        yield "has norms of different eps"
+    if not isinstance(m.norm, nn.LayerNorm) and not isinstance(m.fc_norm, nn.LayerNorm):
+        yield "has no final norm"
+    if m.global_pool not in ("", "token", "avg", "map"):
+        yield f"pools by {m.global_pool!r}"
+    if m.global_pool == "avg" and m.num_prefix_tokens and m.pool_include_prefix:
+        yield "pools its class token together with the patches"
+    if not isinstance(m.head, nn.Linear | nn.Identity):
+        yield "has a head of more than one layer"
+
+
+@one_sentence()
+def timm_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
+    """timm's state dict as ours: the names are the same, two tensors may be missing or longer."""
+    dropped = ("attn_pool.",) + (() if config.num_classes else ("head.", "head_dist."))
+    state = {name: x for name, x in state.items() if not name.startswith(dropped)}
+    if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
+        state.setdefault("patch_embed.proj.bias", torch.zeros(config.embed_dim))
+    if config.num_registers and config.pos_embed_prefix:
+        fold_positions(state, "reg_token", int(config.class_token))
+    return state
+
+
+def name_of(act: nn.Module) -> str:
+    """Our name of an activation, found by what it does; "" if we have none that does the same."""
+    if list(act.parameters()):  # one that learns, as PReLU does
+        return ""
+    x = torch.linspace(-6, 6, 241)
+    alike = (
+        name
+        for name, f in ACTIVATIONS.items()
+        if name != "swiglu" and torch.allclose(act(x), f(x), atol=1e-6)
+    )
+    return next(alike, "")
+
+
+def imagenet_names(name: str, classes: int) -> list[str] | None:
+    """The names of ImageNet's classes, for a timm model whose name says that it was trained on them."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset({"num_classes": classes})
+    return list(ImageNetInfo(subset).label_descriptions()) if subset and IMAGENET.search(name) else None

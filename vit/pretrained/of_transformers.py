@@ -1,0 +1,176 @@
+"""transformers' ViT, DeiT, MAE, MSN, DINOv2, CLIP, SigLIP, I-JEPA: one row per model type."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vit.card import CheckpointError
+from vit.checkpoint import build
+from vit.model import ViT, ViTConfig
+from vit.pretrained.common import (
+    NO_CONFIG,
+    REFUSED,
+    Renames,
+    announce,
+    configured,
+    copied,
+    fold_positions,
+    one_sentence,
+    pair,
+    refuse,
+    rename,
+    renamed,
+)
+
+# model_type: what its config says where it says nothing (transformers writes only what differs)
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "vit": dict(layer_norm_eps=1e-12),
+    "deit": dict(layer_norm_eps=1e-12),
+    "vit_mae": dict(layer_norm_eps=1e-12),
+    "vit_msn": dict(layer_norm_eps=1e-6),
+    "ijepa": dict(layer_norm_eps=1e-12),
+    "dinov2": dict(layer_norm_eps=1e-6, patch_size=14),
+    "dinov2_with_registers": dict(layer_norm_eps=1e-6, num_register_tokens=4),
+    "clip_vision_model": dict(layer_norm_eps=1e-5, patch_size=32, hidden_act="quick_gelu"),
+    "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
+}
+EVERYWHERE: dict[str, Any] = dict(
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    mlp_ratio=4,
+    hidden_act="gelu",
+    image_size=224,
+    patch_size=16,
+    num_channels=3,
+    qkv_bias=True,
+    num_register_tokens=0,
+)
+ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
+
+# beside the path from pixels to features; SigLIP's `head` is an attention pooling
+LEFT_BEHIND = re.compile(
+    r"^(text_model|text_projection|visual_projection|logit_scale|logit_bias|decoder|vision_model\.head|"
+    r"head\.(probe|attention|layernorm|mlp))\b|mask_token$|position_ids$|\bpooler\."
+)
+# both generations of names: those of the files on the Hub, and those of today's modules
+FROM_TRANSFORMERS: Renames = (
+    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|vision_model)\.", ""),
+    (r"^embeddings\.(cls_token|class_embedding)$", "cls_token"),
+    (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.(position_embeddings|position_embedding\.weight)$", "pos_embed"),
+    (r"^embeddings\.(patch_embeddings\.projection|patch_embedding)\.", "patch_embed.proj."),
+    (r"^(encoder\.)?layers?\.(\d+)\.", r"blocks.\2."),
+    (r"^pre_layrnorm\.", "norm_pre."),  # their spelling
+    (r"^(layernorm|post_layernorm)\.", "norm."),
+    (r"^(cls_)?classifier\.", "head."),
+    (r"^distillation_classifier\.", "head_dist."),
+    (r"\.(layernorm_before|layer_norm1)\.", ".norm1."),
+    (r"\.(layernorm_after|layer_norm2)\.", ".norm2."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.(attention|attention\.attention|self_attn)\.(q|query|q_proj)\.", ".attn.q."),
+    (r"\.(attention|attention\.attention|self_attn)\.(k|key|k_proj)\.", ".attn.k."),
+    (r"\.(attention|attention\.attention|self_attn)\.(v|value|v_proj)\.", ".attn.v."),
+    (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
+    (r"\.(intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
+    (r"\.(output\.dense|mlp\.weights_out|mlp\.down_proj)\.", ".mlp.fc2."),
+)
+# what transformers keeps apart and we keep in one matrix
+JOINED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
+
+
+def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = None) -> ViT:
+    """transformers' ViT, DeiT, MAE, MSN, DINOv2 (with and without registers), CLIP, SigLIP, I-JEPA -> ViT.
+
+    model: a live module, or a state dict with its `config` (theirs, or the dictionary of config.json).
+    The features of a model without a head are its normed class token, or the mean of its patches where it
+    has none. Raises CheckpointError for what is no plain ViT.
+    """
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    config = model.config if isinstance(model, nn.Module) else config
+    if config is None:
+        raise CheckpointError(NO_CONFIG)
+    config = config if isinstance(config, Mapping) else config.to_dict()
+    vit_config, note = describe_transformers(config, state.keys())
+    announce(note)
+    return build(vit_config, copied(transformers_tensors(state, vit_config)), "This transformers model")
+
+
+@one_sentence()
+def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tuple[ViTConfig, str]:
+    """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
+    ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
+    labels, kind = config.get("id2label"), str(config.get("model_type"))
+    classes = config.get("num_labels", 2) if labels is None else len(labels)
+    if kind in ("clip", "siglip"):
+        config, kind = config.get("vision_config") or {}, f"{kind}_vision_model"
+    if kind not in TRANSFORMERS:
+        refuse(f"The model type {kind!r}", REFUSED.get(kind, "is not known to be a plain ViT"))
+    c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
+    is_dino, is_clip = kind.startswith("dinov2"), kind == "clip_vision_model"
+    has_class_token = kind not in ("ijepa", "siglip_vision_model")
+    note = ""
+    if kind == "siglip_vision_model" and "head.weight" not in ours and c.get("vision_use_head", True):
+        note = "SigLIP's attention pooling is no part of a plain ViT: loaded without a head."
+    if is_dino and "head.weight" in ours:
+        note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
+    if is_clip and "head.weight" in ours:
+        note = "CLIP's classifier reads patches without the final norm: loaded without it."
+    classes = 0 if note or "head.weight" not in ours else classes
+    two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
+    patch, other = pair(c["patch_size"])
+    if patch != other:
+        refuse(f"This {kind} model", "has patches that are not square")
+    if c["hidden_act"] not in ACTS:
+        refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
+    mlp_dim, activation = c["intermediate_size"], ACTS[c["hidden_act"]]
+    if is_dino:
+        mlp_dim = int(c["hidden_size"] * c["mlp_ratio"])
+    if is_dino and c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
+        mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
+    return configured(
+        image_size=pair(c["image_size"]),
+        patch_size=patch,
+        in_chans=c["num_channels"],
+        num_classes=classes,
+        embed_dim=c["hidden_size"],
+        depth=c["num_hidden_layers"],
+        num_heads=c["num_attention_heads"],
+        mlp_ratio=mlp_dim / c["hidden_size"],
+        class_token=has_class_token,
+        num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
+        distillation=two_heads,
+        pool="cls" if has_class_token else "mean",
+        layer_scale=1.0 if is_dino else None,
+        pre_norm=is_clip,
+        activation=activation,
+        qkv_bias=c["qkv_bias"],
+        norm_eps=c["layer_norm_eps"],
+    ), note
+
+
+@one_sentence()
+def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
+    """transformers' state dict as ours: renamed, with q, k and v in one matrix."""
+    state = renamed({name: x for name, x in state.items() if not LEFT_BEHIND.search(name)}, FROM_TRANSFORMERS)
+    if not config.num_classes:
+        state = {name: x for name, x in state.items() if not name.startswith(("head.", "head_dist."))}
+    for whole, parts in JOINED.items():
+        for first in [name for name in state if f".{parts[0]}." in name]:
+            names = [first.replace(parts[0], part) for part in parts]
+            if all(name in state for name in names):
+                state[first.replace(parts[0], whole)] = torch.cat([state.pop(name) for name in names])
+    for name, shape in (("cls_token", (1, 1, -1)), ("pos_embed", (1, -1, config.embed_dim))):
+        if name in state and state[name].numel() % config.embed_dim == 0:  # CLIP keeps them flat
+            state[name] = state[name].reshape(shape)
+    if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
+        state.setdefault("patch_embed.proj.bias", torch.zeros(config.embed_dim))
+    if "dist_token" in state and not config.distillation:  # without a head of its own it is a register
+        state["reg_token"] = state.pop("dist_token")
+        fold_positions(state, "reg_token", 1)
+    return state
