@@ -36,10 +36,11 @@ from vit.card import Card, check_channels
 from vit.checkpoint import load_folder, save, write_atomically
 from vit.data import Split, class_names_of, load_split
 from vit.library import load
-from vit.model import ViT, ViTConfig, resample_pos_embed
+from vit.model import ViT, ViTConfig
 from vit.muon import Muon
 from vit.options import AUGMENTATIONS, Options, flag, spelled
 from vit.pictures import normalize
+from vit.positions import resample_pos_embed
 from vit.report import Report, evaluate, model_card, predict, score
 from vit.runs import Run, StopSignal, Team, check_folder, claimed, join_team, tidy, tune_malloc, usable
 from vit.schedule import Schedule

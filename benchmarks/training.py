@@ -4,7 +4,7 @@ One plain loop (bf16 autocast, cross-entropy, fused AdamW, pictures in memory) t
 three libraries, in turns whose order is reversed every round; a ratio is the median of the ratios within the
 rounds, so that a busy machine slows all alike. With --threads 1 the clock is this process' processor time.
 The peak is the fastest square bf16 matrix product measured in the same run; the work of a step is counted
-as three times the products of a forward pass (vit.trace.cost). "products" does only those products of a step,
+as three times the products of a forward pass (vit.cost.cost). "products" does only those products of a step,
 forward and backward, and nothing between them: the floor under every implementation that uses this library.
 """
 
@@ -23,8 +23,8 @@ from vit_pytorch import ViT as PytorchViT
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import Job, median, ratio, rounds_of
 from vit import ViT, ViTConfig
+from vit.cost import cost
 from vit.runs import tune_malloc
-from vit.trace import cost
 
 SIDE, PRODUCTS = 2048, 20  # of the matrix products that measure the peak
 SHAPES = {  # name: (image_size, patch_size, embed_dim, depth, num_heads, batch_size)

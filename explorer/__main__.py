@@ -24,12 +24,14 @@ from explorer.methods import METHODS
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.card import Card, check_channels
 from vit.checkpoint import list_snapshots, load_snapshot, read_history
+from vit.cost import cost
 from vit.data import Pictures, drawn_from, find_pictures
+from vit.grid import Grid
 from vit.library import folder_of, list_checkpoints, load, resolve
-from vit.model import VARIANTS, Hook, ViT, ViTConfig, grid_of
+from vit.model import VARIANTS, Hook, ViT, ViTConfig
 from vit.pictures import SUFFIXES, PictureError, open_picture, preprocess, to_pixels
 from vit.shapes import SHAPES_CLASSES, shapes_sample
-from vit.trace import MaskPatches, ZeroHeads, cost, trace
+from vit.trace import MaskPatches, ZeroHeads, trace
 
 T = TypeVar("T")
 
@@ -130,7 +132,7 @@ def parse_size(text: str | None, patch_size: int, usual: tuple[int, int]) -> tup
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise Usage(f"--size {text} is no size: write 224, or HEIGHTxWIDTH such as 224x336.")
     size = int(parts[0]), int(parts[-1])
-    grid_of(size, patch_size)
+    Grid.of(size, patch_size)
     return size
 
 
@@ -379,14 +381,14 @@ def run_on_pictures(args: argparse.Namespace) -> int:
     files = find_files(args.pictures)
     check_endings(args.out, args.command, command.endings, len(files))
     model, card, size = model_and_size(args)
-    args.token = parse_query(args.query, model.config, grid_of(size, model.config.patch_size))
+    args.token = parse_query(args.query, model.config, Grid.of(size, model.config.patch_size).shape)
     asked = parse_target(args.target, card, model.config.num_classes)
     check_index("layer", args.layer, model.config.depth)
     check_index("head", args.head, model.config.num_heads)
     args.method = methods_of(args, model.config, size)
     if args.method:
         check_heard(args)
-    edits = parse_edits(args, model.config, grid_of(size, model.config.patch_size))
+    edits = parse_edits(args, model.config, Grid.of(size, model.config.patch_size).shape)
 
     whole = args.command == "html" and model.config.num_classes > 0  # the page explains the answer, too
     explains = whole or any(METHODS[name].class_specific for name in args.method)
@@ -677,7 +679,7 @@ def run_shapes(args: argparse.Namespace) -> int:
 def shapes_of(model: ViT, image: Tensor) -> list[dict[str, Any]]:
     """One row per named activation, in the order in which the image meets them."""
     config = model.config
-    h, w = grid_of((image.shape[-2], image.shape[-1]), config.patch_size)
+    h, w = Grid.of((image.shape[-2], image.shape[-1]), config.patch_size).shape
     words = {
         "P": h * w,
         "p": config.patch_size,

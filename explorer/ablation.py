@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from explorer.ledger import block_at, class_to_explain
-from vit.model import ViT, shown_at
+from explorer.ledger import class_to_explain
+from vit.model import ViT
 from vit.trace import Trace, ZeroHeads
 
 
@@ -26,12 +26,14 @@ def without_heads(
     """
     target = class_to_explain(trace, model, target)
     config, weight = model.config, next(model.parameters())
+    places = model.places(trace.grid)
     lost = torch.empty(config.depth, config.num_heads)
     for layer in range(config.depth):
         stream = trace.tokens[layer].to(weight)[None]  # (1, T, D)
         for head in range(config.num_heads):
-            tokens = block_at(model, layer)(stream, shown_at(layer, ZeroHeads(((layer, head),))))
-            lost[layer, head] = float(trace.logits[target] - model.finish(tokens, layer + 1)[0, target])
+            tokens = model.run(stream, layer, layer + 1, places, ZeroHeads(((layer, head),)))
+            logits = model.read_out(model.run(tokens, layer + 1, places=places))  # by the fast kernels
+            lost[layer, head] = float(trace.logits[target] - logits[0, target])
         if progress:
             progress(layer + 1, config.depth)
     return lost

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from explorer.maps import METHODS, Progress
 from vit.card import Card
+from vit.grid import Grid
 from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
@@ -236,6 +237,7 @@ def _visible_drop(model: ViT, image: Tensor, read: Callable[[Tensor], Tensor]) -
     """
     prefix = model.config.num_prefix_tokens
     tokens = model.embed(image)[0]  # (T, D)
+    places = model.places(Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size))
 
     def value(shown: Tensor) -> Tensor:
         if not shown.shape[1] and model.config.pool == "mean":
@@ -243,8 +245,8 @@ def _visible_drop(model: ViT, image: Tensor, read: Callable[[Tensor], Tensor]) -
         found = []
         for some in shown.split(BATCH):
             kept = torch.cat([torch.arange(prefix).expand(len(some), -1), some + prefix], dim=1)
-            x = tokens[kept.to(tokens.device)]  # (M, prefix + n, D)
-            found.append(read(model.finish(x)))
+            x = model.run(tokens[kept.to(tokens.device)], places=places[kept])  # (M, prefix + n, D)
+            found.append(read(model.read_out(x)))
         return torch.cat(found).cpu()
 
     return value

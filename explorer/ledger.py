@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vit.grid import Grid
 from vit.model import Block, ViT
 from vit.trace import Trace
 
@@ -29,7 +30,7 @@ class Ledger:
     bias: float  # of the output projections, the final norm and the head
     target: int
     logit: float  # what the model said
-    grid_size: tuple[int, int]
+    grid: Grid
     num_prefix_tokens: int
 
     @property
@@ -50,7 +51,7 @@ class Ledger:
     def map(self) -> Tensor:
         """(h, w): what came from each patch, through all heads (and, mean-pooled, straight)."""
         patches = (self.heads.sum(dim=(0, 1)) + self.embed)[self.num_prefix_tokens :]
-        return patches.unflatten(0, self.grid_size)
+        return self.grid.unflatten(patches)
 
     def table(self) -> list[dict[str, str | int | float | None]]:
         """One row per entry, in the order of the model; the column `logit` adds up to the logit."""
@@ -109,7 +110,7 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
         bias=bias,
         target=target,
         logit=float(trace.logits[target]),
-        grid_size=trace.grid_size,
+        grid=trace.grid,
         num_prefix_tokens=trace.num_prefix_tokens,
     )
 

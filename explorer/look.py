@@ -22,9 +22,11 @@ from explorer.methods import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
 from vit.card import Card
 from vit.checkpoint import Snapshot
-from vit.model import Hook, ViT, native_bf16
+from vit.cost import Cost, cost
+from vit.model import Hook, ViT
 from vit.pictures import as_picture, open_picture, preprocess
-from vit.trace import Cost, MaskPatches, Trace, ZeroHeads, attention_at, cost, trace
+from vit.processor import native_bf16
+from vit.trace import MaskPatches, Trace, ZeroHeads, attention_at, trace
 
 V = TypeVar("V")
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
@@ -208,7 +210,7 @@ class Look:
         if self.keeps_attention:
             return traced.attn[layer]
         with self.session.model_lock:
-            return attention_at(self.model, traced.tokens[layer], layer, edits)
+            return attention_at(self.model, traced.tokens[layer], layer, edits, traced.grid)
 
     def rollouts(self, edits: tuple[Hook, ...] = ()) -> Tensor:
         """(L+1, T, T): attention rollout at every depth, made once for all layers."""

@@ -124,7 +124,7 @@ def head_at(trace: Trace, head: int) -> int:
 
 
 def num_patches(trace: Trace) -> int:
-    return trace.grid_size[0] * trace.grid_size[1]
+    return trace.grid.count
 
 
 def num_tokens(trace: Trace) -> int:

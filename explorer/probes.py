@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.ledger import block_at, class_to_explain, ledger
+from explorer.ledger import class_to_explain, ledger
 from explorer.maps import Progress, layer_at, num_patches, num_tokens, to_map
-from vit.model import ViT, shown_at
+from vit.model import ViT
 from vit.trace import Recorder, Trace
 
 SAMPLES, STEPS = 24, 32  # noisy images of SmoothGrad; points on the way of integrated gradients
@@ -77,13 +77,14 @@ def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: 
     """
     target = class_to_explain(trace, model, target)
     layer = layer_at(trace, layer)
-    block = block_at(model, layer)
     with torch.enable_grad():
         stream = stream_at(trace, model, layer)
         seen = Recorder({"norm1"})
-        tokens = block(stream, shown_at(layer, seen))
-        read = stream if block.post_norm else seen.seen["norm1"][layer]
-        (grad,) = torch.autograd.grad(model.finish(tokens, layer + 1)[0, target], read)
+        places = model.places(trace.grid)
+        tokens = model.run(stream, layer, layer + 1, places, seen)
+        read = stream if model.config.post_norm else seen.seen["norm1"][layer]
+        logits = model.read_out(model.run(tokens, layer + 1, places=places))
+        (grad,) = torch.autograd.grad(logits[0, target], read)
     read = read.detach()[0, trace.num_prefix_tokens :]  # (P, D)
     alpha = grad[0, trace.num_prefix_tokens :].mean(dim=0)
     return (read @ alpha).clamp(min=0).float().cpu().unflatten(0, trace.grid_size)
@@ -98,7 +99,8 @@ def input_gradient(trace: Trace, *, target: int | None = None, model: ViT) -> Te
     target = class_to_explain(trace, model, target)
     with torch.enable_grad():
         stream = stream_at(trace, model, 0)
-        (grad,) = torch.autograd.grad(model.finish(stream)[0, target], stream)
+        logits = model.read_out(model.run(stream, places=model.places(trace.grid)))
+        (grad,) = torch.autograd.grad(logits[0, target], stream)
     return to_map(trace, (stream.detach() * grad)[0].sum(dim=-1).float().cpu())
 
 
@@ -220,13 +222,15 @@ def knockout(
     """
     target = class_to_explain(trace, model, target)
     tokens = model.embed(image_for(trace, model))[0]  # (T, D)
-    y = model.finish(tokens[None])[0, target]
+    places = model.places(trace.grid)
+    y = model.read_out(model.run(tokens[None], places=places))[0, target]
     everything = torch.arange(len(tokens))
     patches = everything[trace.num_prefix_tokens :]
     losses = []
     for some in patches.split(BATCH):
         kept = torch.stack([everything[everything != patch] for patch in some])  # (n, T−1)
-        losses.append(y - model.finish(tokens[kept])[:, target])
+        logits = model.read_out(model.run(tokens[kept], places=places[kept]))
+        losses.append(y - logits[:, target])
         if progress:
             progress(sum(map(len, losses)), len(patches))
     return torch.cat(losses).float().cpu().unflatten(0, trace.grid_size)

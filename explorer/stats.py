@@ -14,18 +14,18 @@ from torch import Tensor
 
 from explorer.ledger import ledger, pooled_rows
 from explorer.maps import rollout_all
-from vit.model import ViT, resample_pos_embed
-from vit.trace import Trace, trace
+from vit.grid import Grid
+from vit.model import ViT
+from vit.positions import resample_pos_embed
+from vit.trace import Replace, Trace, trace
 
 # ---- heads -----------------------------------------------------------------------------------------
 
 
 def patch_distances(trace: Trace) -> Tensor:
     """(P, P): pixels between the centres of patches."""
-    h, w = trace.grid_size
-    pitch = torch.tensor(trace.image.shape[-2:]) / torch.tensor([h, w])  # (2,) pixels per patch
-    centres = torch.cartesian_prod(torch.arange(h), torch.arange(w)) * pitch  # (P, 2)
-    return (centres[:, None] - centres[None]).norm(dim=-1)
+    sides = zip(trace.image.shape[-2:], trace.grid.shape)
+    return trace.grid.distances([pixels / patches for pixels, patches in sides])
 
 
 def attention_distance(trace: Trace) -> Tensor:
@@ -209,7 +209,7 @@ def position_similarity(model: ViT, grid_size: tuple[int, int] | None = None) ->
     """
     grid_size = grid_size or model.config.grid_size
     table = resample_pos_embed(model.pos_embed, model.config.grid_size, grid_size)[0].float().cpu()
-    patches = F.normalize(table[-grid_size[0] * grid_size[1] :], dim=-1)  # (P, D)
+    patches = F.normalize(table[-Grid(grid_size).count :], dim=-1)  # (P, D)
     return (patches @ patches.mT).reshape(*grid_size, *grid_size)
 
 
@@ -272,10 +272,11 @@ def over_images(
 def depth_features(model: ViT, images: Tensor) -> Tensor:
     """(L+1, B, D): the token that the head reads ([CLS], or the mean patch) at every depth."""
     tokens = model.embed(images.to(next(model.parameters())))
+    places = model.places(Grid.of((images.shape[-2], images.shape[-1]), model.config.patch_size))
     rows = pooled_rows(model, tokens.shape[1])
     features = [tokens[:, rows].mean(dim=1)]
-    for block in model.blocks:
-        tokens = block(tokens)
+    for layer in range(model.config.depth):
+        tokens = model.run(tokens, layer, layer + 1, places)
         features.append(tokens[:, rows].mean(dim=1))
     return torch.stack(features).float().cpu()
 
@@ -352,7 +353,7 @@ def self_check(model: ViT, trace: Trace) -> list[Check]:
         off = (fused - trace.logits).abs().max() / trace.logits.abs().max().clamp(min=1)
         check("fused = spelled out", off, 1e-4, "the fast forward pass gives the logits shown here")
     check("rows sum to 1", (attn.sum(dim=-1) - 1).abs().max(), 1e-5, "attention of every query")
-    check("attention · V", _blocks_gap(model, tokens, attn), 1e-4,
+    check("attention · V", _blocks_gap(model, trace, tokens, attn), 1e-4,
           "attention times values, then the MLP, gives each block's output")  # fmt: skip
     if model.config.num_classes and not model.config.post_norm:
         book = ledger(trace, model)
@@ -363,14 +364,12 @@ def self_check(model: ViT, trace: Trace) -> list[Check]:
     return checks
 
 
-def _blocks_gap(model: ViT, tokens: Tensor, attn: Tensor) -> float:
+def _blocks_gap(model: ViT, trace: Trace, tokens: Tensor, attn: Tensor) -> float:
     """The largest difference between a block's output and what its attention and values rebuild, in
     units of the output's largest entry."""
-    gaps = []
-    for layer, block in enumerate(model.blocks):
-        rebuilt = block(
-            tokens[layer][None],
-            lambda name, x, kept=attn[layer]: kept[None] if name == "attn" else x,
-        )[0]
+    gaps, places = [], model.places(trace.grid)
+    for layer in range(model.config.depth):
+        kept = Replace("attn", layer, attn[layer])
+        rebuilt = model.run(tokens[layer][None], layer, layer + 1, places, kept)[0]
         gaps.append((rebuilt - tokens[layer + 1]).abs().max() / tokens[layer + 1].abs().max())
     return float(max(gaps))

@@ -43,7 +43,7 @@ from explorer.views.page import (
 )
 from vit.card import CheckpointError
 from vit.data import DATASETS, local_test_pictures
-from vit.model import grid_of
+from vit.grid import Grid
 from vit.pictures import PictureError, open_picture
 from vit.shapes import shapes_sample
 
@@ -149,7 +149,7 @@ ANSWERS = {
 def describe(look: Look) -> str:
     """What this model is, and what it can say at all."""
     config, card = look.model.config, look.card
-    h, w = grid_of(look.image_size, config.patch_size)
+    h, w = Grid.of(look.image_size, config.patch_size).shape
     parameters = sum(p.numel() for p in look.model.parameters())
     facts = [
         f"{h} × {w} patches of {config.patch_size} px",

@@ -140,7 +140,7 @@ def test_a_wrong_entry_shows_in_the_gap() -> None:
     model, t = model_and_trace("cls")
     attn = t.attn.clone()
     attn[1, 2, 0] = attn[1, 2, 0].roll(3)
-    tampered = Trace(t.image, t.tokens, attn, t.logits, t.grid_size, t.num_prefix_tokens)
+    tampered = Trace(t.image, t.tokens, attn, t.logits, t.grid, t.prefix_names)
     assert abs(ledger(tampered, model, 3).gap) > 1e-3
     assert isinstance(ledger(t, model, 3), Ledger)
 

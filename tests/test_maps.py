@@ -30,6 +30,7 @@ from explorer.maps import (
 from explorer.methods import COMMON, METHODS
 from explorer.probes import integrate, per_patch
 from vit import MaskPatches, Trace, ViT, trace
+from vit.grid import Grid
 
 ROOT = Path(__file__).resolve().parent.parent
 L, H, h, w = 5, 4, 3, 7
@@ -47,8 +48,8 @@ def random_trace(prefix: int, seed: int = 0, depth: int = L, grid: tuple[int, in
         tokens=torch.randn(depth + 1, T, 8, generator=g),
         attn=(3 * torch.randn(depth, H, T, T, generator=g)).softmax(dim=-1),
         logits=torch.randn(7, generator=g),
-        grid_size=grid,
-        num_prefix_tokens=prefix,
+        grid=Grid(grid),
+        prefix_names=("[CLS]", "[REG1]", "[REG2]")[:prefix],
         target=2,
         attn_grad=torch.randn(depth, H, T, T, generator=g),
     )
@@ -707,7 +708,9 @@ def test_gradcam_of_a_layer_follows_what_that_layer_reads() -> None:
     stream, block = found.tokens[1:2], model.blocks[1]
     read = block.norm1(stream).detach().requires_grad_()
     middle = stream + block.attn(read)
-    (grad,) = torch.autograd.grad(model.finish(middle + block.mlp(block.norm2(middle)), 2)[0, 2], read)
+    (grad,) = torch.autograd.grad(
+        model.read_out(model.run(middle + block.mlp(block.norm2(middle)), 2))[0, 2], read
+    )
     expected = (read[0, 1:] @ grad[0, 1:].mean(dim=0)).clamp(min=0).unflatten(0, found.grid_size)
     torch.testing.assert_close(probes.gradcam(found, layer=1, model=model), expected.detach())
 

@@ -14,7 +14,9 @@ from conftest import randomised, tiny_config
 from torch import nn
 
 from vit import Recorder, ViT, ViTConfig
-from vit.model import VARIANTS, resample_pos_embed, sincos_pos_embed
+from vit.grid import Grid
+from vit.model import VARIANTS
+from vit.positions import resample_pos_embed, sincos_pos_embed
 
 FAMILIES = {
     "plain": {},
@@ -245,3 +247,47 @@ def test_post_norm_is_the_encoder_layer_of_torch() -> None:
         weights = {name + part: getattr(x, part) for name, x in ours.items() for part in ("weight", "bias")}
         theirs.load_state_dict(weights)
         torch.testing.assert_close(block(x), theirs(x), rtol=0, atol=1e-5)
+
+
+def test_a_run_in_pieces_is_the_whole_run() -> None:
+    model = randomised(ViT(tiny_config()))
+    images = torch.randn(2, 3, 12, 20)
+    places = model.places(Grid((3, 5)))
+    tokens = model.embed(images)
+    middle = model.run(tokens, stop=2, places=places)
+    end = model.run(middle, 2, places=places)
+    torch.testing.assert_close(end, model.run(tokens))
+    torch.testing.assert_close(model.read_out(end), model(images))
+    assert torch.equal(model.run(tokens, 1, 1), tokens)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, None), (2, 1), (0, 4), (4, None), (0, -1)])
+def test_blocks_that_there_are_not_are_refused(start: int, stop: int | None) -> None:
+    model = ViT(tiny_config())
+    with pytest.raises(ValueError, match="do not exist: this model has 3"):
+        model.run(torch.zeros(1, 16, 16), start, stop)
+
+
+def test_places_are_those_of_the_tokens() -> None:
+    model = ViT(tiny_config(num_registers=2))
+    places = model.places(Grid((3, 5)))
+    assert places.index.tolist() == [*range(-3, 15)]
+    assert places[torch.tensor([[0, 4], [3, 17]])].index.tolist() == [[-3, 1], [0, 14]]
+    with pytest.raises(ValueError, match="17 tokens cannot have 18 places"):
+        model.run(torch.zeros(1, 17, 16), places=places)
+
+
+def test_a_grid_knows_its_patches() -> None:
+    grid = Grid.of((12, 20), 4)
+    assert (grid.shape, grid.count) == ((3, 5), 15)
+    assert [grid.place(patch) for patch in (0, 4, 5, 14)] == [(0, 0), (0, 4), (1, 0), (2, 4)]
+    assert [tuple(place) for place in grid.places().tolist()] == [grid.place(i) for i in range(15)]
+    assert grid.name(7) == "patch (1, 2)"
+    assert grid.distances((4, 8))[0, 6].item() == pytest.approx(math.hypot(4, 8))
+    assert torch.equal(grid.unflatten(torch.arange(30).view(2, 15))[1, 2], torch.arange(25, 30))
+    assert Grid((1, 1)).distances((4, 4)).tolist() == [[0.0]] and Grid((1, 4)).places().shape == (4, 2)
+    for patch in (-1, 15):
+        with pytest.raises(ValueError, match=f"There is no patch {patch}: this grid has 15, 0 to 14"):
+            grid.place(patch)
+    with pytest.raises(ValueError, match="Patches of 4 pixels do not divide an image of 12 x 18 pixels"):
+        Grid.of((12, 18), 4)

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
+from vit.cost import cost
 from vit.hub import MAX_BYTES, fetch, push
 from vit.pictures import preprocess
 from vit.pretrained import from_timm, from_torchvision, from_transformers
-from vit.trace import attention_at, cost
+from vit.trace import attention_at
 
 NATIVE, OTHER = (32, 48), (64, 32)  # (height, width): not square, and resampled to another shape
 pytestmark = pytest.mark.filterwarnings("ignore:.*loaded without")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from explorer import stats
 from vit import Trace, ViT, ViTConfig, ZeroHeads, trace
+from vit.grid import Grid
 
 L, H, h, w = 5, 4, 3, 7
 
@@ -23,8 +24,8 @@ def random_trace(prefix: int) -> Trace:
         tokens=torch.randn(L + 1, T, 12) * torch.arange(1, L + 2)[:, None, None],
         attn=(2 * torch.randn(L, H, T, T)).softmax(dim=-1),
         logits=torch.randn(7),
-        grid_size=(h, w),
-        num_prefix_tokens=prefix,
+        grid=Grid((h, w)),
+        prefix_names=("[CLS]", "[REG1]", "[REG2]")[:prefix],
     )
 
 
@@ -58,7 +59,9 @@ def test_the_uniform_line_is_where_a_head_without_interest_lies(size: int, patch
     n = size // patch
     T = 1 + n * n
     uniform = torch.full((1, 1, T, T), 1 / T)
-    t = Trace(torch.zeros(3, size, size), torch.zeros(2, T, 1), uniform, torch.zeros(2), (n, n), 1)
+    t = Trace(
+        torch.zeros(3, size, size), torch.zeros(2, T, 1), uniform, torch.zeros(2), Grid((n, n)), ("[CLS]",)
+    )
     assert stats.uniform_distance(t) == pytest.approx(pixels, abs=0.1)
     assert stats.attention_distance(t).item() == pytest.approx(stats.uniform_distance(t), rel=1e-5)
 
@@ -178,7 +181,7 @@ def test_pca_finds_the_directions_of_largest_variance(joint: bool, width: int) -
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("grid", [(1, 1), (1, 2)])
 def test_pca_of_one_or_two_patches_has_directions_that_are_zero(joint: bool, grid: tuple[int, int]) -> None:
-    t = dataclasses.replace(random_trace(1), tokens=torch.randn(2, 1 + grid[1], 12), grid_size=grid)
+    t = dataclasses.replace(random_trace(1), tokens=torch.randn(2, 1 + grid[1], 12), grid=Grid(grid))
     pca = stats.patch_pca(t, joint=joint)
     assert pca.scores.shape == (2, *grid, 3) and pca.explained.shape == (1 if joint else 2, 3)
     assert pca.scores.isfinite().all() and pca.explained.isfinite().all()

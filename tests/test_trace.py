@@ -9,8 +9,9 @@ import torch
 from conftest import randomised, tiny_config
 from torch import Tensor
 
+import vit
 from vit import MaskPatches, Recorder, Replace, Trace, ViT, ZeroHeads, trace
-from vit.model import SHOWN
+from vit.model import HOOK_POINTS
 from vit.trace import attention_at
 
 IMAGE = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(1))
@@ -202,8 +203,11 @@ def test_a_target_that_is_no_class_is_refused(tiny_vit: ViT, target: int) -> Non
 def test_the_names_are_what_the_model_shows(tiny_vit: ViT) -> None:
     recorder = Recorder()
     tiny_vit(IMAGE[None], recorder)
-    assert tuple(recorder.seen) == SHOWN
-    assert set(trace(tiny_vit, IMAGE, keep=SHOWN).activations) == {*SHOWN} - {"attn", "resid_post"}
+    assert tuple(recorder.seen) == HOOK_POINTS
+    assert set(trace(tiny_vit, IMAGE, keep=HOOK_POINTS).activations) == {*HOOK_POINTS} - {
+        "attn",
+        "resid_post",
+    }
 
 
 @pytest.mark.parametrize(
@@ -238,3 +242,22 @@ def test_without_attention_there_are_no_heads_to_speak_of(tiny_vit: ViT) -> None
             some.all_attn()
     full = trace(tiny_vit, IMAGE)
     assert full.all_attn() is full.attn
+
+
+def test_the_module_trace_is_the_function_and_keeps_its_names(tiny_vit: ViT) -> None:
+    import vit.trace as module
+
+    assert module is vit.trace is trace and module.Recorder is Recorder
+    assert torch.equal(vit.trace(tiny_vit, IMAGE).attn, module.trace(tiny_vit, IMAGE).attn)
+
+
+def test_a_trace_names_its_tokens(tiny_vit: ViT) -> None:
+    t = trace(tiny_vit, IMAGE)
+    assert [t.token_name(token) for token in (0, 1, 7)] == ["[CLS]", "patch (0, 0)", "patch (1, 1)"]
+    assert t.prefix_names == tiny_vit.config.prefix_names and t.grid_size == t.grid.shape
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_attention_of_a_layer_that_there_is_not(tiny_vit: ViT, layer: int) -> None:
+    with pytest.raises(ValueError, match=f"There is no layer {layer}: this model has 3, 0 to 2"):
+        attention_at(tiny_vit, torch.zeros(16, 16), layer)

@@ -6,18 +6,21 @@ Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (https://arxiv.org/abs/
 Parameters are named as in timm, so that published weights load with `strict=True`.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A hook is shown every named activation, as hook(name, layer, tensor); the model goes on with what it
+from vit.grid import Grid
+from vit.positions import Places, resample_pos_embed, sincos_pos_embed
+from vit.processor import slow_when_fused
+
+# A hook is handed every named activation, as hook(name, layer, tensor); the model goes on with what it
 # returns. The names, in the order an image meets them; layer is None outside the blocks.
-SHOWN = (
+HOOK_POINTS = (
     "embed", "pos",  # (B, P, D), (B, T, D)
     "norm1",  # (B, T, D); with post_norm, norm1 and norm2 come after the additions
     "q", "k", "v", "scores", "attn", "z",  # (B, H, T, d), but scores and attn (B, H, T, T)
@@ -27,12 +30,17 @@ SHOWN = (
     "norm", "logits",  # (B, T, D), with norm_after_pool not yet normed; (B, K)
 )  # fmt: skip
 Hook = Callable[[str, int | None, Tensor], Tensor]
-Show = Callable[[str, Tensor], Tensor]  # a hook that already knows its layer
+Tap = Callable[[str, Tensor], Tensor]  # a hook that already knows its layer
 
 
-def unseen(name: str, x: Tensor) -> Tensor:
-    """The hook of an ordinary forward pass: nobody is looking."""
+def no_tap(name: str, x: Tensor) -> Tensor:
+    """The tap of an ordinary forward pass: nobody asks for what flows through it."""
     return x
+
+
+def tap_at(layer: int | None, hook: Hook | None) -> Tap:
+    """The hook, told at which layer it is."""
+    return no_tap if hook is None else lambda name, x: hook(name, layer, x)
 
 
 # name: (embed_dim, depth, num_heads, width of the MLP), from Dosovitskiy et al. 2021, Table 1;
@@ -105,7 +113,7 @@ class ViTConfig:
             raise ValueError(
                 f"sincos positions need an embed_dim that is a multiple of 4, not {self.embed_dim}."
             )
-        grid_of(self.image_size, self.patch_size)
+        Grid.of(self.image_size, self.patch_size)
 
     @classmethod
     def variant(cls, name: str, **changes) -> "ViTConfig":
@@ -118,13 +126,18 @@ class ViTConfig:
         return cls(**shape | changes)
 
     @property
+    def grid(self) -> Grid:
+        """Rows and columns of patches at `image_size`."""
+        return Grid.of(self.image_size, self.patch_size)
+
+    @property
     def grid_size(self) -> tuple[int, int]:
-        """(h, w): rows and columns of patches at `image_size`."""
-        return grid_of(self.image_size, self.patch_size)
+        """(h, w) of `grid`."""
+        return self.grid.shape
 
     @property
     def num_patches(self) -> int:
-        return math.prod(self.grid_size)
+        return self.grid.count
 
     @property
     def prefix_names(self) -> tuple[str, ...]:
@@ -146,16 +159,6 @@ class ViTConfig:
 
 
 FIELDS = tuple(f.name for f in fields(ViTConfig))
-
-
-def grid_of(image_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
-    """(h, w) of an image of (height, width) pixels. Raises ValueError where patches do not fit evenly."""
-    height, width = image_size
-    if min(height, width) < patch_size or height % patch_size or width % patch_size:
-        raise ValueError(
-            f"Patches of {patch_size} pixels do not divide an image of {height} x {width} pixels evenly."
-        )
-    return height // patch_size, width // patch_size
 
 
 class PatchEmbed(nn.Module):
@@ -181,31 +184,17 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = norm(), norm()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, show: Show = unseen) -> Tensor:
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
-        q, k, v = show("q", self.q_norm(q)), show("k", self.k_norm(k)), show("v", v)
-        if show is unseen and not slow_when_fused(q):
+        q, k, v = tap("q", self.q_norm(q)), tap("k", self.k_norm(k)), tap("v", v)
+        if tap is no_tap and not slow_when_fused(q):
             z = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, d): the (T, T) matrix never exists
         else:  # the same mathematics, spelled out and visible
-            scores = show("scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H, T, T), row = query
-            attn = show("attn", scores.softmax(dim=-1))  # (B, H, T, T), rows sum to 1
-            z = show("z", attn @ v)  # (B, H, T, d)
+            scores = tap("scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H, T, T), row = query
+            attn = tap("attn", scores.softmax(dim=-1))  # (B, H, T, T), rows sum to 1
+            z = tap("z", attn @ v)  # (B, H, T, d)
         return self.proj(z.transpose(1, 2).reshape(B, T, D))  # (B, H, T, d) -> (B, T, D)
-
-
-def slow_when_fused(q: Tensor) -> bool:
-    """bf16 training on a CPU: the fused kernel's backward makes a step 1.5 to 1.9 x slower (measured)."""
-    return q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16
-
-
-@cache
-def native_bf16(device: torch.device) -> bool:
-    """Does this processor multiply bf16 matrices faster than float32? Among CPUs, with AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 class Mlp(nn.Module):
@@ -217,9 +206,9 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
         self.fc2 = nn.Linear(config.mlp_dim // (2 if config.activation == "swiglu" else 1), config.embed_dim)
 
-    def forward(self, x: Tensor, show: Show = unseen) -> Tensor:
-        x = show("mlp_pre", self.fc1(x))  # (B, T, 4D)
-        x = show("mlp_post", self.activation(x))  # (B, T, 4D); SwiGLU: half
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
+        x = tap("mlp_pre", self.fc1(x))  # (B, T, 4D)
+        x = tap("mlp_post", self.activation(x))  # (B, T, 4D); SwiGLU: half
         return self.fc2(x)  # (B, T, D)
 
 
@@ -268,27 +257,27 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(config.drop_path * layer / max(1, config.depth - 1))
 
-    def attend(self, x: Tensor, show: Show) -> Tensor:
+    def attend(self, x: Tensor, tap: Tap) -> Tensor:
         """What attention adds to the residual stream."""
-        return show("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, show)))))
+        return tap("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, tap)))))
 
-    def think(self, x: Tensor, show: Show) -> Tensor:
+    def think(self, x: Tensor, tap: Tap) -> Tensor:
         """What the MLP adds to the residual stream."""
-        return self.drop_path(self.dropout(self.ls2(self.mlp(x, show))))
+        return self.drop_path(self.dropout(self.ls2(self.mlp(x, tap))))
 
-    def forward(self, x: Tensor, show: Show = unseen) -> Tensor:  # (B, T, D) -> (B, T, D)
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:  # (B, T, D) -> (B, T, D)
         if self.post_norm:
-            x = show("resid_mid", show("norm1", self.norm1(x + self.attend(x, show))))
-            return show("resid_post", show("norm2", self.norm2(x + self.think(x, show))))
-        x = show("resid_mid", x + self.attend(show("norm1", self.norm1(x)), show))
-        return show("resid_post", x + self.think(show("norm2", self.norm2(x)), show))
+            x = tap("resid_mid", tap("norm1", self.norm1(x + self.attend(x, tap))))
+            return tap("resid_post", tap("norm2", self.norm2(x + self.think(x, tap))))
+        x = tap("resid_mid", x + self.attend(tap("norm1", self.norm1(x)), tap))
+        return tap("resid_post", x + self.think(tap("norm2", self.norm2(x)), tap))
 
 
 class ViT(nn.Module):
     """A plain Vision Transformer.
 
     model(images) -> logits, by the fastest kernels; model(images, hook) -> the same numbers, with
-    every named activation shown to hook(name, layer, tensor), which may return an edited one.
+    every named activation handed to hook(name, layer, tensor), which may return an edited one.
     """
 
     def __init__(self, config: ViTConfig):
@@ -341,20 +330,45 @@ class ViT(nn.Module):
 
         Any height and width that are multiples of the patch size will do: positions are resampled.
         """
-        return self.finish(self.embed(images, hook), hook=hook)
+        tokens = self.embed(images, hook)
+        places = self.places(Grid.of((images.shape[-2], images.shape[-1]), self.config.patch_size))
+        return self.read_out(self.run(tokens, places=places, hook=hook), hook)
 
-    def finish(self, tokens: Tensor, layer: int = 0, hook: Hook | None = None) -> Tensor:
-        """The residual stream (B, T, D) in front of a block -> (B, K), by that block and all after it."""
-        for at in range(layer, len(self.blocks)):
-            tokens = self.blocks[at](tokens, shown_at(at, hook))
-        return self.read_out(tokens, hook)
+    def places(self, grid: Grid) -> Places:
+        """Where the tokens of a whole image of this grid are."""
+        return Places.of_all(grid, self.config.num_prefix_tokens)
+
+    def run(
+        self,
+        tokens: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        places: Places | None = None,
+        hook: Hook | None = None,
+    ) -> Tensor:
+        """Residual stream (B, T, D) in front of block `start` -> that in front of block `stop`, (B, T, D).
+
+        All that runs blocks runs them here. stop: after the last block by default. places: where these
+        tokens are, `model.places(grid)` or, where some are left out, `model.places(grid)[kept]`; by default
+        the tokens are all those of an image of the model's own size. Raises ValueError for blocks or
+        numbers of tokens that do not fit.
+        """
+        depth = self.config.depth
+        stop = depth if stop is None else stop
+        if not 0 <= start <= stop <= depth:
+            raise ValueError(f"Blocks from {start} up to {stop} do not exist: this model has {depth}.")
+        if places is not None and places.index.shape[-1] != tokens.shape[1]:
+            raise ValueError(f"{tokens.shape[1]} tokens cannot have {places.index.shape[-1]} places.")
+        for layer in range(start, stop):
+            tokens = self.blocks[layer](tokens, tap_at(layer, hook))
+        return tokens
 
     def embed(self, images: Tensor, hook: Hook | None = None) -> Tensor:
         """Pixels -> the tokens that the first block reads, (B, T, D)."""
-        show = shown_at(None, hook)
-        grid_size = grid_of((images.shape[-2], images.shape[-1]), self.config.patch_size)
-        patches = show("embed", self.patch_embed(images))  # (B, P, D)
-        pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid_size)
+        tap = tap_at(None, hook)
+        grid = Grid.of((images.shape[-2], images.shape[-1]), self.config.patch_size)
+        patches = tap("embed", self.patch_embed(images))  # (B, P, D)
+        pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid.shape)
         tokens = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         B, P, D = patches.shape
         x = torch.cat([*(token.expand(B, -1, -1) for token in tokens), patches], dim=1)  # (B, T, D)
@@ -362,40 +376,15 @@ class ViT(nn.Module):
         prefix = pos_embed.shape[1] - P  # tokens in front that have a position; registers have none
         nowhere = pos_embed.new_zeros(1, x.shape[1] - pos_embed.shape[1], D)
         x = x + torch.cat([pos_embed[:, :prefix], nowhere, pos_embed[:, prefix:]], dim=1)
-        return show("pos", self.norm_pre(x))
+        return tap("pos", self.norm_pre(x))
 
     def read_out(self, tokens: Tensor, hook: Hook | None = None) -> Tensor:
         """The residual stream (B, T, D) after any block -> logits (B, K): final norm, pooling, head."""
-        show = shown_at(None, hook)
-        x = show("norm", self.norm(tokens))
+        tap = tap_at(None, hook)
+        x = tap("norm", self.norm(tokens))
         patches = x[:, self.config.num_prefix_tokens :]  # (B, P, D)
         pooled = x[:, 0] if self.config.pool == "cls" else patches.mean(dim=1)  # (B, D)
         logits = self.head(self.fc_norm(pooled))  # (B, K)
         if self.head_dist is not None:  # DeiT answers with the mean of its two heads
             logits = (logits + self.head_dist(x[:, 1])) / 2
-        return show("logits", logits)
-
-
-def shown_at(layer: int | None, hook: Hook | None) -> Show:
-    """The hook, told where it looks."""
-    return unseen if hook is None else lambda name, x: hook(name, layer, x)
-
-
-def resample_pos_embed(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Learned positions (1, prefix + h·w, D) on another grid: bicubic with anti-aliasing, as timm does it."""
-    if old == new:
-        return pos_embed
-    prefix = pos_embed.shape[1] - math.prod(old)
-    table = pos_embed[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, D, h, w)
-    table = F.interpolate(table, size=new, mode="bicubic", antialias=True)
-    table = table.flatten(2).mT.to(pos_embed.dtype)  # (1, h'·w', D)
-    return torch.cat([pos_embed[:, :prefix], table], dim=1)
-
-
-def sincos_pos_embed(grid_size: tuple[int, int], dim: int) -> Tensor:
-    """Fixed positions (1, h·w, D): sines and cosines of column, then of row (He et al. 2022, MAE)."""
-    h, w = grid_size
-    omega = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    angles = [axis.flatten()[:, None] * omega for axis in (column, row)]  # each (P, D/4)
-    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)[None].float()
+        return tap("logits", logits)

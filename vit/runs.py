@@ -22,8 +22,9 @@ from torch import Tensor
 
 from vit.card import Card
 from vit.checkpoint import list_snapshots, remove_half_written, save, save_snapshot, write_atomically
-from vit.model import ViT, native_bf16
+from vit.model import ViT
 from vit.options import FREE, Options, flag
+from vit.processor import native_bf16
 from vit.schedule import Schedule
 
 STATE = 2  # the version of state.pt: of steps that go on as this file makes them

@@ -6,18 +6,21 @@ many threads may share one model.
 L layers, H heads, T tokens, D width, K classes, (h, w) patches.
 """
 
-import math
+import sys
+import types
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from vit.model import SHOWN, Block, Hook, ViT, ViTConfig, grid_of, shown_at
+from vit.grid import Grid
+from vit.model import HOOK_POINTS, Hook, ViT
 
 
 class Recorder:
-    """A hook that keeps what it is shown, of the names and layers it is asked for: `seen[name][layer]`."""
+    """A hook that keeps what it is handed, of the names and layers it is asked for: `seen[name][layer]`."""
 
     def __init__(self, names: Collection[str] | None = None, layers: Collection[int] | None = None):
         self.names, self.layers = names, layers
@@ -86,7 +89,7 @@ class MaskPatches:
 class Replace:
     """Put another tensor in an activation's place (activation patching).
 
-    name: one of vit.model.SHOWN; layer: counted from 0, None outside the blocks.
+    name: one of vit.model.HOOK_POINTS; layer: counted from 0, None outside the blocks.
     """
 
     name: str
@@ -94,8 +97,8 @@ class Replace:
     value: Tensor
 
     def __post_init__(self) -> None:
-        if self.name not in SHOWN:
-            raise ValueError(f"The model shows no {self.name!r}: replace one of {', '.join(SHOWN)}.")
+        if self.name not in HOOK_POINTS:
+            raise ValueError(f"The model shows no {self.name!r}: replace one of {', '.join(HOOK_POINTS)}.")
         if self.layer is not None and self.layer < 0:
             raise ValueError(f"Layers to replace something in are counted from 0, not {self.layer}.")
 
@@ -113,11 +116,25 @@ class Trace:
     tokens: Tensor  # (L+1, T, D)   residual stream: after the embedding, then after each block
     attn: Tensor  # (L, H, T, T)  softmax(q kᵀ / √d); row = query, column = key; rows sum to 1; of kept layers
     logits: Tensor  # (K,)          empty for a model without a head
-    grid_size: tuple[int, int]  # (h, w)
-    num_prefix_tokens: int  # [CLS], distillation token, registers in front of the patches
+    grid: Grid  # the patches, (h, w)
+    prefix_names: tuple[str, ...]  # of the tokens in front of the patches: [CLS], [DIST], [REG1] ...
     target: int | None = None  # the class that attn_grad explains
     attn_grad: Tensor | None = None  # (L, H, T, T)  d logits[target] / d attn
     activations: Mapping[str, Tensor] = field(default_factory=dict)  # whatever else `keep` asked for
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.grid.shape
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return len(self.prefix_names)
+
+    def token_name(self, token: int) -> str:
+        """A token in words: [CLS], or patch (row, column)."""
+        prefix = self.num_prefix_tokens
+        return self.prefix_names[token] if 0 <= token < prefix else self.grid.name(token - prefix)
 
     def all_attn(self) -> Tensor:
         """`attn` (L, H, T, T) for what needs every layer. Raises ValueError where some were not kept."""
@@ -130,7 +147,7 @@ class Trace:
 
 
 def in_turn(*hooks: Hook) -> Hook:
-    """One hook of several: each is shown what the one before it returned."""
+    """One hook of several: each is handed what the one before it returned."""
 
     def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
         for each in hooks:
@@ -153,15 +170,15 @@ def trace(
 
     target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
     layers: those whose attention and activations are kept, in the model's order (all by default, -1: the
-    last; the residual stream is always kept). keep: names of activations (vit.model.SHOWN); what is not a
-    field of Trace goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for a
-    class, layer or name that there is not.
+    last; the residual stream is always kept). keep: names of activations (vit.model.HOOK_POINTS); what is not
+    a field of Trace goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for
+    a class, layer or name that there is not.
     """
     if image.dim() != 3:
         raise ValueError(f"One image is (3, height, width), not {tuple(image.shape)}: pass images[i].")
-    if unknown := {*keep} - {*SHOWN}:
+    if unknown := {*keep} - {*HOOK_POINTS}:
         names = ", ".join(map(repr, sorted(unknown)))
-        raise ValueError(f"The model shows no {names}: keep any of {', '.join(SHOWN)}.")
+        raise ValueError(f"The model shows no {names}: keep any of {', '.join(HOOK_POINTS)}.")
     if target is not None and not 0 <= target < model.config.num_classes:
         classes = model.config.num_classes
         raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
@@ -205,8 +222,8 @@ def trace(
         tokens=tokens,
         attn=attn,
         logits=to_cpu(logits if model.config.num_classes else logits[:0]),
-        grid_size=grid_of((image.shape[-2], image.shape[-1]), model.config.patch_size),
-        num_prefix_tokens=model.config.num_prefix_tokens,
+        grid=Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size),
+        prefix_names=model.config.prefix_names,
         target=target,
         attn_grad=None if gradients is None else to_cpu(gradients),
         activations=seen,
@@ -222,38 +239,41 @@ def attn_to_cpu(attn: Tensor) -> Tensor:
     return home
 
 
+class _Found(Exception):
+    """Ends a pass whose hook has what it came for."""
+
+
 @torch.no_grad()
-def attention_at(model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] = ()) -> Tensor:
+def attention_at(
+    model: ViT, tokens: Tensor, layer: int, edits: Sequence[Hook] = (), grid: Grid | None = None
+) -> Tensor:
     """One layer's attention (H, T, T) from the residual stream in front of it, `trace.tokens[layer]` (T, D).
 
-    For models whose attention is too large to keep: one block's attention, not a forward pass.
+    For models whose attention is too large to keep: half a block, not a forward pass. grid: of the image,
+    `trace.grid`; by default that of the model's own size. Raises ValueError for a layer that there is not.
     """
-    recorder = Recorder({"attn"})
-    block = model.blocks[layer]
-    assert isinstance(block, Block)
-    x = tokens.to(next(model.parameters()))[None]
-    show = shown_at(layer, in_turn(*edits, recorder))
-    block.attn(x if block.post_norm else show("norm1", block.norm1(x)), show)
-    return attn_to_cpu(recorder.seen["attn"][layer][0])
+    if not 0 <= layer < model.config.depth:
+        last = model.config.depth - 1
+        raise ValueError(f"There is no layer {layer}: this model has {last + 1}, 0 to {last}.")
+    found: list[Tensor] = []
+
+    def find(name: str, layer: int | None, x: Tensor) -> Tensor:
+        if name == "attn":
+            found.append(x[0])
+            raise _Found
+        return x
+
+    places = model.places(grid or model.config.grid)
+    with suppress(_Found):
+        stream = tokens.to(next(model.parameters()))[None]
+        model.run(stream, layer, layer + 1, places, in_turn(*edits, find))
+    return attn_to_cpu(found[0])
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a look at one image takes, told before it is run."""
+class _Module(types.ModuleType):
+    """`vit.trace` is this module, and called it is its function: `from vit import trace` serves as both."""
 
-    tokens: int  # T
-    flops: int  # multiplications and additions in the matrix products of one forward pass
-    layer_bytes: int  # one layer's attention (H, T, T) in float32: what `attention_at` needs
-    attn_bytes: int  # every layer's (L, H, T, T): what `trace` keeps with "attn"
+    __call__ = staticmethod(trace)
 
 
-def cost(config: ViTConfig, image_size: tuple[int, int] | None = None) -> Cost:
-    """The cost of one image of (height, width). Raises ValueError where patches do not fit it evenly."""
-    D, M, K = config.embed_dim, config.mlp_dim, config.num_classes * (1 + config.distillation)
-    P = math.prod(grid_of(image_size or config.image_size, config.patch_size))
-    T = config.num_prefix_tokens + P
-    out = M // 2 if config.activation == "swiglu" else M
-    block = T * D * (4 * D + M + out) + 2 * T * T * D  # qkv, proj and the MLP; q kᵀ and attn v
-    embed = P * config.in_chans * config.patch_size**2 * D
-    layer_bytes = 4 * config.num_heads * T * T
-    return Cost(T, 2 * (embed + config.depth * block + D * K), layer_bytes, config.depth * layer_bytes)
+sys.modules[__name__].__class__ = _Module

@@ -18,7 +18,6 @@ from explorer.look import Look
 from explorer.payload import class_name
 from explorer.views.page import MODEL_QUEUE, Page, kindly
 from explorer.views.parts import color, escape, picture_map, table
-from vit.model import shown_at
 from vit.pictures import as_picture
 from vit.trace import Recorder
 
@@ -32,9 +31,11 @@ def block_tensors(look: Look, layer: int) -> dict[str, Tensor]:
 
     def make() -> dict[str, Tensor]:
         seen = Recorder()
-        stream = look.trace(exact=True).tokens[layer].to(next(look.model.parameters()))
+        trace = look.trace(exact=True)
+        stream = trace.tokens[layer].to(next(look.model.parameters()))
+        places = look.model.places(trace.grid)
         with torch.no_grad(), look.session.model_lock:
-            look.model.blocks[layer](stream[None], shown_at(layer, seen))
+            look.model.run(stream[None], layer, layer + 1, places, seen)
         return {name: tensors[layer][0].float().cpu() for name, tensors in seen.seen.items()}
 
     return look.remember(("block", layer), make)

@@ -1,0 +1,28 @@
+"""What a look at one image will take, told before it is run."""
+
+from dataclasses import dataclass
+
+from vit.grid import Grid
+from vit.model import ViTConfig
+
+
+@dataclass(frozen=True)
+class Cost:
+    """H heads, T tokens, L layers."""
+
+    tokens: int  # T
+    flops: int  # multiplications and additions in the matrix products of one forward pass
+    layer_bytes: int  # one layer's attention (H, T, T) in float32: what `attention_at` needs
+    attn_bytes: int  # every layer's (L, H, T, T): what `trace` keeps with "attn"
+
+
+def cost(config: ViTConfig, image_size: tuple[int, int] | None = None) -> Cost:
+    """The cost of one image of (height, width). Raises ValueError where patches do not fit it evenly."""
+    D, M, K = config.embed_dim, config.mlp_dim, config.num_classes * (1 + config.distillation)
+    P = Grid.of(image_size or config.image_size, config.patch_size).count
+    T = config.num_prefix_tokens + P
+    out = M // 2 if config.activation == "swiglu" else M
+    block = T * D * (4 * D + M + out) + 2 * T * T * D  # qkv, proj and the MLP; q kᵀ and attn v
+    embed = P * config.in_chans * config.patch_size**2 * D
+    layer_bytes = 4 * config.num_heads * T * T
+    return Cost(T, 2 * (embed + config.depth * block + D * K), layer_bytes, config.depth * layer_bytes)
