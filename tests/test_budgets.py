@@ -37,7 +37,8 @@ def script_functions(path: Path) -> Iterator[tuple[str, int]]:
     brace stands under the line that opened it."""
     begun: dict[int, tuple[str, int]] = {}
     opens = re.compile(
-        r"^( {0,2})(?:export )?(?:default )?(?:async )?(?:function\*? )?(?:static |get |set )?#?(\w+)\s*\(.*\{$"
+        r"^( {0,2})(?:export )?(?:default )?(?:async )?"
+        r"(?:function\*? )?(?:static |get |set )?#?(\w+)\s*\(.*\{$"
     )
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if (match := opens.match(line)) and match[2] not in ("if", "for", "while", "switch"):
