@@ -44,7 +44,6 @@ from vit.positions import resample_pos_embed
 from vit.report import Report, evaluate, model_card, predict, score
 from vit.runs import Run, StopSignal, Team, check_folder, claimed, join_team, tidy, tune_malloc, usable
 from vit.schedule import Schedule
-from vit.trace import Recorder
 
 # Recipes ---------------------------------------------------------------------------------------------
 
@@ -392,20 +391,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def dry_run(config: ViTConfig) -> None:
-    """One empty image through the real model: the shape of everything that the hook is shown, in order."""
-    with torch.device("meta"):  # tensors with a shape and nothing in them
-        recorder, image = Recorder(layers={0}), torch.zeros(1, config.in_chans, *config.image_size)
-        logits = ViT(config).eval()(image, recorder)
-    shown = {"image": image} | {name: next(iter(seen.values())) for name, seen in recorder.seen.items()}
-    for name, x in shown.items():
-        last = name == "resid_post" and config.depth > 1
-        others = f"   blocks 1 to {config.depth - 1} do the same" if last else ""
-        print(f"{name:<12} {list(x.shape)}{others}")
-    way = [*(shown[name] for name in ("image", "embed", "pos", "resid_post")), logits]
-    print(" -> ".join(str(list(x.shape)) for x in way))
-
-
 def show_report(report: Report, out: Path, title: str) -> None:
     """How often a checkpoint is right, per class and in all; its confusion matrix as a picture in `out`."""
     card, confusion = report.card, report.confusion
@@ -430,7 +415,11 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
         if args.dry_run is not None:
             class_names = class_names_of(options.data) if options.data else [""] * 1000
             variant = ViTConfig.variant(args.dry_run, num_classes=len(class_names)) if args.dry_run else None
-            dry_run(variant or build_model(with_init(options, given), class_names).config)
+            config = variant or build_model(with_init(options, given), class_names).config
+            name = f"ViT-{args.dry_run}" if variant else args.recipe or "this model"
+            from explorer.tensors import lines_of, shapes_of  # here: training needs no pictures
+
+            print(*lines_of(name, config, shapes_of(config)), sep="\n")
         elif args.evaluate is not None:
             name = Path(args.evaluate).name
             data = options.data or (RECIPES[name].options.get("data", "") if name in RECIPES else "")

@@ -254,14 +254,12 @@ def test_bundled_checkpoints_bring_their_training_along(name):
 def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
     t.main(["folder", "--data", "shapes", "--dry-run", "B/16"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "[1, 3, 224, 224] -> [1, 196, 768] -> [1, 197, 768] -> [1, 197, 768] -> [1, 8]"
-    assert "attn         [1, 12, 197, 197]" in lines
+    chain = "[1, 3, 224, 224] -> [1, 196, 768] -> [1, 197, 768] -> 12 x [1, 197, 768] -> [1, 8]"
+    assert lines[-1].startswith(f"ViT-B/16: {chain}, ")
+    assert [line for line in lines if line.startswith("[1, 12, 197, 197]  attn ")]
     t.main(["cifar10", "--dry-run"])
-    assert (
-        capsys.readouterr()
-        .out.splitlines()[-1]
-        .startswith("[1, 3, 48, 48] -> [1, 144, 192] -> [1, 145, 192]")
-    )
+    chain = "[1, 3, 48, 48] -> [1, 144, 192] -> [1, 145, 192] -> 6 x [1, 145, 192] -> [1, 10]"
+    assert chain in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -312,9 +310,9 @@ def test_stages_that_never_come_are_refused():
 
 def test_a_dry_run_of_one_block_names_no_others(capsys):
     t.main(["shapes", "--dry-run", "--depth", "1"])
-    assert "do the same" not in capsys.readouterr().out
+    assert "the same in layers" not in capsys.readouterr().out
     t.main(["shapes", "--dry-run", "--depth", "2"])
-    assert "blocks 1 to 1 do the same" in capsys.readouterr().out
+    assert "the same in layers 1 to 1" in capsys.readouterr().out
 
 
 def test_every_number_has_its_range():

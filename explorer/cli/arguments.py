@@ -1,0 +1,274 @@
+"""The options of the command line, one row each; what they mean to one model."""
+
+import argparse
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+
+from explorer import faithfulness
+from explorer.cli.request import Asked, Option, Request, Usage
+from explorer.methods import LETTERS, METHODS, plain
+from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
+from vit.card import Card
+from vit.cost import cost
+from vit.grid import Grid
+from vit.model import VARIANTS, Hook, ViTConfig
+from vit.trace import MaskPatches, ZeroHeads
+
+MAX_ATTENTION = 8 * 2**30  # bytes
+SOME = 50  # pictures of a table over a data set
+
+# ---- words into values, each on its own ------------------------------------------------------------
+
+
+def method_names(text: str) -> list[str]:
+    """ "rollout,relevance" -> names of METHODS, or "all"."""
+    names = text.split(",")
+    for name in names:
+        if name not in METHODS and name != "all":
+            raise argparse.ArgumentTypeError(f"no method {name!r}: choose from {', '.join(METHODS)}, or all")
+    return names
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no positive whole number")
+    return int(text)
+
+
+def frame_rate(text: str) -> float:
+    """Frames per second, as far as a GIF can hold them."""
+    try:
+        fps = float(text)
+    except ValueError:
+        fps = 0
+    if not 0.01 <= fps <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is no number between 0.01 and 100")
+    return fps
+
+
+# ---- options ---------------------------------------------------------------------------------------
+
+PICTURES = Option("pictures", nargs="*", metavar="PICTURE", help="files or folders; none: an example")
+MODEL = Option("--model", "-m", help="checkpoint: bundled name, folder or Hub id (default: the app's)")
+SIZE = Option("--size", help="pixels the model is given: 224 or HEIGHTxWIDTH (default: its own)")
+OUT = Option(
+    "--out",
+    "-o",
+    action="append",
+    metavar="PATH",
+    help="file, or folder; {name} stands for the picture's name; may be given several times "
+    "(default: in the current folder, named after the picture and the command)",
+)
+METHOD = Option(
+    "--method",
+    dest="methods",
+    action="extend",
+    type=method_names,
+    metavar="NAMES",
+    help="one, several with commas, or all, see below (default: attention,rollout for map, "
+    "attention for film, all for faithfulness)",
+)
+QUERY = Option(
+    "--query",
+    "-q",
+    help="token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0 (default: what the head reads)",
+)
+LAYER = Option("--layer", type=int, help="from 0; -1 is the last (default)")
+HEAD = Option("--head", type=int, help="from 0 (default: mean of all)")
+TARGET = Option("--target", help="class to explain, by name or number (default: the model's answer)")
+OFF = Option("--off", metavar="HEADS", help='heads to switch off: "L3.H2 L4.H0"')
+HIDE = Option("--hide", metavar="PATCHES", help='patches that no token may see: "4,7 4,8"')
+SCALE = Option(
+    "--scale",
+    choices=["map", "uniform"],
+    help="what full colour stands for: each map's own maximum (map, default) or 8 x uniform attention",
+)
+SCALE_OF_ALL = SCALE.but(
+    choices=list(SCALES),
+    help="what full colour stands for: the maximum of each map, layer, or all (default), or 8 x uniform",
+)
+THEME = Option("--theme", choices=list(THEMES), help="of the figure (default: light)")
+COLORMAP = Option("--colormap", choices=[*SEQUENTIAL, *DIVERGING], help="colours of the maps")
+SMOOTH = Option("--smooth", action="store_true", help="interpolate between patches, and say so")
+LINES = Option("--lines", action="store_true", help="draw the lines between patches")
+THROUGH = Option(
+    "--through",
+    choices=["depth", "training"],
+    help="layer by layer (default), or snapshot by snapshot as train.py left them",
+)
+FPS = Option("--fps", type=frame_rate, help="frames per second (default 2)")
+DATA = Option("--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes")
+IMAGES = Option("--images", type=positive, help=f"how many of them (default {SOME})")
+MODE = Option(
+    "--mode",
+    dest="modes",
+    action="append",
+    choices=faithfulness.MODES,
+    help="hide patches by painting them grey or by leaving them out (default both)",
+)
+POINTS = Option("--points", type=positive, help="points of each curve (default 9)")
+VARIANT = Option(
+    "--variant",
+    metavar="SIZE/PATCH",
+    help=f"a paper's model instead, such as B/16; sizes: {', '.join(VARIANTS)}",
+)
+
+METHODS_HELP = f"methods\n  ({LETTERS})\n{plain()}"
+
+# ---- what a request means to one model ---------------------------------------------------------------
+
+
+def ask(request: Request, config: ViTConfig, card: Card, size: tuple[int, int]) -> Asked:
+    """What was asked for, as far as it depends on no picture. Raises Usage."""
+    grid_size = Grid.of(size, config.patch_size).shape
+    token = parse_query(request.query, config, grid_size)
+    target = parse_target(request.target, card, config.num_classes)
+    check_index("layer", request.layer, config.depth)
+    check_index("head", request.head, config.num_heads)
+    methods = methods_of(request, config, size)
+    if methods:
+        check_heard(request, methods)
+    return Asked(methods, token, target, parse_edits(request, methods, config, grid_size))
+
+
+def parse_size(text: str | None, patch_size: int, usual: tuple[int, int]) -> tuple[int, int]:
+    """ "224", or "224x336" for height x width; without a text the usual size."""
+    if text is None:
+        return usual
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise Usage(f"--size {text} is no size: write 224, or HEIGHTxWIDTH such as 224x336.")
+    size = int(parts[0]), int(parts[-1])
+    Grid.of(size, patch_size)
+    return size
+
+
+def check_memory(config: ViTConfig, size: tuple[int, int], traces: int = 1) -> None:
+    """Before anything is allocated: figures are made from the attention of all layers at once."""
+    needed = traces * cost(config, size).attn_bytes
+    if needed > MAX_ATTENTION:
+        raise Usage(
+            f"{size[0]} x {size[1]} pixels need {needed / 2**30:,.1f} GiB of attention at once, more than "
+            f"{MAX_ATTENTION / 2**30:.0f}: give a smaller --size or a model with larger patches."
+        )
+
+
+def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int]) -> int | None:
+    """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from."""
+    if text is None:
+        return None
+    names = [name.strip("[]").lower() for name in config.prefix_names]
+    if text.strip("[]").lower() in names:
+        return names.index(text.strip("[]").lower())
+    h, w = grid_size
+    try:
+        row, column = (int(part) for part in text.split(","))
+    except ValueError:
+        known = f" or {', '.join(names)}" if names else ""
+        raise Usage(f"--query {text} is no token of this model: write ROW,COLUMN{known}.") from None
+    if not (0 <= row < h and 0 <= column < w):
+        raise Usage(
+            f"There is no patch {row},{column}: rows go from 0 to {h - 1}, columns from 0 to {w - 1}."
+        )
+    return config.num_prefix_tokens + row * w + column
+
+
+def parse_edits(
+    request: Request, methods: Sequence[str], config: ViTConfig, grid_size: tuple[int, int]
+) -> tuple[Hook, ...]:
+    """--off "L3.H2 L4.H0" and --hide "4,7 4,8" -> hooks that intervene."""
+    edits: list[Hook] = []
+    if request.off is not None:
+        found = [re.fullmatch(r"L(\d+)\.H(\d+)", word, re.IGNORECASE) for word in request.off.split()]
+        pairs = [(int(match[1]), int(match[2])) for match in found if match]
+        known = all(i < config.depth and j < config.num_heads for i, j in pairs)
+        if not pairs or not all(found) or not known:
+            last = f"L{config.depth - 1}.H{config.num_heads - 1}"
+            asked = request.off.strip() or '""'
+            raise Usage(f"--off {asked} names no heads: write L0.H0 to {last}, with spaces between them.")
+        edits.append(ZeroHeads(tuple(pairs)))
+    if request.hide is not None:
+        tokens = [parse_query(word, config, grid_size) or 0 for word in request.hide.split()]
+        patches = [token - config.num_prefix_tokens for token in tokens]
+        if not patches or min(patches) < 0:
+            raise Usage("Patches can be hidden, and nothing else: write ROW,COLUMN.")
+        if len({*patches}) == math.prod(grid_size):
+            raise Usage("Leave at least one patch visible.")
+        edits.append(MaskPatches(tuple(patches), config.num_prefix_tokens))
+    again = [METHODS[name].label for name in methods if METHODS[name].needs_model]
+    if edits and again:
+        raise Usage(f"{again[0]} runs the model as it is: leave out --off and --hide, or the method.")
+    return tuple(edits)
+
+
+def changed(request: Request) -> str:
+    """The intervention in words, for titles."""
+    words = [f"{request.off} off"] * bool(request.off) + [f"{request.hide} hidden"] * bool(request.hide)
+    return f" ({', '.join(words)})" if words else ""
+
+
+def changed_file(request: Request) -> str:
+    """The same for the names of files, which must not be those of the files without the intervention."""
+    parts = []
+    for words, what in ((request.off, "off"), (request.hide, "hidden")):
+        if words and words.strip():
+            named = "-".join(words.split())
+            if len(named) > 40:  # longer than a file's name may become: how many, and which in short
+                named = f"{len(words.split())}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+            parts.append(f"-{named}-{what}")
+    return "".join(parts)
+
+
+def parse_target(text: str | None, card: Card, num_classes: int) -> int | None:
+    """A class by name, by number, or by the unmistakable beginning of its name; None stays None."""
+    if text is None:
+        return None
+    if not num_classes:
+        raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
+    names = [name.lower() for name in card.class_names]
+    exact = [k for k, name in enumerate(names) if name == text.lower()]
+    if not exact and text.isdecimal() and int(text) < num_classes:
+        return int(text)
+    found = exact or [k for k, name in enumerate(names) if name.startswith(text.lower())]
+    if len(found) != 1:
+        some = ", ".join(card.class_names[:12]) + (", ..." if len(names) > 12 else "")
+        problem = "may be several classes" if found else "is no class"
+        choices = f" or one of {some}" if names else ""
+        raise Usage(f"{text!r} {problem} of {card.name}: give a number below {num_classes}{choices}.")
+    return found[0]
+
+
+def methods_of(request: Request, config: ViTConfig, size: tuple[int, int]) -> Sequence[str]:
+    """The methods asked for; "all" means those that this model, this size and a film through depth allow."""
+    if "all" not in request.methods:
+        return request.methods
+    usable = faithfulness.usable_methods(config, cost(config, size).tokens)
+    through_depth = request.command == "film" and request.through == "depth"
+    return [name for name in usable if "layer" in METHODS[name].options or not through_depth]
+
+
+def need_gradients(methods: Sequence[str]) -> bool:
+    return any(METHODS[name].needs_grad for name in methods)
+
+
+def check_heard(request: Request, methods: Sequence[str]) -> None:
+    """An option of the maps that no method on this figure listens to would be ignored in silence."""
+    if request.command == "film" and request.through == "depth" and request.layer is not None:
+        raise Usage("A film through depth shows every layer: leave out --layer, or add --through training.")
+    heard = {option for name in methods for option in METHODS[name].options}
+    if any(METHODS[name].class_specific for name in methods):
+        heard.add("target")
+    if request.scale == "uniform" and not any(METHODS[name].rows_sum_to_1 for name in methods):
+        able = ", ".join(method.label for method in METHODS.values() if method.rows_sum_to_1)
+        raise Usage(f"--scale uniform is for rows that sum to 1 ({able}): leave it out.")
+    for option in ("query", "layer", "head", "target"):
+        if getattr(request, option) is not None and option not in heard:
+            labels = ", ".join(METHODS[name].label for name in methods)
+            raise Usage(f"--{option} means nothing to {labels}: leave it out or choose another --method.")
+
+
+def check_index(what: str, index: int | None, count: int) -> None:
+    if index is not None and not -count <= index < count:
+        raise Usage(f"There is no {what} {index}: this model has {count}, 0 to {count - 1}.")

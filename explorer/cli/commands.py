@@ -1,0 +1,183 @@
+"""The commands, one row each, and the parser that is made from the rows."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from explorer.cli import data, models, pictures
+from explorer.cli.arguments import (
+    COLORMAP,
+    DATA,
+    FPS,
+    HEAD,
+    HIDE,
+    IMAGES,
+    LAYER,
+    LINES,
+    METHOD,
+    METHODS_HELP,
+    MODE,
+    MODEL,
+    OFF,
+    OUT,
+    PICTURES,
+    POINTS,
+    QUERY,
+    SCALE,
+    SCALE_OF_ALL,
+    SIZE,
+    SMOOTH,
+    TARGET,
+    THEME,
+    THROUGH,
+    VARIANT,
+)
+from explorer.cli.request import NOTHING, Command, Request
+
+EXAMPLES = """\
+examples
+  python -m explorer map
+      where the model looks on a picture that is already there, with the bundled checkpoint
+  python -m explorer map cat.jpg --method rollout,relevance,occlusion --out cat.png --out cat.npz
+      three methods side by side, as a figure and as numbers
+  python -m explorer map cat.jpg --query 4,7 --layer 3 --head 2
+      where the patch in row 4, column 7 looks (counted from 0), in head 2 of layer 3
+  python -m explorer map photos/ --method relevance --target "golf ball" --out "maps/{name}.svg"
+      what speaks for one class, on a whole folder
+  python -m explorer map cat.jpg --method rollout,relevance --off "L3.H2 L4.H0" --hide "4,7 4,8"
+      the same after an intervention: two heads switched off, two patches hidden
+  python -m explorer grid cat.jpg --model facebook/dino-vits8
+      every head of every layer on one sheet, for a model from the Hugging Face Hub
+  python -m explorer film cat.jpg --out cat.gif
+      play through depth
+  python -m explorer film cat.jpg --through training --out learning.mp4
+      or through training, snapshot by snapshot
+  python -m explorer html cat.jpg
+      one file that anyone can open offline and explore with the mouse
+  python -m explorer faithfulness --model shapes --data shapes --images 100 --out table.md
+      which maps are true? measured over a data set, with confidence intervals
+  python -m explorer heads --model imagenette --data imagenette --images 200 --out heads.png --out heads.csv
+      how far each head looks, as means over pictures, and how alike layers are
+  python -m explorer shapes --variant B/16
+      the shape of every tensor from pixels to logits
+
+The ending of --out chooses the format. `python -m explorer map --help` tells a command's options.
+Exit code: 0 all well, 1 some pictures could not be read, 2 nothing could be done.
+"""
+
+FIGURE = (".png", ".svg", ".npz", ".csv", ".md")
+SHEET = (PICTURES, SIZE, THEME, COLORMAP)
+MAPS = (*SHEET, SMOOTH, LINES)
+EDITS = (OFF, HIDE)
+LAYER_THEN = LAYER.but(help="through training: from 0; -1 is the last (default)")
+INSTEAD_OF_DATA = PICTURES.but(help="files or folders, in place of --data")
+ONE_OR_MANY = PICTURES.but(
+    help="one file: the race of its maps; folders or several files: a table over them, as with --data"
+)
+MANY = IMAGES.but(help="how many of them (default 500)")
+
+ROWS = (
+    Command(
+        "map", "where the model looks, or what speaks for a class", pictures.run_on_pictures, FIGURE,
+        (*MAPS, METHOD, QUERY, LAYER, HEAD, TARGET, *EDITS, SCALE), pictures.make_map,
+        {"methods": ("attention", "rollout")},
+    ),
+    Command(
+        "grid", "every head of every layer on one sheet", pictures.run_on_pictures, FIGURE,
+        (*SHEET, QUERY, *EDITS, SCALE_OF_ALL), pictures.make_grid, {"scale": "all"},
+    ),
+    Command(
+        "matrix", "one head's attention, token by token", pictures.run_on_pictures, FIGURE,
+        (*SHEET, LAYER, HEAD, *EDITS), pictures.make_matrix,
+    ),
+    Command(
+        "stats", "how far, and at how many tokens, heads look", pictures.run_on_pictures, FIGURE,
+        (PICTURES, SIZE, THEME), pictures.make_stats,
+    ),
+    Command(
+        "ledger", "what every head and MLP gave to the logit", pictures.run_on_pictures, FIGURE,
+        (PICTURES, SIZE, THEME, TARGET), pictures.make_ledger,
+    ),
+    Command(
+        "ablation", "what the logit loses without each head", pictures.run_on_pictures, FIGURE,
+        (PICTURES, SIZE, THEME, TARGET), pictures.make_ablation,
+    ),
+    Command(
+        "film", "play through depth, or through training", pictures.run_on_pictures, (".gif", ".mp4"),
+        (*MAPS, METHOD, QUERY, HEAD, TARGET, LAYER_THEN, THROUGH, FPS), pictures.make_film,
+        {"methods": ("attention",)},
+    ),
+    Command(
+        "html", "one page to explore offline, or all numbers", pictures.run_on_pictures, (".html", ".npz"),
+        (PICTURES, SIZE, QUERY, LAYER, HEAD, TARGET), pictures.make_html,
+    ),
+    Command(
+        "faithfulness", "which maps are true, measured", data.run_faithfulness,
+        (".md", ".csv", ".png", ".svg", ".npz"),
+        (ONE_OR_MANY, SIZE, THEME, METHOD, TARGET, DATA, IMAGES, MODE, POINTS),
+        defaults={"methods": ("all",)},
+    ),
+    Command(
+        "heads", "how far heads look, and how alike layers are, over many pictures", data.run_heads, FIGURE,
+        (INSTEAD_OF_DATA, SIZE, THEME, DATA, IMAGES),
+    ),
+    Command(
+        "weights", "patch filters and positions, as they were learned", models.run_weights,
+        (".png", ".svg", ".npz"), (THEME,),
+    ),
+    Command("training", "a training run's curves", models.run_training, FIGURE, (THEME,)),
+    Command(
+        "confusion", "what the model takes for what", data.run_confusion, FIGURE,
+        (THEME, DATA.but(required=True), MANY),
+    ),
+    Command(
+        "shapes", "the shape of every tensor from pixels to logits", models.run_shapes, (".md", ".csv"),
+        (SIZE, VARIANT),
+    ),
+)  # fmt: skip
+COMMANDS = {command.name: command for command in ROWS}
+
+
+def build_parser(prog: str = "python -m explorer") -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="See inside a Vision Transformer without a browser.",
+        epilog=EXAMPLES.replace("python -m explorer", prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in ROWS:
+        about = command.about
+        sub = commands.add_parser(
+            command.name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}. Writes {', '.join(command.endings)}.",
+            epilog=METHODS_HELP if METHOD in command.options else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,  # what is not typed is as Request or the row has it
+        )
+        for option in (MODEL, OUT, *command.options):
+            sub.add_argument(*option.flags, **option.keywords)
+    return parser
+
+
+def parse(argv: Sequence[str], prog: str = "python -m explorer") -> Request:
+    """Raises SystemExit for what is no command line."""
+    typed = vars(build_parser(prog).parse_args(argv))
+    return Request(**{**COMMANDS[typed["command"]].defaults, **typed})
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m explorer") -> int:
+    """Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot spell a name shows the rest of the line
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    request = parse(sys.argv[1:] if argv is None else argv, prog)
+    command = COMMANDS[request.command]
+    try:
+        return command.run(request, command)
+    except (ValueError, OSError) as error:  # every error of ours is a ValueError with one sentence
+        print(f"{prog}: {error}", file=sys.stderr)
+        return NOTHING
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,149 @@
+"""Commands about single pictures: from what a model did with one to something to take home."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from explorer import export, films
+from explorer.cli.arguments import ask, changed, changed_file, check_memory, need_gradients
+from explorer.cli.request import NOTHING, OK, PARTIAL, Asked, Command, Request, Usage
+from explorer.cli.sources import (
+    answer_of,
+    check_endings,
+    default_picture,
+    find_files,
+    first_checkpoint,
+    model_and_size,
+    outputs,
+    progress_bar,
+    read_or_name,
+)
+from explorer.export import Subject
+from explorer.forms import Export
+from explorer.methods import METHODS
+from vit.checkpoint import list_snapshots, load_snapshot
+from vit.library import folder_of
+from vit.pictures import open_picture, preprocess
+from vit.trace import trace
+
+
+def run_on_pictures(request: Request, command: Command) -> int:
+    """One command on one picture or many; a picture that cannot be read does not stop the others."""
+    assert command.make is not None
+    files = find_files(request.pictures)
+    check_endings(request, command, len(files))
+    model, card, size = model_and_size(request)
+    asked = ask(request, model.config, card, size)
+
+    whole = command.name == "html" and model.config.num_classes > 0  # the page explains the answer, too
+    explains = whole or any(METHODS[name].class_specific for name in asked.methods)
+    failed: list[str] = []
+    looked_at: Sequence[tuple[str, Path | None]] = files or [("", None)]
+    for name, path in tqdm(looked_at, desc="pictures", disable=len(files) < 2, delay=1):
+        picture: Image.Image | None
+        if path is None:
+            name, picture = default_picture(card)
+        else:
+            picture = read_or_name(path, partial(open_picture, path), failed)
+        if picture is None:
+            continue
+        image = preprocess(picture, card, size)
+        target = answer_of(model, image, asked.target) if explains else asked.target
+        gradients_of = target if whole or need_gradients(asked.methods) else None
+        subject = export.look(name + changed(request), image, model, card, gradients_of, asked.edits)
+        made = command.make(subject, request, replace(asked, target=target))
+        saved = [made.save(out) for out in outputs(request, name + changed_file(request), command.endings[0])]
+        if asked.edits:
+            tqdm.write(f"{name}: {export.look(name, image, model, card).answers()}")
+        tqdm.write(f"{subject.name}: {subject.answers()}")
+        for out in saved:
+            tqdm.write(f"  {out}")
+    return OK if not failed else PARTIAL if len(failed) < len(files) else NOTHING
+
+
+# ---- what each of them makes -------------------------------------------------------------------------
+
+
+def make_map(subject: Subject, request: Request, asked: Asked) -> Export:
+    return export.maps(
+        subject,
+        asked.methods,
+        query=asked.token,
+        layer=request.layer,
+        head=request.head,
+        target=asked.target,
+        scale=request.scale,
+        style=request.style,
+        progress=progress_bar(f"{subject.name}: passes"),
+    )
+
+
+def make_grid(subject: Subject, request: Request, asked: Asked) -> Export:
+    return export.grid(subject, query=asked.token, scale=request.scale, style=request.style)
+
+
+def make_matrix(subject: Subject, request: Request, asked: Asked) -> Export:
+    layer = -1 if request.layer is None else request.layer
+    return export.matrix(subject, layer=layer, head=request.head, style=request.style)
+
+
+def make_stats(subject: Subject, request: Request, asked: Asked) -> Export:
+    return export.figures_of_heads(subject, style=request.style)
+
+
+def make_ledger(subject: Subject, request: Request, asked: Asked) -> Export:
+    return export.ledger(subject, target=asked.target, style=request.style)
+
+
+def make_ablation(subject: Subject, request: Request, asked: Asked) -> Export:
+    bar = progress_bar(f"{subject.name}: layers")
+    return export.ablation(subject, target=asked.target, style=request.style, progress=bar)
+
+
+def make_film(subject: Subject, request: Request, asked: Asked) -> Export:
+    options: dict[str, Any] = {
+        "query": asked.token,
+        "head": request.head,
+        "target": asked.target,
+        "style": request.style,
+        "fps": request.fps,
+        "progress": progress_bar(f"{subject.name}: frames"),
+    }
+    if request.through == "depth":
+        return films.film(subject, asked.methods, **options)
+    moments = moments_of(subject, request, asked)
+    return films.training_film(moments, asked.methods, layer=request.layer, **options)
+
+
+def moments_of(subject: Subject, request: Request, asked: Asked) -> list[tuple[str, Subject]]:
+    """(title, the same picture in front of that snapshot) for every snapshot of the training."""
+    target = asked.target if need_gradients(asked.methods) else None
+    folder = folder_of(request.model or first_checkpoint())
+    snapshots = list_snapshots(folder) if folder else []
+    height, width = subject.trace.image.shape[-2:]
+    check_memory(subject.model.config, (height, width), len(snapshots))
+    moments = []
+    for snapshot in snapshots:
+        model, _ = load_snapshot(snapshot.path)
+        then = trace(model, subject.trace.image, target=target)
+        accuracy = snapshot.metrics.get("accuracy")
+        words = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
+        title = f"training step {snapshot.step:,}{words}"
+        moments.append((title, replace(subject, trace=then, model=model)))
+    if not moments:
+        raise Usage(f"{subject.card.name} kept no snapshots of its training to play through.")
+    return moments
+
+
+def make_html(subject: Subject, request: Request, asked: Asked) -> Export:
+    view: dict[str, Any] = {} if asked.token is None else {"query": asked.token}
+    if request.layer is not None:
+        view["layer"] = request.layer
+    if request.head is not None:
+        view |= {"head": request.head, "fuse": "one"}
+    return export.everything(subject, **view)

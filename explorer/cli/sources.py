@@ -1,0 +1,211 @@
+"""Where models and pictures come from, and where results go."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from explorer import faithfulness
+from explorer.cli.arguments import SOME, check_memory, parse_size
+from explorer.cli.request import Command, Request, Usage
+from explorer.forms import Export
+from vit.card import Card, check_channels
+from vit.data import Pictures, drawn_from, find_pictures
+from vit.library import list_checkpoints, load
+from vit.model import ViT
+from vit.pictures import SUFFIXES, PictureError, open_picture, preprocess, to_pixels
+from vit.shapes import SHAPES_CLASSES, shapes_sample
+
+T = TypeVar("T")
+
+EXAMPLE, TEST_SPLIT = 7, 1  # seeds of generated shapes: the app's example; what train.py tests on
+
+# ---- models ----------------------------------------------------------------------------------------
+
+
+def load_model(name: str | None) -> tuple[ViT, Card]:
+    """The model by name, folder or Hub id; without a name the one that the app opens with."""
+    model, card = load(name or first_checkpoint())
+    check_channels(model.config, card.name)
+    if card.note:
+        print(f"{card.name}: {card.note}", file=sys.stderr)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), card
+
+
+def first_checkpoint() -> str:
+    names = list_checkpoints()
+    if not names:
+        raise Usage("No checkpoint is bundled: train one (python train.py shapes) or name one with --model.")
+    return names[0]
+
+
+def model_and_size(request: Request) -> tuple[ViT, Card, tuple[int, int]]:
+    """(model, card, (height, width)) as asked for, if that fits into memory."""
+    model, card = load_model(request.model)
+    size = parse_size(request.size, model.config.patch_size, card.size_for(model.config))
+    check_memory(model.config, size)
+    return model, card, size
+
+
+def answer_of(model: ViT, image: Tensor, target: int | None) -> int:
+    """The class to explain: the one asked for, else what the model says."""
+    if not model.config.num_classes:
+        raise Usage("This model has no classification head: choose a method that explains no class.")
+    return faithfulness.answer(model, image) if target is None else target
+
+
+# ---- pictures --------------------------------------------------------------------------------------
+
+
+def default_picture(card: Card) -> tuple[str, Image.Image]:
+    """A picture of the kind the model knows, there without a download: drawn, or brought by pip."""
+    if card.class_names == SHAPES_CLASSES:
+        return "shape", shapes_sample(EXAMPLE, 0)[0]
+    package = find_spec("gradio")  # found, not imported: only its photographs are wanted
+    if package is None or package.origin is None:
+        raise Usage("Name a picture: the example photographs come with gradio, which is not installed.")
+    return "lion", open_picture(Path(package.origin).parent / "media_assets" / "images" / "lion.jpg")
+
+
+def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
+    """(name, path) of every picture among files and folders; the names are unique, for the results."""
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        paths = [source]
+        if source.is_dir():
+            paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not paths:
+                raise Usage(f"There is no picture in the folder {source}.")
+        for path in paths:
+            inside = path.relative_to(source) if source.is_dir() else Path(path.name)
+            stem = name = readable("-".join(inside.with_suffix("").parts))
+            number = 2
+            while name in found:
+                name, number = f"{stem}-{number}", number + 1
+            found[name] = path
+    return list(found.items())
+
+
+def readable(name: str) -> str:
+    """A file's name as text, where the file system holds bytes that are no UTF-8: � stands for each."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def read_or_name(where: str | Path, read: Callable[[], T], failed: list[str]) -> T | None:
+    """What `read` returns; a picture that cannot be read is named and noted, and does not stop the others."""
+    try:
+        return read()
+    except PictureError as error:
+        failed.append(str(where))
+        tqdm.write(f"{readable(str(where))}: {error}", file=sys.stderr)
+        return None
+
+
+def read_some(
+    pictures: Pictures, data: str, chosen: Sequence[int], failed: list[str]
+) -> Iterator[tuple[Image.Image, int]]:
+    """(picture, label) of the chosen ones that can be read."""
+    for i in chosen:
+        found = read_or_name(f"test picture {i} of {data}", partial(pictures.__getitem__, i), failed)
+        if found is not None:
+            yield found
+
+
+def images_of(
+    request: Request,
+    card: Card,
+    size: tuple[int, int],
+    failed: list[str],
+    known: Sequence[str] = (),
+) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
+    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split; pictures
+    that cannot be read go to `failed`. Only generated shapes have masks. known: classes of which the data
+    must have one, if any are named."""
+    if request.pictures:
+        files = [path for _, path in find_files(request.pictures)]
+        paths = [files[i] for i in drawn_from(len(files), request.images or SOME)]
+        opened = (read_or_name(path, partial(open_picture, path), failed) for path in paths)
+        images = ((preprocess(picture, card, size), None) for picture in opened if picture is not None)
+        return Path(request.pictures[0]).name, len(paths), images
+    data = request.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
+    if data is None:
+        raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
+    pictures, names = find_pictures(data, "test")
+    if known and not set(names) & set(known):
+        raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
+    if data == "shapes":
+        count = request.images or SOME
+        return "shapes", count, shapes_with_masks(card, size, count)
+    chosen = drawn_from(len(pictures), request.images or SOME)
+    some = read_some(pictures, data, chosen, failed)
+    return data, len(chosen), ((preprocess(picture, card, size), None) for picture, _ in some)
+
+
+def shapes_with_masks(card: Card, size: tuple[int, int], count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(image, mask of the shape (height, width)) of generated test pictures."""
+    for index in range(count):
+        picture, _, mask = shapes_sample(TEST_SPLIT, index)
+        inside = Image.fromarray(np.asarray(mask).astype(np.uint8) * 255).convert("RGB")
+        covered = to_pixels(inside, size, card.crop_pct, "nearest")[0] > 127
+        yield preprocess(picture, card, size), covered
+
+
+# ---- results ---------------------------------------------------------------------------------------
+
+
+def check_endings(request: Request, command: Command, pictures: int = 1) -> None:
+    """Before anything is computed: can each --out be written, and is there one file per picture?"""
+    for out in request.out:
+        suffix = ending_of(out)
+        if suffix and suffix not in command.endings:
+            raise Usage(
+                f"{command.name} cannot write {suffix}: let --out end in {', '.join(command.endings)}."
+            )
+        if suffix and pictures > 1 and "{name}" not in out:
+            raise Usage(
+                f'{pictures} pictures need {pictures} files: write --out "{{name}}{suffix}" or a folder.'
+            )
+
+
+def outputs(request: Request, name: str, ending: str) -> list[Path]:
+    """Where the results for one picture, model or data set go. An --out without an ending is a folder."""
+    name = Path(name).resolve().name  # of a folder's path, or of owner/model
+    file = f"{name}{ending}" if ending == f".{request.command}" else f"{name}-{request.command}{ending}"
+    places = [(Path(out.replace("{name}", name)), ending_of(out)) for out in request.out or ["."]]
+    return [place if suffix else place / file for place, suffix in places]
+
+
+def ending_of(out: str) -> str:
+    """ ".png" of a file, nothing of a folder (also of one called "v1.2/")."""
+    return "" if out.endswith(("/", "\\")) or Path(out).is_dir() else Path(out).suffix.lower()
+
+
+def write(made: Export, request: Request, name: str, ending: str) -> None:
+    """Write every file that was asked for, and say where it is."""
+    for out in outputs(request, name, ending):
+        print(made.save(out))
+
+
+def progress_bar(words: str) -> Callable[[int, int], None]:
+    """progress(done, total) as a bar on stderr that shows itself when the work takes over a second."""
+    bar: tqdm | None = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None or bar.total != total:
+            bar = tqdm(total=total, desc=words, delay=1, leave=False)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+            bar = None
+
+    return progress
