@@ -9,7 +9,8 @@ A message is a container, compressed with gzip:
     header = {"meta": {...}, "sections": {name: {"dtype", "shape", "offset"}}}
 
 Sections lie on multiples of 8 bytes counted from the first one, little-endian, row-major, so that a browser
-makes typed arrays without copying. The header names everything: a reader takes what it knows.
+makes typed arrays without copying. The header names everything: a reader takes what it knows. What there is
+to know, section by section, is in schema.json.
 
 Attention rows are uint8 on a square-root scale, q = round(255 sqrt(a / m)), so a ≈ m (q / 255)². Every row
 has two maxima m, in float32: one over its prefix tokens and one over its patches, because [CLS] or a register
@@ -28,6 +29,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,9 @@ from vit.card import Card
 from vit.pictures import as_picture
 from vit.trace import Trace
 
-MAGIC, VERSION = b"ViTX", 1
+# every section of every message: dtype, shape, meaning; the JavaScript is tested against the same file
+SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "schema.json").read_text(encoding="utf-8"))
+MAGIC, VERSION = b"ViTX", SCHEMA["version"]
 ROW_BUDGET = 2**23  # bytes of attention per layer
 TOP_CLASSES = 10
 MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
@@ -121,14 +125,13 @@ def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tu
 def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
     """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
-    model: names the prefix tokens.
+    model: to say what can be shown of its embeddings.
     """
     height, width = trace.image.shape[-2:]
     h, w = trace.grid_size
     num_layers, num_tokens = trace.tokens.shape[0] - 1, trace.tokens.shape[1]
     num_heads = trace.attn.shape[1]
     tokens_sent, row_of = sent_rows(trace.grid_size, trace.num_prefix_tokens, num_heads)
-    names = ("[CLS]", *(f"[REG{i}]" for i in range(1, trace.num_prefix_tokens)))[: trace.num_prefix_tokens]
     meta = {
         "kind": "head",
         "name": card.name,
@@ -136,7 +139,7 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "width": width,
         "grid_size": [h, w],
         "num_prefix_tokens": trace.num_prefix_tokens,
-        "prefix_names": names if model is None else model.config.prefix_names,
+        "prefix_names": trace.prefix_names,
         "num_layers": num_layers,
         "num_heads": num_heads,
         "num_tokens": num_tokens,

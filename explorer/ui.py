@@ -6,23 +6,20 @@ widgets and returns values of widgets: it can be called from a test without a se
 
 import asyncio
 import html
-import json
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
 import gradio as gr
-import matplotlib
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from explorer.examples import Example, make_examples, suited
 from explorer.forms import ExportError
 from explorer.look import PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
@@ -35,17 +32,17 @@ from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
     QUIET,
+    Edits,
     Page,
+    Shown,
     in_toast,
     kindly,
     news,
     target_said,
 )
 from vit.card import CheckpointError
-from vit.data import DATASETS, local_test_pictures
 from vit.grid import Grid
-from vit.pictures import PictureError, open_picture
-from vit.shapes import shapes_sample
+from vit.pictures import PictureError
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -59,64 +56,11 @@ TABS = (
     ("inside", "Inside", inside),
     ("about", "About", about),
 )
-THUMB, SIDE = 96, 768  # pixels
+EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events
 FEW = 20  # classes that are listed beside the model
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
 PIECE = 2**20  # bytes of a file that are read at once
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
-
-
-# pictures that are already there --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Example:
-    name: str  # as in the page's address
-    label: str
-    path: Path
-    thumb: Path
-    data: str  # the data set that it is from; "": a photograph of no data set
-
-
-def make_examples(folder: Path) -> dict[str, Example]:
-    """Photographs that came with Gradio and Matplotlib, generated shapes, and test pictures of the data sets
-    that are on this machine, as files of a moderate size."""
-    folder.mkdir(exist_ok=True)
-    admiral = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    sources: list[tuple[str, str, str, Image.Image]] = [
-        ("", "lion", "Lion", open_picture(gr.media.get_image("lion.jpg"))),
-        ("", "tower", "Tower at dusk", open_picture(gr.media.get_image("tower.jpg"))),
-        ("", "cheetah", "Cheetah", open_picture(gr.media.get_image("cheetah1.jpg"))),
-        ("", "runner", "Cheetah at full speed", open_picture(gr.media.get_image("cheetah.jpg"))),
-        ("", "admiral", "Grace Hopper", open_picture(admiral)),
-    ]
-    sources += [("shapes", f"shapes-{i}", f"Shapes {i + 1}", shapes_sample(7, i)[0]) for i in range(5)]
-    sources += [
-        (data, f"{data}-{class_name}".replace(" ", "-"), class_name, picture)
-        for data in (name for name, known in DATASETS.items() if known.published)
-        for picture, class_name in local_test_pictures(data, every=2)
-    ]
-    examples = {}
-    for data, name, label, picture in sources:
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        path, thumb = folder / f"{name}.png", folder / f"{name}-thumb.jpg"
-        picture.save(path)
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        small = picture.crop((left, top, left + side, top + side)).resize(
-            (THUMB, THUMB), Image.Resampling.LANCZOS
-        )
-        small.save(thumb, quality=88)
-        examples[name] = Example(name, label, path, thumb, data)
-    return examples
-
-
-def suited(examples: dict[str, Example], data: str) -> list[Example]:
-    """Examples for a model trained on `data`: what it knows comes first."""
-    known = [example for example in examples.values() if example.data and example.data in data.lower()]
-    photos = [example for example in examples.values() if not example.data]
-    shapes = [example for example in examples.values() if example.data == "shapes"]
-    return [*known, *photos[:2]] if known else [*photos, *shapes[:2]]
 
 
 def strip(examples: list[Example], chosen: str = "") -> str:
@@ -174,15 +118,30 @@ def cost_of(look: Look) -> str:
     return f"{work}, {size:.1f} GiB of attention, {kept}."
 
 
+class Screen(NamedTuple):
+    """All that changes with another picture, model or size: components, or a value for each of them."""
+
+    viewer: Any
+    card: Any
+    thumbs: Any
+    target: Any
+    edits: Any
+    shown: Any
+    beacon: Any
+
+
+UNCHANGED = Screen(*[gr.skip()] * len(Screen._fields))
+
+
 def show(
     page: Page,
     examples: dict[str, Example],
-    chosen: tuple[str, str, str],
+    chosen: Shown,
     request: gr.Request,
     target: int | None = None,
-    edits: tuple[Any, Any] = ((), ()),
-) -> list[Any]:
-    """Another picture, model or size: values for `page.viewer` and all that stands beside it.
+    edits: Edits = Edits(),  # noqa: B008  # a tuple: nobody changes it
+) -> Screen:
+    """Another picture, model or size.
 
     target: the class to explain, None for the answer. edits: the interventions.
     """
@@ -193,19 +152,15 @@ def show(
             gr.Info(cost_of(look), title="This takes a moment")
         look.trace()  # here, in the queue: what the browser then asks for is drawn from it
         example = next((e.name for e in examples.values() if e.path == look.picture), "")
-        return [
-            look.viewer_value(look.edits(*edits), **state),
-            describe(look),
-            strip(suited(examples, look.card.data + look.name), example),
-            target,
-            edits,
-            chosen,
-            {
-                **news(look),
-                "example": example,
-                "size": "" if look.size == TRAINED else look.size,
-            },
-        ]
+        return Screen(
+            viewer=look.viewer_value(look.edits(*edits), **state),
+            card=describe(look),
+            thumbs=strip(suited(examples, look.card.data + look.name), example),
+            target=target,
+            edits=edits,
+            shown=chosen,
+            beacon={**news(look), "example": example, "size": "" if look.size == TRAINED else look.size},
+        )
 
 
 def first_model(page: Page, request: gr.Request) -> str:
@@ -223,34 +178,22 @@ def first_model(page: Page, request: gr.Request) -> str:
 
 def first_picture(page: Page, examples: dict[str, Example], model: str, request: gr.Request) -> list[Any]:
     """What a visitor finds: the picture that the address names, else the first one. Values for picture,
-    size, and what `show` returns."""
+    size, and those of a `Screen`."""
     query = dict(request.query_params)
     example = query.get("example", "")
     if example not in examples:
         example = suited(examples, page.session.model(model).card.data + model)[0].name
     picture, size = str(examples[example].path), query.get("size", TRAINED)
     size = size if size in SIZES else TRAINED
-    return [picture, size, *show(page, examples, (picture, model, size), request)]
+    return [picture, size, *show(page, examples, Shown(picture, model, size), request)]
 
 
 # the page -------------------------------------------------------------------------------------------
 
-EXAMPLES_JS = """
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-example]");
-  if (button) trigger("choose", {example: button.dataset.example});
-});
-"""
-# Hears of everything new, keeps model and example in the page's address, and wakes the tab that is open.
-BEACON_JS = (
-    f"const tabs = {json.dumps([name for name, _, _ in TABS])};"
-    + """
-window.vitPage.connect(tabs, trigger);
-const hear = () => props.value && window.vitPage.news(props.value);
-hear();
-watch("value", hear);
-"""
-)
+
+def text_of(name: str) -> str:
+    """A file of the page's, as text."""
+    return (FOLDER / "views" / name).read_text(encoding="utf-8")
 
 
 def build(session: Session) -> gr.Blocks:
@@ -281,7 +224,9 @@ def build(session: Session) -> gr.Blocks:
                 )
                 # Gradio's own opens the file, and drops what it cannot read without a word
                 picture.preprocess = lambda file: file and file.path  # type: ignore
-                thumbs = gr.HTML("", js_on_load=EXAMPLES_JS, elem_id="examples", apply_default_css=False)
+                thumbs = gr.HTML(
+                    "", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False
+                )
                 model = gr.Dropdown(
                     choices,
                     value=session.names()[0],
@@ -294,8 +239,14 @@ def build(session: Session) -> gr.Blocks:
                 card = gr.HTML("", elem_id="card", apply_default_css=False)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 shown, target = gr.State(None), gr.State(None)
-                edits, picked = gr.State(((), ())), gr.State({})
-                beacon = gr.HTML({}, html_template="<span></span>", js_on_load=BEACON_JS, elem_id="beacon")
+                edits, picked = gr.State(Edits()), gr.State({})
+                beacon = gr.HTML(
+                    {},
+                    html_template="<span></span>",
+                    js_on_load=f"// events: {EVENTS}\n" + text_of("beacon.js"),
+                    elem_id="beacon",
+                    tabs=[name for name, _, _ in TABS],
+                )
                 methods = [method.entry for method in METHODS.values()]
                 with gr.Tabs(elem_id="tabs"):
                     viewer = None
@@ -318,7 +269,8 @@ def connect(
     demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML
 ) -> None:
     """The events that every tab lives from."""
-    values = [page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon]
+    screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
+    values = list(screen)
     inputs = [*page.chosen, page.shown, page.target, page.edits]
 
     def on_address(request: gr.Request):
@@ -332,16 +284,17 @@ def connect(
 
     def on_show(picture, model, size, shown, target, edits, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
-            if not shown or (model, size) == tuple(shown[1:]):
-                return [gr.skip()] * len(values)
-            picture = shown[0]
+            if not shown or (model, size) == (shown.model, shown.size):
+                return UNCHANGED
+            picture = shown.picture
         if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
-            gr.Info(f"{in_toast(name)} is still on its way: this is shown when it has come.")
-            return [gr.skip()] * len(values)
-        kept: tuple[Any, tuple[Any, Any]] = (None, ((), ()))
-        if shown and (picture, model) == tuple(shown[:2]):  # at another size, or once more
-            kept = target, edits if size == shown[2] else ((), ())
-        return show(page, examples, (picture, model, size), request, *kept)
+            gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
+            return UNCHANGED
+        chosen = Shown(picture, model, size)
+        if not shown or (picture, model) != (shown.picture, shown.model):
+            return show(page, examples, chosen, request)
+        # at another size, or once more
+        return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
 
     def on_choose(event: gr.EventData):
         """Only say which: by the time that it can be shown, there may be another model, too."""
@@ -388,7 +341,7 @@ def connect(
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
     picked = thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     named_again = fetched.failure(
-        lambda last: last[1] if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
+        lambda last: last.model if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
     )
     shows = [step.success(on_show, inputs, values, **then) for step in (fetched, named_again)]
     # with the picture of its own click: an earlier one may come back last
@@ -431,8 +384,8 @@ def launch_options(session: Session) -> dict[str, Any]:
 
     return {
         "theme": theme(),
-        "css": (FOLDER / "views" / "page.css").read_text(encoding="utf-8"),
-        "head": "<script>{" + (FOLDER / "views" / "page.js").read_text(encoding="utf-8") + "}</script>",
+        "css": text_of("page.css"),
+        "head": f"<script>{{{text_of('page.js')}}}</script>",
         "app_kwargs": {"routes": [Route(f"/{ROUTE}/{{name}}", shard)]},
         "max_file_size": "10mb",
         "max_threads": 16,

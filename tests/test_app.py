@@ -32,11 +32,13 @@ import app
 from explorer import forms, maps, stats, ui
 from explorer import look as looks
 from explorer.ablation import without_heads
+from explorer.examples import Example, make_examples, suited
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.session import Session
 from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why
+from explorer.views.page import Edits, Shown
 from vit import ViT, save
 from vit.card import Card, CheckpointError
 from vit.checkpoint import save_snapshot
@@ -528,10 +530,10 @@ def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, l
 
 def show(
     demo: gr.Blocks, picture: str | None, model: str, kept: tuple | None = None, name: str = "ann"
-) -> list:
+) -> ui.Screen:
     """What `on_show` returns to who has chosen this; kept: (target, edits) if it is shown already."""
-    chosen = picture, model, TRAINED
-    target, edits = kept or (None, ((), ()))
+    chosen = Shown(picture or "", model)
+    target, edits = kept or (None, Edits())
     return handler(demo, "on_show")(*chosen, chosen if kept else None, target, edits, visitor(name=name))
 
 
@@ -566,9 +568,9 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
     name = checkpoints["cls"]
     answer = int(session.look(picture, name).trace().logits.argmax())
     for asked, expected in [(2, 2), (99, answer), (-1, answer), ("x", answer), (None, answer)]:
-        target, _ = choose((str(picture), name, TRAINED), pointed(target=asked), visitor())
+        target, _ = choose(Shown(str(picture), name), pointed(target=asked), visitor())
         assert target == expected
-    headless = str(picture), checkpoints["headless"], TRAINED
+    headless = Shown(str(picture), checkpoints["headless"])
     assert choose(headless, pointed(target=1), visitor())[0] is None
 
 
@@ -580,7 +582,8 @@ def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, c
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     for seed, file in enumerate(files):
         file.write_bytes(picture_bytes(30 + seed))
-    (mine, other), none = ((str(file), checkpoints["cls"], TRAINED) for file in files), ((), ())
+    mine, other = (Shown(str(file), checkpoints["cls"]) for file in files)
+    none = Edits()
     asked = pointed(method="flow", target=None)
     value, wish = handler(demo, "on_need_maps")(mine, none, asked, visitor())
     assert "maps" not in value and "takes 15 max-flows" in value["progress"]
@@ -616,7 +619,7 @@ def test_where_strangers_wait_for_each_other_work_is_bounded(checkpoints, pictur
 
 
 def test_a_class_chosen_in_why_reaches_the_viewer_and_every_tab(demo, checkpoints, picture) -> None:
-    asked = (str(picture), checkpoints["cls"], TRAINED), 3, ([2], [])
+    asked = Shown(str(picture), checkpoints["cls"]), 3, Edits([2], [])
     target, viewer, beacon = handler(demo, "on_class")(*asked, visitor())
     assert target == viewer["state"]["target"] == 3 and "after" in viewer
     _, again, other = handler(demo, "on_class")(*asked, visitor())
@@ -639,7 +642,7 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
     with pytest.raises(gr.Error, match="someone/vit is not here yet"):
         show(demo, str(picture), "someone/vit")
     assert not fetches
-    skipped: list[list] = []
+    skipped: list[ui.Screen] = []
 
     def slowly(name: str) -> tuple[ViT, Card]:
         skipped.append(show(demo, str(picture), "someone/vit"))  # another picture is chosen meanwhile
@@ -648,8 +651,8 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
     monkeypatch.setattr(session, "load", slowly)
     handler(demo, "on_model")("hf-hub:someone/vit")
     monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
-    assert skipped == [[gr.skip()] * 7], "it is shown with the model, when that has come"
-    assert show(demo, str(picture), "someone/vit")[-1]["model"] == "someone/vit"
+    assert skipped == [ui.UNCHANGED], "it is shown with the model, when that has come"
+    assert show(demo, str(picture), "someone/vit").beacon["model"] == "someone/vit"
     session.models.release("")  # pushed out by others: its files are still here
     show(demo, str(picture), "someone/vit")
     assert arrive(demo, {"model": "someone/other"})[0] == "someone/other"
@@ -657,16 +660,17 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
 
 
 def test_the_same_chosen_again_is_sent_again_with_class_and_interventions(demo, checkpoints, picture) -> None:
-    name, edits = checkpoints["cls"], ([2], [[0, 1]])
+    name, edits = checkpoints["cls"], Edits([2], [[0, 1]])
     first = show(demo, str(picture), name)
-    assert "after" not in first[0] and first[3] is None and first[4] == ((), ())
+    assert "after" not in first.viewer and first.target is None and first.edits == Edits()
     again = show(demo, str(picture), name, kept=(3, edits))
-    assert again[0]["after"] and again[0]["nonce"] != first[0]["nonce"] and again[3:5] == [3, edits]
+    assert again.viewer["after"] and again.viewer["nonce"] != first.viewer["nonce"]
+    assert (again.target, again.edits) == (3, edits)
 
 
 def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, checkpoints, tmp_path) -> None:
     (tmp_path / "raced.png").write_bytes(picture_bytes(41))  # a picture that no other test races
-    shown = str(tmp_path / "raced.png"), checkpoints["cls"], TRAINED
+    shown = Shown(str(tmp_path / "raced.png"), checkpoints["cls"])
     race, raced, opened = (handler(demo, name, "why") for name in ("on_race", "on_raced", "on_open"))
     assert race(shown, 1, False, visitor(), lambda *args, **kwargs: None) is None
     grid, report, book = raced(shown, 1, visitor())
@@ -676,51 +680,51 @@ def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, c
 
 
 def test_another_size_keeps_the_class_that_is_explained(demo, checkpoints, picture) -> None:
-    first = str(picture), checkpoints["cls"], TRAINED
-    larger = str(picture), checkpoints["cls"], DOUBLE
-    viewer, _, _, target, edits, shown, _ = handler(demo, "on_show")(*larger, first, 3, ([2], []), visitor())
-    assert (target, edits, shown) == (3, ((), ()), larger) and viewer["state"] == {"target": 3}
-    _, _, _, target, *_ = handler(demo, "on_show")(
-        str(picture), checkpoints["mean"], TRAINED, first, 3, ((), ()), visitor()
-    )
-    assert target is None, "another model's classes are others"
+    first = Shown(str(picture), checkpoints["cls"])
+    larger = Shown(str(picture), checkpoints["cls"], DOUBLE)
+    on_show = handler(demo, "on_show")
+    screen = on_show(*larger, first, 3, Edits([2], []), visitor())
+    assert (screen.target, screen.edits, screen.shown) == (3, Edits(), larger)
+    assert screen.viewer["state"] == {"target": 3}
+    screen = on_show(str(picture), checkpoints["mean"], TRAINED, first, 3, Edits(), visitor())
+    assert screen.target is None, "another model's classes are others"
 
 
 def test_a_model_chosen_while_no_picture_is_there_shows_the_last_one(demo, checkpoints, picture) -> None:
-    last = str(picture), checkpoints["cls"], TRAINED
-    shown = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, ((), ()), visitor())[5]
-    assert shown == (str(picture), checkpoints["mean"], TRAINED)
-    assert show(demo, None, checkpoints["cls"]) == [gr.skip()] * 7
-    unchanged = handler(demo, "on_show")(None, *last[1:], last, None, ((), ()), visitor())
-    assert unchanged == [gr.skip()] * 7
+    last = Shown(str(picture), checkpoints["cls"])
+    screen = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, Edits(), visitor())
+    assert screen.shown == Shown(str(picture), checkpoints["mean"])
+    assert show(demo, None, checkpoints["cls"]) == ui.UNCHANGED
+    unchanged = handler(demo, "on_show")(None, *last[1:], last, None, Edits(), visitor())
+    assert unchanged == ui.UNCHANGED
 
 
 def test_a_class_that_the_model_does_not_have_is_corrected_in_the_viewer(demo, checkpoints, picture) -> None:
-    shown = str(picture), checkpoints["cls"], TRAINED
+    shown = Shown(str(picture), checkpoints["cls"])
     need = handler(demo, "on_need_maps")
-    value, _ = need(shown, ((), ()), pointed(method="relevance", target=207), visitor())
+    value, _ = need(shown, Edits(), pointed(method="relevance", target=207), visitor())
     answer = handler(demo, "on_target")(shown, pointed(target=-1), visitor())[0]
     assert value["state"] == {"target": answer} and value["maps"]
-    value, _ = need(shown, ((), ()), pointed(method="relevance", target=2), visitor())
+    value, _ = need(shown, Edits(), pointed(method="relevance", target=2), visitor())
     assert "state" not in value
 
 
 def test_one_bad_side_of_a_comparison_leaves_the_other(demo, checkpoints, picture) -> None:
-    shown = str(picture), checkpoints["cls"], TRAINED
+    shown = Shown(str(picture), checkpoints["cls"])
     asked = compare.SAME, compare.LAST, "nowhere/to-be-found", compare.LAST
     *left, moment, said, viewer = handler(demo, "on_open", "compare")(shown, *asked, visitor())
     assert left[2]["head"] and moment == viewer == gr.skip() and "is not here yet" in said
 
 
 def test_a_moment_that_is_chosen_is_the_moment_that_is_compared(demo, session, checkpoints, picture) -> None:
-    shown = str(picture), checkpoints["cls"], TRAINED
+    shown = Shown(str(picture), checkpoints["cls"])
     moment, _, viewer = handler(demo, "on_side", "compare")(shown, compare.SAME, 10, visitor())
     then = session.look(picture, checkpoints["cls"], 10)
     assert moment.value == 10 and viewer["head"] == then.addresses()["head"]
 
 
 def test_inside_follows_a_pin_once(demo, checkpoints, picture) -> None:
-    shown, pin = (str(picture), checkpoints["cls"], TRAINED), {"query": 9, "layer": 2, "head": 1}
+    shown, pin = Shown(str(picture), checkpoints["cls"]), {"query": 9, "layer": 2, "head": 1}
     opened = handler(demo, "on_open", "inside")
 
     def sliders(*before: Any) -> tuple[Any, list[int]]:
@@ -734,7 +738,7 @@ def test_inside_follows_a_pin_once(demo, checkpoints, picture) -> None:
 
 
 def test_a_run_that_is_not_there_is_called_so(demo, checkpoints, picture) -> None:
-    shown = str(picture), checkpoints["cls"], TRAINED
+    shown = Shown(str(picture), checkpoints["cls"])
     said = handler(demo, "on_run")(shown, "runs/cifr10", visitor())[1]
     assert "There is no folder runs/cifr10 here." in said
 
@@ -744,8 +748,8 @@ def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoin
     assert beacon["example"] == "lion"
     mine = tmp_path / Path(path).name
     mine.write_bytes(picture_bytes(5))
-    _, _, thumbs, *_, beacon = show(demo, str(mine), checkpoints["cls"])
-    assert beacon["example"] == "" and 'aria-pressed="true"' not in thumbs
+    screen = show(demo, str(mine), checkpoints["cls"])
+    assert screen.beacon["example"] == "" and 'aria-pressed="true"' not in screen.thumbs
 
 
 def test_a_network_that_can_reach_the_app_is_made_of_strangers(checkpoints, monkeypatch) -> None:
@@ -783,7 +787,7 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
         assert "&lt;img" in html
         has_no_code(html)
     folder = f"a{HOSTILE}"
-    has_no_code(ui.strip([ui.Example(folder, folder, tmp_path / folder, tmp_path / folder, "mine")]))
+    has_no_code(ui.strip([Example(folder, folder, tmp_path / folder, tmp_path / folder, "mine")]))
 
 
 def test_strangers_are_not_told_which_folders_there_are(checkpoints, picture, tmp_path, monkeypatch) -> None:
@@ -793,7 +797,7 @@ def test_strangers_are_not_told_which_folders_there_are(checkpoints, picture, tm
     errors = []
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(gr.Error) as error:
-            public.look((str(picture), str(folder), TRAINED), visitor())
+            public.look(Shown(str(picture), str(folder)), visitor())
         errors.append(str(error.value.message).replace(str(folder), "FOLDER"))
     assert told == [] and errors[0] == errors[1]
 
@@ -828,15 +832,15 @@ def test_a_lost_picture_or_none_is_one_sentence(demo, checkpoints) -> None:
     with pytest.raises(gr.Error, match="picture"):
         show(demo, "/nowhere/x.png", checkpoints["cls"])
     kept = show(demo, None, checkpoints["cls"])
-    assert all(value == gr.skip() for value in kept), "taking the picture away loses nothing"
+    assert kept == ui.UNCHANGED, "taking the picture away loses nothing"
 
 
 def test_a_followed_run_says_nothing_when_nothing_is_to_be_said(demo, checkpoints, picture) -> None:
     follow, name = handler(demo, "on_follow"), checkpoints["cls"]
     quiet = (gr.skip(),) * 3
     for lost in (None, "/nowhere/x.png"):
-        assert follow((lost, name, TRAINED), "", (), visitor()) == quiet
-    shown = str(picture), name, TRAINED
+        assert follow(lost and Shown(lost, name), "", (), visitor()) == quiet
+    shown = Shown(str(picture), name)
     value, _, seen = follow(shown, "", (), visitor())
     assert len(value["moments"]) == 3
     assert follow(shown, "", seen, visitor()) == quiet, "nothing new"
@@ -957,14 +961,14 @@ def test_pictures_of_a_data_set_that_is_here_are_the_first_examples(tmp_path, mo
         (tmp_path / "imagenette" / "val" / folder).mkdir(parents=True)
         (tmp_path / "imagenette" / "val" / folder / "a.png").write_bytes(picture_bytes(seed))
     monkeypatch.setenv("VIT_DATA", str(tmp_path))
-    examples = ui.make_examples(tmp_path / "examples")
-    assert [e.name for e in ui.suited(examples, "imagenette")][:3] == [
+    examples = make_examples(tmp_path / "examples")
+    assert [e.name for e in suited(examples, "imagenette")][:3] == [
         "imagenette-tench",
         "imagenette-church",
         "lion",
     ]
-    assert ui.suited(examples, "")[0].name == "lion", "a model of other data gets photographs first"
-    assert ui.suited(examples, "shapes")[0].data == "shapes"
+    assert suited(examples, "")[0].name == "lion", "a model of other data gets photographs first"
+    assert suited(examples, "shapes")[0].data == "shapes"
 
 
 fetch = partial(httpx.get, timeout=PATIENCE)

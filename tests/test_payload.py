@@ -107,6 +107,58 @@ def test_quantised_rows_err_no_more_than_promised(rows, num_prefix):
     assert close(steps, maxima, torch.from_numpy(rows), num_prefix)
 
 
+KINDS = (
+    {},
+    {"num_registers": 2},
+    {"class_token": False, "pool": "mean", "num_registers": 2},
+    {"num_classes": 0},
+    {"class_token": False, "pool": "mean"},
+    {"distillation": True},
+)
+
+
+def agrees(message: bytes, letters: dict[str, int]) -> set[str]:
+    """Check a message against SCHEMA; its optional sections and keys that are not there."""
+    arrays, meta = payload.unpack(message)
+    said = payload.SCHEMA["messages"][meta["kind"]]
+    for name, array in arrays.items():
+        section = said["sections"].get(name) or said["sections"]["*"]
+        shape = [int(eval(size, {}, letters)) if size != "B" else array.size for size in section["shape"]]
+        assert (array.dtype.name, list(array.shape)) == (section["dtype"], shape), name
+        assert section["about"]
+    assert set(meta) <= set(said["meta"])
+    missing = {name for name in said["sections"] if name != "*"} - set(arrays) | set(said["meta"]) - set(meta)
+    everything = {**said["sections"], **said["meta"]}
+    assert all(isinstance(everything[name], dict) and "when" in everything[name] for name in missing), missing
+    return missing
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+def test_prefix_tokens_have_their_names_without_the_model(changes):
+    model = randomised(ViT(tiny_config(**changes)))
+    _, meta = payload.unpack(payload.head_payload(trace(model, torch.randn(3, 12, 20)), CARD))
+    assert tuple(meta["prefix_names"]) == model.config.prefix_names
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+@pytest.mark.parametrize("budget", [2**23, 200], ids=["all rows", "some rows"])
+def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
+    monkeypatch.setattr(payload, "ROW_BUDGET", budget)
+    model = randomised(ViT(tiny_config(**changes)))
+    found = trace(model, torch.randn(3, 12, 20))
+    sent, _ = payload.sent_rows((3, 5), found.num_prefix_tokens, 4)
+    letters = dict(L=3, H=4, T=found.tokens.shape[1], P=15, h=3, w=5, Q=len(sent), K=len(found.logits))
+    letters |= dict(C=len(COLORMAPS), N=len(stats.patch_filters(model)), p=4)
+    assert set(letters) | {"B"} == set(payload.SCHEMA["letters"])
+    head, embeddings, first, *others = payload.payloads(found, CARD, model)
+    assert [agrees(message, letters) for message in (head, embeddings, first)] == [set()] * 3
+    assert all(agrees(message, letters) == {"similarity_embed"} for message in others)
+    agrees(payload.maps_at_hand(found, CARD, model)[0], letters)
+    short = trace(model, torch.randn(3, 12, 20), keep=("resid_post",))
+    attn = attention_at(model, short.tokens[1], 1)
+    assert agrees(payload.layer_payload(short, 1, attn=attn), letters) >= {"rollout", "rollout_max"}
+
+
 def test_a_sink_does_not_take_the_steps_of_the_patches():
     patches = torch.rand(1, 50) * 1e-5
     rows = torch.cat([1 - patches.sum(dim=-1, keepdim=True), patches], dim=-1)  # [CLS] takes 99.98 %

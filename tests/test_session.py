@@ -1,6 +1,7 @@
 """The session: everything once, nothing forever, nobody's picture with somebody else's name."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from explorer import look as looks
 from explorer import session as sessions
 from explorer.cache import EVERYONE, Cache, nbytes
 from explorer.look import TRAINED, WHOLE, Look, TooLarge
+from explorer.methods import METHODS
 from explorer.session import Session
 from vit import ViT, save, trace
 from vit.card import Card, CheckpointError
@@ -395,6 +397,25 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     with pytest.raises(CheckpointError, match="choose from the list"):
         session.model("someone/small-4")  # what was fetched is counted, of use or not
     assert not [place for place in session.lent.iterdir() if "broken" in place.name]
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_look_that_is_there_reads_nothing_but_its_picture(checkpoint, tmp_path, public: bool) -> None:
+    """A stranger's request cost 2,000 reads of config files once: a name was looked up in all of them."""
+    session, file = Session(public=public, extra=(checkpoint,)), picture_file(tmp_path, 1)
+    session.look(file, checkpoint).maps_value(
+        "rollout", 0, ()
+    )  # what is imported when first used is read, too
+    read: list[str] = []
+    sys.addaudithook(lambda event, args: read.append(str(args[0])) if event == "open" and listening else None)
+    listening = True
+    look = session.look(file, checkpoint, owner="ann")
+    for method in METHODS.values():
+        look.refusal(method)
+    look.maps_value("rollout", 0, look.edits([1], []))
+    _ = look.cost, look.card, look.keeps_attention, look.addresses(), look.picture_address
+    listening = False
+    assert read == [str(file)]
 
 
 @pytest.mark.parametrize("public", [True, False])

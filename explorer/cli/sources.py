@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from explorer import faithfulness
 from explorer.cli.arguments import SOME, check_memory, parse_size
 from explorer.cli.request import Command, Request, Usage
+from explorer.examples import photographs
 from explorer.forms import Export
 from vit.card import Card, check_channels
 from vit.data import Pictures, drawn_from, find_pictures
@@ -70,10 +70,9 @@ def default_picture(card: Card) -> tuple[str, Image.Image]:
     """A picture of the kind the model knows, there without a download: drawn, or brought by pip."""
     if card.class_names == SHAPES_CLASSES:
         return "shape", shapes_sample(EXAMPLE, 0)[0]
-    package = find_spec("gradio")  # found, not imported: only its photographs are wanted
-    if package is None or package.origin is None:
-        raise Usage("Name a picture: the example photographs come with gradio, which is not installed.")
-    return "lion", open_picture(Path(package.origin).parent / "media_assets" / "images" / "lion.jpg")
+    for name, _, path in photographs():
+        return name, open_picture(path)
+    raise Usage("Name a picture: the example photographs come with gradio, which is not installed.")
 
 
 def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from explorer.look import Look
 from explorer.payload import class_name
 from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
-from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, Shown, kindly
 from explorer.views.parts import escape
 
 LAST = -1  # the finished model; any other number is a step of its training
@@ -74,11 +74,10 @@ def build(page: Page) -> None:
                 )
                 sides.append((model, moment, said, viewer))
 
-    def one(shown: Any, model: str, step: Any, request: gr.Request, default: int = 0) -> list[Any]:
+    def one(shown: Shown | None, model: str, step: Any, request: gr.Request, default: int = 0) -> list[Any]:
         """Values for moment, answer and viewer of one side; default: the place in the list of moments of the
         one to show where this model has none of that step."""
-        picture, left, size = shown or ("", "", "")
-        seen = picture, (model or "").strip() or left, size
+        seen = shown and shown._replace(model=(model or "").strip() or shown.model)
         with kindly():
             finished = page.look(seen, request)
             offered = moments(finished)

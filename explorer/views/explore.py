@@ -17,6 +17,7 @@ from explorer.views.page import (
     MODEL_QUEUE,
     QUIET,
     SLOW_QUEUE,
+    Edits,
     Page,
     kindly,
     target_said,
@@ -101,14 +102,14 @@ def build(page: Page) -> None:
 
     def on_said(event: gr.EventData):
         """Only hear it: of many strokes the last one tells all."""
-        return getattr(event, "patches", ()), getattr(event, "heads", ())
+        return Edits(getattr(event, "patches", ()), getattr(event, "heads", ()))
 
     def on_edits(shown, said, request: gr.Request):
         look = page.look(shown, request)
         with kindly():
             edits = look.edits(*said)
             look.trace(edits=edits)
-        return look.viewer_value(edits), said if edits else ((), ())
+        return look.viewer_value(edits), said if edits else Edits()
 
     def on_pick(event: gr.EventData):
         said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}
@@ -122,7 +123,7 @@ def build(page: Page) -> None:
     page.viewer.need_maps(on_need_maps, inputs, [page.viewer, wish], **EACH, **QUIET, **MODEL_QUEUE)
     made = wish.change(on_slow_map, [page.shown, wish], None, **QUIET, **SLOW_QUEUE)
     made.success(on_slow_map_made, [*inputs, wish], [page.viewer], **QUIET, **MODEL_QUEUE)
-    said = gr.State(((), ()))
+    said = gr.State(Edits())
     heard = page.viewer.edits(on_said, None, [said], queue=False, **EACH, **QUIET)
     edited = [page.viewer, page.edits]
     heard.success(on_edits, [page.shown, said], edited, **LATEST, **QUIET, **MODEL_QUEUE)

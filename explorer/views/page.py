@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -24,6 +24,21 @@ EACH: dict[str, Any] = {"trigger_mode": "multiple"}
 LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 # an event of the page's own: no spinner, not on the API page; callable by anyone, so it checks its inputs
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+class Shown(NamedTuple):
+    """What the viewer shows, as its visitor chose it."""
+
+    picture: str  # a file
+    model: str
+    size: str = TRAINED  # one of SIZES
+
+
+class Edits(NamedTuple):
+    """Interventions as a browser named them: `Look.edits` takes what this model has of them."""
+
+    patches: Any = ()
+    heads: Any = ()
 
 
 @contextmanager
@@ -55,9 +70,9 @@ class Page:
     picture: gr.Image
     model: gr.Dropdown
     size: gr.Dropdown  # one of SIZES
-    shown: gr.State  # (picture, model, size) that the viewer shows: those chosen last that could be shown
+    shown: gr.State  # `Shown`: what was chosen last that could be shown; None: nothing yet
     target: gr.State  # the class to explain; None: the model's answer
-    edits: gr.State  # (hidden patches, heads switched off) as the browser named them
+    edits: gr.State  # `Edits`
     picked: gr.State  # {query, layer, head, fuse} that was last pinned
     viewer: gr.HTML
     beacon: gr.HTML
@@ -88,13 +103,12 @@ class Page:
         gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
         return True
 
-    def look(self, shown: Sequence[str] | None, request: gr.Request | None, step: int | None = None) -> Look:
+    def look(self, shown: Shown | None, request: gr.Request | None, step: int | None = None) -> Look:
         """The picture in front of the model, at this size, or one sentence about why not."""
-        picture, model, size = shown or ("", "", "")
-        if not picture:
+        if not shown or not shown.picture:
             left_alone = "Choose a picture first, or once more if this page was left alone for long."
             raise gr.Error(left_alone, title="No picture", print_exception=False)
-        name = self.name_of(model)
+        name = self.name_of(shown.model)
         if not self.session.is_here(name):
             raise gr.Error(
                 f"{in_toast(name)} is not here yet: choose it as the model, and it is fetched.",
@@ -102,8 +116,9 @@ class Page:
                 print_exception=False,
             )
         owner = request.session_hash if request is not None and request.session_hash else ""
+        size = shown.size if shown.size in SIZES else TRAINED
         with kindly():
-            return self.session.look(picture, name, step, owner, size if size in SIZES else TRAINED)
+            return self.session.look(shown.picture, name, step, owner, size)
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any

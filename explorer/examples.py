@@ -1,0 +1,76 @@
+"""Pictures that are there without an upload: photographs that came with packages, generated shapes, and test
+pictures of the data sets that are on this machine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+
+from vit.data import DATASETS, local_test_pictures
+from vit.pictures import open_picture
+from vit.shapes import shapes_sample
+
+THUMB, SIDE = 96, 768  # pixels
+SEED, SHAPES = 7, 5  # of the generator, and how many of its pictures
+# (name, label, package that brings it, file of the package)
+PHOTOGRAPHS = (
+    ("lion", "Lion", "gradio", "media_assets/images/lion.jpg"),
+    ("tower", "Tower at dusk", "gradio", "media_assets/images/tower.jpg"),
+    ("cheetah", "Cheetah", "gradio", "media_assets/images/cheetah1.jpg"),
+    ("runner", "Cheetah at full speed", "gradio", "media_assets/images/cheetah.jpg"),
+    ("admiral", "Grace Hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    name: str  # as in the page's address
+    label: str
+    path: Path
+    thumb: Path
+    data: str  # the data set that it is from; "": a photograph of no data set
+
+
+def photographs() -> Iterator[tuple[str, str, Path]]:
+    """(name, label, file) of those whose package is installed: it is found, and not imported."""
+    for name, label, package, file in PHOTOGRAPHS:
+        spec = find_spec(package)
+        if spec is not None and spec.origin is not None:
+            path = Path(spec.origin).parent / file
+            if path.is_file():
+                yield name, label, path
+
+
+def make_examples(folder: Path) -> dict[str, Example]:
+    """All examples by name, as files of a moderate size in this folder."""
+    folder.mkdir(exist_ok=True)
+    sources = [("", name, label, open_picture(path)) for name, label, path in photographs()]
+    sources += [
+        ("shapes", f"shapes-{i}", f"Shapes {i + 1}", shapes_sample(SEED, i)[0]) for i in range(SHAPES)
+    ]
+    sources += [
+        (data, f"{data}-{class_name}".replace(" ", "-"), class_name, picture)
+        for data in (name for name, known in DATASETS.items() if known.published)
+        for picture, class_name in local_test_pictures(data, every=2)
+    ]
+    examples = {}
+    for data, name, label, picture in sources:
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        path, thumb = folder / f"{name}.png", folder / f"{name}-thumb.jpg"
+        picture.save(path)
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.crop((left, top, left + side, top + side))
+        square.resize((THUMB, THUMB), Image.Resampling.LANCZOS).save(thumb, quality=88)
+        examples[name] = Example(name, label, path, thumb, data)
+    return examples
+
+
+def suited(examples: dict[str, Example], data: str) -> list[Example]:
+    """Examples for a model trained on `data`: what it knows comes first."""
+    known = [example for example in examples.values() if example.data and example.data in data.lower()]
+    photos = [example for example in examples.values() if not example.data]
+    shapes = [example for example in examples.values() if example.data == "shapes"]
+    return [*known, *photos[:2]] if known else [*photos, *shapes[:2]]
