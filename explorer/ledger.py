@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vit.grid import Grid
 from vit.model import Block, ViT
+from vit.objective import Contrast, Objective
 from vit.trace import Trace
 
 
@@ -28,10 +29,14 @@ class Ledger:
     mlp: Tensor  # (L,)
     embed: Tensor  # (T,)  of the tokens that the head reads; zero elsewhere
     bias: float  # of the output projections, the final norm and the head
-    target: int
-    logit: float  # what the model said
+    objective: Objective  # the class, and what it is contrasted with
+    logit: float  # what the model said: of the class, or of the difference
     grid: Grid
     num_prefix_tokens: int
+
+    @property
+    def target(self) -> int:
+        return self.objective.target
 
     @property
     def total(self) -> float:
@@ -48,9 +53,10 @@ class Ledger:
         """(L, H): each head, all tokens together."""
         return self.heads.sum(dim=-1)
 
-    def map(self) -> Tensor:
-        """(h, w): what came from each patch, through all heads (and, mean-pooled, straight)."""
-        patches = (self.heads.sum(dim=(0, 1)) + self.embed)[self.num_prefix_tokens :]
+    def map(self, depth: int | None = None) -> Tensor:
+        """(h, w): what came from each patch, through all heads of the first `depth` layers, of all by default
+        (and, mean-pooled, straight)."""
+        patches = (self.heads[:depth].sum(dim=(0, 1)) + self.embed)[self.num_prefix_tokens :]
         return self.grid.unflatten(patches)
 
     def table(self) -> list[dict[str, str | int | float | None]]:
@@ -65,9 +71,12 @@ class Ledger:
 
 
 @torch.no_grad()
-def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
+def ledger(trace: Trace, model: ViT, target: int | None = None, contrast: Contrast = None) -> Ledger:
     """The ledger of one class of one trace without edits; `target` defaults to the trace's, else to
     the answer.
+
+    Against `contrast`, another class or "others", it is that of y = Σ_k c_k logit_k, c the slope of
+    vit.objective's y: the difference to that class, or the log-odds to first order.
 
     With u the direction that the head reads (the class's weights times the final norm's gain,
     centred, over the frozen σ) and g the layer scale, for each row r that is pooled:
@@ -81,11 +90,12 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
             "A ledger needs a residual stream that only adds: this model normalises it after every "
             "addition (post_norm)."
         )
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
+    of_classes = objective.weights(trace.logits)  # (K,)
     weight = next(model.parameters())
     tokens, attn = trace.tokens.to(weight), trace.all_attn().to(weight)
     rows = pooled_rows(model, tokens.shape[1])
-    directions, bias = read_out_directions(model, tokens[-1], rows, target)  # (R, D)
+    directions, bias = read_out_directions(model, tokens[-1], rows, of_classes)  # (R, D)
 
     heads, mlp = [], []
     for layer in range(config.depth):
@@ -108,8 +118,8 @@ def ledger(trace: Trace, model: ViT, target: int | None = None) -> Ledger:
         mlp=torch.stack(mlp).float().cpu(),
         embed=embed.float().cpu(),
         bias=bias,
-        target=target,
-        logit=float(trace.logits[target]),
+        objective=objective,
+        logit=float(of_classes.double() @ trace.logits.double()),
         grid=trace.grid,
         num_prefix_tokens=trace.num_prefix_tokens,
     )
@@ -127,6 +137,16 @@ def class_to_explain(trace: Trace, model: ViT, target: int | None) -> int:
     return target
 
 
+def objective_of(trace: Trace, model: ViT, target: int | None, contrast: Contrast = None) -> Objective:
+    """What is to be explained: as asked, else as the trace was. Raises ValueError for no such class."""
+    chosen = class_to_explain(trace, model, target)
+    if contrast is None and target in (None, trace.target):
+        contrast = trace.contrast
+    objective = Objective(chosen, contrast)
+    objective.check(model.config.num_classes)
+    return objective
+
+
 def pooled_rows(model: ViT, num_tokens: int) -> list[int]:
     """The tokens that the head reads: [CLS] (and DeiT's distillation token), or all patches."""
     if model.config.pool == "mean":
@@ -134,8 +154,11 @@ def pooled_rows(model: ViT, num_tokens: int) -> list[int]:
     return [0, 1] if model.config.distillation else [0]
 
 
-def read_out_directions(model: ViT, tokens: Tensor, rows: list[int], target: int) -> tuple[Tensor, float]:
-    """(R, D) directions and a constant, so that logit = Σ_r directions[r] · tokens[rows[r]] + constant.
+def read_out_directions(
+    model: ViT, tokens: Tensor, rows: list[int], of_classes: Tensor
+) -> tuple[Tensor, float]:
+    """(R, D) directions and a constant, so that y = Σ_r directions[r] · tokens[rows[r]] + constant, where
+    y = Σ_k of_classes[k] · logit[k].
 
     tokens: (T, D), the residual stream after the last block.
     LayerNorm(x) = γ ⊙ (x − mean x) / σ + β, and w · (γ ⊙ (x − mean x)) = centred(w ⊙ γ) · x.
@@ -143,7 +166,8 @@ def read_out_directions(model: ViT, tokens: Tensor, rows: list[int], target: int
     norm = model.fc_norm if model.config.norm_after_pool else model.norm
     assert isinstance(norm, torch.nn.LayerNorm)
     heads = [head for head in (model.head, model.head_dist) if isinstance(head, torch.nn.Linear)]
-    weights = torch.stack([head.weight[target] for head in heads])  # (1, D), or (2, D) for DeiT
+    of_classes = of_classes.to(tokens)
+    weights = torch.stack([of_classes @ head.weight for head in heads])  # (1, D), or (2, D) for DeiT
     read = weights * norm.weight
     read = read - read.mean(dim=-1, keepdim=True)
     normed = tokens[rows]  # (R, D)
@@ -151,7 +175,7 @@ def read_out_directions(model: ViT, tokens: Tensor, rows: list[int], target: int
         normed = normed.mean(dim=0, keepdim=True)
     sigma = (normed.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()  # (R or 1, 1)
     directions = (read / sigma).expand(len(rows), -1) / len(rows)  # mean of patches, or of two heads
-    constants = weights @ norm.bias + torch.stack([head.bias[target] for head in heads])
+    constants = weights @ norm.bias + torch.stack([of_classes @ head.bias for head in heads])
     return directions, float(constants.mean())
 
 

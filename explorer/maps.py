@@ -2,7 +2,8 @@
 
 L layers, H heads, T tokens, P patches, D width, d width of one head, (h, w) patch grid.
 A[l, h] is attention (rows are queries and sum to 1), Ā one matrix fused from a layer's heads, y the
-logit of the class, ∂ its gradient, ⊙ the elementwise product, (·)₊ clamping at zero.
+logit of the class, or how much it is above others, ∂ its gradient, ⊙ the elementwise product, (·)₊
+clamping at zero.
 
 Every method is a pure function `f(trace, **options) -> (h, w)`, here or, where the model runs again, in
 explorer/probes.py; one row in explorer/methods.py makes it appear in the app, on the command line, in the
@@ -11,8 +12,9 @@ docs, in the tests and in the faithfulness table.  Options that mean the same ev
              class is read from, [CLS] or, where there is none (or `model` says so), all patches
     layer    an index, negative ones count from the end; for products over depth the last factor
     head     an index; None: all heads, fused by `fuse`: "mean", "max" or "min"
-    model    for methods that run it again; `target` is the class to explain (default: the
-             trace's target, else the model's answer); `progress(done, total)` hears about long work
+    target   the class to explain (default: the trace's, else the model's answer)
+    contrast what it is explained against: another class, or "others" (vit/objective.py)
+    model    for methods that run it again; `progress(done, total)` hears about long work
 Maps are raw: not smoothed, not stretched to [0, 1].
 """
 
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from explorer.ledger import block_at, output_matrices, pooled_rows, values
 from vit.model import ViT
+from vit.objective import Contrast
 from vit.trace import Trace
 
 Query = int | Sequence[int] | None
@@ -49,7 +52,7 @@ def __getattr__(name: str) -> Any:
 # ---- parts of a trace ------------------------------------------------------------------------------
 
 
-def gradient_of(trace: Trace, target: int | None) -> Tensor:
+def gradient_of(trace: Trace, target: int | None, contrast: Contrast = None) -> Tensor:
     """(L, H, T, T) ∂y/∂A, or one sentence on how to get it."""
     if trace.attn_grad is None:
         raise ValueError("This method explains a class: trace(model, image, target=...) it first.")
@@ -58,7 +61,16 @@ def gradient_of(trace: Trace, target: int | None) -> Tensor:
             f"This trace holds the gradients of class {trace.target}, not of class {target}: "
             f"trace(model, image, target={target}) it again."
         )
+    if contrast is not None and contrast != trace.contrast:
+        raise ValueError(
+            f"This trace holds gradients of {_against(trace.contrast)}, not of {_against(contrast)}: "
+            f"trace(model, image, target={trace.target}, contrast={contrast!r}) it again."
+        )
     return trace.attn_grad
+
+
+def _against(contrast: Contrast) -> str:
+    return "the class by itself" if contrast is None else f"the class against {contrast}"
 
 
 def rows_of(trace: Trace, query: Query, model: ViT | None) -> list[int]:
@@ -286,6 +298,7 @@ def attention_gradient(
     layer: int = -1,
     head: int | None = None,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT | None = None,
 ) -> Tensor:
     """Attention of one layer, weighed by what it does for the class.
@@ -294,7 +307,7 @@ def attention_gradient(
     Cost: the trace's backward pass.
     """
     layer = layer_at(trace, layer)
-    weighed = (trace.attn[layer] * gradient_of(trace, target)[layer]).clamp(min=0)  # (H, T, T)
+    weighed = (trace.attn[layer] * gradient_of(trace, target, contrast)[layer]).clamp(min=0)  # (H, T, T)
     fused = weighed.mean(dim=0) if head is None else weighed[head_at(trace, head)]
     return to_map(trace, fused[rows_of(trace, query, model)].mean(dim=0))
 
@@ -303,7 +316,9 @@ def gradient_rollout(
     trace: Trace,
     *,
     query: Query = None,
+    layer: int = -1,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT | None = None,
 ) -> Tensor:
     """Rollout of attention ⊙ gradient.
@@ -314,11 +329,11 @@ def gradient_rollout(
     to I: the product is nearly I + Σ_l Ā_l. Without a query, what no attention carried, the product
     of the I alone, is left out: under mean pooling it would give all patches nearly the same.
     """
-    attn, grad = trace.all_attn(), gradient_of(trace, target)
+    attn, grad = trace.all_attn(), gradient_of(trace, target, contrast)
     stayed = one_hot(trace, rows_of(trace, query, model)).to(attn)
     carried = torch.zeros_like(stayed)
-    for layer in reversed(range(len(attn))):
-        fused = (attn[layer] * grad[layer]).mean(dim=0).clamp_(min=0)  # (T, T)
+    for at in reversed(range(layer_at(trace, layer) + 1)):
+        fused = (attn[at] * grad[at]).mean(dim=0).clamp_(min=0)  # (T, T)
         sums = 1 + fused.sum(dim=-1)  # of the rows of Ā + I
         stayed, carried = stayed / sums, carried / sums
         carried = carried + (stayed + carried) @ fused
@@ -329,7 +344,9 @@ def relevance(
     trace: Trace,
     *,
     query: Query = None,
+    layer: int = -1,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT | None = None,
 ) -> Tensor:
     """Class relevance: attention's positive pull on the class, gathered through depth.
@@ -339,11 +356,11 @@ def relevance(
     before the heads are averaged, and rows are not normalised.  Cost: the trace's backward pass.
     Without a query, map = (R_L − I)[q]: under mean pooling every patch would start with the same 1/P.
     """
-    attn, grad = trace.all_attn(), gradient_of(trace, target)
+    attn, grad = trace.all_attn(), gradient_of(trace, target, contrast)
     start = one_hot(trace, rows_of(trace, query, model)).to(attn)  # I[q]
     carried = torch.zeros_like(start)  # (R − I)[q]
-    for layer in reversed(range(len(attn))):
-        fused = (attn[layer] * grad[layer]).clamp_(min=0).mean(dim=0)  # (T, T)
+    for at in reversed(range(layer_at(trace, layer) + 1)):
+        fused = (attn[at] * grad[at]).clamp_(min=0).mean(dim=0)  # (T, T)
         carried = carried + (start + carried) @ fused
     return to_map(trace, carried if query is None else start + carried)
 
@@ -354,6 +371,7 @@ def attention_gradcam(
     query: Query = None,
     layer: int = -1,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT | None = None,
 ) -> Tensor:
     """Heads added up, each by how much the class wants more of it.
@@ -364,6 +382,6 @@ def attention_gradcam(
     """
     rows, layer = rows_of(trace, query, model), layer_at(trace, layer)
     attn = trace.attn[layer][:, rows, trace.num_prefix_tokens :]  # (H, R, P)
-    alpha = gradient_of(trace, target)[layer][:, rows, trace.num_prefix_tokens :].mean(dim=-1)
+    alpha = gradient_of(trace, target, contrast)[layer][:, rows, trace.num_prefix_tokens :].mean(dim=-1)
     per_row = torch.einsum("hr,hrp->rp", alpha, attn).clamp(min=0)
     return per_row.mean(dim=0).unflatten(0, trace.grid_size)

@@ -13,18 +13,19 @@ from typing import Any
 
 from torch import Tensor
 
-from explorer import maps, probes
+from explorer import maps, probes, totals
 from vit.model import ViTConfig
 from vit.trace import Trace
 
-COMMON = {"query", "layer", "head", "fuse", "model", "target", "progress"}
+COMMON = {"query", "layer", "head", "fuse", "model", "target", "contrast", "progress"}
 
 
 @dataclass(frozen=True)
 class Method:
     """A row of METHODS, called like its function: `METHODS["rollout"](trace, query=3)`.
 
-    Options that mean the same everywhere (query, layer, head, fuse, model, target, progress) may be
+    Options that mean the same everywhere (query, layer, head, fuse, model, target, contrast,
+    progress) may be
     given to every method: None means not given, and those that a method has no use for are left
     out. Another unknown option is a TypeError.
     """
@@ -37,8 +38,12 @@ class Method:
     url: str
     trap: str  # how it misleads, or is easily got wrong
     cost: str = "none"  # on top of the trace, in words; P is the number of patches
-    passes: int = 0  # forward passes, where it takes more than a few; a backward pass counts as two
-    passes_per_patch: int = 0
+    forwards: int = 0  # passes, where they are more than a few
+    backwards: int = 0
+    forwards_per_patch: int = 0
+    judged_by: str = (
+        ""  # the way of hiding patches in a race (see explorer/faithfulness.py) that it is made of
+    )
     class_specific: bool = True
     signed: bool = False
     needs_model: bool = False
@@ -69,8 +74,9 @@ class Method:
         return {"name": self.name, "label": self.label, "about": about, "depends": depends}
 
     def passes_for(self, patches: int) -> int:
-        """Forward passes on a picture of so many patches, where they are more than a few."""
-        return self.passes + self.passes_per_patch * patches
+        """Forward passes on a picture of so many patches, where they are more than a few; a backward pass
+        counts as two."""
+        return self.forwards + 2 * self.backwards + self.forwards_per_patch * patches
 
     def cost_for(self, patches: int) -> str:
         """What it costs on a picture of so many patches, such as "196 forwards"."""
@@ -98,6 +104,7 @@ class Method:
 
 VASWANI, KOBAYASHI = "https://arxiv.org/abs/1706.03762", "https://arxiv.org/abs/2004.10102"
 ABNAR, CHEFER = "https://arxiv.org/abs/2005.00928", "https://arxiv.org/abs/2103.15679"
+ALI = "https://arxiv.org/abs/2202.07304"
 ROWS = (
     Method(
         maps.attention,
@@ -210,6 +217,19 @@ ROWS = (
         needs_grad=True,
     ),
     Method(
+        probes.legrad,
+        label="LeGrad",
+        about="How fast the class rises where more attention goes to a patch, averaged over depth.",
+        formula="meanₗ meanₕ meanᵢ (∂yₗ/∂A[l, h][i, j])₊",
+        source="Bousselham et al. 2025, sec. 3",
+        url="https://arxiv.org/abs/2404.03214",
+        trap="A slope, not a share: a patch that no head looks at may have a large one. Early layers "
+        "are read by a head that was trained for the last one. The authors stretch each map to "
+        "[0, 1]; here none is.",
+        cost="1 forward, 1 backward",
+        needs_model=True,
+    ),
+    Method(
         probes.gradcam,
         label="Grad-CAM",
         about="Channels of the last block's input, each by how much the class wants it.",
@@ -235,6 +255,32 @@ ROWS = (
         signed=True,
     ),
     Method(
+        totals.layernorm_rule,
+        label="LayerNorm rule",
+        about="Input × gradient with the scale of every LayerNorm held: what each patch adds in all.",
+        formula="Σ_d x₀[j, d] · ∂y/∂x₀[j, d], every σ constant",
+        source="Ali et al. 2022, sec. 4.2",
+        url=ALI,
+        trap="Attention and the MLPs still bend, so the sum misses what they do: `total_effects` tells"
+        " the gap.",
+        cost="1 forward, 1 backward",
+        needs_model=True,
+        signed=True,
+    ),
+    Method(
+        totals.cp_lrp,
+        label="CP-LRP",
+        about="What each patch gave to the logit by whatever way, adding up exactly.",
+        formula="Σ_d x₀[j, d] · ∂y/∂x₀[j, d]; σ, A and gates constant",
+        source="Ali et al. 2022, secs. 4.1, 4.2",
+        url=ALI,
+        trap="With attention held, a patch gets nothing for where it made others look: exact about a "
+        "model that is not quite this one.",
+        cost="1 forward, 1 backward",
+        needs_model=True,
+        signed=True,
+    ),
+    Method(
         probes.smoothgrad,
         label="SmoothGrad",
         about="The pixel gradient, averaged over noisy copies of the image.",
@@ -244,7 +290,8 @@ ROWS = (
         trap="How steep the logit is, not what it owes to the patch. The noise comes from a generator "
         "of its own: the same map every time.",
         cost=f"{probes.SAMPLES} forwards, {probes.SAMPLES} backwards",
-        passes=3 * probes.SAMPLES,
+        forwards=probes.SAMPLES,
+        backwards=probes.SAMPLES,
         needs_model=True,
     ),
     Method(
@@ -257,7 +304,8 @@ ROWS = (
         trap="Depends on the baseline x′ (here the card's mean: mid-grey for the bundled models): grey"
         " parts of a grey object get nothing. `integrate` tells the completeness gap.",
         cost=f"{probes.STEPS} forwards, {probes.STEPS} backwards",
-        passes=3 * probes.STEPS,
+        forwards=probes.STEPS,
+        backwards=probes.STEPS,
         needs_model=True,
         signed=True,
     ),
@@ -271,7 +319,8 @@ ROWS = (
         trap="One patch at a time misses what two patches both say; a grey square is itself a thing "
         "the model has never seen.",
         cost="P forwards",
-        passes_per_patch=1,
+        forwards_per_patch=1,
+        judged_by="grey",
         needs_model=True,
         signed=True,
     ),
@@ -284,7 +333,23 @@ ROWS = (
         url="https://arxiv.org/abs/2304.14767",
         trap="Also one at a time; a mean pool must leave the token out of the mean too.",
         cost="P forwards",
-        passes_per_patch=1,
+        forwards_per_patch=1,
+        judged_by="drop",
+        needs_model=True,
+        signed=True,
+    ),
+    Method(
+        probes.ridge,
+        label="Ridge on halves",
+        about="What a patch adds on average while a random half of the others is left out.",
+        formula="β of y ~ patches there, ridge λ by cross-validation",
+        source="Ribeiro et al. 2016, sec. 3; Hoerl & Kennard 1970",
+        url="https://arxiv.org/abs/1602.04938",
+        trap="A fit to noise where passes are few: look at its standard errors (`regress`). Half a "
+        "picture is unlike any that the model has seen.",
+        cost=f"{probes.HALVES} forwards on half the patches",
+        forwards=probes.HALVES,
+        judged_by="drop",
         needs_model=True,
         signed=True,
     ),

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.ledger import class_to_explain, ledger
+from explorer.ledger import ledger, objective_of
 from explorer.maps import Progress, layer_at, num_patches, num_tokens, to_map
 from vit.model import ViT
+from vit.objective import Contrast, Objective
 from vit.trace import Recorder, Trace
 
 SAMPLES, STEPS = 24, 32  # noisy images of SmoothGrad; points on the way of integrated gradients
+HALVES = 256  # of the patches, left out for a regression
 BATCH = 32  # images per forward pass where a method needs many, and
 GRAPH_BYTES = 2**30  # what autograd may keep of them, where each needs its gradient
 
@@ -51,8 +53,10 @@ def per_patch(pixels: Tensor, trace: Trace) -> Tensor:
     return (patches * (trace.image[0].numel() / (h * w))).cpu()
 
 
-def counted(model: ViT, total: int, progress: Progress | None) -> Callable[[Tensor], Tensor]:
-    """The model's forward pass, telling how many images it has seen."""
+def counted(
+    model: ViT, objective: Objective, total: int, progress: Progress | None
+) -> Callable[[Tensor], Tensor]:
+    """(B, 3, height, width) -> y (B,), telling how many images the model has seen."""
     done = 0
 
     def forward(images: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ def counted(model: ViT, total: int, progress: Progress | None) -> Callable[[Tens
         done = min(total, done + len(images))
         if progress:
             progress(done, total)
-        return model(images)
+        return objective(model(images))
 
     return forward
 
@@ -68,14 +72,16 @@ def counted(model: ViT, total: int, progress: Progress | None) -> Callable[[Tens
 # ---- gradients, and what is lost without a patch ----------------------------------------------------
 
 
-def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: ViT) -> Tensor:
+def gradcam(
+    trace: Trace, *, layer: int = -1, target: int | None = None, contrast: Contrast = None, model: ViT
+) -> Tensor:
     """Channels added up over the grid, each by how much the class wants more of it.
 
     F = what the layer's attention reads (its norm1);  α_d = mean_j ∂y/∂F[j, d];  map_j = (Σ_d α_d F[j, d])₊.
     Selvaraju et al. 2017, "Grad-CAM", eqs. 1 and 2.  Cost: from that layer, one forward and backward.
     Under [CLS] pooling nothing after the last attention reads a patch: later layers give exactly zero.
     """
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
     layer = layer_at(trace, layer)
     with torch.enable_grad():
         stream = stream_at(trace, model, layer)
@@ -84,30 +90,68 @@ def gradcam(trace: Trace, *, layer: int = -1, target: int | None = None, model: 
         tokens = model.run(stream, layer, layer + 1, places, seen)
         read = stream if model.config.post_norm else seen.seen["norm1"][layer]
         logits = model.read_out(model.run(tokens, layer + 1, places=places))
-        (grad,) = torch.autograd.grad(logits[0, target], read)
+        (grad,) = torch.autograd.grad(objective(logits[0]), read)
     read = read.detach()[0, trace.num_prefix_tokens :]  # (P, D)
     alpha = grad[0, trace.num_prefix_tokens :].mean(dim=0)
     return (read @ alpha).clamp(min=0).float().cpu().unflatten(0, trace.grid_size)
 
 
-def input_gradient(trace: Trace, *, target: int | None = None, model: ViT) -> Tensor:
+def input_gradient(
+    trace: Trace, *, layer: int = 0, target: int | None = None, contrast: Contrast = None, model: ViT
+) -> Tensor:
     """Input × gradient on the embedded patches: what each adds to the logit, to first order.
 
     map_j = Σ_d x_0[j, d] · ∂y/∂x_0[j, d], signed.  Shrikumar et al. 2016, "Not Just a Black Box"
-    (arXiv 1605.01713).  Cost: one forward and one backward.
+    (arXiv 1605.01713).  layer: the one whose input is explained, the embedding by default.
+    Cost: one forward and one backward.
     """
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
+    layer = layer_at(trace, layer)
     with torch.enable_grad():
-        stream = stream_at(trace, model, 0)
-        logits = model.read_out(model.run(stream, places=model.places(trace.grid)))
-        (grad,) = torch.autograd.grad(logits[0, target], stream)
+        stream = stream_at(trace, model, layer)
+        logits = model.read_out(model.run(stream, layer, places=model.places(trace.grid)))
+        (grad,) = torch.autograd.grad(objective(logits[0]), stream)
     return to_map(trace, (stream.detach() * grad)[0].sum(dim=-1).float().cpu())
+
+
+def legrad(
+    trace: Trace,
+    *,
+    layer: int = -1,
+    target: int | None = None,
+    contrast: Contrast = None,
+    model: ViT,
+) -> Tensor:
+    """How fast the class rises, at every depth read out on its own, where more attention goes to a patch.
+
+    y_l the logit that the head reads of the stream after layer l;
+    map_j = mean_l mean_h mean_i (∂y_l/∂A[l, h][i, j])₊.  Bousselham et al. 2025, "LeGrad", section 3.
+    layer: up to and with which one.  Cost: one forward and one backward, layer by layer.
+    """
+    objective = objective_of(trace, model, target, contrast)
+    depth, places = layer_at(trace, layer) + 1, model.places(trace.grid)
+    total = torch.zeros(num_tokens(trace))
+    for at in range(depth):
+        attn: list[Tensor] = []
+
+        def leaf(name: str, layer: int | None, x: Tensor, attn: list[Tensor] = attn) -> Tensor:
+            if name != "attn":
+                return x
+            attn.append(x.detach().requires_grad_())  # (1, H, T, T)
+            return attn[0]
+
+        with torch.enable_grad():
+            tokens = model.run(stream_at(trace, model, at).detach(), at, at + 1, places, leaf)
+            (grad,) = torch.autograd.grad(objective(model.read_out(tokens)[0]), attn)
+        total += grad[0].clamp(min=0).mean(dim=(0, 1)).float().cpu()  # over heads and rows
+    return to_map(trace, total / depth)
 
 
 def smoothgrad(
     trace: Trace,
     *,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT,
     samples: int = SAMPLES,
     noise: float = 0.15,
@@ -120,7 +164,7 @@ def smoothgrad(
     Smilkov et al. 2017, "SmoothGrad", section 2.2.  Cost: `samples` forwards and backwards.
     The noise is drawn from a generator of its own: the same map every time, whatever other threads draw.
     """
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
     if samples < 1:
         raise ValueError(f"SmoothGrad needs at least one sample, not {samples}.")
     image = image_for(trace, model)  # (1, 3, height, width)
@@ -133,7 +177,7 @@ def smoothgrad(
         epsilon = torch.randn(count, *trace.image.shape, generator=generator) * sigma
         with torch.enable_grad():
             noisy = (image + epsilon.to(image)).requires_grad_()
-            (grad,) = torch.autograd.grad(model(noisy)[:, target].sum(), noisy)
+            (grad,) = torch.autograd.grad(objective(model(noisy)).sum(), noisy)
         total += grad.sum(dim=0)
         if progress:
             progress(start + count, samples)
@@ -152,6 +196,7 @@ def integrate(
     trace: Trace,
     *,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT,
     steps: int = STEPS,
     progress: Progress | None = None,
@@ -159,12 +204,11 @@ def integrate(
     """Integrated gradients with their completeness gap, by Captum; see `integrated_gradients`."""
     from captum.attr import IntegratedGradients
 
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
     image = image_for(trace, model)
-    attributions, gap = IntegratedGradients(counted(model, steps, progress)).attribute(
+    attributions, gap = IntegratedGradients(counted(model, objective, steps, progress)).attribute(
         image,
         baselines=torch.zeros_like(image),
-        target=target,
         n_steps=steps,
         method="riemann_middle",
         internal_batch_size=batch_for(trace, model),
@@ -177,6 +221,7 @@ def integrated_gradients(
     trace: Trace,
     *,
     target: int | None = None,
+    contrast: Contrast = None,
     model: ViT,
     steps: int = STEPS,
     progress: Progress | None = None,
@@ -187,11 +232,16 @@ def integrated_gradients(
     zero after normalisation: the card's mean, which often is plain grey.  Sundararajan et al. 2017, eq. 1.
     Signed.  Cost: `steps` forwards and backwards.  `integrate` also tells the completeness gap.
     """
-    return integrate(trace, target=target, model=model, steps=steps, progress=progress).map
+    return integrate(trace, target=target, contrast=contrast, model=model, steps=steps, progress=progress).map
 
 
 def occlusion(
-    trace: Trace, *, target: int | None = None, model: ViT, progress: Progress | None = None
+    trace: Trace,
+    *,
+    target: int | None = None,
+    contrast: Contrast = None,
+    model: ViT,
+    progress: Progress | None = None,
 ) -> Tensor:
     """What the logit loses when one patch, of the model's own grid, is painted grey.
 
@@ -200,19 +250,24 @@ def occlusion(
     """
     from captum.attr import Occlusion
 
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
     p = model.config.patch_size
     window = (trace.image.shape[0], p, p)
     image = image_for(trace, model)
-    attributions = Occlusion(counted(model, num_patches(trace), progress)).attribute(
-        image, window, strides=window, target=target, perturbations_per_eval=BATCH
+    attributions = Occlusion(counted(model, objective, num_patches(trace), progress)).attribute(
+        image, window, strides=window, perturbations_per_eval=BATCH
     )
     return attributions[0, 0, ::p, ::p].float().cpu()
 
 
 @torch.no_grad()
 def knockout(
-    trace: Trace, *, target: int | None = None, model: ViT, progress: Progress | None = None
+    trace: Trace,
+    *,
+    target: int | None = None,
+    contrast: Contrast = None,
+    model: ViT,
+    progress: Progress | None = None,
 ) -> Tensor:
     """What the logit loses when no token can attend to a patch, in any layer.
 
@@ -220,28 +275,135 @@ def knockout(
     done by leaving the token out, which is the same and runs on the fused kernels.
     Geva et al. 2023, "Dissecting Recall of Factual Associations", section 4.  Cost: P forwards, batched.
     """
-    target = class_to_explain(trace, model, target)
+    objective = objective_of(trace, model, target, contrast)
     tokens = model.embed(image_for(trace, model))[0]  # (T, D)
     places = model.places(trace.grid)
-    y = model.read_out(model.run(tokens[None], places=places))[0, target]
+    y = objective(model.read_out(model.run(tokens[None], places=places))[0])
     everything = torch.arange(len(tokens))
     patches = everything[trace.num_prefix_tokens :]
     losses = []
     for some in patches.split(BATCH):
         kept = torch.stack([everything[everything != patch] for patch in some])  # (n, T−1)
         logits = model.read_out(model.run(tokens[kept], places=places[kept]))
-        losses.append(y - logits[:, target])
+        losses.append(y - objective(logits))
         if progress:
             progress(sum(map(len, losses)), len(patches))
     return torch.cat(losses).float().cpu().unflatten(0, trace.grid_size)
 
 
-def logit_ledger(trace: Trace, *, target: int | None = None, model: ViT) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """What patches are worth, as fitted, and how surely."""
+
+    map: Tensor  # (h, w), signed, in units of the logit
+    error: Tensor  # (h, w): standard errors; what the ridge pulls towards zero is not in them
+    ridge: float  # λ
+    explained: float  # share of y's variance over the halves that the fit explains (R²)
+
+
+@torch.no_grad()
+def regress(
+    trace: Trace,
+    *,
+    target: int | None = None,
+    contrast: Contrast = None,
+    model: ViT,
+    passes: int = HALVES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Regression:
+    """Ridge regression on random halves of the patches, with its standard errors; see `ridge`."""
+    if passes < 8:
+        raise ValueError(f"A regression needs at least 8 passes, not {passes}.")
+    objective = objective_of(trace, model, target, contrast)
+    tokens = model.embed(image_for(trace, model))[0]  # (T, D)
+    places, prefix, P = model.places(trace.grid), trace.num_prefix_tokens, num_patches(trace)
+    if P < 2:
+        raise ValueError("One patch has no halves: this picture is a single patch.")
+    draws = torch.rand(passes, P, generator=torch.Generator().manual_seed(seed))
+    halves = draws.argsort(dim=1)[:, : P // 2]  # (n, P // 2), of each row other patches
+    y = []
+    for some in halves.split(BATCH):
+        kept = torch.cat([torch.arange(prefix).expand(len(some), -1), some + prefix], dim=1)
+        y.append(objective(model.read_out(model.run(tokens[kept], places=places[kept]))).double().cpu())
+        if progress:
+            progress(sum(map(len, y)), passes)
+    X = torch.zeros(passes, P, dtype=torch.float64).scatter_(1, halves, 1)
+    whole = float(objective(model.read_out(model.run(tokens[None], places=places))[0]))
+    beta, error, strength, explained = ridge_fit(X, torch.cat(y), whole)
+    h, w = trace.grid_size
+    return Regression(beta.float().view(h, w), error.float().view(h, w), strength, explained)
+
+
+def ridge_fit(X: Tensor, y: Tensor, whole: float) -> tuple[Tensor, Tensor, float, float]:
+    """β (P,), its standard errors, λ and R² of y (n,) on presences X (n, P) of which every row has as many.
+
+    β = Xᵀ(XXᵀ + λI)⁻¹(y − ȳ) on centred X, λ by generalised cross-validation (Golub, Heath & Wahba 1979).
+    Rows of equal size leave one thing open, how much all patches weigh together: β is moved by a constant so
+    that the fit meets y of the whole picture. Errors: σ² = RSS / (n − 1 − tr H), Cov β = σ² Xᵀ(XXᵀ + λI)⁻²X.
+    """
+    n, P = X.shape
+    present, mean = float(X[0].sum()), y.mean()
+    X, y = X - X.mean(dim=0), y - mean
+    size, U = torch.linalg.eigh(X @ X.mT)  # (n,), (n, n)
+    size, seen = size.clamp(min=0), U.mT @ y
+
+    def score(strength: float) -> float:
+        left = strength / (size + strength)  # 1 − the eigenvalues of H
+        return float((left * seen).square().sum() / (left.sum() - 1).square())
+
+    strengths = (
+        (float(size.mean()) * torch.logspace(-3, 3, 49, dtype=torch.float64)).clamp(min=1e-12).tolist()
+    )
+    strength = min(strengths, key=score)
+    shrunk = size + strength
+    beta = X.mT @ (U @ (seen / shrunk))  # (P,)
+    left = strength / shrunk
+    rss = float((left * seen).square().sum())
+    variance = rss / max(float(left.sum()) - 1, 1.0)
+    spread = (X.mT @ U / shrunk).square().sum(dim=1)  # (P,): the diagonal of Xᵀ(XXᵀ + λI)⁻²X
+    total = (whole - float(mean)) / (1 - present / P) / P - float(beta.mean())
+    error = (variance * (spread + 1 / n / (P - present) ** 2)).sqrt()
+    return beta + total, error, strength, 1 - rss / max(float(y.square().sum()), 1e-300)
+
+
+def ridge(
+    trace: Trace,
+    *,
+    target: int | None = None,
+    contrast: Contrast = None,
+    model: ViT,
+    passes: int = HALVES,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """What a patch adds to the logit on average, while a random half of the patches is left out.
+
+    map = β of the ridge regression of y on which patches are there, signed; those left out are not in the
+    sequence.  Ribeiro et al. 2016, "Why Should I Trust You?" (LIME), section 3, with all halves weighed
+    alike; Hoerl & Kennard 1970.  Cost: `passes` forwards on half of the tokens.  `regress` also tells the
+    standard errors.
+    """
+    return regress(
+        trace,
+        target=target,
+        contrast=contrast,
+        model=model,
+        passes=passes,
+        seed=seed,
+        progress=progress,
+    ).map
+
+
+def logit_ledger(
+    trace: Trace, *, layer: int = -1, target: int | None = None, contrast: Contrast = None, model: ViT
+) -> Tensor:
     """What the heads of all layers carried from each patch straight into the logit.
 
     map_j = Σ_{l, h} A[l, h][q, j] · (v[l, h, j] W_o[l, h]) · u, signed, u the read-out with frozen σ;
     where patches are pooled, what patch j brought itself, x₀[j] · u, is part of it.
+    layer: up to and with which one.
     Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; exact, see explorer/ledger.py.
     Cost: less than half a forward pass; about one where patches are pooled.
     """
-    return ledger(trace, model, target).map()
+    return ledger(trace, model, target, contrast).map(layer_at(trace, layer) + 1)

@@ -4,6 +4,7 @@ The references are written from the papers' formulas in numpy; they share no lin
 """
 
 import dataclasses
+import inspect
 import threading
 import warnings
 from pathlib import Path
@@ -250,6 +251,7 @@ FAMILIES = {
     "CLIP": dict(pre_norm=True, activation="quick_gelu"),
     "layer scale, SwiGLU": dict(layer_scale=0.3, activation="swiglu", num_registers=1),
     "post-norm": dict(post_norm=True),
+    "normed queries": dict(qk_norm=True, activation="gelu_tanh"),
 }
 families = pytest.mark.parametrize("family", FAMILIES)
 
@@ -421,7 +423,7 @@ def test_a_method_costs_the_passes_that_its_row_says(name: str) -> None:
     model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     METHODS[name](t, model=model)
     said, patches = METHODS[name], h * w
-    forwards = said.passes / 3 + said.passes_per_patch * patches
+    forwards = said.forwards + said.forwards_per_patch * patches
     assert forwards <= sum(seen) <= forwards + 2
     assert said.is_long == (forwards > 0)
 
@@ -563,7 +565,7 @@ def test_the_table_has_a_public_name_of_its_own() -> None:
 
 def test_refusals_and_costs_are_read_from_the_row() -> None:
     row = dataclasses.replace(
-        METHODS["rollout"], max_tokens=9, additive_stream=True, cost="P looks", passes=2
+        METHODS["rollout"], max_tokens=9, additive_stream=True, cost="P looks", forwards=2
     )
     assert row.refusal(tiny_config(), 9) == ""
     assert row.refusal(tiny_config(), 10).endswith("is made for up to 9 tokens, and this picture has 10.")
@@ -574,9 +576,11 @@ def test_refusals_and_costs_are_read_from_the_row() -> None:
 
 def test_every_method_takes_the_common_options_and_no_unknown_ones() -> None:
     model, t = model_and_trace("cls")
-    common = dict.fromkeys(COMMON) | {"model": model, "layer": -1}
+    common = dict.fromkeys(COMMON - {"layer"}) | {"model": model}
     for method in METHODS.values():
-        torch.testing.assert_close(method(t, **common), method(t, model=model))
+        default = inspect.signature(method.function).parameters.get("layer")
+        layer = -1 if default is None else default.default
+        torch.testing.assert_close(method(t, **common, layer=layer), method(t, model=model))
         with pytest.raises(TypeError, match="colour"):
             method(t, model=model, colour="red")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vit.grid import Grid
 from vit.model import HOOK_POINTS, Hook, ViT
+from vit.objective import Contrast, Objective
 
 
 class Recorder:
@@ -118,8 +119,9 @@ class Trace:
     logits: Tensor  # (K,)          empty for a model without a head
     grid: Grid  # the patches, (h, w)
     prefix_names: tuple[str, ...]  # of the tokens in front of the patches: [CLS], [DIST], [REG1] ...
-    target: int | None = None  # the class that attn_grad explains
-    attn_grad: Tensor | None = None  # (L, H, T, T)  d logits[target] / d attn
+    target: int | None = None  # the class that attn_grad explains,
+    contrast: Contrast = None  # and what against, if anything
+    attn_grad: Tensor | None = None  # (L, H, T, T)  d y / d attn, y = Objective(target, contrast)(logits)
     activations: Mapping[str, Tensor] = field(default_factory=dict)  # whatever else `keep` asked for
 
     @property
@@ -162,13 +164,15 @@ def trace(
     image: Tensor,
     *,
     target: int | None = None,
+    contrast: Contrast = None,
     edits: Sequence[Hook] = (),
     layers: Sequence[int] | None = None,
     keep: Collection[str] = ("attn", "resid_post"),
 ) -> Trace:
     """Run one image (3, height, width) through the model and keep what it did.
 
-    target: also keep d logits[target] / d attn. edits: hooks that intervene, in this order.
+    target: also keep d logits[target] / d attn; against `contrast`, another class or "others", that of the
+    difference (vit.objective). edits: hooks that intervene, in this order.
     layers: those whose attention and activations are kept, in the model's order (all by default, -1: the
     last; the residual stream is always kept). keep: names of activations (vit.model.HOOK_POINTS); what is not
     a field of Trace goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for
@@ -182,6 +186,10 @@ def trace(
     if target is not None and not 0 <= target < model.config.num_classes:
         classes = model.config.num_classes
         raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
+    if target is not None:
+        Objective(target, contrast).check(model.config.num_classes)
+    elif contrast is not None:
+        raise ValueError("A contrast is of one class with another: pass target=, too.")
     if target is not None and layers is not None:
         raise ValueError("Gradients are kept for all layers or none: leave out `layers` or `target`.")
     depth = model.config.depth
@@ -204,7 +212,8 @@ def trace(
     if target is not None:  # never .backward(): it would write into parameters that other threads share
         shown = list(kept.seen["attn"].values())
         if logits.requires_grad:  # attention in front of an edit that put a constant there changes nothing
-            found = torch.autograd.grad(logits[target], shown, allow_unused=True, materialize_grads=True)
+            y = Objective(target, contrast)(logits)
+            found = torch.autograd.grad(y, shown, allow_unused=True, materialize_grads=True)
         else:
             found = tuple(torch.zeros_like(attn) for attn in shown)
         gradients = torch.stack(found)[:, 0]  # (L, H, T, T)
@@ -225,6 +234,7 @@ def trace(
         grid=Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size),
         prefix_names=model.config.prefix_names,
         target=target,
+        contrast=contrast,
         attn_grad=None if gradients is None else to_cpu(gradients),
         activations=seen,
     )
