@@ -1,18 +1,33 @@
 """Pictures of every odd kind become what a person expects, and what is no picture is one sentence."""
 
 import io
+import os
+import signal
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from timm.data import create_transform
 
+from vit import pictures
 from vit.card import Card
-from vit.pictures import PictureError, denormalize, normalize, open_picture, preprocess, to_pixels, to_rgb
+from vit.decoder import NEEDED
+from vit.pictures import (
+    PictureError,
+    denormalize,
+    normalize,
+    open_picture,
+    open_safely,
+    preprocess,
+    to_pixels,
+    to_rgb,
+)
 
 RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
 
@@ -118,12 +133,17 @@ def test_a_picture_of_one_pixel_and_a_very_long_one_are_fine():
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_100, 60_000])  # above our limit, above Pillow's own
 def test_a_huge_picture_is_refused_before_it_is_decoded(side):
+    with pytest.raises(PictureError, match="more than 100 million pixels"):
+        open_picture(io.BytesIO(first_bytes_of(side)))
+
+
+def first_bytes_of(side: int) -> bytes:
+    """The beginning of a PNG file of that many pixels either way, RGB."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header
     png = b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     png += struct.pack(">I", 2) + b"IDAT" + b"xx" + struct.pack(">I", zlib.crc32(b"IDATxx"))
-    with pytest.raises(PictureError, match="more than 100 million pixels"):
-        open_picture(io.BytesIO(png))
+    return png
 
 
 def test_an_icon_is_refused_because_pillow_decodes_it_before_it_tells_its_size():
@@ -134,10 +154,7 @@ def test_an_icon_is_refused_because_pillow_decodes_it_before_it_tells_its_size()
 def broken_files() -> dict[str, bytes]:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     jpeg, png = (saved(Image.fromarray(noise), kind).getvalue() for kind in ("JPEG", "PNG"))
-    # turned by 90 degrees, with 70 000 numbers per pixel, which no 16 bits of a new header can hold
-    exif = struct.pack("<6s2sHIHHHIIHHIII", b"Exif", b"II", 42, 8, 2, 0x112, 3, 1, 6, 0x115, 4, 1, 70_000, 0)
     return {
-        "turned.jpg": saved(two_tone(), "JPEG", exif=exif).getvalue(),
         "truncated.jpg": jpeg[: len(jpeg) // 2],
         "truncated.png": png[: len(png) // 2],
         "damaged.png": png[:80] + bytes(200) + png[280:],
@@ -156,6 +173,52 @@ def test_what_is_no_picture_is_one_sentence_without_paths(name, tmp_path):
         open_picture(path)
     sentence = str(caught.value)
     assert str(tmp_path) not in sentence and "\n" not in sentence and sentence.endswith(".")
+
+
+def exif_of(entry: bytes, extra: bytes = b"") -> bytes:
+    """An EXIF block that says "turned by 90 degrees", and one thing more."""
+    turned = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + turned + entry + bytes(4) + extra
+
+
+def odd_metadata() -> dict[str, bytes]:
+    def png(*texts: tuple[str, str], **options) -> bytes:
+        about = PngImagePlugin.PngInfo()
+        for name, text in texts:
+            about.add_text(name, text, zip=True)
+        return saved(two_tone(), "PNG", pnginfo=about, **options).getvalue()
+
+    def jpeg(exif: bytes) -> bytes:
+        plain = saved(two_tone(), "JPEG").getvalue()
+        return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+
+    garbage = b"Exif\0\0garbage!"
+    return {
+        "garbage.jpg": jpeg(garbage),
+        "garbage.webp": saved(two_tone(), "WEBP", exif=garbage).getvalue(),
+        "garbage.png": png(exif=garbage),
+        "raw profile.png": png(("Raw profile type exif", "\nexif\n   4\nzzzz\n")),
+        "long text.png": png(("workflow", "a" * 2_000_000)),
+        "turned, 70 000 numbers.jpg": jpeg(exif_of(struct.pack(">HHII", 0x115, 4, 1, 70_000))),
+        "turned, negative.jpg": jpeg(exif_of(struct.pack(">HHIi", 0xA005, 9, 1, -1))),
+        "turned, -1/0.jpg": jpeg(exif_of(struct.pack(">HHII", 0x11A, 10, 1, 38), struct.pack(">ii", -1, 0))),
+    }
+
+
+@pytest.mark.parametrize("name", odd_metadata())
+def test_garbage_beside_the_pixels_is_no_fault_of_theirs(name):
+    picture = open_picture(io.BytesIO(odd_metadata()[name]))
+    assert picture.size == ((4, 8) if name.startswith("turned") else (8, 4)) and picture.info == {}
+    assert np.array_equal(to_rgb(picture), picture)  # nothing is turned, or read, a second time
+
+
+def test_a_picture_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("PIL.Image.open", refuse)
+    with pytest.raises(PictureError, match="may not be read"):
+        open_picture(tmp_path / "x.png")
 
 
 def test_a_missing_file_is_a_picture_error(tmp_path):
@@ -212,3 +275,104 @@ def test_pixels_are_timms(size: tuple[int, int], side: int, crop_pct: float) -> 
     )
     off = (theirs(picture) * 255).round() - to_pixels(picture, (side, side), crop_pct).float()
     assert off.abs().max() <= 2 and off.abs().mean() < 0.05
+
+
+# What strangers send
+
+
+def noise(width: int, height: int, channels: int = 3) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+    return Image.fromarray(values)
+
+
+def test_a_strangers_picture_is_what_open_picture_makes_of_it():
+    for kind, channels in (("PNG", 4), ("JPEG", 3)):
+        file = saved(noise(60, 40, channels), kind).getvalue()
+        assert np.array_equal(open_safely(file), open_picture(io.BytesIO(file)))
+    for name, file in broken_files().items():
+        with pytest.raises(PictureError) as here:
+            open_picture(io.BytesIO(file))
+        with pytest.raises(PictureError) as there:
+            open_safely(io.BytesIO(file))
+        assert str(here.value) == str(there.value), name
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "I;16", "CMYK"])
+def test_a_large_picture_is_reduced_and_looks_the_same(mode):
+    wide = two_tone(GREEN).resize((400, 200), Image.Resampling.NEAREST)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(wide.convert("L")).astype(np.uint16) * 257)
+    else:
+        picture = wide.quantize(2) if mode == "P" else wide.convert(mode)
+    file = saved(picture, "TIFF" if mode == "CMYK" else "PNG").getvalue()
+    small, whole = open_safely(file, largest=100), open_picture(io.BytesIO(file))
+    assert small.size == (100, 50)
+    off = np.asarray(small, float) - np.asarray(whole.resize((100, 50), Image.Resampling.BOX), float)
+    bound = 60 if mode == "1" else 3  # dots of black and white are averaged in another way
+    assert np.abs(off[:, 5:45]).max() < bound and np.abs(off[:, 55:95]).max() < bound
+
+
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last pass comes again and again."""
+    whole = saved(noise(64, 64), "JPEG", progressive=True).getvalue()
+    begin = whole.rindex(b"\xff\xda")
+    return whole[:-2] + whole[begin:-2] * count + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_passes_is_refused_before_it_is_decoded():
+    with pytest.raises(PictureError, match="more than 100 passes"):
+        open_safely(many_scans(200))
+    assert open_safely(saved(noise(64, 64), "JPEG", progressive=True)).size == (64, 64)
+
+
+def test_a_tiff_of_countless_pieces_is_refused_before_it_is_decoded():
+    file = saved(Image.new("1", (1, 20_001)), "TIFF", tiffinfo={278: 1}).getvalue()  # one row per strip
+    with pytest.raises(PictureError, match="more than 20000 pieces"):
+        open_safely(file)
+
+
+def test_a_picture_that_takes_too_long_ends_and_the_next_one_is_fine(monkeypatch):
+    slow = saved(noise(2000, 2000), "PNG", compress_level=1)
+    monkeypatch.setattr(pictures, "SECONDS", 0.02)
+    with pytest.raises(PictureError, match=r"takes more than 0\.02 s and 300 MB to decode"):
+        open_safely(slow)
+    monkeypatch.undo()
+    assert open_safely(saved(two_tone(), "PNG")).size == (8, 4)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is limited on Linux alone")
+def test_a_picture_that_takes_too_much_memory_is_one_sentence():
+    heavy = first_bytes_of(9500)
+    for _ in range(2):
+        with pytest.raises(PictureError) as caught:
+            open_safely(heavy)
+        assert str(caught.value) == NEEDED
+    large = saved(Image.new("L", (4000, 3000)), "PNG", compress_level=1)
+    assert open_safely(large).size == (2048, 1536)  # the next one has all the room again
+
+
+def test_a_decoder_that_died_is_replaced_and_many_ask_at_once():
+    file = saved(noise(300, 200), "PNG").getvalue()
+    open_safely(file)
+    idle = [worker for worker in pictures.DECODERS.queue if worker]
+    assert idle
+    for worker in idle:
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(open_safely, [file] * 24))
+    assert all(np.array_equal(picture, seen[0]) for picture in seen)
+    assert pictures.DECODERS.qsize() == 2
+
+
+def test_a_decoder_that_hangs_is_ended_by_the_clock(monkeypatch):
+    file = saved(two_tone(), "PNG").getvalue()
+    open_safely(file)
+    hanging = pictures.DECODERS.queue[-1]
+    os.kill(hanging.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(pictures, "PATIENCE", 0.1)
+    monkeypatch.setattr(pictures.Decoder, "__init__", lambda self: pytest.fail("the file was no fault of it"))
+    began = time.monotonic()
+    with pytest.raises(PictureError, match="takes more than 2 s"):
+        open_safely(file)
+    assert time.monotonic() - began < 2 and hanging.process.returncode == -signal.SIGKILL

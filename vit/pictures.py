@@ -3,77 +3,120 @@
 (height, width) pixels; pixels stay uint8 (3, height, width) until `normalize`.
 """
 
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from vit import decoder
 from vit.card import INTERPOLATIONS, Card
+from vit.decoder import SUFFIXES as SUFFIXES
+from vit.decoder import PictureError, to_rgb
+from vit.decoder import open_picture as open_picture
 
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # their size is told undecoded
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
-DECODING = 2  # the version of `to_pixels`: what another one made is not read from the cache
+DECODING = 3  # the version of what makes pixels of a file: what another one made is not read from the cache
+SECONDS = 2.0  # of processor time for a stranger's picture
+PATIENCE = 10  # times as long by the clock, on a machine that is busy
+LARGEST = 2048  # pixels of the longer side that are kept of it
 
 
-class PictureError(ValueError):
-    """A picture cannot be used; the message says why, in one sentence and without paths."""
+class Decoder:
+    """A process that decodes strangers' pictures, one at a time; see vit.decoder."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", decoder.__file__]  # -P: beside it lie modules called as Python's own
+        self.late = False
+        own = {"start_new_session": True} if os.name == "posix" else {}  # Ctrl-C is not for it
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            **own,  # type: ignore[call-overload]
+        )
+
+    def __call__(self, content: bytes, largest: int) -> Image.Image:
+        """Raises PictureError, and OSError or EOFError where the process is no more."""
+        jobs, replies = self.process.stdin, self.process.stdout
+        assert jobs and replies
+        clock = threading.Timer(SECONDS * PATIENCE, self.give_up)
+        clock.start()
+        try:
+            jobs.write(decoder.JOB.pack(SECONDS, largest, len(content)) + content)
+            jobs.flush()
+            head = replies.read(decoder.REPLY.size)
+            if len(head) < decoder.REPLY.size:
+                raise EOFError
+            width, height, length = decoder.REPLY.unpack(head)
+            said = replies.read(length)
+        finally:
+            clock.cancel()
+        if len(said) < length:
+            raise EOFError
+        if not width:
+            raise PictureError(said.decode())
+        return Image.frombytes("RGB", (width, height), said)
+
+    def give_up(self) -> None:
+        self.late = True
+        self.process.kill()
+
+    def end(self) -> bool:
+        """Let go of the process; returns whether it had taken too long."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):  # what was not yet written to one that is no more
+                pipe and pipe.close()
+        return self.process.wait() == -getattr(signal, "SIGPROF", 0) or self.late
 
 
-def open_picture(source: str | Path | BinaryIO) -> Image.Image:
-    """Any picture file as the upright RGB picture a person would expect. Raises PictureError.
+DECODERS: "queue.LifoQueue[Decoder | None]" = queue.LifoQueue()  # as many pictures at once as there are here
+for _ in range(2):
+    DECODERS.put(None)  # started when first needed
 
-    Of an animation the first frame; transparency over white; 16 bits and floats brought to 8.
+
+def open_safely(source: str | Path | bytes | BinaryIO, largest: int = LARGEST) -> Image.Image:
+    """`open_picture` for what strangers send: in a process of its own, which ends if the picture is too much.
+
+    Two seconds of processor time, 300 MB of memory, and the longer side reduced to `largest` pixels. It may
+    be called from many threads; two pictures are decoded at once. Raises PictureError.
     """
     try:
-        with Image.open(source, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            picture.load()
-            return to_rgb(picture)
-    except Image.DecompressionBombError as error:  # Pillow has a limit of its own, for frames and tiles too
-        most = f"{MAX_PIXELS // 10**6} million"
-        raise PictureError(f"This picture has more than {most} pixels: make it smaller first.") from error
-    except UnidentifiedImageError as error:
-        raise PictureError("This file is not a picture, or of a kind that cannot be read.") from error
-    except FileNotFoundError as error:
-        raise PictureError("This picture does not exist.") from error
-    except Exception as error:  # whatever Pillow makes of garbage: struct.error, TypeError, KeyError ...
-        raise PictureError("This picture is damaged or cut short: its pixels cannot be read.") from error
+        content = source if isinstance(source, bytes) else read(source)
+    except OSError as error:
+        raise PictureError("This picture cannot be read: send it once more.") from error
+    worker = DECODERS.get()
+    try:
+        for _ in range(2):  # one that was waiting may have been ended meanwhile: not by this picture
+            fresh = worker is None
+            worker = worker or Decoder()
+            try:
+                return worker(content, largest)
+            except (OSError, EOFError) as error:
+                late, worker = worker.end(), None
+                if late or fresh:
+                    most = f"{SECONDS:g} s and {decoder.ROOM >> 20} MB"
+                    advice = "make it smaller, or save it as a plain JPEG."
+                    raise PictureError(f"This picture takes more than {most} to decode: {advice}") from error
+        raise AssertionError("a second try is a fresh one")
+    finally:
+        DECODERS.put(worker)
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """A picture in any of Pillow's modes, upright and as RGB."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        picture = Image.fromarray(to_eight_bits(np.asarray(picture)))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
-
-
-def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of 32 bits -> uint8: [0, 1], 8 and 16 bits keep their scale, another range is stretched.
-
-    Resizing makes floats overshoot: what is below 2 was meant to end at 1.
-    """
-    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
-    low, high = values.min(), values.max()
-    if low < 0 or high > 65535:
-        values, top = values - low, (high - low) or 1.0  # all pixels may be the same
-    elif high < 2:
-        top = 1.0
-    else:
-        top = 255 if high <= 255 else 65535
-    return (values * (255 / top)).round().clip(0, 255).astype(np.uint8)
+def read(source: str | Path | BinaryIO) -> bytes:
+    return Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
 
 
 def to_pixels(

@@ -1,0 +1,221 @@
+"""Any picture file as upright RGB, with Pillow and NumPy alone.
+
+So it also starts quickly as a process of its own, which decodes what strangers upload with limits of time
+and memory (`vit.pictures.open_safely`). It reads (seconds, most pixels a side, length) and the bytes
+of a file, and writes (width, height, length) and RGB bytes or, with a width of 0, one sentence.
+"""
+
+import io
+import signal
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # their size is told undecoded
+MAX_SCANS, MAX_TILES = (
+    100,
+    20_000,
+)  # of a stranger's JPEG and TIFF; a camera writes some ten, a scanner hundreds
+ROOM = 300 * 2**20  # bytes that a stranger's picture may take beyond what the process has at its start
+JOB, REPLY = struct.Struct("<dIQ"), struct.Struct("<IIQ")
+NEEDED = f"This picture needs more than {ROOM >> 20} MB to be decoded, or is damaged: make it smaller first."
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message says why, in one sentence and without paths."""
+
+
+def open_picture(source: str | Path | BinaryIO, largest: int | None = None) -> Image.Image:
+    """Any picture file as the upright RGB picture a person would expect. Raises PictureError.
+
+    Of an animation the first frame; transparency over white; 16 bits and floats brought to 8. What stands
+    beside the pixels, such as EXIF or text, may be garbage. largest: the longer side is reduced to this many
+    pixels, which saves time and memory where a JPEG is decoded.
+    """
+    try:
+        try:
+            return decode(source, largest)
+        except ValueError:  # what Pillow says of texts that it does not want to unpack
+            if (pixels := without_texts(source)) is None:
+                raise
+            return decode(io.BytesIO(pixels), largest)
+    except Image.DecompressionBombError as error:  # Pillow has a limit of its own, for frames and tiles too
+        most = f"{MAX_PIXELS // 10**6} million"
+        raise PictureError(f"This picture has more than {most} pixels: make it smaller first.") from error
+    except UnidentifiedImageError as error:
+        raise PictureError("This file is not a picture, or of a kind that cannot be read.") from error
+    except FileNotFoundError as error:
+        raise PictureError("This picture does not exist.") from error
+    except PermissionError as error:
+        raise PictureError("This picture may not be read: ask its owner for the permission.") from error
+    except MemoryError as error:
+        raise PictureError("There is too little memory for this picture: make it smaller first.") from error
+    except Exception as error:  # whatever Pillow makes of garbage: struct.error, TypeError, KeyError ...
+        raise PictureError("This picture is damaged or cut short: its pixels cannot be read.") from error
+
+
+def decode(source: str | Path | BinaryIO, largest: int | None) -> Image.Image:
+    """`open_picture` with Pillow's own errors."""
+    with Image.open(source, formats=FORMATS) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if largest is None or max(picture.size) <= largest:
+            picture.load()
+            return to_rgb(picture)
+        plain: Image.Image = picture
+        if picture.mode in ("1", "P", "PA"):  # numbers of colours cannot be averaged
+            clear = picture.mode == "PA" or "transparency" in picture.info
+            plain = picture.convert("L" if picture.mode == "1" else "RGBA" if clear else "RGB")
+        elif picture.mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
+            plain = to_rgb(picture)
+        plain.thumbnail((largest, largest))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+        return to_rgb(plain)
+
+
+def without_texts(source: str | Path | BinaryIO) -> bytes | None:
+    """A PNG file without what is no pixel of it; None for other files."""
+    if isinstance(source, str | Path):
+        content = Path(source).read_bytes()
+    else:
+        source.seek(0)
+        content = source.read()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return None
+    kept, at = [content[:8]], 8
+    while at + 8 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if content[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(content[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A picture in any of Pillow's modes, upright and as RGB."""
+    picture = upright(picture)
+    if picture.mode.startswith("I;16"):
+        values = np.asarray(picture).astype(np.float32)
+        values /= 257
+        picture = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        picture = Image.fromarray(to_eight_bits(np.asarray(picture)))
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    picture = picture.convert("RGB")
+    picture.info = {}  # or it would be turned once more by the next who asks
+    return picture
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF or XMP says, where that can be read at all."""
+    picture.load()
+    try:
+        orientation = picture.getexif().get(0x0112)
+    except Exception:  # garbage beside the pixels is no fault of theirs
+        return picture
+    return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+
+
+def to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of 32 bits -> uint8: [0, 1], 8 and 16 bits keep their scale, another range is stretched.
+
+    Resizing makes floats overshoot: what is below 2 was meant to end at 1.
+    """
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        values, top = values - low, (high - low) or 1.0  # all pixels may be the same
+    elif high < 2:
+        top = 1.0
+    else:
+        top = 255 if high <= 255 else 65535
+    return (values * (255 / top)).round().clip(0, 255).astype(np.uint8)
+
+
+# A process of its own ---------------------------------------------------------------------------------
+
+
+def check_passes(content: bytes) -> None:
+    """Refuse files that are small to send and endless to decode. Raises PictureError."""
+    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
+        raise PictureError(f"This JPEG is drawn in more than {MAX_SCANS} passes: save it as a plain one.")
+    tiles = 0
+    if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        with suppress(Exception), Image.open(io.BytesIO(content), formats=["TIFF"]) as picture:
+            tiles = len(picture.tile)  # where it cannot be told, `open_picture` says what is wrong
+    if tiles > MAX_TILES:
+        raise PictureError(f"This TIFF is cut into more than {MAX_TILES} pieces: save it as a PNG.")
+
+
+def limit_memory() -> None:
+    """No more than ROOM from here on, where the system can promise it (Linux)."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM,) * 2)
+    except (ImportError, OSError, ValueError):
+        pass  # the limit of pixels and that of time remain
+
+
+def answer(content: bytes, largest: int) -> tuple[int, int, bytes]:
+    """(width, height, RGB bytes), or (0, 0, why not)."""
+    try:
+        check_passes(content)
+        picture = open_picture(io.BytesIO(content), largest)
+        return *picture.size, picture.tobytes()
+    except PictureError as error:
+        short = isinstance(error.__cause__, MemoryError | OSError) and needs_room(content)
+        return 0, 0, (NEEDED if short else str(error)).encode()
+    except MemoryError:
+        return 0, 0, NEEDED.encode()
+
+
+def needs_room(content: bytes) -> bool:
+    """Whether it may be memory that its decoder lacked: some say no more than that they cannot go on."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            return picture.width * picture.height * 8 > ROOM
+    except Exception:
+        return False
+
+
+def serve(jobs: BinaryIO, replies: BinaryIO) -> None:
+    """Decode one file after the other, until nobody asks any more."""
+    Image.init()
+    limit_memory()
+    timer = getattr(
+        signal, "setitimer", None
+    )  # not on Windows, where the asking process alone takes the time
+    while len(head := jobs.read(JOB.size)) == JOB.size:
+        seconds, largest, length = JOB.unpack(head)
+        content = jobs.read(length)
+        if timer:  # of processor time: a busy machine makes nobody's picture too heavy
+            timer(signal.ITIMER_PROF, seconds)
+        width, height, said = answer(content, largest)
+        if timer:
+            timer(signal.ITIMER_PROF, 0)
+        replies.write(REPLY.pack(width, height, len(said)) + said)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)
