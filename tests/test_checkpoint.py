@@ -116,8 +116,8 @@ def test_weights_and_config_that_are_read_while_a_run_saves_belong_together(
     """The run saves between the two reads, another architecture at that: both are read once more."""
     really_read, saved = module.read_tensors, []
 
-    def read(path: Path):
-        tensors = really_read(path)
+    def read(path: Path, *bounds: int):
+        tensors = really_read(path, *bounds)
         if not saved:
             saved.append(True)
             save(folder, randomised(ViT(tiny_config(depth=2))), CARD)

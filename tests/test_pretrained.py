@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit import Card, CheckpointError, Recorder, ViT, load, save, trace
+from vit.checkpoint import MAX_BYTES
 from vit.cost import cost
-from vit.hub import MAX_BYTES, fetch, push
+from vit.hub import fetch, push
 from vit.pictures import preprocess
 from vit.pretrained import from_timm, from_torchvision, from_transformers
 from vit.trace import attention_at
@@ -363,7 +364,7 @@ def test_an_activation_that_learns_is_refused_before_its_weights_are_there() -> 
     "config, why",
     [
         (hf.SwinConfig(), "windows"),
-        (hf.BeitConfig(), "relative position bias"),
+        (hf.BeitConfig(use_relative_position_bias=True), "relative position bias"),
         (hf.BertConfig(), "not known to be a plain ViT"),
         (hf.ViTConfig(hidden_act="relu"), "activation"),
         (hf.ViTConfig(patch_size=(16, 8)), "not square"),
@@ -589,7 +590,13 @@ class Hub:
         return self.pull_requests
 
     def snapshot_download(
-        self, repo: str, *, cache_dir: Path | None, revision: str | None, allow_patterns: list[str]
+        self,
+        repo: str,
+        *,
+        cache_dir: Path | None,
+        token: str | bool | None,
+        revision: str | None,
+        allow_patterns: list[str],
     ) -> str:
         self.caches.add(cache_dir)
         self.asked += [(revision, name) for name in allow_patterns]

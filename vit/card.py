@@ -80,33 +80,38 @@ class Card:
         return self.image_size or config.image_size
 
 
+def told(path: Path) -> str:
+    """A file as messages name it: in its folder, without the way there, which is nobody's business."""
+    return "/".join(path.parts[-2:])
+
+
 def parse_config(config: Mapping[str, Any], path: Path) -> tuple[ViTConfig, Card]:
     """config.json -> (ViTConfig, Card). Raises CheckpointError, naming the file and the field."""
-    version = config.get("version")
+    where, version = told(path), config.get("version")
     if not isinstance(version, int):
-        raise CheckpointError(f"{path} has version {version!r}, which is no number: save it again.")
+        raise CheckpointError(f"{where} has version {version!r}, which is no number: save it again.")
     if version > VERSION:
-        raise CheckpointError(f"{path} has version {version!r}, newer than {VERSION}: update ViT Explorer.")
+        raise CheckpointError(f"{where} has version {version!r}, newer than {VERSION}: update ViT Explorer.")
     shape, rest = config.get("model"), dict(config)
     for key in ("format", "version", "save_id", "model"):
         rest.pop(key, None)
     if not isinstance(shape, dict):
-        raise CheckpointError(f'{path} has no "model": the description of the architecture is missing.')
+        raise CheckpointError(f'{where} has no "model": the description of the architecture is missing.')
     known = {"model": FIELDS, "card": tuple(f.name for f in fields(Card))}
-    for where, keys in (("model", shape), ("card", rest)):
+    for part, keys in (("model", shape), ("card", rest)):
         for key in keys:
-            if key not in known[where]:
-                raise CheckpointError(f"{path}: unknown field {key!r}, remove it or update ViT Explorer.")
+            if key not in known[part]:
+                raise CheckpointError(f"{where}: unknown field {key!r}, remove it or update ViT Explorer.")
     try:
         model_config = checked(ViTConfig(**typed(ViTConfig, shape)))
         card = parse_card({"scores": scores_of(None, model_config.num_classes)} | rest)
         size = card.size_for(model_config)
         checked(replace(model_config, image_size=size))
     except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"{path} describes no ViT that can be built: {error}") from error
+        raise CheckpointError(f"{where} describes no ViT that can be built: {error}") from error
     if len(card.class_names) not in (0, model_config.num_classes):
         names, classes = len(card.class_names), model_config.num_classes
-        raise CheckpointError(f"{path} has {names} class_names for a model of {classes} classes.")
+        raise CheckpointError(f"{where} has {names} class_names for a model of {classes} classes.")
     return model_config, replace(card, image_size=size)
 
 

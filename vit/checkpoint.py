@@ -9,11 +9,12 @@ checkpoints/NAME/model.safetensors   weights (fp16 by default)
 
 import csv
 import json
+import math
 import os
 import re
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from vit.card import FORMAT, VERSION, Card, CheckpointError, fits, parse_config
+from vit.card import FORMAT, VERSION, Card, CheckpointError, fits, parse_config, told
 from vit.model import ViT, ViTConfig
 
 WEIGHTS = "model.safetensors"
 CONFIG, NEXT_CONFIG = "config.json", "config.next.json"  # the second until the weights it describes are there
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
+POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
+MAX_BYTES = 8 * 2**30  # of one model's weights: the largest plain ViTs have 1 to 2 billion parameters
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
 MAX_JSON = 16 * 2**20  # bytes of a config, or of the index of a large model
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # 4 and 8 bit need scales beside them
@@ -66,11 +69,11 @@ def save(folder: str | Path, model: ViT, card: Card, *, dtype: torch.dtype = tor
     os.replace(folder / NEXT_CONFIG, folder / CONFIG)
 
 
-def load_folder(folder: Path) -> tuple[ViT, Card]:
+def load_folder(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
     """A checkpoint in our own layout. Raises CheckpointError, naming the file and the field."""
     file, path, pending = (folder / name for name in (WEIGHTS, CONFIG, NEXT_CONFIG))
     for _ in range(3):  # a run may save between two of these reads: then they are done again
-        tensors, metadata = read_tensors(file)
+        tensors, metadata = read_tensors(file, max_bytes)
         with suppress(CheckpointError):  # of a save that was cut short right after its weights
             config, source = read_json(pending), pending
             if config.get("save_id") == metadata.get("save_id"):
@@ -80,9 +83,11 @@ def load_folder(folder: Path) -> tuple[ViT, Card]:
             break
     else:
         if None not in (config.get("save_id"), metadata.get("save_id")):  # written by other tools: without
-            raise CheckpointError(f"{path} and {file.name} are of two saves: copy both from the same folder.")
+            raise CheckpointError(
+                f"{told(path)} and {file.name} are of two saves: copy both from the same folder."
+            )
     model_config, card = parse_config(config, source)
-    return build(model_config, tensors, file), card
+    return build(model_config, tensors, told(file)), card
 
 
 def save_snapshot(
@@ -124,10 +129,12 @@ def list_snapshots(folder: str | Path) -> list[Snapshot]:
         try:
             step, text = int(about["step"]), about["metrics"]
         except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} does not say when it was taken: it is no snapshot.") from error
-        metrics = parse_json(text, f"The metrics in {path}")
+            raise CheckpointError(
+                f"{told(path)} does not say when it was taken: it is no snapshot."
+            ) from error
+        metrics = parse_json(text, f"The metrics in {told(path)}")
         if not all(fits(x, float) for x in metrics.values()):
-            raise CheckpointError(f"The metrics in {path} must be numbers: remove this snapshot.")
+            raise CheckpointError(f"The metrics in {told(path)} must be numbers: remove this snapshot.")
         snapshots.append(Snapshot(path, step, metrics))
     return snapshots
 
@@ -137,17 +144,17 @@ def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     if "config" not in metadata:
-        raise CheckpointError(f"{path} does not carry its config: it is no snapshot of ours.")
-    config = parse_json(metadata["config"], f"The config in {path}")
+        raise CheckpointError(f"{told(path)} does not carry its config: it is no snapshot of ours.")
+    config = parse_json(metadata["config"], f"The config in {told(path)}")
     for name in [name for name in tensors if name.endswith(".scale")]:
         x, scale = tensors.get(name.removesuffix(".scale")), tensors.pop(name)
         if x is None or (x.dtype, x.ndim) != (torch.int8, 2) or scale.dtype != torch.float32:
-            raise CheckpointError(f"{path} is damaged: {name} scales no matrix of 8 bit.")
+            raise CheckpointError(f"{told(path)} is damaged: {name} scales no matrix of 8 bit.")
         if scale.shape != (len(x), 1):
-            raise CheckpointError(f"{path} is damaged: {name} must hold one number per row, {len(x)}.")
+            raise CheckpointError(f"{told(path)} is damaged: {name} must hold one number per row, {len(x)}.")
         tensors[name.removesuffix(".scale")] = x.float() * scale
     model_config, card = parse_config(config, path)
-    return build(model_config, tensors, path), card
+    return build(model_config, tensors, told(path)), card
 
 
 def read_history(folder: str | Path) -> list[dict[str, float]]:
@@ -160,7 +167,7 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
         return [{column: float(x) for column, x in line.items()} for line in lines]
     except (OSError, TypeError, ValueError) as error:  # a cell too few, or one that is no number
         raise CheckpointError(
-            f"{file} has a row that is not all numbers: mend it or remove the row."
+            f"{told(file)} has a row that is not all numbers: mend it or remove the row."
         ) from error
 
 
@@ -188,11 +195,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
         if os.path.getsize(path) > MAX_JSON:
-            raise CheckpointError(f"{path} is larger than {MAX_JSON >> 20} MiB: that describes no model.")
+            raise CheckpointError(
+                f"{told(path)} is larger than {MAX_JSON >> 20} MiB: that describes no model."
+            )
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} is missing or cannot be read: restore it or save again.") from error
-    return parse_json(content, str(path))
+        raise CheckpointError(
+            f"{told(path)} is missing or cannot be read: restore it or save again."
+        ) from error
+    return parse_json(content, told(path))
 
 
 def parse_json(content: str | bytes, where: str) -> dict[str, Any]:
@@ -212,20 +223,38 @@ def is_ours(folder: Path) -> bool:
     return any(read_json(path).get("format") == FORMAT for path in configs)
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """What a safetensors file says about itself, without its tensors. Raises CheckpointError."""
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file whose header was checked. Raises CheckpointError, saying what is wrong with it."""
     try:
         with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(len(POINTER))
+            length = int.from_bytes(start[:8], "little")
+            if start == POINTER:
+                raise CheckpointError(
+                    f"{told(path)} is only a pointer: Git LFS left the weights elsewhere, run `git lfs pull`."
+                )
             if length > MAX_HEADER:
                 raise ValueError(f"a header of {length} bytes")
+            file.seek(8)
             json.loads(file.read(length), object_pairs_hook=unique)
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+        tensors = safe_open(path, "pt")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{told(path)} is missing: copy or save it again.") from error
+    except PermissionError as error:
+        raise CheckpointError(f"{told(path)} may not be read by you: change its permissions.") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is missing, cut short or no safetensors file: copy it again."
-        ) from error
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{told(path)} is cut short or no safetensors file: copy it again.") from error
+    with tensors:
+        yield tensors
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself, without its tensors. Raises CheckpointError."""
+    with opened(path) as file:
+        return file.metadata() or {}
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -235,17 +264,35 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Tensor], dict[str, str]]:
     """({name: tensor}, metadata) of a safetensors file. Raises CheckpointError."""
-    metadata = read_header(path)
+    with opened(path) as file:
+        names = list(file.keys())
+        check_size([path], [(file, name) for name in names], path.parent.name, max_bytes)
+        return {name: read_tensor(file, name, path) for name in names}, file.metadata() or {}
+
+
+def read_tensor(file: Any, name: str, path: Path) -> Tensor:
+    """One tensor of a file that is `opened`. Raises CheckpointError."""
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+        return file.get_tensor(name)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is cut short or damaged: copy or save it again.") from error
+        raise CheckpointError(f"{told(path)} is cut short or damaged: copy or save it again.") from error
 
 
-def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) -> ViT:
+def check_size(paths: Iterable[Path], tensors: Iterable[tuple[Any, str]], where: str, max_bytes: int) -> None:
+    """Raises CheckpointError if weights, as (file, name), are larger: on the disk or in memory as float32."""
+    size = sum(path.stat().st_size for path in paths)
+    needed = 4 * sum(math.prod(file.get_slice(name).get_shape()) for file, name in tensors)
+    if max(size, needed) > max_bytes:
+        raise CheckpointError(too_large(where, max(size, needed), max_bytes))
+
+
+def too_large(name: str, size: int, limit: int) -> str:
+    return f"{name} needs {size / 2**30:.1f} GiB of {limit / 2**30:.1f} GiB allowed: choose a smaller model."
+
+
+def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: str) -> ViT:
     """A frozen model with these weights as float32. Raises CheckpointError, naming the tensor."""
     try:
         with torch.device("meta"):  # shapes without memory: nothing is allocated for weights that do not fit
@@ -253,10 +300,10 @@ def build(config: ViTConfig, tensors: Mapping[str, Tensor], file: Path | str) ->
     except (ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{file} describes no ViT that can be built: {error}") from error
     wanted = model.state_dict()
-    for name in wanted.keys() - tensors.keys():
-        raise CheckpointError(f"{file} has no tensor {name!r}, which its config asks for.")
-    for name in tensors.keys() - wanted.keys():
-        raise CheckpointError(f"{file} has a tensor {name!r} that its config does not ask for.")
+    if missing := [name for name in wanted if name not in tensors]:
+        raise CheckpointError(f"{file} has no tensor {missing[0]!r}, which its config asks for.")
+    if unknown := [name for name in tensors if name not in wanted]:
+        raise CheckpointError(f"{file} has a tensor {unknown[0]!r} that its config does not ask for.")
     for name, x in tensors.items():
         if x.shape != wanted[name].shape:
             shapes = f"{list(x.shape)}, and its config asks for {list(wanted[name].shape)}"

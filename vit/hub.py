@@ -4,27 +4,37 @@ Only JSON and safetensors are downloaded and read, so that nothing can run, and 
 broken or hostile is one CheckpointError in one sentence.
 """
 
-import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vit.card import FORMAT, INTERPOLATIONS, Card, CheckpointError, parse_card, scores_of
-from vit.checkpoint import MAX_JSON, PICKLES, build, is_ours, load_folder, read_header, read_json
+from vit.checkpoint import (
+    MAX_JSON,
+    PICKLES,
+    build,
+    check_size,
+    is_ours,
+    load_folder,
+    opened,
+    read_json,
+    read_tensor,
+    too_large,
+)
 from vit.model import ViT, ViTConfig
 from vit.pretrained import describe
-from vit.pretrained.common import one_sentence, pair
+from vit.pretrained.common import bare_names, one_sentence, pair
 from vit.pretrained.of_timm import IMAGENET, imagenet_names, timm_tensors
 from vit.pretrained.of_transformers import LEFT_BEHIND, transformers_tensors
 
-MAX_BYTES = 8 * 2**30  # of one model's files: the largest plain ViTs have 1 to 2 billion parameters
+REPO_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 INDEX = "model.safetensors.index.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # the second holds the first as a part
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
@@ -33,27 +43,33 @@ RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # PIL's nu
 def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]:
     """(model, card) of a folder, under the name by which it was asked for. Raises CheckpointError."""
     if is_ours(folder):
-        check_size([folder / "model.safetensors"], max_bytes)
-        return load_folder(folder)
+        return load_folder(folder, max_bytes)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{told_name(name)} {what_else(folder)}")
     config = read_json(folder / "config.json")
-    weights = read_weights(folder, max_bytes)
+    weights = read_weights(folder, told_name(name), max_bytes)
     vit_config, note = describe(config, weights)
     with one_sentence():
         if vit_config.num_classes and is_projection(config, name):
             vit_config = replace(vit_config, num_classes=0)
             note = "CLIP's projection onto the space of its texts is no classifier: loaded without it."
         if "architecture" in config:
-            tensors, told = timm_tensors(weights, vit_config), timm_card(config, vit_config, name)
+            tensors, said = timm_tensors(weights, vit_config), timm_card(config, vit_config, name)
         else:
-            tensors, told = (
-                transformers_tensors(weights, vit_config),
-                transformers_card(config, vit_config, folder),
-            )
-        if "mean" not in told:
+            tensors = transformers_tensors(weights, vit_config)
+            said = transformers_card(config, vit_config, folder)
+        if vit_config.in_chans != 3:  # of channels that are no colours a Card says nothing
+            said = {key: value for key, value in said.items() if key not in ("mean", "std")}
+        elif "mean" not in said:
             note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
         title = folder.resolve().name if os.path.isdir(os.path.expanduser(name)) else name
-        card = parse_card({"name": title, "source": note.strip(), "image_size": vit_config.image_size} | told)
-    return build(vit_config, tensors, name), card
+        card = parse_card({"name": title, "source": note.strip(), "image_size": vit_config.image_size} | said)
+    return build(vit_config, tensors, told_name(name)), card
+
+
+def told_name(name: str) -> str:
+    """A name as messages say it: of a folder only its own name."""
+    return name if is_id(name) else Path(name).name or name
 
 
 def is_projection(config: Mapping[str, Any], name: str) -> bool:
@@ -75,60 +91,63 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
     if pickled:
         why = f"only {pickled[0]}, which may run code when it is loaded: convert it to safetensors first."
         raise CheckpointError(f"{where} has {why}")
-    raise CheckpointError(f"{where} has no model.safetensors, so there are no weights to load.")
+    others = sorted(name for name in names if name.endswith(".safetensors"))
+    but = (
+        f" but {others[0]}: rename it if it holds the weights."
+        if others
+        else ", so there are no weights to load."
+    )
+    raise CheckpointError(f"{where} has no model.safetensors{but}")
 
 
-def read_weights(folder: Path, max_bytes: int) -> dict[str, Tensor]:
+def what_else(folder: Path) -> str:
+    """What a folder without config.json is, and what to do about it."""
+    names = {path.name for path in folder.iterdir()}
+    if "adapter_config.json" in names:
+        return "holds a PEFT adapter and no model: merge it into its base model and save that."
+    if steps := [int(name[11:]) for name in names if re.fullmatch(r"checkpoint-\d+", name)]:
+        return f"holds the checkpoints of a run: name one of them, such as checkpoint-{max(steps)}."
+    if {"refs", "snapshots"} <= names:
+        return "is a folder of the Hub's cache: name the model itself, as owner/name."
+    if "open_clip_config.json" in names:
+        return "is in OpenCLIP's layout, which is not read here: convert it to timm's or transformers'."
+    return "has no config.json, which says what model it is: restore it or save again."
+
+
+def read_weights(folder: Path, name: str, max_bytes: int) -> dict[str, Tensor]:
     """The tensors between pixels and features, from one file or several. Raises CheckpointError."""
-    files = [folder / name for name in weight_files((path.name for path in folder.iterdir()), str(folder))]
-    if files[0].name != "model.safetensors":
+    paths = [folder / file for file in weight_files((path.name for path in folder.iterdir()), name)]
+    if paths[0].name != "model.safetensors":
         listed = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(listed, dict) or {str(name) for name in listed.values()} != {f.name for f in files}:
-            raise CheckpointError(f"{folder / INDEX} does not list exactly the weight files beside it.")
-    check_size(files, max_bytes)
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            with safe_open(file, "pt") as weights:
-                names = [name for name in weights.keys() if not LEFT_BEHIND.search(name)]  # noqa: SIM118
-                if twice := tensors.keys() & names:
-                    raise CheckpointError(f"{folder} holds the tensor {min(twice)!r} twice.")
-                tensors |= {name: weights.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is cut short or damaged: copy or download it again.") from error
-    return tensors
+        if not isinstance(listed, dict) or {str(file) for file in listed.values()} != {f.name for f in paths}:
+            raise CheckpointError(f"{name}: {INDEX} does not list exactly the weight files beside it.")
+    with ExitStack() as stack:
+        found: dict[str, tuple[Any, Path]] = {}  # where each tensor is
+        for path in paths:
+            file = stack.enter_context(opened(path))
+            inside = {tensor: (file, path) for tensor in file.keys()}  # noqa: SIM118
+            if twice := found.keys() & inside.keys():
+                raise CheckpointError(f"{name} holds the tensor {min(twice)!r} twice.")
+            found |= inside
+        wanted = {old: new for old, new in bare_names(found).items() if not LEFT_BEHIND.search(new)}
+        check_size(paths, [(found[old][0], old) for old in wanted], name, max_bytes)
+        return {new: read_tensor(found[old][0], old, found[old][1]) for old, new in wanted.items()}
 
 
-def check_size(files: Sequence[Path], max_bytes: int) -> None:
-    """Raises CheckpointError if the weights are larger, in their files or in memory as float32."""
-    size = needed = 0
-    for file in files:
-        read_header(file)
-        size += file.stat().st_size
-        with safe_open(file, "pt") as weights:
-            names = [name for name in weights.keys() if not LEFT_BEHIND.search(name)]  # noqa: SIM118
-            needed += 4 * sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-    if max(size, needed) > max_bytes:
-        raise CheckpointError(too_large(str(files[0].parent), max(size, needed), max_bytes))
-
-
-def too_large(name: str, size: int, limit: int) -> str:
-    return f"{name} needs {size / 2**30:.1f} GiB of {limit / 2**30:.1f} GiB allowed: choose a smaller model."
-
-
-def fetch(name: str, max_bytes: int, cache: Path | None = None) -> Path:
+def fetch(name: str, max_bytes: int, cache: Path | None = None, token: str | bool | None = None) -> Path:
     """Download config and weights into the cache, the Hub's by default, or find them there.
 
-    Raises CheckpointError.
+    token: whose rights are used. None: those of whoever is logged in on this machine; False: nobody's, which
+    is what strangers must get, or the owner's private and gated models lie open. Raises CheckpointError.
     """
     from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
 
     repo, at, branch = name.partition("@")
     revision = branch if at else None
-    download = partial(snapshot_download, repo, cache_dir=cache)
+    download = partial(snapshot_download, repo, cache_dir=cache, token=token)
     configs = ["config.json", *PROCESSORS, INDEX]
     try:
-        sizes, revision = offered(HfApi(), repo, revision)
+        sizes, revision = offered(HfApi(token=token), repo, revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise CheckpointError(said_by_the_hub(name, error)) from error
     except Exception as error:  # unreachable: each version of the client says it with another class
@@ -183,6 +202,11 @@ def said_by_the_hub(name: str, error: Exception) -> str:
     return f"The download of {name} broke off ({why}): run it again, it goes on where it stopped."
 
 
+def is_id(name: str) -> bool:
+    """Is this how a model of the Hub is called?"""
+    return REPO_ID.fullmatch(name) is not None
+
+
 def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
     """Upload one of our checkpoints to the Hub, where `load(repo_id)` finds it -> its address.
 
@@ -203,11 +227,11 @@ def timm_card(config: Mapping[str, Any], vit_config: ViTConfig, name: str) -> di
     about = config.get("pretrained_cfg") or config
     labels, words = (config.get(key, about.get(key)) for key in ("label_names", "label_descriptions"))
     if labels is None:
-        labels = imagenet_names(f"{about.get('tag')} {name}", vit_config.num_classes)
+        labels = imagenet_names(f"{about.get('tag')} {config['architecture']} {name}", vit_config.num_classes)
     if isinstance(labels, list) and isinstance(words, Mapping):
         labels = [words.get(label, label) for label in labels]
-    told = pixels(about.get("mean"), about.get("std"), about.get("crop_pct"), about.get("interpolation"))
-    return told | classes(config, labels, vit_config.num_classes)
+    said = pixels(about.get("mean"), about.get("std"), about.get("crop_pct"), about.get("interpolation"))
+    return said | classes(config, labels, vit_config.num_classes)
 
 
 def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: Path) -> dict[str, Any]:
@@ -217,6 +241,8 @@ def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: 
     p = p["image_processor"] if isinstance(p.get("image_processor"), Mapping) else p
     resized, size, crop_pct = sides(p.get("size")), sides(p.get("size")), None
     if p.get("do_center_crop") and (cropped := sides(p.get("crop_size"))) and resized:
+        if cropped[0] > resized[0]:
+            raise ValueError(f"its processor crops {cropped[0]} pixels out of {resized[0]}.")
         size, crop_pct = cropped, cropped[0] / resized[0]
     mean, std = p.get("image_mean"), p.get("image_std")
     if p.get("do_normalize") is False:
@@ -224,12 +250,11 @@ def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: 
     factor = 255 * p.get("rescale_factor", 1 / 255) if p.get("do_rescale") is not False else 255
     if mean and std and abs(factor - 1) > 1e-6:  # the Card's are of pixels in [0, 1]
         mean, std = (tuple(x / factor for x in numbers) for numbers in (mean, std))
-    told = pixels(mean, std, crop_pct, RESAMPLE.get(p.get("resample", 3)))
-    if size and not any(
-        side % vit_config.patch_size for side in size
-    ):  # DINOv2 has positions for 518, reads 224
-        told["image_size"] = size
-    return told | classes(config, config.get("id2label"), vit_config.num_classes)
+    resample = p.get("resample", 3)
+    said = pixels(mean, std, crop_pct, RESAMPLE.get(resample, resample))
+    if size and not any(side % vit_config.patch_size for side in size):
+        said["image_size"] = size  # DINOv2 has positions for 518, reads 224
+    return said | classes(config, config.get("id2label"), vit_config.num_classes)
 
 
 def sides(size: Any) -> tuple[int, int] | None:
@@ -244,10 +269,10 @@ def sides(size: Any) -> tuple[int, int] | None:
 
 def pixels(mean: Any, std: Any, crop_pct: Any, interpolation: Any) -> dict[str, Any]:
     """The fields of a Card that prepare a picture; what is not told keeps the Card's default."""
-    told = {"mean": mean, "std": std, "crop_pct": crop_pct}
+    said = {"mean": mean, "std": std, "crop_pct": crop_pct}
     if interpolation in INTERPOLATIONS:  # timm knows more of them, for training
-        told["interpolation"] = interpolation
-    return {name: x for name, x in told.items() if x is not None}
+        said["interpolation"] = interpolation
+    return {name: x for name, x in said.items() if x is not None}
 
 
 def classes(config: Mapping[str, Any], labels: Any, num_classes: int) -> dict[str, Any]:

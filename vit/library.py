@@ -10,19 +10,17 @@
 """
 
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vit.card import Card, CheckpointError
-from vit.checkpoint import PICKLES, WEIGHTS, is_ours, load_snapshot, snapshot_step
-from vit.hub import MAX_BYTES, fetch, read_pretrained
+from vit.checkpoint import MAX_BYTES, PICKLES, WEIGHTS, is_ours, load_snapshot, snapshot_step
+from vit.hub import fetch, is_id, read_pretrained
 from vit.model import ViT
 
 BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 FIRST = ("photos", "imagenette", "cifar10", "catsdogs", "shapes")  # of the bundled ones: the most to show
-REPO_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def of_a_file(name: str, path: Path) -> Place:
 
 def on_the_hub(name: str) -> Place:
     """The place of a repository of the Hub. Raises CheckpointError for what is no such name."""
-    if not REPO_ID.fullmatch(name):
+    if not is_id(name):
         raise CheckpointError(f"There is no folder {name!r}; a model of the Hugging Face Hub is owner/name.")
     return Place(name)
 
@@ -91,16 +89,19 @@ def folder_of(name: str | Path) -> Path | None:
     return None
 
 
-def load(name: str | Path, *, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
+def load(
+    name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | bool | None = None
+) -> tuple[ViT, Card]:
     """(model, card) of a name (see above), in eval mode, parameters frozen.
 
     Reads our own layout, timm's and transformers', JSON and safetensors alone: nothing that could run.
-    max_bytes bounds the weights, in their files and in memory. Raises CheckpointError.
+    max_bytes bounds the weights, in their files and in memory. token: whose rights at the Hub are used;
+    False: nobody's (see `vit.hub.fetch`). Raises CheckpointError.
     """
     place = resolve(name)
     if place.snapshot:
         return load_snapshot(place.snapshot)
-    return read_pretrained(place.folder or fetch(place.name, max_bytes), place.name, max_bytes)
+    return read_pretrained(place.folder or fetch(place.name, max_bytes, token=token), place.name, max_bytes)
 
 
 def list_checkpoints(root: str | Path = BUNDLED) -> list[str]:

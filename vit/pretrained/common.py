@@ -2,12 +2,12 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit.card import CheckpointError, checked, typed
 from vit.model import ViTConfig
@@ -23,40 +23,16 @@ CHANNELS = "attends between channels, not between tokens"
 VIDEO = "reads video, not pictures"
 RMS = "normalises with RMSNorm, not LayerNorm"
 
-# module of timm or model_type of transformers: why it is refused; other names are refused more shortly
-REFUSED = {
-    "beit": RELATIVE,
-    "data2vec-vision": RELATIVE,
-    "vision_transformer_relpos": RELATIVE,
-    "vision_transformer_sam": WINDOWS,
-    "sam": WINDOWS,
-    "vitdet": WINDOWS,
-    "swin": WINDOWS,
-    "swinv2": WINDOWS,
-    "swin_transformer": WINDOWS,
-    "swin_transformer_v2": WINDOWS,
-    "maxxvit": WINDOWS,
-    "vision_transformer_hybrid": STEM,
-    "vit_hybrid": STEM,
-    "levit": STEM,
-    "eva": ROTARY,
-    "dinov3_vit": ROTARY,
-    "vjepa2": VIDEO,
-    "vivit": VIDEO,
-    "videomae": VIDEO,
-    "timesformer": VIDEO,
-    "hiera": STAGES,
-    "pvt": STAGES,
-    "pvt_v2": STAGES,
-    "mvitv2": STAGES,
-    "segformer": STAGES,
-    "cait": "mixes its heads with each other (talking heads)",
-    "xcit": CHANNELS,
-    "davit": CHANNELS,
-    "aimv2": RMS,
-    "siglip2": "packs pictures of many shapes into one padded sequence (NaFlex)",
-}
 NO_CONFIG = "A state dict does not say how many heads it has: give its config, too."
+
+# what DataParallel and averages, torch.compile, and transformers' wrapper of timm call the model inside
+INSIDE = ("module", "_orig_mod", "timm_model")
+NESTED = ("state_dict", "model_state_dict", "model")  # where a training script's file keeps the weights
+# the first tensor on a picture's way, which every layout has once: what stands before its name is a prefix
+FIRST = re.compile(
+    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|vision_model)\.)?"
+    r"embeddings\.(patch_embeddings\.projection|patch_embedding))\.weight$"
+)
 
 
 def refuse(what: str, why: str) -> NoReturn:
@@ -77,6 +53,36 @@ def one_sentence() -> Iterator[None]:
 def configured(**fields: Any) -> ViTConfig:
     """A ViTConfig whose fields have the types and sizes that a ViT can have. Raises TypeError, ValueError."""
     return checked(ViTConfig(**typed(ViTConfig, fields)))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, where DataParallel, torch.compile or an average of weights stands around it."""
+    while len(inside := dict(model.named_children())) == 1 and (name := next(iter(inside))) in INSIDE:
+        model = inside[name]
+    return model
+
+
+def bare(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A state dict without what a training script put around it: dictionaries, a prefix of all names."""
+    for key in NESTED:
+        if isinstance(state.get(key), Mapping):
+            return bare(state[key])
+    names = bare_names(state)
+    return {new: state[old] for old, new in names.items()}
+
+
+def bare_names(names: Iterable[str]) -> dict[str, str]:
+    """{name as it is: name without the prefix that a wrapper gave to a model's}. Raises CheckpointError."""
+    names = list(names)
+    prefixes = sorted({name[: match.start()] for name in names if (match := FIRST.search(name))})
+    if len(prefixes) > 1:
+        several = " and ".join(repr(prefix) for prefix in prefixes[:3])
+        raise CheckpointError(f"These are the weights of several models, whose names begin with {several}.")
+    prefix = prefixes[0] if prefixes else ""
+    found = {name: name.removeprefix(prefix) for name in names}
+    if len(set(found.values())) < len(found):
+        raise CheckpointError(f"Some tensors are there with and without {prefix!r} before their name.")
+    return found
 
 
 def announce(note: str) -> None:

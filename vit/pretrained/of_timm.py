@@ -12,17 +12,43 @@ from vit.card import LIMITS, CheckpointError
 from vit.checkpoint import build
 from vit.model import ACTIVATIONS, ViT, ViTConfig
 from vit.pretrained.common import (
-    REFUSED,
+    CHANNELS,
+    NO_CONFIG,
+    RELATIVE,
     RMS,
+    ROTARY,
+    STAGES,
     STEM,
+    WINDOWS,
     announce,
+    bare,
     configured,
     copied,
     fold_positions,
     one_sentence,
     refuse,
+    unwrapped,
 )
 
+# module of timm: why it is refused; others are refused more shortly
+REFUSED = {
+    "beit": RELATIVE,
+    "vision_transformer_relpos": RELATIVE,
+    "vision_transformer_sam": WINDOWS,
+    "swin_transformer": WINDOWS,
+    "swin_transformer_v2": WINDOWS,
+    "maxxvit": WINDOWS,
+    "vision_transformer_hybrid": STEM,
+    "levit": STEM,
+    "eva": ROTARY,
+    "hiera": STAGES,
+    "pvt_v2": STAGES,
+    "mvitv2": STAGES,
+    "cait": "mixes its heads with each other (talking heads)",
+    "xcit": CHANNELS,
+    "davit": CHANNELS,
+    "aimv2": RMS,
+}
 IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
 
 
@@ -32,8 +58,13 @@ def from_timm(model: nn.Module | Mapping[str, Tensor], config: Mapping[str, Any]
     model: a live module, or a state dict with the `config` that timm writes to config.json, at least
     {"architecture": "vit_small_patch16_224"}. Raises CheckpointError for what is no plain ViT.
     """
-    module = model if isinstance(model, nn.Module) else timm_skeleton(config or {})
-    state = model.state_dict() if isinstance(model, nn.Module) else model
+    if isinstance(model, nn.Module):
+        module = unwrapped(model)
+        state: Mapping[str, Tensor] = module.state_dict()
+    elif config is None:
+        raise CheckpointError(f'{NO_CONFIG[:-1]}, at least {{"architecture": "vit_small_patch16_224"}}.')
+    else:
+        module, state = timm_skeleton(config), bare(model)
     vit_config, note = describe_timm(module)
     announce(note)
     return build(vit_config, copied(timm_tensors(state, vit_config)), "This timm model")
@@ -46,6 +77,8 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
     except ImportError as error:
         raise CheckpointError("Only timm knows what its architectures are: pip install timm.") from error
     name = str(config.get("architecture", ""))
+    today = timm.models.get_deprecated_models().get(name) or name
+    name = today.partition(".")[0]  # without its tag
     if not re.fullmatch(r"\w+", name) or not timm.is_model(name):
         raise CheckpointError(
             f"The installed timm has no architecture {name!r}: update timm or correct config.json."

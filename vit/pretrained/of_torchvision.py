@@ -10,15 +10,17 @@ from vit.checkpoint import build
 from vit.model import ViT
 from vit.pretrained.common import (
     NO_CONFIG,
-    REFUSED,
     STEM,
+    WINDOWS,
     Renames,
+    bare,
     configured,
     copied,
     one_sentence,
     pair,
     refuse,
     renamed,
+    unwrapped,
 )
 
 TORCHVISION: Renames = (
@@ -44,12 +46,15 @@ def from_torchvision(model: nn.Module | Mapping[str, Tensor], config: Mapping[st
     """
     if config is None and not isinstance(model, nn.Module):
         raise CheckpointError(NO_CONFIG)
-    state = model.state_dict() if isinstance(model, nn.Module) else model
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)
+    state = model.state_dict() if isinstance(model, nn.Module) else bare(model)
     told, eps = dict(config or {}), 1e-6
     if isinstance(model, nn.Module):
         if type(model).__name__ != "VisionTransformer":
             family = type(model).__module__.rpartition(".")[2]
-            refuse(f"torchvision's {type(model).__name__}", REFUSED.get(family, "is not a plain ViT"))
+            why = WINDOWS if family in ("swin_transformer", "maxvit") else "is not a plain ViT"
+            refuse(f"torchvision's {type(model).__name__}", why)
         encoder: Any = model.encoder
         eps = getattr(encoder.ln, "eps", 0.0)
         told = vars(model) | {"num_layers": len(encoder.layers), "num_heads": encoder.layers[0].num_heads}

@@ -11,10 +11,19 @@ from vit.card import CheckpointError
 from vit.checkpoint import build
 from vit.model import ViT, ViTConfig
 from vit.pretrained.common import (
+    CHANNELS,
     NO_CONFIG,
-    REFUSED,
+    RELATIVE,
+    RMS,
+    ROTARY,
+    STAGES,
+    STEM,
+    VIDEO,
+    WINDOWS,
     Renames,
     announce,
+    bare,
+    bare_names,
     configured,
     copied,
     fold_positions,
@@ -23,8 +32,42 @@ from vit.pretrained.common import (
     refuse,
     rename,
     renamed,
+    unwrapped,
 )
+from vit.pretrained.of_timm import from_timm
 
+# model_type, or what stands before "_vision_model" in it: why it is refused; others are refused more shortly
+REFUSED = {
+    "beit": RELATIVE,
+    "data2vec-vision": RELATIVE,
+    "sam": WINDOWS,
+    "sam_hq": WINDOWS,
+    "sam3": WINDOWS,
+    "vitdet": WINDOWS,
+    "swin": WINDOWS,
+    "swinv2": WINDOWS,
+    "vit_hybrid": STEM,
+    "levit": STEM,
+    "dinov3_vit": ROTARY,
+    "mlcd": ROTARY,
+    "vjepa2": VIDEO,
+    "vivit": VIDEO,
+    "videomae": VIDEO,
+    "timesformer": VIDEO,
+    "videoprism": VIDEO,
+    "xclip": VIDEO,
+    "hiera": STAGES,
+    "sam2": STAGES,
+    "pvt": STAGES,
+    "pvt_v2": STAGES,
+    "segformer": STAGES,
+    "groupvit": STAGES,
+    "davit": CHANNELS,
+    "aimv2": RMS,
+    "siglip2": "packs pictures of many shapes into one padded sequence (NaFlex)",
+}
+
+CLIP = dict(layer_norm_eps=1e-5, patch_size=32, hidden_act="quick_gelu")
 # model_type: what its config says where it says nothing (transformers writes only what differs)
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "vit": dict(layer_norm_eps=1e-12),
@@ -34,7 +77,12 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "ijepa": dict(layer_norm_eps=1e-12),
     "dinov2": dict(layer_norm_eps=1e-6, patch_size=14),
     "dinov2_with_registers": dict(layer_norm_eps=1e-6, num_register_tokens=4),
-    "clip_vision_model": dict(layer_norm_eps=1e-5, patch_size=32, hidden_act="quick_gelu"),
+    "tipsv2_vision_model": dict(layer_norm_eps=1e-6, image_size=448, patch_size=14, num_register_tokens=1),
+    "clip_vision_model": CLIP,
+    "metaclip_2_vision_model": CLIP,
+    "chinese_clip_vision_model": CLIP,
+    "altclip_vision_model": CLIP,
+    "clipseg_vision_model": CLIP,
     "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
 }
 EVERYWHERE: dict[str, Any] = dict(
@@ -54,7 +102,7 @@ ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh
 
 # beside the path from pixels to features; SigLIP's `head` is an attention pooling
 LEFT_BEHIND = re.compile(
-    r"^(text_model|text_projection|visual_projection|logit_scale|logit_bias|decoder|vision_model\.head|"
+    r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder|vision_model\.head|"
     r"head\.(probe|attention|layernorm|mlp))\b|mask_token$|position_ids$|\bpooler\."
 )
 # both generations of names: those of the files on the Hub, and those of today's modules
@@ -62,7 +110,7 @@ FROM_TRANSFORMERS: Renames = (
     (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|vision_model)\.", ""),
     (r"^embeddings\.(cls_token|class_embedding)$", "cls_token"),
     (r"^embeddings\.distillation_token$", "dist_token"),
-    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^(embeddings\.)?register_tokens$", "reg_token"),
     (r"^embeddings\.(position_embeddings|position_embedding\.weight)$", "pos_embed"),
     (r"^embeddings\.(patch_embeddings\.projection|patch_embedding)\.", "patch_embed.proj."),
     (r"^(encoder\.)?layers?\.(\d+)\.", r"blocks.\2."),
@@ -77,8 +125,8 @@ FROM_TRANSFORMERS: Renames = (
     (r"\.(attention|attention\.attention|self_attn)\.(k|key|k_proj)\.", ".attn.k."),
     (r"\.(attention|attention\.attention|self_attn)\.(v|value|v_proj)\.", ".attn.v."),
     (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
-    (r"\.(intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
-    (r"\.(output\.dense|mlp\.weights_out|mlp\.down_proj)\.", ".mlp.fc2."),
+    (r"\.(intermediate\.dense|mlp\.(weights_in|c_fc|w12))\.", ".mlp.fc1."),
+    (r"\.(output\.dense|mlp\.(weights_out|down_proj|c_proj|w3))\.", ".mlp.fc2."),
 )
 # what transformers keeps apart and we keep in one matrix
 JOINED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
@@ -91,10 +139,16 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
     The features of a model without a head are its normed class token, or the mean of its patches where it
     has none. Raises CheckpointError for what is no plain ViT.
     """
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    config = model.config if isinstance(model, nn.Module) else config
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)
+        if type(model).__module__.startswith("timm."):  # it stood inside transformers' wrapper of it
+            return from_timm(model)
+        if not hasattr(model, "config"):
+            raise CheckpointError(f"{type(model).__name__} is not of transformers: it carries no config.")
+        config = model.config
     if config is None:
         raise CheckpointError(NO_CONFIG)
+    state = model.state_dict() if isinstance(model, nn.Module) else bare(model)
     config = config if isinstance(config, Mapping) else config.to_dict()
     vit_config, note = describe_transformers(config, state.keys())
     announce(note)
@@ -104,15 +158,16 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
 @one_sentence()
 def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
+    names = bare_names(names).values()
     ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
     labels, kind = config.get("id2label"), str(config.get("model_type"))
     classes = config.get("num_labels", 2) if labels is None else len(labels)
-    if kind in ("clip", "siglip"):
-        config, kind = config.get("vision_config") or {}, f"{kind}_vision_model"
+    if (tower := f"{kind}_vision_model") in TRANSFORMERS:
+        config, kind = config.get("vision_config") or {}, tower
     if kind not in TRANSFORMERS:
-        refuse(f"The model type {kind!r}", REFUSED.get(kind, "is not known to be a plain ViT"))
+        refuse(f"The model type {kind!r}", why_refused(kind, config))
     c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
-    is_dino, is_clip = kind.startswith("dinov2"), kind == "clip_vision_model"
+    is_dino, is_clip = kind.startswith(("dinov2", "tipsv2")), TRANSFORMERS[kind] is CLIP
     has_class_token = kind not in ("ijepa", "siglip_vision_model")
     note = ""
     if kind == "siglip_vision_model" and "head.weight" not in ours and c.get("vision_use_head", True):
@@ -152,6 +207,14 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         qkv_bias=c["qkv_bias"],
         norm_eps=c["layer_norm_eps"],
     ), note
+
+
+def why_refused(kind: str, config: Mapping[str, Any]) -> str:
+    """Which part of this type of model is none of a plain ViT's."""
+    biased = config.get("use_relative_position_bias") or config.get("use_shared_relative_position_bias")
+    kind = kind.removesuffix("_vision_model")
+    known = kind in REFUSED and (REFUSED[kind] != RELATIVE or biased)
+    return REFUSED[kind] if known else "is not known to be a plain ViT"
 
 
 @one_sentence()
