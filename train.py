@@ -34,6 +34,7 @@ from tqdm import tqdm
 from vit.augment import augment, resize_all
 from vit.card import Card, check_channels
 from vit.checkpoint import load_folder, save, write_atomically
+from vit.console import spell_what_it_can
 from vit.data import Split, class_names_of, load_split
 from vit.library import load
 from vit.model import ViT, ViTConfig
@@ -394,20 +395,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def show_report(report: Report, out: Path, title: str) -> None:
     """How often a checkpoint is right, per class and in all; its confusion matrix as a picture in `out`."""
     card, confusion = report.card, report.confusion
+    from explorer import export  # here: training needs no pictures
+
+    drawn = export.confusion(confusion.numpy(), card.class_names, title=title).save(out / "confusion.png")
     for label, count, row in zip(card.class_names, confusion.diagonal(), confusion.sum(dim=1)):
         print(f"{label:<20} {count / row:7.2%} of {row}")
     said = "" if card.accuracy is None else f"; its card says {card.accuracy:.2%}"
     print(f"{'accuracy':<20} {report.accuracy:7.2%} of {confusion.sum()}{said}")
     print(f"{'cross-entropy':<20} {report.loss:7.4f}")
     print(f"{'calibration error':<20} {report.calibration:7.4f}")
-    from explorer import export  # here: training needs no pictures
-
-    drawn = export.confusion(confusion.numpy(), card.class_names, title=title)
-    print(f"confusion matrix in {drawn.save(out / 'confusion.png')}")
+    print(f"confusion matrix in {drawn}")
 
 
 def main(argv: list[str], save_every: float = 60.0) -> None:
     """Do what the command line asks. Raises SystemExit with one sentence where that cannot be done."""
+    spell_what_it_can()
     args = parse(argv)
     given = {f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)}
     options = Options(**(RECIPES[args.recipe].options if args.recipe else {}) | given)

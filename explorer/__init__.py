@@ -1,6 +1,6 @@
 """Inside a Vision Transformer: `show(trace)` in a notebook, `show(trace).save("view.html")` as one file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["Shown", "show"]
 class Shown:
     """The viewer as one HTML page that holds everything it shows."""
 
-    page: str
+    page: str = field(repr=False)  # its text is megabytes
     height: int
 
     def _repr_html_(self) -> str:
@@ -28,7 +28,7 @@ class Shown:
         if path.suffix.lower() not in (".html", ".htm"):
             raise ValueError(f"{path.name} would hold a page: let its name end in .html.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.page, encoding="utf-8")
+        path.write_text(self.page, encoding="utf-8", errors="replace")  # a title may hold any bytes
         return path
 
 

@@ -7,8 +7,7 @@ made only when a file asks for it.  The app's buttons and `python -m explorer` c
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,71 +19,12 @@ from torch import Tensor
 from explorer import faithfulness, render, stats
 from explorer import ledger as ledgers
 from explorer.ablation import without_heads
-from explorer.forms import Export, ExportError, Rows
+from explorer.forms import Export, ExportError, Rows, told_apart
 from explorer.methods import METHODS
-from explorer.payload import class_name, class_scores
+from explorer.payload import class_name
+from explorer.subject import PLAIN, Style, Subject, map_title, readme, what_is_read, what_was_asked
 from vit.card import Card
-from vit.model import Hook, ViT, ViTConfig
-from vit.pictures import as_picture
-from vit.trace import Trace, trace
-
-# ---- what is looked at, and how it is drawn --------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A picture that a model has looked at: what every figure here is made from."""
-
-    name: str  # of the picture
-    trace: Trace
-    model: ViT
-    card: Card
-
-    @cached_property
-    def picture(self) -> np.ndarray:
-        """(height, width, 3) uint8: the very pixels the model saw, in their true colours."""
-        return as_picture(self.trace.image, self.card)
-
-    def answers(self, count: int = 3) -> str:
-        """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
-        likeliest = class_scores(self.trace, self.card)[:count]
-        words = (f"{answer['name']} {self.card.written(answer['value'])}" for answer in likeliest)
-        return ", ".join(words) or "no classes: this model has no head"
-
-    def token_name(self, query: int | None) -> str:
-        """The query in words; None is what the class is read from."""
-        if query is None:
-            return what_is_read(self.model.config)
-        patch = self.patch(query)
-        return f"patch {patch}" if patch else self.model.config.prefix_names[query]
-
-    def patch(self, query: int | None) -> tuple[int, int] | None:
-        """(row, column) of a token; None for prefix tokens."""
-        if query is None or query < self.trace.num_prefix_tokens:
-            return None
-        row, column = divmod(query - self.trace.num_prefix_tokens, self.trace.grid_size[1])
-        return row, column
-
-
-def what_is_read(config: ViTConfig) -> str:
-    """What the head reads, in words."""
-    if config.pool == "mean":
-        return "the mean over patches"
-    return "[CLS] and [DIST]" if config.distillation else "[CLS]"
-
-
-@dataclass(frozen=True)
-class Style:
-    """How figures look."""
-
-    theme: str = "light"
-    colormap: str | None = None
-    smooth: bool = False
-    lines: bool = False  # between patches
-
-
-PLAIN = Style()
-
+from vit.model import ViT
 
 # ---- recipes ---------------------------------------------------------------------------------------
 
@@ -154,36 +94,6 @@ def maps(
         return {name: values.numpy() for name, values in made().items()} | readme(subject, *lines)
 
     return Export(figure=figure, arrays=arrays, rows=rows)
-
-
-def readme(subject: Subject, *lines: str) -> dict[str, np.ndarray]:
-    """The array of an NPZ that says what the others are of."""
-    about = f"{subject.name}, {subject.card.name}: {subject.answers()}"
-    return {"README": np.array("\n".join([about, *lines]))}
-
-
-def map_title(name: str, traced: Trace, layer: int | None, head: int | None, fuse: str = "mean") -> str:
-    """The method, and the layer and the heads that its map shows."""
-    known, parts = METHODS[name].options, [METHODS[name].label]
-    if "layer" in known:
-        parts.append(f"L{(-1 if layer is None else layer) % (len(traced.tokens) - 1)}")
-    if "head" in known and head is not None:
-        parts.append(f"H{head % traced.attn.shape[1]}")
-    elif "head" in known:
-        parts.append(f"{fuse} of heads" if "fuse" in known else "all heads")
-    return ", ".join(parts)
-
-
-def what_was_asked(
-    subject: Subject, methods: Sequence[str], query: int | None, target: int | None
-) -> list[str]:
-    """The query and the class in words, where one of the methods depends on them."""
-    words = []
-    if any("query" in METHODS[name].options for name in methods):
-        words.append(f"query: {subject.token_name(query)}")
-    if target is not None and any(METHODS[name].class_specific for name in methods):
-        words.append(f"class explained: {class_name(subject.card, target)}")
-    return words
 
 
 def head_maps(subject: Subject, query: int | None = None) -> Tensor:
@@ -461,8 +371,8 @@ def confusion(
     figure = partial(render.confusion_figure, counts, class_names, title=title, theme=style.theme)
 
     def rows() -> Rows:
-        named = zip(class_names, counts.tolist())
-        return [{"true class": name} | dict(zip(class_names, row)) for name, row in named]
+        first, *names = told_apart(["true class", *class_names])
+        return [{first: name} | dict(zip(names, row)) for name, row in zip(names, counts.tolist())]
 
     return Export(figure=figure, arrays=lambda: {"confusion": counts}, rows=rows)
 
@@ -612,11 +522,3 @@ def everything(subject: Subject, **view: Any) -> Export:
         show(traced, subject.card, subject.model, title=title, **view).save(path)
 
     return Export(arrays=arrays, page=page)
-
-
-def look(
-    name: str, image: Tensor, model: ViT, card: Card, target: int | None = None, edits: Sequence[Hook] = ()
-) -> Subject:
-    """Run the model on a preprocessed image (3, height, width); with a target, keep its gradients too; edits
-    intervene."""
-    return Subject(name, trace(model, image, target=target, edits=edits), model, card)

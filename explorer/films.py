@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from explorer import render
-from explorer.export import PLAIN, Style, Subject, map_title, what_was_asked
 from explorer.forms import Export, ExportError, either
 from explorer.methods import METHODS
+from explorer.subject import PLAIN, Style, Subject, map_title, what_was_asked
+
+FAINT = 0.25  # of full colour: a frame whose maximum is weaker is hardly seen
 
 
 def film(
@@ -24,15 +26,16 @@ def film(
     fps: float = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Export:
-    """Play through depth: the maps of each layer in turn, all frames on one scale per method."""
+    """Play through depth: the maps of each layer in turn, all frames on one scale per method, where each is
+    seen on it."""
     for name in methods:
         if "layer" not in METHODS[name].options:
             able = [other for other in METHODS if "layer" in METHODS[other].options]
             raise ExportError(f"{METHODS[name].label} has no layers to play through: take {either(able)}.")
     depth = len(subject.trace.tokens) - 1
     options = {"query": query, "head": head, "target": target}
-    moments = [(f"layer {i} of {depth - 1}", subject, options | {"layer": i}) for i in range(depth)]
-    return _film(moments, methods, style, fps, progress)
+    moments = [(f"L{i}, layer {i + 1} of {depth}", subject, options | {"layer": i}) for i in range(depth)]
+    return _film(moments, methods, style, fps, progress, film_scale)
 
 
 def training_film(
@@ -49,7 +52,21 @@ def training_film(
 ) -> Export:
     """Play through training: the same picture in front of every snapshot, each (its title, the subject)."""
     options = {"query": query, "layer": layer, "head": head, "target": target}
-    return _film([(title, subject, options) for title, subject in moments], methods, style, fps, progress)
+    asked = [(title, subject, options) for title, subject in moments]
+    return _film(asked, methods, style, fps, progress, shared_scale)
+
+
+def shared_scale(frames: np.ndarray) -> render.Scale:
+    """One scale for all frames (N, h, w): the maximum of all."""
+    return replace(render.scale_for(frames[:, None], "all"), words="")
+
+
+def film_scale(frames: np.ndarray) -> render.Scale:
+    """One scale for all frames (N, h, w); each frame's own maximum, as its legend then says, where a frame
+    would look empty beside the strongest."""
+    tops = np.abs(frames).max(axis=(1, 2))
+    faint = tops.min() < FAINT * tops.max()
+    return render.scale_for(frames[:, None], "map") if faint else shared_scale(frames)
 
 
 def _film(
@@ -58,6 +75,7 @@ def _film(
     style: Style,
     fps: float,
     progress: Callable[[int, int], None] | None,
+    scale_of: Callable[[np.ndarray], render.Scale],
 ) -> Export:
     """One frame per moment, (title, subject, options of the methods)."""
     if not methods or not moments or fps <= 0:
@@ -69,7 +87,7 @@ def _film(
         for name in methods:
             drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments]
             stacks[name] = torch.stack(drawn).numpy()
-        scales = {name: replace(render.scale_for(x[:, None], "all"), words="") for name, x in stacks.items()}
+        scales = {name: scale_of(values) for name, values in stacks.items()}
         pictures = []
         for i, (title, subject, options) in enumerate(moments):
             titles = {

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -99,10 +100,28 @@ def atomic(path: Path) -> Iterator[Path]:
 def to_csv(rows: Rows) -> str:
     """A header and one line per row; numbers with all their digits."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(as_text, rows[0]))
+    writer.writerows(map(as_text, row.values()) for row in rows)
     return text.getvalue()
+
+
+def as_text(value: object) -> object:
+    """A name that begins as a formula does, in quotes that keep it text in a spreadsheet: names of classes
+    are data of others."""
+    risky = isinstance(value, str) and re.match(r"\s*[=+\-@]|[\t\r]", value)
+    return f"'{value}" if risky else value
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """The same names, the second of one name as "crane (2)": keys of a row must not fall together."""
+    found: dict[str, None] = {}
+    for name in names:
+        given, number = name, 2
+        while given in found:
+            given, number = f"{name} ({number})", number + 1
+        found[given] = None
+    return list(found)
 
 
 def to_markdown(rows: Rows) -> str:

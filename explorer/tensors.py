@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from explorer.export import what_is_read
+from explorer.subject import what_is_read
 from vit.grid import Grid
 from vit.model import ViT, ViTConfig
 

@@ -180,7 +180,9 @@ def test_every_file_to_take_home_arrives_in_its_format(look: Look) -> None:
     html = take_home.links(look, target_of(look), {"query": 3, "layer": 1, "head": 2})
     has_no_code(html)
     links = re.findall(r'href="([^"]+)" download="([^"]+)"', html)
-    assert len(links) >= 15 and ("ledger.csv" in dict(links).values()) == (
+    called = f"{look.picture.stem}-{look.card.name}"
+    assert f"{called}-L1-mean-of-heads-head.npz" in dict(links).values()
+    assert len(links) >= 15 and (f"{called}-ledger.csv" in dict(links).values()) == (
         bool(look.model.config.num_classes) and not look.model.config.post_norm
     )
     for address, name in links:
@@ -191,7 +193,8 @@ def test_every_file_to_take_home_arrives_in_its_format(look: Look) -> None:
 @pytest.mark.parametrize("fuse", ["one", "mean", "max"])
 def test_files_show_what_was_pinned(look: Look, fuse: str) -> None:
     html = take_home.links(look, None, {"query": 3, "layer": 1, "head": 2, "fuse": fuse})
-    links = {name: address for address, name in re.findall(r'href="([^"]+)" download="([^"]+)"', html)}
+    found = re.findall(r'href="([^"]+)" download="([^"]+)"', html)
+    links = {name.rpartition("-")[2]: address for address, name in found}
     assert "Attention of what is pinned" in html and "Files are made without interventions." in html
     assert f'"fuse": "{fuse}"' in served(look, links["page.html"]).decode()
     rows = look.trace(exact=True).attn[1, :, 3, look.model.config.num_prefix_tokens :]  # (H, P)
@@ -203,7 +206,7 @@ def test_files_show_what_was_pinned(look: Look, fuse: str) -> None:
 def test_the_file_of_relevance_is_the_map_on_the_screen(checkpoints, picture) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     links = re.findall(r'href="([^"]+)" download="([^"]+)"', take_home.links(look, 5, {"query": 3}))
-    address = {name: address for address, name in links}["relevance.npz"]
+    address = {name.rpartition("-")[2]: address for address, name in links}["relevance.npz"]
     with np.load(io.BytesIO(served(look, address))) as arrays:
         shown = look.map(METHODS["relevance"], 5)
         np.testing.assert_allclose(arrays["relevance"], shown.numpy(), atol=1e-6)
@@ -310,7 +313,7 @@ def test_every_class_has_its_own_map_ledger_and_file(checkpoints, picture) -> No
     (first, meta), (second, other) = (unpack(served(look, address)) for address in maps_of)
     assert (meta["target"], other["target"]) == (1, 3) and (first["relevance"] != second["relevance"]).any()
     assert [why.ledger_of(look, target).target for target in (1, 3)] == [1, 3]
-    pattern = r'href="([^"]+)" download="relevance.npz"'
+    pattern = r'href="([^"]+)" download="[^"]*-relevance.npz"'
     links = [re.findall(pattern, take_home.links(look, target, {}))[0] for target in (1, 3)]
     assert served(look, links[0]) != served(look, links[1])
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from explorer import export, faithfulness, payload
 from explorer.__main__ import main
-from explorer.export import Subject
+from explorer.subject import Subject
 from vit import Card, CheckpointError, ViT, load, save, trace
 from vit.report import evaluate
 

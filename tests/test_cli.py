@@ -22,6 +22,7 @@ from explorer.cli import arguments, data, sources
 from explorer.cli import commands as cli
 from explorer.cli.request import NOTHING, PARTIAL, Asked, Request
 from explorer.methods import METHODS
+from explorer.subject import Style, Subject, subject_of
 from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
 from vit.cost import cost
@@ -160,7 +161,7 @@ def test_every_command_writes_every_format_it_promises(folder: Path) -> None:
 
 def test_commands_promise_what_exports_can_hold(folder: Path) -> None:
     model, card = load("tiny")
-    subject = export.look("x", torch.zeros(3, 12, 20), model, card)
+    subject = subject_of("x", torch.zeros(3, 12, 20), model, card)
     for name, command in ON_PICTURES.items():
         made = command.make(subject, Request(name), Asked(("attention",)))
         assert set(made.endings) == set(command.endings), name
@@ -277,7 +278,7 @@ def test_rows_of_a_confusion_matrix_are_the_truth(folder: Path, monkeypatch) -> 
     assert counts[:, 2].sum() == 16 and counts[2].sum() < 16
 
 
-STYLE = export.Style("dark", "magma", True, True)
+STYLE = Style("dark", "magma", True, True)
 
 
 @pytest.mark.parametrize(
@@ -379,9 +380,9 @@ def test_interventions_are_those_of_the_trace(folder: Path, capsys: pytest.Captu
     expected = trace(model, image, edits=edits)
     assert np.array_equal(numbers("x.npz")["attn"], expected.attn[-1, 2].numpy())
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"cat: {export.Subject('cat', trace(model, image), model, card).answers()}"
+    assert said[0] == f"cat: {Subject('cat', trace(model, image), model, card).answers()}"
     name = "cat (L0.H1 l2.h3 off, 0,0 1,2 hidden)"
-    assert said[1] == f"{name}: {export.Subject('cat', expected, model, card).answers()}"
+    assert said[1] == f"{name}: {Subject('cat', expected, model, card).answers()}"
     assert "hidden" in str(numbers("x.npz")["README"])
     assert run("map", "cat.png", "--method", "relevance", "--target", "3", *off, "--out", "m.npz") == 0
     found = METHODS["relevance"](trace(model, image, target=3, edits=edits), model=model)
@@ -646,3 +647,33 @@ def test_the_tours_commands_are_commands_and_its_figures_are_there() -> None:
 def test_the_tours_shapes_are_printed_like_that(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["shapes", "--variant", "B/16"]) == 0
     assert capsys.readouterr().out.strip() == fenced("text")[0].strip()
+
+
+# odd names and consoles -------------------------------------------------------------------------------
+
+
+def test_a_picture_whose_name_is_no_utf8_is_looked_at(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    os.rename(os.fsencode(folder / "photos" / "a.png"), os.fsencode(folder / "photos") + b"/caf\xe9.png")
+    for command, ending in (("map", "-map.png"), ("html", ".html")):
+        assert run(command, "photos", "--out", "out") == 0
+        assert Path(f"out/caf\ufffd{ending}").is_file()
+    assert "caf\ufffd: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_that_cannot_spell_shows_the_rest(folder: Path, encoding: str) -> None:
+    save("zh", randomised(ViT(tiny_config(num_classes=2))), Card("zh", ("\u732b", "\u72d7")))
+    Path("cat.png").rename("\u5199\u771f.png")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": encoding}
+    for words in (["map", "--help"], ["map", "\u5199\u771f.png", "-m", "zh", "--out", "x.svg"]):
+        command = [sys.executable, "-m", "explorer", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=300)
+        assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert "\u732b" in Path("x.svg").read_text(encoding="utf-8") and b"??: ? " in done.stdout
+
+
+def test_files_are_written_before_the_answer_is_printed(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cli.pictures.tqdm, "write", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("map", "cat.png", "--out", "m.npz")
+    assert Path("m.npz").is_file()

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from matplotlib.text import Text
 from PIL import Image
 
-from explorer import export, faithfulness, films, forms, render, stats
+from explorer import export, faithfulness, films, forms, render, show, stats
 from explorer import ledger as ledgers
-from explorer.export import Subject
 from explorer.forms import Export, ExportError
 from explorer.methods import METHODS
+from explorer.subject import Subject, subject_of
 from vit import Card, ViT
 from vit.pictures import normalize
 
@@ -28,7 +29,7 @@ CARD = Card("tiny", class_names=tuple("abcdefg"), mean=(0.4, 0.5, 0.6), std=(0.2
 def subject() -> Subject:
     """3 layers, 4 heads, a 3 x 5 grid behind [CLS] and two registers; traced for class 2."""
     model = randomised(ViT(tiny_config(num_registers=2)))
-    return export.look("a picture", torch.randn(3, 12, 20), model, CARD, target=2)
+    return subject_of("a picture", torch.randn(3, 12, 20), model, CARD, target=2)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -172,6 +173,7 @@ def test_a_films_words_belong_to_its_maps(subject: Subject, monkeypatch: pytest.
     )
     films.film(subject, ["attention", "gradcam"], query=7, head=-1, target=2).frames()
     assert list(drawn[1]["maps"]) == ["Attention, L1, H3", "Grad-CAM, L1"]
+    assert [frame["title"] for frame in drawn] == ["L0, layer 1 of 3", "L1, layer 2 of 3", "L2, layer 3 of 3"]
     assert drawn[1]["without_query"] == {"Grad-CAM, L1"}
     assert "class explained: c" in drawn[1]["caption"] and "query: patch (0, 4)" in drawn[1]["caption"]
     films.film(subject, ["gradcam"], query=7).frames()
@@ -234,7 +236,7 @@ def test_words_say_what_was_asked(subject: Subject) -> None:
 
 def test_a_distilled_model_is_read_from_two_tokens() -> None:
     model = randomised(ViT(tiny_config(distillation=True)))
-    subject = export.look("x", torch.randn(3, 12, 20), model, CARD)
+    subject = subject_of("x", torch.randn(3, 12, 20), model, CARD)
     assert subject.token_name(None) == "[CLS] and [DIST]"
     texts = drawn_words(export.figures_of_heads(subject).figure())
     assert "What patches give to all prefix tokens" in texts
@@ -301,3 +303,45 @@ def test_a_csv_keeps_every_digit() -> None:
     value = 0.1 + 0.2
     assert float(forms.to_csv([{"x": value}]).splitlines()[1]) == value
     assert json.loads(forms.to_csv([{"x": 1e-30}]).splitlines()[1]) == 1e-30
+
+
+def test_classes_of_one_name_keep_their_columns_and_rows(tmp_path: Path) -> None:
+    counts = np.array([[5, 1, 0], [0, 2, 4], [1, 0, 5]])
+    made = export.confusion(counts, ("true class", "crane", "crane"))
+    header, *rows = csv.reader(made.save(tmp_path / "k.csv").read_text().splitlines())
+    assert header == ["true class", "true class (2)", "crane", "crane (2)"]
+    assert [row[0] for row in rows] == header[1:]
+    assert np.array_equal(np.array(rows)[:, 1:].astype(int), counts)
+
+
+def test_no_name_is_run_by_a_spreadsheet() -> None:
+    for name in ("=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", " =1", "\t=1"):
+        head, row = csv.reader(forms.to_csv([{name: name, "x": -1.5}]).splitlines())
+        assert head[0] == row[0] == f"'{name}" and row[1] == "-1.5"
+
+
+def test_a_confusion_matrix_of_many_classes_is_bounded() -> None:
+    counts = np.zeros((1300, 1300), int)
+    counts[1200, 5] = 7
+    figure = render.confusion_figure(counts, [f"class {i}" for i in range(1300)])
+    width, height = figure.get_size_inches()
+    assert max(width, height) < 16
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape[:2] == (434, 434)  # three classes to a cell
+    hot = np.argwhere((shown != shown[0, 0]).any(axis=-1))
+    assert hot.tolist() == [[400, 1]]
+    words = {text.get_text() for text in figure.findobj(Text)}
+    assert any("3 classes to a cell" in word for word in words)
+
+
+def test_the_text_of_a_notebooks_viewer_is_one_line(subject: Subject, tmp_path: Path) -> None:
+    shown = show(subject.trace, CARD, subject.model, title="caf\udce9")
+    assert len(repr(shown)) < 100 < 10_000 < len(shown.page)
+    assert "caf" in shown.save(tmp_path / "x.html").read_text(encoding="utf-8")
+
+
+def test_a_frame_of_a_film_is_never_empty(subject: Subject) -> None:
+    frames = np.stack([np.full((2, 2), 8.0), np.full((2, 2), 1.0)])
+    own, shared = films.film_scale(frames), films.shared_scale(frames)
+    assert own(frames[:, None]).min() == 1 and own.words == render.SCALES["map"]
+    assert shared(frames[:, None]).min() == 0.125 and films.film_scale(frames[[0, 0]]).words == ""

@@ -1,5 +1,6 @@
 """Pictures are checked by what they show: where the hot patch lies, what a colour means, what is legible."""
 
+import base64
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -12,12 +13,15 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from explorer import render
+from explorer.render import letters
+from explorer.views.parts import color, map_png
 
 RNG = np.random.default_rng(0)
 GREY = np.full((30, 50, 3), 120, np.uint8)  # a 3 x 5 grid of patches of 10 pixels
@@ -472,3 +476,73 @@ def test_threads_draw_what_one_alone_draws() -> None:
 def test_no_figure_is_left_behind() -> None:
     render.picture_of(render.heads_chart(RNG.random((2, 2)), label="px"), 40)
     assert plt.get_fignums() == []
+
+
+# letters ------------------------------------------------------------------------------------------------
+
+HAN, NONE = "\u732b", "\U00012000"  # a cat in Chinese; cuneiform
+
+
+def words_of(figure: Figure) -> set[str]:
+    """Also those of ticks."""
+    return {text.get_text() for text in figure.findobj(Text)}
+
+
+def with_a_name(name: str) -> Figure:
+    counts = np.eye(2, dtype=int)
+    return render.confusion_figure(counts, [f"{name} 1", "dog"], title=f"a {name}")
+
+
+def test_a_letter_is_drawn_with_a_font_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = frozenset(letters.letters_of(font_manager.findfont(letters.USUAL)) - {ord("d")})
+    real = letters.letters_of
+    lessened = lambda path: usual if path.endswith("DejaVuSans.ttf") else real(path)  # noqa: E731
+    monkeypatch.setattr(letters, "letters_of", lessened)
+    monkeypatch.setattr(letters, "other_fonts", lambda: (("cmr10", font_manager.findfont("cmr10")),))
+    figure = with_a_name("cat")
+    render.picture_of(figure)
+    title = next(text for text in figure.findobj(Text) if text.get_text() == "a cat")
+    assert title.get_fontfamily() == ["DejaVu Sans", "cmr10"] and "dog" in words_of(figure)
+
+
+def test_names_that_no_font_can_draw_are_numbered_and_said(caplog, monkeypatch, recwarn) -> None:
+    monkeypatch.setattr(letters, "other_fonts", lambda: ())
+    figure = with_a_name(NONE)
+    render.picture_of(figure)
+    assert {"a [1]", "[1] 1", "dog"} <= words_of(figure)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"No font here has all letters of some names, so figures number them ([1] is {NONE}): "
+        "install one that has, such as Noto Sans, or write an .svg."
+    ]
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_an_svg_holds_its_text_as_text(monkeypatch, recwarn) -> None:
+    monkeypatch.setattr(letters, "other_fonts", lambda: ())
+    text = render.svg(with_a_name(HAN)).decode()
+    assert f">a {HAN}</text>" in text and ">dog</text>" in text
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    assert matplotlib.rcParams["svg.fonttype"] == "path"  # the setting of a user's own figures stays
+
+
+def test_bytes_that_are_no_text_are_drawn() -> None:
+    figure = with_a_name("caf\udce9")
+    assert render.picture_of(figure).size and "a caf\ufffd" in words_of(figure)
+
+
+# one rule for a map over a picture ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_pages_and_figures_lay_a_map_over_a_picture_alike(signed: bool) -> None:
+    values = RNG.random((3, 5)) - 0.5 * signed
+    scale = render.Scale(np.abs(values).max(keepdims=True), signed, "")
+    ground = np.full((3, 5, 3), 120, np.uint8)
+    drawn = render.overlay(ground, values, scale=scale)
+    page = Image.open(io.BytesIO(base64.b64decode(map_png(values, signed).partition(",")[2]))).convert("RGBA")
+    pixels = np.asarray(page).astype(float)
+    cover = pixels[..., 3:] / 255
+    assert np.abs(pixels[..., :3] * cover + ground * (1 - cover) - drawn).max() <= 1
+    colour = tuple(np.asarray(page)[0, 0, :3])
+    share = float(scale(values)[0, 0])
+    assert color(share, signed) == f"rgb({colour[0]},{colour[1]},{colour[2]})"

@@ -33,6 +33,7 @@ from explorer.cli.arguments import (
     VARIANT,
 )
 from explorer.cli.request import NOTHING, Command, Request
+from vit.console import spell_what_it_can
 
 EXAMPLES = """\
 examples
@@ -169,9 +170,7 @@ def parse(argv: Sequence[str], prog: str = "python -m explorer") -> Request:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m explorer") -> int:
     """Returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a console that cannot spell a name shows the rest of the line
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    spell_what_it_can()
     request = parse(sys.argv[1:] if argv is None else argv, prog)
     command = COMMANDS[request.command]
     try:

@@ -20,6 +20,7 @@ from explorer.cli.sources import (
     write,
 )
 from explorer.forms import Export
+from explorer.subject import subject_of
 from vit.card import Card
 from vit.data import drawn_from, find_pictures
 from vit.model import ViT
@@ -61,7 +62,7 @@ def race_of_one(
     image = preprocess(picture, card, size)
     target = answer_of(model, image, parse_target(request.target, card, model.config.num_classes))
     made = export.race(
-        export.look(path.stem, image, model, card, target),
+        subject_of(path.stem, image, model, card, target),
         methods_of(request, model.config, size),
         modes=request.modes or faithfulness.MODES,
         points=request.points,

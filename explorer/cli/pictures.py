@@ -23,9 +23,9 @@ from explorer.cli.sources import (
     progress_bar,
     read_or_name,
 )
-from explorer.export import Subject
 from explorer.forms import Export
 from explorer.methods import METHODS
+from explorer.subject import Subject, subject_of
 from vit.checkpoint import list_snapshots, load_snapshot
 from vit.library import folder_of
 from vit.pictures import open_picture, preprocess
@@ -55,11 +55,11 @@ def run_on_pictures(request: Request, command: Command) -> int:
         image = preprocess(picture, card, size)
         target = answer_of(model, image, asked.target) if explains else asked.target
         gradients_of = target if whole or need_gradients(asked.methods) else None
-        subject = export.look(name + changed(request), image, model, card, gradients_of, asked.edits)
+        subject = subject_of(name + changed(request), image, model, card, gradients_of, asked.edits)
         made = command.make(subject, request, replace(asked, target=target))
         saved = [made.save(out) for out in outputs(request, name + changed_file(request), command.endings[0])]
         if asked.edits:
-            tqdm.write(f"{name}: {export.look(name, image, model, card).answers()}")
+            tqdm.write(f"{name}: {subject_of(name, image, model, card).answers()}")
         tqdm.write(f"{subject.name}: {subject.answers()}")
         for out in saved:
             tqdm.write(f"  {out}")

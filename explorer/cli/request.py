@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from explorer.export import Style, Subject
 from explorer.forms import Export
+from explorer.subject import Style, Subject
 from vit.model import Hook
 
 OK, PARTIAL, NOTHING = 0, 1, 2  # exit codes

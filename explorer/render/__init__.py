@@ -9,7 +9,7 @@ from explorer.render.charts import curves_chart, heads_chart, history_chart, int
 from explorer.render.colours import COLORMAPS, DEFAULT, DEFAULT_SIGNED, DIVERGING, SEQUENTIAL, THEMES, Theme
 from explorer.render.files import gif, mp4, picture_of, png, svg
 from explorer.render.paper import board, number
-from explorer.render.pictures import draw_box, draw_grid, enlarge, overlay, resize_map, tile
+from explorer.render.pictures import OPACITY, draw_box, draw_grid, enlarge, overlay, paint, resize_map, tile
 from explorer.render.scales import SCALES, UNIFORM_TOP, Scale, colorize, scale_for
 from explorer.render.sheets import (
     confusion_figure,
@@ -27,6 +27,7 @@ __all__ = [
     "DEFAULT",
     "DEFAULT_SIGNED",
     "DIVERGING",
+    "OPACITY",
     "SCALES",
     "SEQUENTIAL",
     "THEMES",
@@ -52,6 +53,7 @@ __all__ = [
     "mp4",
     "number",
     "overlay",
+    "paint",
     "picture_of",
     "png",
     "resize_map",

@@ -1,20 +1,27 @@
 """Figures and films as the bytes of files."""
 
 import io
+import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from explorer.render.colours import COLORMAPS, DEFAULT
+from explorer.render.letters import choose_fonts
+
+SVG = threading.Lock()  # how text is written is a setting of the whole process
 
 
 def picture_of(figure: Figure, dpi: int = 150) -> np.ndarray:
     """Draw a figure into a picture (height, width, 3)."""
+    choose_fonts(figure)
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -29,9 +36,17 @@ def png(drawing: Figure | np.ndarray, dpi: int = 150) -> bytes:
 
 
 def svg(figure: Figure) -> bytes:
-    """Vector lines and letters; patches stay pixels, drawn sharp at any size."""
+    """Vector lines and text that can be searched and edited; patches stay pixels, sharp at any size."""
+    choose_fonts(figure, number=False)
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None})
+    with SVG, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # its reader may have one
+        before = matplotlib.rcParams["svg.fonttype"]
+        matplotlib.rcParams["svg.fonttype"] = "none"
+        try:
+            figure.savefig(file, format="svg", metadata={"Date": None})
+        finally:
+            matplotlib.rcParams["svg.fonttype"] = before
     return file.getvalue()
 
 

@@ -1,5 +1,6 @@
 """What every figure is drawn on: sheets of paper, axes, titles, keys, colour bars."""
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -46,8 +47,8 @@ def board(
 
 
 def plain(text: str) -> str:
-    """Names are data: a dollar sign in one must not start a formula."""
-    return text.replace("$", r"\$")
+    """Names are data: a dollar sign in one must not start a formula, and bytes that were no UTF-8 are �."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text).replace("$", r"\$")
 
 
 def wrap(text: str, width: float) -> str:
@@ -162,14 +163,17 @@ def draw_cells(
     columns: Sequence[str],
     decimals: int | None,
     theme: str,
+    step: int = 1,
 ) -> None:
-    """The coloured cells of a table, their names, and their numbers unless `decimals` is None."""
+    """The coloured cells of a table, the name of every `step`-th row and column, and their numbers unless
+    `decimals` is None."""
     style_axes(axes, theme)
     pixels = colorize(values, scale)
     show_picture(axes, pixels)
     axes.set_aspect("auto")
-    axes.set_xticks(range(len(columns)), [shorten(name) for name in columns], size=8)
-    axes.set_yticks(range(len(rows)), [shorten(name) for name in rows], size=8)
+    size = 8 if step == 1 else 6
+    axes.set_xticks(range(0, len(columns), step), [shorten(name) for name in columns[::step]], size=size)
+    axes.set_yticks(range(0, len(rows), step), [shorten(name) for name in rows[::step]], size=size)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     if max(map(len, columns)) > 4:

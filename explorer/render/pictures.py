@@ -6,6 +6,8 @@ import numpy as np
 from explorer.render.colours import COLORMAPS
 from explorer.render.scales import Scale, scale_for
 
+OPACITY = 0.9  # of full colour over its picture
+
 
 def resize_map(values: np.ndarray, height: int, width: int, smooth: bool = False) -> np.ndarray:
     """A map (h, w) at the picture's size. By patch (the truth) unless `smooth`, which draws cubic
@@ -20,13 +22,25 @@ def enlarge(picture: np.ndarray, side: int = 448) -> np.ndarray:
     return picture.repeat(times, axis=0).repeat(times, axis=1)
 
 
+def paint(
+    values: np.ndarray, scale: Scale, colormap: str | None = None, opacity: float = OPACITY
+) -> tuple[np.ndarray, np.ndarray]:
+    """The one rule of a map (h, w) over a picture, here, on the pages and in the viewer: colours (h, w, 3)
+    uint8, the nearest of the table, and how much they cover (h, w, 1), `opacity` times the share of full
+    colour, or of the distance from zero where the map has a sign."""
+    place = scale(values)
+    strength = np.abs(2 * place - 1) if scale.signed else place
+    table = COLORMAPS[colormap or scale.colormap]
+    return table[np.floor(place * 255 + 0.5).astype(np.uint8)], opacity * strength[..., None]
+
+
 def overlay(
     picture: np.ndarray,
     values: np.ndarray,
     *,
     scale: Scale | None = None,
     colormap: str | None = None,
-    opacity: float = 0.9,
+    opacity: float = OPACITY,
     smooth: bool = False,
     grid: bool = False,
     query: tuple[int, int] | None = None,
@@ -42,10 +56,7 @@ def overlay(
     """
     height, width = picture.shape[:2]
     scale = scale or scale_for(values)
-    place = scale(resize_map(values, height, width, smooth))  # (height, width) in [0, 1]
-    strength = np.abs(2 * place - 1) if scale.signed else place
-    cover = opacity * strength[..., None]
-    colors = COLORMAPS[colormap or scale.colormap][(place * 255).round().astype(np.uint8)]
+    colors, cover = paint(resize_map(values, height, width, smooth), scale, colormap, opacity)
     drawn = (picture * (1 - cover) + colors * cover).round().astype(np.uint8)
     if grid:
         drawn = draw_grid(drawn, values.shape)

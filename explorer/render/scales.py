@@ -60,4 +60,4 @@ def scale_for(maps: np.ndarray, name: str = "map", num_tokens: int | None = None
 def colorize(maps: np.ndarray, scale: Scale | None = None, colormap: str | None = None) -> np.ndarray:
     """Maps (..., h, w) to colours (..., h, w, 3) uint8, one pixel per patch."""
     scale = scale or scale_for(maps)
-    return COLORMAPS[colormap or scale.colormap][(scale(maps) * 255).round().astype(np.uint8)]
+    return COLORMAPS[colormap or scale.colormap][np.floor(scale(maps) * 255 + 0.5).astype(np.uint8)]

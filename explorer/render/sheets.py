@@ -230,29 +230,33 @@ def similarity_chart(
     return figure
 
 
+MOST_CELLS = 600  # a side of a confusion matrix: more are no longer seen, and would fill the memory
+
+
 def confusion_figure(
     counts: np.ndarray, class_names: Sequence[str], *, title: str = "", theme: str = "light"
 ) -> Figure:
-    """Counts (K, K), true class down, answer across; colour is the share of the true class."""
+    """Counts (K, K), true class down, answer across; colour is the share of the true class. Of very many
+    classes several that follow each other share a cell."""
+    together = -(-len(counts) // MOST_CELLS)
+    starts = np.arange(0, len(counts), together)
+    counts = np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)
+    names = [class_names[int(i)] + ("…" if together > 1 else "") for i in starts]
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    cell = 0.5 if len(counts) <= 12 else max(0.08, 6 / len(counts))
+    cell = 0.5 if len(counts) <= 12 else min(max(0.08, 6 / len(counts)), 12 / len(counts))
     side = max(1.5, cell * len(counts))
     figure = new_figure(side + 1.4, side + 1.9, theme)
     axes = figure.add_subplot()
     scale = Scale(np.ones((1, 1)), signed=False, words="")
-    draw_cells(axes, share, scale, class_names, class_names, None, theme)
+    draw_cells(axes, share, scale, names, names, None, theme, -(-len(counts) // 40))
     if cell >= 0.45:
         for (r, c), count in np.ndenumerate(counts):
             if count:
                 color = "k" if share[r, c] > 0.6 else "w"
                 axes.text(c, r, f"{count:g}", ha="center", va="center", size=7.5, color=color)
-    else:
-        skip = -(-len(counts) // 40)
-        names = [shorten(name) for name in class_names]
-        axes.set_xticks(range(0, len(counts), skip), names[::skip], size=6)
-        axes.set_yticks(range(0, len(counts), skip), names[::skip], size=6)
     axes.set(xlabel="answer", ylabel="true class")
-    add_legend(axes, scale, None, theme, (side, side), "share of the true class")
+    about = f", {together} classes to a cell" if together > 1 else ""
+    add_legend(axes, scale, None, theme, (side, side), f"share of the true class{about}")
     add_titles(figure, title, "", theme)
     return figure
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explorer import stats
-from explorer.export import Subject, what_is_read
 from explorer.look import Look
 from explorer.payload import class_name
+from explorer.subject import Subject, what_is_read
 from explorer.views.page import MODEL_QUEUE, Page, kindly
 from explorer.views.parts import color, escape, picture_map, table
 from vit.pictures import as_picture

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED
+from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, Scale, paint
 
 WIDTH, HEIGHT = 360, 220  # of a chart, in its own units: about one phone
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 32  # margins
@@ -185,7 +185,8 @@ def lines(
 
 
 def color(share: float, signed: bool = False) -> str:
-    red, green, blue = COLORMAPS[DEFAULT_SIGNED if signed else DEFAULT][int(np.clip(share, 0, 1) * 255)]
+    place = math.floor(min(max(share, 0), 1) * 255 + 0.5)
+    red, green, blue = COLORMAPS[DEFAULT_SIGNED if signed else DEFAULT][place]
     return f"rgb({red},{green},{blue})"
 
 
@@ -286,12 +287,8 @@ def data_url(picture: Image.Image) -> str:
 def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
     """A map (h, w) as a data URL, one pixel per patch: colour says how much, and so does opacity."""
     grid = np.asarray(values, dtype=np.float32)
-    top = float(np.abs(grid).max()) or 1.0
-    share = np.clip(grid / top, -1, 1)
-    table = COLORMAPS[DEFAULT_SIGNED if signed else DEFAULT]
-    steps = ((share + 1) / 2 if signed else share.clip(0)) * 255
-    alpha = np.abs(share) * 0.85 + (0.0 if signed else 0.1)
-    pixels = np.dstack([table[steps.astype(np.uint8)], (alpha.clip(0, 1) * 255).astype(np.uint8)])
+    colours, cover = paint(grid, Scale(np.abs(grid).max(keepdims=True), signed, ""))
+    pixels = np.dstack([colours, (cover * 255).round().astype(np.uint8)])
     return data_url(Image.fromarray(pixels))
 
 

@@ -4,18 +4,20 @@ They show the layer, the heads and the query that are pinned in the viewer, with
 made before somebody asks for it.
 """
 
+import re
 import tempfile
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from explorer import export, films
-from explorer.export import Subject
 from explorer.forms import Export
 from explorer.look import Look, too_many_tokens
 from explorer.methods import METHODS
+from explorer.subject import Subject
 from explorer.views.page import LATEST, QUIET, Page, kindly
 from explorer.views.parts import note
 
@@ -72,6 +74,17 @@ def view_of(look: Look, picked: dict[str, Any]) -> dict[str, Any]:
     return {"layer": config.depth - 1, "head": 0, "fuse": picked.get("fuse", "mean")} | found
 
 
+PINNED = ("page", "head")  # files that show the layer and the heads of the viewer
+
+
+def file_name(look: Look, name: str, view: dict[str, Any]) -> str:
+    """A file's name without its ending, by picture, model and what it shows: "lion-imagenette-L5-H2-head"."""
+    heads = f"H{view['head']}" if view["fuse"] == "one" else f"{view['fuse']}-of-heads"
+    pinned = [f"L{view['layer']}", heads] if name in PINNED else []
+    parts = [look.picture.stem, Path(look.card.name).name, *pinned, name]
+    return re.sub(r'[\s<>:"/\\|?*]+', "-", "-".join(parts))
+
+
 def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     """A row of links per result; a browser that follows one has the file made."""
     if not look.keeps_attention:
@@ -84,13 +97,14 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
         method = EXPLAINERS.get(name)
         if method is not None and method.refusal(look.model.config, look.cost.tokens):
             continue
-        anchors = []
+        called, anchors = file_name(look, name, view), []
         for ending in endings:
             made = partial(to_bytes, look, name, ending, target, view)
             shown = (look.picture.stem, target, *sorted(view.items()))  # a file bears its picture's name
             address, kind = look.address(("file", name, ending, shown), made, ending[1:]), ending[1:].upper()
             anchors.append(
-                f'<a href="{address}" download="{name}{ending}" aria-label="{label} as {kind}">{kind}</a>'
+                f'<a href="{address}" download="{escape(called + ending)}"'
+                f' aria-label="{label} as {kind}">{kind}</a>'
             )
         rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
     return f'{note("Files are made without interventions.")}<ul class="vx-files">{"".join(rows)}</ul>'
