@@ -5,6 +5,7 @@ On a Hugging Face Space this file is the entry (`app_file`); strangers reach it 
 
 import argparse
 import os
+import sys
 
 # before gradio is imported: nothing is sent anywhere
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -89,6 +90,15 @@ def main(arguments: list[str] | None = None) -> None:
         taken = options.port is not None and "port" in str(error)
         why = f"port {options.port} is taken: give another --port, or leave it out." if taken else error
         raise SystemExit(f"app.py: {why}") from error
+
+
+def command() -> None:
+    """`vit-explorer`: the page, or with a command's name what `python -m explorer` makes without one."""
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        from explorer.cli.commands import main as figures
+
+        sys.exit(figures(sys.argv[1:], "vit-explorer"))
+    main()
 
 
 if __name__ == "__main__":

@@ -442,10 +442,15 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
         raise SystemExit(f"train.py: {sentence}") from problem
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """`vit-train`, and `python train.py`."""
     tune_malloc()
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
         advice = "the same command, without --fresh, goes on from the last save."
         raise SystemExit(f"train.py: Stopped at once; {advice}") from None
+
+
+if __name__ == "__main__":
+    command()

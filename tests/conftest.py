@@ -57,13 +57,13 @@ def kept(session, name: str) -> bytes | None:
 
 
 def data_folder(name: str) -> Path:
-    """VIT_DATA/name; a missing data set fails in CI and skips, with the reason, on a user's machine."""
+    """VIT_DATA/name; without it a test skips, with the reason; in CI what VIT_DATA names must be whole."""
     root = os.environ.get("VIT_DATA")
     folder = Path(root or ".") / name
     if root and folder.is_dir():
         return folder
     reason = f"set VIT_DATA to a folder that holds {name}/ to run this test"
-    pytest.fail(reason) if CI else pytest.skip(reason)
+    pytest.fail(reason) if CI and root else pytest.skip(reason)
 
 
 @pytest.fixture

@@ -483,7 +483,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["map", "nowhere.png"], "This picture does not exist."),
         (["map", "tiny/model.safetensors"], "This file is not a picture"),
         (["map", "empty"], "There is no picture in the folder empty."),
-        (["film", "cat.png", "--method", "relevance"], "Class relevance has no layers to play through"),
+        (["film", "cat.png", "--method", "occlusion"], "Occlusion has no layers to play through"),
         (["map", "cat.png", "--method", "occlusion", "--query", "1,1"], "--query means nothing to Occlusion"),
         (["map", "cat.png", "--off", "L3.H0"], "--off L3.H0 names no heads: write L0.H0 to L2.H3"),
         (["map", "cat.png", "--off", "2.1"], "names no heads"),

@@ -161,8 +161,8 @@ def test_a_film_has_one_frame_per_layer(subject: Subject, tmp_path: Path) -> Non
     assert film.n_frames == 3 and film.info["duration"] == 200
     video = cv2.VideoCapture(str(made.save(tmp_path / "f.mp4")))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
-    with pytest.raises(ExportError, match="Class relevance has no layers to play through"):
-        films.film(subject, ["relevance"])
+    with pytest.raises(ExportError, match="Occlusion has no layers to play through"):
+        films.film(subject, ["occlusion"])
 
 
 def test_a_films_words_belong_to_its_maps(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,12 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -56,10 +59,36 @@ def test_no_pickle_is_committed() -> None:
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_every_requirement_says_what_it_is_for(name: str) -> None:
     lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
-    assert lines and all(re.fullmatch(r"[\w-]+[>=]=[\d.]+ +# .+", line) for line in lines)
+    assert lines and all(re.fullmatch(r"[\w-]+(==[\d.]+|>=[\d.]+,<\d+) +# .+", line) for line in lines)
 
 
 def test_the_space_and_the_requirements_name_the_same_gradio() -> None:
     space = re.search(r"^sdk_version: (\S+)$", README, re.MULTILINE)
     needed = re.search(r"^gradio==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert space and needed and space[1] == needed[1]
+
+
+def test_every_package_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("*/**/*.py") if path.parts}
+    ours = {".".join(folder.parts) for folder in folders if folder.parts[0] in ("vit", "explorer")}
+    assert set(settings["packages"]) == ours | {"vit_explorer", "vit.checkpoints"}
+    carried = {
+        path
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / settings["package-dir"].get(package, package.replace(".", "/"))).glob(pattern)
+    }
+    data = {path for path in tracked() if path.suffix in (".css", ".js", ".json") and path.exists()}
+    assert not {path for path in data - carried if path.parts[len(ROOT.parts)] in ("vit", "explorer")}
+
+
+def test_ci_installs_versions_that_the_requirements_allow() -> None:
+    pinned = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"
+    )
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith("#"):
+                needed = Requirement(line.partition("#")[0].strip())
+                assert needed.specifier.contains(pinned[canonicalize_name(needed.name)]), line

@@ -19,7 +19,9 @@ from vit.checkpoint import MAX_BYTES, PICKLES, WEIGHTS, is_ours, load_snapshot, 
 from vit.hub import fetch, is_id, read_pretrained
 from vit.model import ViT
 
-BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+HERE = Path(__file__).resolve().parent
+INSTALLED = HERE / "checkpoints"  # where `pip install .` puts them
+BUNDLED = INSTALLED if INSTALLED.is_dir() else HERE.parent / "checkpoints"
 FIRST = ("photos", "imagenette", "cifar10", "catsdogs", "shapes")  # of the bundled ones: the most to show
 
 

@@ -12,7 +12,6 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
 
 USUAL = "DejaVu Sans"  # comes with matplotlib
 LOG = logging.getLogger(__name__)
@@ -79,8 +78,7 @@ def choose_fonts(figure: Figure, *, number: bool = True) -> None:
 
 
 def tick_words(axis: Axis) -> list[str]:
-    formatter = axis.get_major_formatter()
-    return list(formatter.seq) if isinstance(formatter, FixedFormatter) else []
+    return [label.get_text() for label in axis.get_ticklabels()]
 
 
 def number_words(texts: Sequence[Text], axes: Sequence[Axis], words: list[str], unknown: set[str]) -> None:
@@ -94,8 +92,9 @@ def number_words(texts: Sequence[Text], axes: Sequence[Axis], words: list[str], 
     for text in texts:
         text.set_text(legible(text.get_text()))
     for axis in axes:
-        if names := tick_words(axis):
-            axis.set_major_formatter(FixedFormatter([legible(name) for name in names]))
+        names = tick_words(axis)
+        if any(pattern.search(name) for name in names):
+            axis.set_ticks(axis.get_ticklocs(), [legible(name) for name in names])
     say_once("; ".join(f"{number} is {word}" for word, number in numbers.items()))
 
 
