@@ -68,7 +68,7 @@ METHOD = Option(
     type=method_names,
     metavar="NAMES",
     help="one, several with commas, or all, see below (default: attention,rollout for map, "
-    "attention for film, all for faithfulness)",
+    "attention for film, all for faithfulness, none for objects)",
 )
 QUERY = Option(
     "--query",
@@ -101,6 +101,12 @@ THROUGH = Option(
 FPS = Option("--fps", type=frame_rate, help="frames per second (default 2)")
 DATA = Option("--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes")
 IMAGES = Option("--images", type=positive, help=f"how many of them (default {SOME})")
+BOXES = Option(
+    "--boxes", metavar="CSV", help="where objects are: path,x0,y0,x1,y1,width,height, paths below --data"
+)
+MASKS = Option(
+    "--masks", metavar="DIR", help="where objects are: PATH.png for each picture PATH below --data, white"
+)
 MODE = Option(
     "--mode",
     dest="modes",

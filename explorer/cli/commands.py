@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from explorer.cli import data, models, pictures
+from explorer.cli import data, models, objects, pictures
 from explorer.cli.arguments import (
+    BOXES,
     COLORMAP,
     DATA,
     FPS,
@@ -14,6 +15,7 @@ from explorer.cli.arguments import (
     IMAGES,
     LAYER,
     LINES,
+    MASKS,
     METHOD,
     METHODS_HELP,
     MODE,
@@ -57,6 +59,8 @@ examples
       one file that anyone can open offline and explore with the mouse
   python -m explorer faithfulness --model shapes --data shapes --images 100 --out table.md
       which maps are true? measured over a data set, with confidence intervals
+  python -m explorer objects --data photos --boxes boxes.csv --out objects.md --out objects.csv
+      does attention land on things? every head, layer and method against boxes or masks
   python -m explorer heads --model imagenette --data imagenette --images 200 --out heads.png --out heads.csv
       how far each head looks, as means over pictures, and how alike layers are
   python -m explorer shapes --variant B/16
@@ -75,6 +79,7 @@ INSTEAD_OF_DATA = PICTURES.but(help="files or folders, in place of --data")
 ONE_OR_MANY = PICTURES.but(
     help="one file: the race of its maps; folders or several files: a table over them, as with --data"
 )
+DATA_OF_OBJECTS = DATA.but(help="folder of pictures, with --boxes or --masks; or shapes")
 MANY = IMAGES.but(help="how many of them (default 500)")
 
 ROWS = (
@@ -121,6 +126,10 @@ ROWS = (
     Command(
         "heads", "how far heads look, and how alike layers are, over many pictures", data.run_heads, FIGURE,
         (INSTEAD_OF_DATA, SIZE, THEME, DATA, IMAGES),
+    ),
+    Command(
+        "objects", "does attention land on things, measured", objects.run_objects,
+        (".md", ".csv", ".png", ".svg", ".npz"), (SIZE, THEME, METHOD, DATA_OF_OBJECTS, BOXES, MASKS, IMAGES),
     ),
     Command(
         "weights", "patch filters and positions, as they were learned", models.run_weights,

@@ -39,6 +39,8 @@ class Request:
     through: str = "depth"
     fps: float = 2
     data: str | None = None
+    boxes: str | None = None
+    masks: str | None = None
     images: int | None = None
     modes: Sequence[str] = ()
     points: int = 9

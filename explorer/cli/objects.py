@@ -1,0 +1,124 @@
+"""Does attention land on things: maps against boxes or masks, over many pictures."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from explorer import faithfulness, render
+from explorer.cli.arguments import SOME, methods_of
+from explorer.cli.request import OK, PARTIAL, Command, Request, Usage
+from explorer.cli.sources import (
+    check_endings,
+    find_files,
+    model_and_size,
+    progress_bar,
+    read_or_name,
+    shapes_with_masks,
+    write,
+)
+from explorer.export import Style
+from explorer.forms import Export
+from explorer.objects import Objects, measure, on_object, read_boxes
+from vit.card import Card
+from vit.data import drawn_from
+from vit.pictures import open_picture, preprocess
+from vit.shapes import SHAPES_CLASSES
+
+Place = tuple[Path, Callable[[], Image.Image]]  # a picture, and what reads its mask: white on the object
+
+
+def run_objects(request: Request, command: Command) -> int:
+    """The table of every head, layer and method that was asked for."""
+    check_endings(request, command)
+    model, card, size = model_and_size(request)
+    failed: list[str] = []
+    name, count, pictures = pictures_of(request, card, size, failed)
+    bar = progress_bar("pictures")
+    methods = methods_of(request, model.config, size)
+    found = measure(model, pictures, methods, progress=lambda done: bar(done, count))
+    made = objects_table(found, f"{card.name} on {name}", style=request.style)
+    if request.out:
+        write(made, request, name, command.endings[0])
+    print(made.as_markdown())
+    return PARTIAL if failed else OK
+
+
+def pictures_of(
+    request: Request, card: Card, size: tuple[int, int], failed: list[str]
+) -> tuple[str, int, Iterator[tuple[Tensor, Tensor]]]:
+    """(name, how many, (image, where the object is) ...); files that cannot be read go to `failed`."""
+    data = request.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
+    if data == "shapes":
+        return data, request.images or SOME, shapes_with_masks(card, size, request.images or SOME)
+    if data is None or (request.boxes is None) == (request.masks is None):
+        raise Usage("Name a folder of pictures with --data, and its objects with --boxes CSV or --masks DIR.")
+    root = Path(data)
+    places = dict(
+        boxed(root, Path(request.boxes)) if request.boxes else masked(root, Path(request.masks or ""))
+    )
+    paths = [[*places][i] for i in drawn_from(len(places), request.images or len(places))]
+
+    def one(path: Path) -> tuple[Tensor, Tensor]:
+        image = preprocess(open_picture(path), card, size)
+        return image, on_object(places[path](), size, card.crop_pct)
+
+    read = (read_or_name(path, partial(one, path), failed) for path in paths)
+    return root.resolve().name, len(paths), (found for found in read if found is not None)
+
+
+def boxed(root: Path, table: Path) -> Iterator[Place]:
+    """(picture, its mask). Raises Usage where the table names no picture of the folder."""
+    if not table.is_file():
+        raise Usage(f"There is no table {table}.")
+    boxes = read_boxes(table)
+    there = {name: found for name, found in boxes.items() if (root / name).is_file()}
+    if not there:
+        raise Usage(f"{table} names no picture of {root}: its paths begin below --data.")
+    for name, found in there.items():
+        yield root / name, found.mask
+
+
+def masked(root: Path, masks: Path) -> Iterator[Place]:
+    """(picture, its mask), where there are both. Raises Usage where there is no pair."""
+    if not masks.is_dir():
+        raise Usage(f"There is no folder {masks}.")
+    pairs = []
+    for _, picture in find_files([str(root)]):
+        mask = masks / picture.relative_to(root).with_suffix(".png")
+        if mask.is_file() and not picture.is_relative_to(masks):
+            pairs.append((picture, mask))
+    if not pairs:
+        raise Usage(f"{masks} holds no mask of a picture of {root}: of train/cat.jpg it is train/cat.png.")
+    for picture, mask in pairs:
+        yield picture, partial(open_picture, mask)
+
+
+def objects_table(found: Objects, title: str, *, style: Style) -> Export:
+    """Where attention lands: the AUC of every map with its confidence interval. An NPZ has each figure of
+    every head and picture, (N, L, H)."""
+
+    def figure() -> Figure:
+        scores = [row.figures["auc"] for row in found.rows]
+        return render.intervals_chart(
+            [row.name for row in found.rows],
+            np.array([(x.low, x.mean, x.high) if found.pictures > 1 else (x.mean,) * 3 for x in scores]),
+            label="AUC: patches on the object above patches beside it",
+            reference=float(found.centre.mean()),
+            reference_label=faithfulness.CENTRE,
+            marked=[row.beyond_centre.low > 0 for row in found.rows],
+            title=f"{title}, {found.pictures} images",
+            theme=style.theme,
+        )
+
+    def arrays() -> dict[str, np.ndarray]:
+        each = {name: x.numpy() for name, x in found.heads.items()}
+        each |= {"untrained auc": found.untrained.numpy(), "centre auc": found.centre.numpy()}
+        about = f"{title}: figures (N, L, H) of {found.pictures} pictures, in their order; centre (N,)"
+        return each | {"README": np.array(about)}
+
+    return Export(figure, arrays, found.records, markdown=lambda: found.markdown() + "\n")
