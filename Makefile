@@ -7,6 +7,7 @@ test: .venv/dev
 	$(PYTHON) -m pytest
 lint: .venv/dev
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	npm ci --silent && npm run --silent lint
 format: .venv/dev
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 bench: .venv/dev

@@ -34,6 +34,7 @@ from vit import ViT, ViTConfig, load, save, trace  # noqa: E402
 from vit.card import Card  # noqa: E402
 from vit.library import list_checkpoints  # noqa: E402
 
+DEBUG = "window.vitDebug = true"  # what is measured: explorer/viewer/js/debug.js
 READY = "window.__vit?.data && __vit.data.loaded === __vit.data.L && __vit.perf.first !== null"
 RANDOM = {
     "S/16, 12 × 6 × 197": ViTConfig.variant("S/16", num_classes=10),
@@ -73,6 +74,7 @@ def hover(browser: Browser, model: ViT, hovers: int, folder: Path) -> tuple[tupl
     file = folder / "page.html"
     file.write_text(viewer_html(head, layers, embeddings), encoding="utf-8")
     page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.add_init_script(DEBUG)
     page.goto(file.as_uri())
     page.wait_for_function(READY, timeout=60_000)
     times = measure(page, hovers)
@@ -80,7 +82,7 @@ def hover(browser: Browser, model: ViT, hovers: int, folder: Path) -> tuple[tupl
     return times, sent / 1e6, (len(head) + len(layers[-1])) / 1e6
 
 
-FLOOR = """<!doctype html><canvas class="picture" width="540" height="540"></canvas><script>
+FLOOR = """<!doctype html><canvas class="vit-picture" width="540" height="540"></canvas><script>
 const perf = {draw: [], work: [], hover: []};
 const canvas = document.querySelector("canvas"), context = canvas.getContext("2d");
 canvas.addEventListener("pointermove", (event) => requestAnimationFrame(() => {
@@ -117,7 +119,7 @@ def measure(page: Page, hovers: int) -> tuple[str, ...]:
 
 def sweep(page: Page, hovers: int) -> None:
     """Move the pointer from patch to patch."""
-    box = page.locator(".picture").first.bounding_box()
+    box = page.locator(".vit-picture").first.bounding_box()
     assert box
     for step in range(hovers):
         x, y = 0.01 + 0.98 * (step * 0.137 % 1), 0.01 + 0.98 * (step * 0.0731 % 1)
@@ -136,6 +138,7 @@ def upload(browser: Browser, checkpoint: str, uploads: int, folder: Path) -> lis
     process, address = serve(["app.py", "--checkpoint", checkpoint])
     try:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.add_init_script(DEBUG)
         page.goto(address)
         page.wait_for_function(f"{VIEWER}?.perf.first", timeout=120_000)
         page.evaluate(

@@ -77,6 +77,7 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
         context = browser.new_context(**({"viewport": {"width": 1440, "height": 900}} | options))
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
+        context.add_init_script("window.vitDebug = true")
         page = context.new_page()
         page.on(
             "console", lambda message: complaints.append(message.text) if message.type == "error" else None
@@ -295,7 +296,7 @@ def test_a_link_names_the_page_and_focus_goes_where_it_leads(visit: Visit) -> No
     expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
     page.locator("#why-maps [data-method=rollout]").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#viewer canvas.picture").first).to_be_focused()
+    expect(page.locator("#viewer canvas.vit-picture").first).to_be_focused()
     assert "tab=" not in page.url
 
 
@@ -342,19 +343,21 @@ def test_news_of_a_run_let_it_play(visit: Visit, run: str) -> None:
 def test_an_intervention_shows_before_and_after(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Intervene").click()
-    page.locator("#viewer .pane canvas").first.click(position={"x": 30, "y": 30})
+    page.locator("#viewer .vit-pane canvas").first.click(position={"x": 30, "y": 30})
     page.wait_for_function("() => document.querySelector('#viewer .vit-viewer').viewer.after")
     shows(page, "s.patches.length > 0")
     page.evaluate(f"{VIEWER}.set({{mode: 'method', method: 'rollout'}})")
-    expect(page.locator("#viewer .readout")).to_contain_text("strongest at")  # maps are of the whole picture
-    expect(page.locator("#viewer .pane:visible")).to_have_count(1)
-    expect(page.locator("#viewer .pane:visible")).to_contain_text("before the intervention")
+    expect(page.locator("#viewer .vit-readout")).to_contain_text(
+        "strongest at"
+    )  # maps are of the whole picture
+    expect(page.locator("#viewer .vit-pane:visible")).to_have_count(1)
+    expect(page.locator("#viewer .vit-pane:visible")).to_contain_text("before the intervention")
 
 
 def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Intervene").click()
-    box = page.locator("#viewer canvas.picture").first.bounding_box()
+    box = page.locator("#viewer canvas.vit-picture").first.bounding_box()
     assert box
     side = box["width"] / 5
     for column in range(4):
@@ -362,15 +365,16 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
         if not column:
             page.mouse.down()
             page.wait_for_timeout(2500)  # the answer is there, and waits
-    expect(page.locator("#viewer .pane:visible")).to_have_count(1)
+    expect(page.locator("#viewer .vit-pane:visible")).to_have_count(1)
     page.mouse.up()
     shows(page, "s.patches.join() === '5,6,7,8'")
-    expect(page.locator("#viewer .pane:visible")).to_have_count(2)
-    said = page.locator("#viewer .edits .said")
+    expect(page.locator("#viewer .vit-pane:visible")).to_have_count(2)
+    said = page.locator("#viewer .vit-edits .vit-said")
     expect(said).to_have_text(re.compile(r"^4 patches hidden · cat .+ → .+$"))
     expect(said).to_have_role("status")
     page.evaluate("""() => {  // the pointer goes down, and is lifted where the page does not hear of it
-      const picture = document.querySelector("#viewer canvas.picture"), box = picture.getBoundingClientRect();
+      const picture = document.querySelector("#viewer canvas.vit-picture");
+      const box = picture.getBoundingClientRect();
       const say = (name, x, buttons) => picture.dispatchEvent(new PointerEvent(name, {
         bubbles: true, buttons, clientX: box.left + x * box.width, clientY: box.top + 0.1 * box.height }));
       say("pointerdown", 0.1, 1);
@@ -378,7 +382,8 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
     }""")
     expect(said).to_have_text(re.compile(r"^5 patches hidden · cat .+ → .+$"))
     page.evaluate("""() => {  // undone before it was told: what is there is the answer
-      const picture = document.querySelector("#viewer canvas.picture"), box = picture.getBoundingClientRect();
+      const picture = document.querySelector("#viewer canvas.vit-picture");
+      const box = picture.getBoundingClientRect();
       const [x, y] = [box.left + 0.5 * box.width, box.top + 0.9 * box.height];
       const at = { bubbles: true, buttons: 1, clientX: x, clientY: y };
       for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
@@ -402,7 +407,7 @@ def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, sessio
     }}""")
     page.get_by_role("button", name="Intervene").click()
     with session.model_lock:  # the first is on its way when the second is said
-        page.locator("#viewer .pane canvas").first.click(position={"x": 30, "y": 30})
+        page.locator("#viewer .vit-pane canvas").first.click(position={"x": 30, "y": 30})
         page.wait_for_timeout(800)
         page.get_by_role("button", name="Undo all").click()
         page.wait_for_timeout(800)
@@ -439,7 +444,7 @@ def test_what_is_pinned_is_what_inside_and_the_files_are_about(visit: Visit) -> 
     tab(page, "Inside")
     expect(page.locator("#inside-row input[type=number]")).to_have_value("2")
     tab(page, "Explore")
-    page.locator("#viewer .pane canvas").first.focus()
+    page.locator("#viewer .vit-pane canvas").first.focus()
     page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Shift+ArrowDown")
     expect(link).not_to_have_attribute("href", first or "")  # the list stays open, and follows
@@ -471,5 +476,5 @@ def test_a_closed_tab_frees_what_it_held(visit: Visit, session: Session, tmp_pat
 def test_it_fits_a_phone(visit: Visit, theme: str) -> None:
     page = visit(f"?__theme={theme}", viewport=PHONE, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    page.locator("#viewer .pane canvas").first.tap(position={"x": 100, "y": 100})
+    page.locator("#viewer .vit-pane canvas").first.tap(position={"x": 100, "y": 100})
     shows(page, "s.pinned")

@@ -21,6 +21,7 @@ from explorer.methods import METHODS
 from explorer.payload import maps_payload, pack, payloads, unpack
 from explorer.render import COLORMAPS
 from explorer.viewer import viewer_html
+from explorer.viewer.script import viewer_script
 from vit import ViT, trace
 from vit.card import Card
 from vit.trace import Trace, ZeroHeads
@@ -72,6 +73,7 @@ def visit(browser: Browser, page_file: Path) -> Iterator[Open]:
     ) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        context.add_init_script("window.vitDebug = true")
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text) if ours(message.text) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -130,7 +132,7 @@ def small_map(page: Page, row: int, column: int) -> np.ndarray:
 
 
 STAGE = """([index, h, w]) => {
-  const canvas = document.querySelectorAll(".picture")[index];
+  const canvas = document.querySelectorAll(".vit-picture")[index];
   const context = canvas.getContext("2d"), found = [];
   for (let r = 0; r < h; r++) for (let c = 0; c < w; c++)
     found.push([(c + 0.25) * canvas.width / w, (r + 0.25) * canvas.height / h]);
@@ -156,7 +158,7 @@ def choose(page: Page, name: str) -> None:
 
 
 def point_at(page: Page, patch: int, index: int = 0) -> None:
-    box = page.locator(".picture").nth(index).bounding_box()
+    box = page.locator(".vit-picture").nth(index).bounding_box()
     row, column = divmod(patch, GRID[1])
     page.mouse.move(
         box["x"] + (column + 0.5) * box["width"] / GRID[1], box["y"] + (row + 0.5) * box["height"] / GRID[0]
@@ -172,7 +174,7 @@ def click_patch(page: Page, patch: int) -> None:
 
 
 def point_at_cell(page: Page, row: int, column: int) -> None:
-    box = page.locator(".sheet canvas").bounding_box()
+    box = page.locator(".vit-sheet canvas").bounding_box()
     x, y = page.evaluate(
         "([r, c]) => { const {size, sheet} = __vit.layoutOf(), [x, y] = sheet.at(r * sheet.cols + c);"
         "return [(x + size.cellWidth / 2) / size.dpr, (y + size.cellHeight / 2) / size.dpr]; }",
@@ -217,19 +219,19 @@ def test_the_overlay_shows_the_chosen_head_over_the_image(visit: Open, found: Tr
 
 def test_hover_is_not_pin(visit: Open):
     page = visit()
-    expect(page.locator(".readout")).to_contain_text("[CLS] gives")
+    expect(page.locator(".vit-readout")).to_contain_text("[CLS] gives")
     point_at(page, 7)
-    expect(page.locator(".readout")).to_contain_text("patch (1, 2) gives")
+    expect(page.locator(".vit-readout")).to_contain_text("patch (1, 2) gives")
     assert state(page)["query"] == 0
     page.mouse.move(5, 5)
-    expect(page.locator(".readout")).to_contain_text("[CLS] gives")
+    expect(page.locator(".vit-readout")).to_contain_text("[CLS] gives")
     click_patch(page, 8)
     page.mouse.move(5, 5)
     settle(page)
-    expect(page.locator(".readout")).to_contain_text("patch (1, 3) gives")
+    expect(page.locator(".vit-readout")).to_contain_text("patch (1, 3) gives")
     point_at(page, 2)  # pinned: the pointer reads values and changes nothing
-    expect(page.locator(".readout")).to_contain_text("patch (1, 3) gives")
-    expect(page.locator(".pane .value").first).to_contain_text("(0, 2)")
+    expect(page.locator(".vit-readout")).to_contain_text("patch (1, 3) gives")
+    expect(page.locator(".vit-pane .vit-pane-value").first).to_contain_text("(0, 2)")
     page.keyboard.press("Escape")
     assert not state(page)["pinned"]
 
@@ -237,28 +239,28 @@ def test_hover_is_not_pin(visit: Open):
 def test_the_sentence_says_the_true_shares(visit: Open, found: Trace):
     page = visit(address="fuse=one&layer=2&head=3&query=6")
     shares = found.attn[2, 3, 6]
-    expect(page.locator(".readout")).to_contain_text("gives")
-    said = page.locator(".readout").inner_text().replace("\u00a0", " ")
+    expect(page.locator(".vit-readout")).to_contain_text("gives")
+    said = page.locator(".vit-readout").inner_text().replace("\u00a0", " ")
     assert said.startswith("L2.H3")
     values = [float(v) / 100 for v in re.findall(r"([\d.]+) %", said)]
     expected = shares.sort(descending=True).values[: len(values)].tolist()
     assert len(values) == 4 and np.allclose(values, expected, atol=0.006)
-    expect(page.locator(".gauge")).to_contain_text("on prefix tokens")
-    gauge = float(page.locator(".gauge").inner_text().split("\u00a0")[0]) / 100
+    expect(page.locator(".vit-gauge")).to_contain_text("on prefix tokens")
+    gauge = float(page.locator(".vit-gauge").inner_text().split("\u00a0")[0]) / 100
     assert abs(gauge - shares[:PRE].sum().item()) < 0.006
 
 
 def test_hovering_a_small_map_previews_that_head_and_a_click_keeps_it(visit: Open):
     page = visit()
     point_at_cell(page, 1, 2)
-    expect(page.locator(".readout b")).to_have_text("L1.H2")
+    expect(page.locator(".vit-readout b")).to_have_text("L1.H2")
     page.mouse.move(5, 5)
-    expect(page.locator(".readout b")).to_have_text("L2, mean of 4 heads")
+    expect(page.locator(".vit-readout b")).to_have_text("L2, mean of 4 heads")
     point_at_cell(page, 0, 3)
     page.mouse.down()
     page.mouse.up()
     page.mouse.move(5, 5)
-    expect(page.locator(".readout b")).to_have_text("L0.H3")
+    expect(page.locator(".vit-readout b")).to_have_text("L0.H3")
 
 
 def test_direction_reads_the_column(visit: Open, found: Trace):
@@ -267,12 +269,12 @@ def test_direction_reads_the_column(visit: Open, found: Trace):
     for layer, head in ((0, 1), (2, 2)):
         truth = found.attn[layer, head, PRE:, 10].reshape(GRID)
         assert_shows(small_map(page, layer, head), truth, truth.max().item())
-    expect(page.locator(".readout")).to_contain_text("gets most from")
+    expect(page.locator(".vit-readout")).to_contain_text("gets most from")
 
 
 def test_both_directions_stand_side_by_side(visit: Open, found: Trace):
     page = visit(address="query=10&direction=both&fuse=one&layer=1&head=1&fade=0&opacity=1")
-    expect(page.locator(".pane:visible")).to_have_count(2)
+    expect(page.locator(".vit-pane:visible")).to_have_count(2)
     for index, values in enumerate((found.attn[1, 1, 10, PRE:], found.attn[1, 1, PRE:, 10])):
         seen, truth = stage(page, index).reshape(-1, 3), values
         keep = torch.arange(15) != 10 - PRE  # the query's frame lies over its own patch
@@ -281,8 +283,8 @@ def test_both_directions_stand_side_by_side(visit: Open, found: Trace):
 
 def test_registers_can_be_asked_and_are_named(visit: Open, found: Trace):
     page = visit(address="fuse=one&layer=1&head=0")
-    expect(page.locator(".chip .name")).to_have_text(["[CLS]", "[REG1]", "[REG2]"])
-    page.locator(".chip").nth(2).click()
+    expect(page.locator(".vit-chip .vit-name")).to_have_text(["[CLS]", "[REG1]", "[REG2]"])
+    page.locator(".vit-chip").nth(2).click()
     page.mouse.move(5, 5)
     settle(page)
     assert state(page)["query"] == 2 and state(page)["pinned"]
@@ -291,7 +293,7 @@ def test_registers_can_be_asked_and_are_named(visit: Open, found: Trace):
     truth = found.attn[1, 0, 2, 1].item()  # words follow the maps, at the pace of a reader
     page.wait_for_function(
         """([token, truth]) => {
-          const share = document.querySelectorAll(".chip .share")[token];
+          const share = document.querySelectorAll(".vit-chip .vit-share")[token];
           return Math.abs(parseFloat(share.textContent) / 100 - truth) < 0.001;
         }""",
         arg=[1, truth],
@@ -315,7 +317,7 @@ def test_a_flat_head_looks_flat_and_a_scale_can_be_shared(
 
 def test_arrow_keys_reach_every_layer_head_and_patch(visit: Open):
     page = visit(address="fuse=one&layer=0&head=0")
-    page.locator(".picture").first.focus()
+    page.locator(".vit-picture").first.focus()
 
     def press(keys: str) -> tuple[int, int, str, int]:
         for key in keys.split():
@@ -355,7 +357,7 @@ def test_keys_that_nobody_has_go_to_the_main_viewer_alone(visit: Open):
     page.locator("input").last.focus()
     page.keyboard.press("ArrowDown")
     assert layers() == [1, 0], "a field keeps its keys"
-    page.locator(".picture").nth(2).focus()
+    page.locator(".vit-picture").nth(2).focus()
     page.keyboard.press("ArrowDown")
     assert layers() == [1, 1], "the other viewer has the focus"
     page.evaluate("document.activeElement.blur(); document.querySelector('footer').style.height = '5000px'")
@@ -397,15 +399,17 @@ def test_tab_alone_reaches_every_control(visit: Open):
 
 def test_a_screen_reader_hears_what_is_shown(visit: Open):
     page = visit()
-    page.locator(".picture").first.focus()
+    page.locator(".vit-picture").first.focus()
     page.keyboard.press("ArrowUp")
     live = page.locator("[aria-live=polite]")
     expect(live).to_contain_text("L1, mean of 4 heads: [CLS] gives")
-    expect(page.locator(".picture").first).to_have_attribute("aria-label", re.compile("L1, mean of 4 heads"))
+    expect(page.locator(".vit-picture").first).to_have_attribute(
+        "aria-label", re.compile("L1, mean of 4 heads")
+    )
     page.keyboard.press("d")
     page.keyboard.press("d")
     for at, said in enumerate(("Looks at. L1.* gives", "Is looked at by. L1.* gets most from")):
-        expect(page.locator(".picture").nth(at)).to_have_attribute("aria-label", re.compile(said))
+        expect(page.locator(".vit-picture").nth(at)).to_have_attribute("aria-label", re.compile(said))
 
 
 def test_play_goes_through_depth_and_stops(visit: Open):
@@ -433,7 +437,7 @@ def test_a_link_brings_another_person_to_the_same_view(visit: Open):
     click_patch(page, 11)
     page.locator("select").last.select_option("magma")
     choose(page, "Is looked at by")
-    page.locator(".picture").first.focus()
+    page.locator(".vit-picture").first.focus()
     page.keyboard.press("ArrowUp")
     page.wait_for_function(
         "['magma', 'query=14', 'column', 'layer=1'].every((part) => location.hash.includes(part))"
@@ -475,7 +479,7 @@ def test_embeddings_show_colours_similarity_norms_positions_and_filters(
         ("Patch filters", "filters differ most"),
     ):
         choose(page, name)
-        expect(page.locator(".readout")).to_contain_text(said)
+        expect(page.locator(".vit-readout")).to_contain_text(said)
     choose(page, "Similarity")
     tokens = torch.nn.functional.normalize(found.tokens[L], dim=-1)
     truth = (tokens[8] @ tokens[PRE:].T).reshape(GRID)
@@ -506,7 +510,7 @@ def test_methods_come_when_asked_for_and_are_drawn(visit: Open, model: ViT, foun
     assert seen[0, 2] > seen[0, 0] and seen[14, 0] > seen[14, 2]  # blue is below zero, red above
     assert np.abs(seen[7].astype(int) - COLORMAPS["RdBu_r"][128]).max() <= 3  # zero is the middle
     page.locator("select:visible").first.select_option("two")
-    expect(page.locator(".readout")).to_contain_text("not in this file for this class")
+    expect(page.locator(".vit-readout")).to_contain_text("not in this file for this class")
 
 
 def test_the_file_has_the_methods_that_its_trace_allows(
@@ -526,9 +530,9 @@ def test_the_file_has_the_methods_that_its_trace_allows(
         assert has <= names and not names & lacks
         for name in names:
             menu.select_option(name)
-            expect(page.locator(".readout b")).to_have_text(METHODS[name].label)
-            expect(page.locator(".readout")).to_contain_text("strongest at")
-            says_class = "for “" in page.locator(".readout").text_content()
+            expect(page.locator(".vit-readout b")).to_have_text(METHODS[name].label)
+            expect(page.locator(".vit-readout")).to_contain_text("strongest at")
+            says_class = "for “" in page.locator(".vit-readout").text_content()
             assert says_class == METHODS[name].class_specific
     page = visit(
         show(explained, CARD, model).save(tmp_path / "explained.html"), "mode=method&method=relevance"
@@ -552,20 +556,20 @@ def test_a_class_that_is_not_among_the_likeliest_is_named_and_followed(
     explained = trace(model, found.image, target=last)
     file = show(explained, CARD, model).save(tmp_path / "explained.html")
     page = visit(file, f"mode=method&method=relevance&target={last}")
-    expect(page.locator(".readout")).to_contain_text(f"for “{CARD.class_names[last]}”")
+    expect(page.locator(".vit-readout")).to_contain_text(f"for “{CARD.class_names[last]}”")
 
     after = replace(found, logits=-found.logits)  # the last becomes the first
     page = visit(blank_page(tmp_path / "edit.html", (found, model), (after, model)))
-    expect(page.locator(".class")).to_have_count(2)
+    expect(page.locator(".vit-class")).to_have_count(2)
     page.evaluate("a.setAfter(sources[1])")
-    expect(page.locator(".class")).to_have_count(3)
+    expect(page.locator(".vit-class")).to_have_count(3)
     shares = [trace.logits.softmax(dim=-1)[last].item() for trace in (found, after)]
-    row = page.locator(".class").nth(2)
-    expect(row.locator(".name")).to_have_text(CARD.class_names[last])
-    said = re.findall(r"[\d.]+", row.locator(".share").text_content())
+    row = page.locator(".vit-class").nth(2)
+    expect(row.locator(".vit-name")).to_have_text(CARD.class_names[last])
+    said = re.findall(r"[\d.]+", row.locator(".vit-share").text_content())
     assert [float(number) for number in said] == pytest.approx([100 * share for share in shares], rel=0.05)
-    assert "—" not in "".join(page.locator(".class .share").all_text_contents())
-    assert page.locator(".class[aria-pressed=true]").count() == 1
+    assert "—" not in "".join(page.locator(".vit-class .vit-share").all_text_contents())
+    assert page.locator(".vit-class[aria-pressed=true]").count() == 1
 
 
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
@@ -581,7 +585,7 @@ def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
     file.write_text(
         f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
         <style>{(folder / "viewer.css").read_text()}</style>
-        <div id="a"></div><div id="b"></div><script>{(folder / "viewer.js").read_text()}
+        <div id="a"></div><div id="b"></div><script>{viewer_script()}
         const heard = [], bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
         const sources = {json.dumps(packed)}.map((m) => (
           {{head: async () => bytes(m.head), layer: async (l) => bytes(m.layers[l])}}));
@@ -606,7 +610,7 @@ def test_another_source_keeps_the_state_and_never_shows_nothing(
         """async () => {
           let blank = 0, going = true;
           const watch = () => {
-            const canvas = document.querySelector(".sheet canvas");
+            const canvas = document.querySelector(".vit-sheet canvas");
             const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
             if (!image.data.some((v) => v)) blank++;
             if (going) requestAnimationFrame(watch);
@@ -649,7 +653,7 @@ def test_hovering_one_viewer_changes_nothing_that_the_other_has_chosen(
     page.evaluate("window.b = start('b', sources[1], {link: 'both'})")
     page.wait_for_function("b.data && b.data.loaded === 2")
     assert page.evaluate("[b.state.layer, b.state.query, b.state.pinned]") == [1, 2, True], "told as it came"
-    page.locator("#b .sheet canvas").hover()
+    page.locator("#b .vit-sheet canvas").hover()
     settle(page)
     assert page.evaluate("[a.state.layer, a.state.query]") == [2, 10]
 
@@ -694,7 +698,7 @@ def test_every_picture_asks_for_its_own_maps(visit: Open, model: ViT, found: Tra
 )
 def test_a_damaged_link_shows_the_nearest_thing_that_exists(visit: Open, garbage: str):
     page = visit(address=garbage)
-    expect(page.locator(".readout")).to_contain_text("gives")
+    expect(page.locator(".vit-readout")).to_contain_text("gives")
     shown = state(page)
     assert shown["patches"] == shown["heads"] == [] and 0 <= shown["opacity"] <= 1
     assert shown["layer"] in (0, 1, 2) and shown["colormap"] in COLORMAPS and shown["fuse"] in ("one", "mean")
@@ -709,7 +713,7 @@ def test_the_first_component_is_red_the_second_green_the_third_blue(visit: Open,
 
 
 MATRIX = """(T) => {
-  const canvas = document.querySelector(".matrix"), found = [];
+  const canvas = document.querySelector(".vit-matrix"), found = [];
   const {data, width} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   for (let r = 0; r < T; r++) for (let c = 0; c < T; c++) {
     const at = ((r + 0.5) * canvas.height / T | 0) * width + ((c + 0.5) * canvas.width / T | 0);
@@ -727,7 +731,7 @@ def test_rows_of_the_token_matrix_are_queries(visit: Open, found: Trace):
     around = np.stack([COLORMAPS["viridis"][(level + d).clip(0, 255).astype(int)] for d in (-3, 3)])
     low, high = around.min(axis=0).astype(int) - 3, around.max(axis=0).astype(int) + 3
     assert ((seen >= low) & (seen <= high))[1:].all(), "the first row is the query's, which is marked"
-    top = page.locator(".legend span").nth(1).text_content()
+    top = page.locator(".vit-legend span").nth(1).text_content()
     largest = 100 * float(patch_map(found, 1, 2, 0).max())
     assert float(re.findall(r"[\d.]+", top)[0]) == pytest.approx(largest, abs=0.6), "in whole percents"
 
@@ -747,8 +751,8 @@ def test_a_view_that_does_not_exist_is_a_mistake(model: ViT, found: Trace):
 def test_the_embedding_in_a_link_is_the_embedding(visit: Open):
     page = visit(address="mode=embeddings&embedding=norms&layer=-1")
     assert state(page)["layer"] == -1
-    page.locator(".picture").first.press("ArrowDown")
-    page.locator(".picture").first.press("ArrowUp")
+    page.locator(".vit-picture").first.press("ArrowDown")
+    page.locator(".vit-picture").first.press("ArrowUp")
     page.wait_for_function("location.hash.includes('layer=-1')")
 
 
@@ -777,16 +781,16 @@ def test_a_map_that_does_not_come_says_why(visit: Open, model: ViT, found: Trace
       document.getElementById("a").remove();
       start("b", sources[0], {methods: [{name: "flow", label: "Flow", about: ""}], state: {mode: "method"}});
     }""")
-    expect(page.locator(".readout")).to_contain_text("this map is being computed …")
+    expect(page.locator(".vit-readout")).to_contain_text("this map is being computed …")
     page.evaluate("__vit.refuse({flow: 'Flow is for small grids: take another.'})")
-    expect(page.locator(".readout")).to_have_text(re.compile(r"Flow is for small grids: take another\.$"))
+    expect(page.locator(".vit-readout")).to_have_text(re.compile(r"Flow is for small grids: take another\.$"))
 
 
 def test_the_largest_of_all_heads_is_no_share(visit: Open):
     page = visit(address="fuse=mean")
-    expect(page.locator(".gauge")).to_be_visible()
+    expect(page.locator(".vit-gauge")).to_be_visible()
     page.keyboard.press("3")
-    expect(page.locator(".gauge")).to_be_hidden()
+    expect(page.locator(".vit-gauge")).to_be_hidden()
 
 
 def test_norms_have_a_scale_each_after_a_scale_that_they_do_not_know(visit: Open):
@@ -814,7 +818,7 @@ def test_what_a_person_does_is_told_upwards(visit: Open, model: ViT, found: Trac
     click_patch(page, 4)
     page.wait_for_function("heard.some(([name]) => name === 'pick')")
     assert page.evaluate("heard.find(([name]) => name === 'pick')[1].query") == PRE + 4
-    page.locator(".class").nth(1).click()
+    page.locator(".vit-class").nth(1).click()
     second = int(found.logits.argsort(descending=True)[1])
     assert page.evaluate("heard.find(([name]) => name === 'target')[1].target") == second
 
@@ -838,12 +842,12 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
         "heads": [[0, 1]],
     }
     page.evaluate("a.setAfter(sources[1])")
-    expect(page.locator(".pane:visible .label")).to_have_text(["Before", "After"])
+    expect(page.locator(".vit-pane:visible .vit-pane-label")).to_have_text(["Before", "After"])
     page.wait_for_function("a.after && a.after.loaded === 3")
     settle(page)
     truth = patch_map(after, 2, 0, 0)
     assert_shows(small_map(page, 2, 0), truth, truth.max().item())
-    expect(page.locator(".class .share").first).to_contain_text("→")
+    expect(page.locator(".vit-class .vit-share").first).to_contain_text("→")
     page.get_by_role("button", name="Undo all").click()
     page.wait_for_function(
         "heard.at(-1)[0] === 'edits' && !heard.at(-1)[1].heads.length && !heard.at(-1)[1].patches.length"
@@ -852,17 +856,20 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
 
 def test_charts_point_at_heads(visit: Open):
     page = visit()
-    dot = page.locator(".chart").first.locator("circle").nth(6)  # layer 1, head 2
+    dot = page.locator(".vit-chart").first.locator("circle").nth(6)  # layer 1, head 2
     box = dot.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page.locator(".readout b")).to_have_text("L1.H2")
+    expect(page.locator(".vit-readout b")).to_have_text("L1.H2")
     page.mouse.move(5, 5)
-    expect(page.locator(".readout b")).to_have_text("L2, mean of 4 heads")
+    expect(page.locator(".vit-readout b")).to_have_text("L2, mean of 4 heads")
 
 
 def test_a_copied_link_is_answered_in_words_on_a_phone_too(visit: Open):
     page = visit(width=390, height=844)
-    words, button = page.locator(".bar .button .text").last, page.get_by_role("button", name="Copy link")
+    words, button = (
+        page.locator(".vit-bar .vit-button .vit-text").last,
+        page.get_by_role("button", name="Copy link"),
+    )
     width = "(words) => words.getBoundingClientRect().width"
     assert words.evaluate(width) <= 1, "there to be heard, not to be seen"
     button.click()
@@ -875,7 +882,7 @@ def test_a_copied_link_says_that_a_picture_of_ones_own_stays_behind(
 ):
     file = blank_page(tmp_path / "a.html", (found, model))
     page = visit(file)
-    words = page.locator("#b .bar .button .text").last
+    words = page.locator("#b .vit-bar .vit-button .vit-text").last
     for query, told in (("?model=tiny", True), ("?model=tiny&example=lion", False), ("", False)):
         page.goto(file.as_uri() + query)
         page.evaluate(
@@ -894,7 +901,7 @@ def test_a_copied_link_says_that_a_picture_of_ones_own_stays_behind(
 
 def test_a_smoothed_map_says_so(visit: Open):
     page = visit(address="smooth=1")
-    label = page.locator(".pane .label").first
+    label = page.locator(".vit-pane .vit-pane-label").first
     expect(label).to_have_text("Looks at, smoothed")
     choose(page, "Embeddings")
     expect(label).to_have_text("After L2, smoothed")
@@ -917,7 +924,7 @@ def test_nothing_overflows_or_jumps(visit: Open, width: int, height: int, touch:
         .filter((e) => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 0.5).length"""
     )
     assert inside == 0
-    places = """[...document.querySelectorAll(".vit-viewer canvas, .transport")]
+    places = """[...document.querySelectorAll(".vit-viewer canvas, .vit-transport")]
         .map((e) => Math.round(e.getBoundingClientRect().top))"""
     before = page.evaluate(places)
     for patch in (0, 7, 14):
@@ -927,7 +934,7 @@ def test_nothing_overflows_or_jumps(visit: Open, width: int, height: int, touch:
 
 def test_a_finger_pins(visit: Open):
     page = visit(width=390, height=844, has_touch=True, is_mobile=True)
-    box = page.locator(".picture").first.bounding_box()
+    box = page.locator(".vit-picture").first.bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
     settle(page)
     assert state(page)["pinned"] and state(page)["query"] == PRE + 7
@@ -974,9 +981,9 @@ def test_a_notebook_gets_the_same_page_in_a_frame(browser: Browser, model: ViT, 
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(file.as_uri())
     frame = page.frame_locator("iframe")
-    expect(frame.locator(".readout b")).to_have_text("L1.H3")
-    frame.locator(".transport select").select_option("mean")
-    expect(frame.locator(".readout b")).to_have_text("L1, mean of 4 heads")
+    expect(frame.locator(".vit-readout b")).to_have_text("L1.H3")
+    frame.locator(".vit-transport select").select_option("mean")
+    expect(frame.locator(".vit-readout b")).to_have_text("L1, mean of 4 heads")
     page.wait_for_timeout(400)  # a notebook's frame has no address to write to
     assert complaints == []
     page.close()
@@ -1002,6 +1009,7 @@ def test_a_large_model_loads_layers_when_they_are_looked_at(
         viewer_html(pack(arrays, meta | {"layer_bytes": 2**30}), layers, embeddings), encoding="utf-8"
     )
     page = browser.new_page()
+    page.add_init_script("window.vitDebug = true")
     page.goto(file.as_uri() + "#layer=0&fuse=one")
     page.wait_for_function("window.__vit?.data?.loaded === 2 && !document.querySelector('.is-loading')")
     assert page.evaluate("__vit.data.layers.map(Boolean)") == [True, True, False]  # the neighbour, not all
@@ -1027,6 +1035,6 @@ def test_rows_that_were_not_sent_are_shown_by_their_neighbour(
         name = f"patch ({row},\u00a0{column})" + (
             "" if drawn == PRE + patch else ", the nearest that was sent,"
         )
-        expect(page.locator(".readout")).to_contain_text(f"{name} gives")  # not what it does not know
+        expect(page.locator(".vit-readout")).to_contain_text(f"{name} gives")  # not what it does not know
         truth = patch_map(found, 1, 2, drawn)
         assert_shows(small_map(page, 1, 2), truth, truth.max().item())

@@ -6,12 +6,10 @@ The third house, Gradio, is `explorer.viewer.host`.
 import base64
 import html
 import json
-import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent
+from explorer.viewer.script import FOLDER, state_names, viewer_script
 
 
 def viewer_html(
@@ -29,8 +27,7 @@ def viewer_html(
     methods: labels of the maps, [{"name", "label", "about", "depends"}, ...] as in `host`. Raises ValueError
     for a state that the viewer does not know.
     """
-    script = (FOLDER / "viewer.js").read_text(encoding="utf-8")
-    known = re.findall(r"^  (\w+):", script.partition("const START = {")[2].partition("};")[0], re.MULTILINE)
+    known = state_names()
     if unknown := (state or {}).keys() - set(known):
         raise ValueError(f"The viewer knows no {', '.join(sorted(unknown))}: give {', '.join(known)}.")
     messages = {
@@ -43,7 +40,7 @@ def viewer_html(
     return PAGE.format(
         title=html.escape(title),
         css=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
-        js=script,
+        js=viewer_script(),
         messages=script_json(messages),
         options=script_json(options),
     )

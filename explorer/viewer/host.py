@@ -8,7 +8,7 @@ Its value is small JSON: addresses, never tensors. All keys but `head` and `laye
       "embeddings": url,            payload.embeddings_payload, fetched when first wanted
       "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
       "after": {"head": url, ...},  the same image after an edit, shown beside the first
-      "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in viewer.js
+      "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in js/state.js
       "progress": "text",           what is being worked on
       "refused": {method: "text"},  why this method's map does not come
       "nonce": any                  gr.HTML drops a value equal to the last one: change this to be heard
@@ -26,19 +26,18 @@ count prefix tokens first, then patches.
     viewer.need_maps  {method, target, query, layer, head}          a map that is not there yet is wanted
     viewer.edits      {patches: [patch index, ...], heads: [[layer, head], ...]}   both empty: undo all
 
-Other parts of the page may point, too: the element `.vit-viewer` has the handle of `ViTViewer.mount` as its
-`.viewer` (set, setSource, ...) and hears the DOM event "vit-pick" (detail: a patch of the viewer's state): go
+Other parts of the page may point, too: the element `.vit-viewer` has the handle of `mount` (js/mount.js) as
+its `.viewer` (set, setSource, ...) and hears the DOM event "vit-pick" (detail: a patch of its state): go
 there, as if it had been clicked. It says "vit-loaded" when a trace and its layers have come: the time for
 whatever may wait until the picture is there.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-FOLDER = Path(__file__).parent
+from explorer.viewer.script import FOLDER, viewer_script
 
 # Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
 WIRING = """
@@ -91,7 +90,7 @@ def attention_viewer(
         elem_id=elem_id,
         html_template='<div class="vit-viewer"></div>',
         css_template=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
-        js_on_load=(FOLDER / "viewer.js").read_text(encoding="utf-8") + WIRING,
+        js_on_load=viewer_script() + WIRING,
         apply_default_css=False,
         options=options,
         **kwargs,

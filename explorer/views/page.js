@@ -71,7 +71,7 @@ const inViewer = (state) => {
   document.querySelector('[role="tab"]')?.click();
   requestAnimationFrame(() => {  // it is on the screen by then
     viewer?.scrollIntoView();
-    viewer?.querySelector(".picture")?.focus({ preventScroll: true });
+    viewer?.querySelector(".vit-picture")?.focus({ preventScroll: true });
   });
 };
 document.addEventListener("click", (event) => {

@@ -5,17 +5,8 @@ const find = (selector) => element.querySelector(selector);
 const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
 let moments = [], at = -1, playing = null, shown = null;
 
-const once = (fetcher) => { let kept; return () => (kept ??= fetcher().catch((error) => { kept = null; throw error; })); };
-const download = async (url) => {
-  const response = await fetch(new URL(url, document.baseURI));
-  if (!response.ok) throw new Error("This moment is no longer kept: open the picture again.");
-  return response.arrayBuffer();
-};
-const sourceOf = (moment) => {
-  const layers = moment.layers.map((url) => once(() => download(url)));
-  const embeddings = moment.embeddings && once(() => download(moment.embeddings));
-  return { head: once(() => download(moment.head)), layer: (l) => layers[l](), embeddings };
-};
+const GONE = "This moment is no longer kept: open the picture again.";
+const sourceOf = (moment) => ViTViewer.kept(ViTViewer.addresses(moment, GONE));
 const viewer = () => document.querySelector("#training-viewer .vit-viewer")?.viewer;
 
 function show(index) {

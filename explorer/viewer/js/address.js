@@ -1,0 +1,53 @@
+// The state in the address bar.
+
+import { START } from "./state.js";
+
+export function readAddress() {
+  const found = {};
+  for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
+    if (!(name in START)) continue;
+    const kind = typeof START[name];
+    if (name === "patches") found[name] = text.split("_").filter(Boolean).map(Number).filter(Number.isInteger);
+    else if (name === "heads") found[name] = text.split("_").filter(Boolean);
+    else if (kind === "number" && Number.isFinite(+text)) found[name] = +text;
+    else if (kind === "boolean") found[name] = text === "1";
+    else if (kind === "string") found[name] = text;
+  }
+  return found;
+}
+
+export function addressOf(state, defaults) {
+  const params = new URLSearchParams(location.hash.slice(1));  // keys of others stay
+  for (const name of Object.keys(START)) {
+    const value = state[name], start = defaults[name];
+    params.delete(name);
+    const usual = Array.isArray(start) ? value.length === 0 : value === start && name !== "layer";
+    if (usual) continue;
+    params.set(name, Array.isArray(value) ? value.join("_") : typeof value === "boolean" ? +value : value);
+  }
+  return params.toString();
+}
+
+export function writeAddress(state, defaults) {
+  const hash = addressOf(state, defaults);
+  if (location.hash.slice(1) === hash) return;
+  const whole = location.pathname + location.search + (hash && "#" + hash);  // a page may have a <base>
+  history.replaceState(history.state, "", whole);
+  if ([...(location.ancestorOrigins ?? [])].includes("https://huggingface.co"))  // a Space lives in a frame
+    window.parent.postMessage({ hash }, "https://huggingface.co");
+}
+
+export async function copyLink(viewer) {
+  const { state, defaults, options, parts, timers } = viewer;
+  writeAddress(state, defaults);
+  const link = location.href.split("#")[0] + "#" + addressOf(state, defaults);
+  const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+  const words = (copied ? "Copied" : "It is in the address bar") + (options.own?.() ? ", without your picture" : "");
+  parts.copyText.textContent = parts.live.textContent = words;
+  parts.copy.classList.add("is-told");
+  clearTimeout(timers.copied);
+  timers.copied = setTimeout(() => {
+    parts.copyText.textContent = "Copy link";
+    parts.copy.classList.remove("is-told");
+  }, 1600);
+}

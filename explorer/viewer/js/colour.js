@@ -1,0 +1,62 @@
+// Numbers to colours: what the brightest means, how bright a value is, which table it is looked up in.
+
+export const OCTAVES = 4;  // of the scale relative to uniform attention, to either side
+
+export function tableOf(colors, index) {  // 256 colours as 0xAABBGGRR
+  return Uint32Array.from({ length: 256 }, (_, i) => {
+    const at = (index * 256 + i) * 3;
+    return (0xff << 24 | colors[at + 2] << 16 | colors[at + 1] << 8 | colors[at]) >>> 0;
+  });
+}
+
+// How a cell's values become the numbers 0 ... 255 of a colour table.
+export function rangeOf(sheet, i, scale, data) {
+  const single = (k) => k % sheet.cols < sheet.cols - sheet.fused;
+  const topOf = (from, to) => {
+    let top = 0;
+    for (let k = from; k < to; k++) if (sheet.ready[k] && single(k)) top = Math.max(top, sheet.tops[k]);
+    return top;
+  };
+  if (sheet.unit === "cosine") return { low: 0, high: 1 };
+  if (sheet.unit === "share" && scale === "uniform") return { uniform: 1 / data.T };
+  if (sheet.unit === "value") {
+    const high = Math.max(sheet.tops[i], -sheet.lows[i]);
+    return { low: sheet.lows[i] < 0 ? -high : 0, high, signed: sheet.lows[i] < 0 };
+  }
+  const row = Math.floor(i / sheet.cols) * sheet.cols;
+  if (scale === "all") return { low: 0, high: topOf(0, sheet.count) };
+  if (scale === "layer" && sheet.fused) return { low: 0, high: topOf(row, row + sheet.cols) };
+  return { low: 0, high: sheet.tops[i] };
+}
+
+export function level(value, range) {  // 0 ... 1
+  const t = range.uniform
+    ? 0.5 + Math.log2(Math.max(value / range.uniform, 1e-9)) / (2 * OCTAVES)
+    : (value - range.low) / (range.high - range.low || 1);
+  return t < 0 ? 0 : t > 1 ? 1 : t;
+}
+
+export function tableFor(range, state, data) {
+  const name = range.signed ? data.signed_colormaps[0] : state.colormap;
+  return data.tables[name] ?? Object.values(data.tables)[0];
+}
+
+// One cell as colours, one number per patch.
+export function colorize(out, sheet, i, range, table) {
+  const { cellWidth, cellHeight, size, first, colors } = sheet;
+  const count = cellWidth * cellHeight;
+  if (colors) {
+    for (let k = 0, at = i * count * 3; k < count; k++, at += 3)
+      out[k] = 0xff000000 | colors[at + 2] << 16 | colors[at + 1] << 8 | colors[at];
+    return;
+  }
+  const values = sheet.values, at = i * size + first;
+  if (range.uniform) for (let k = 0; k < count; k++) out[k] = table[Math.round(255 * level(values[at + k], range))];
+  else {
+    const gain = 255 / (range.high - range.low || 1), low = range.low;
+    for (let k = 0; k < count; k++) {
+      const step = (values[at + k] - low) * gain + 0.5;
+      out[k] = table[step < 0 ? 0 : step > 255 ? 255 : step | 0];
+    }
+  }
+}

@@ -1,0 +1,138 @@
+// One frame: the views that the state asks for, each drawn large and, the first one, small for every head.
+
+import { colorize, level, rangeOf, tableFor } from "./colour.js";
+import { arrange, placeOf } from "./layout.js";
+import { paintMatrix } from "./matrix.js";
+import {
+  arcs, blank, cover, cross, gridLines, hatch, mapPixels, outline, overlay, paintCell, photo, ring,
+} from "./paint.js";
+import { say } from "./readout.js";
+import { asksQuery, cellOf, compares, directional, ofImage, shown } from "./state.js";
+import { titleOf } from "./words.js";
+import { fillSheet, sheetOf } from "./weights.js";
+
+// At most one frame is waited for, however many events ask for one.
+export function draw(viewer, event) {
+  viewer.watch?.asked(event);
+  if (viewer.scheduled) return;
+  viewer.scheduled = true;
+  requestAnimationFrame(() => {
+    viewer.scheduled = false;
+    const begun = performance.now();
+    const drawn = frame(viewer);
+    viewer.watch?.drawn(begun, drawn);
+  });
+}
+
+function frame(viewer) {
+  const { data, root, state, panes } = viewer;
+  if (!data || !root.clientWidth) return false;
+  if (!viewer.theme.ink) readTheme(viewer);
+  const now = shown(viewer), views = viewsOf(viewer, now), layer = Math.max(0, now.layer);
+  for (const view of views) if (state.mode !== "method" && !view.data.layers[layer]) viewer.need(view.data, layer);
+  paintSheet(viewer, views[compares(viewer) && state.matrix === "after" ? 1 : 0], now);
+  views.forEach((view, index) => paintPane(viewer, panes[index].canvas, view, now, index));
+  paintMatrix(viewer, views[0].data, now);
+  say(viewer, now, views);
+  return true;
+}
+
+// A view: {data, direction, sheet, cell, label, range}.
+function viewsOf(viewer, now) {
+  const { data, after, state, methods, memories, size } = viewer, oriented = directional(viewer);
+  const view = (from, direction, index, label) => {
+    const sheet = fillSheet(arrange(sheetOf(from, state, now, direction, methods), size), memories[index]);
+    const cell = Math.min(cellOf(viewer, now, sheet), sheet.count - 1);
+    return { data: from, direction, sheet, cell, label, range: rangeOf(sheet, cell, state.scale, from) };
+  };
+  const direction = oriented && state.direction === "column" ? "column" : "row";
+  if (compares(viewer)) return [view(data, direction, 0, "Before"), view(after, direction, 1, "After")];
+  const looks = { row: "Looks at", column: "Is looked at by" };
+  if (oriented && state.direction === "both") return [view(data, "row", 0, looks.row), view(data, "column", 1, looks.column)];
+  const title = titleOf(state, now, data, methods) + (after ? ", before the intervention" : "");
+  return [view(data, direction, 0, oriented ? looks[direction] : title)];
+}
+
+function paintSheet(viewer, view, now) {
+  const { state, parts, root, size, theme } = viewer, { sheet, data } = view, canvas = parts.sheetCanvas;
+  const { width, height } = canvas;
+  if (viewer.sheetImage?.width !== width || viewer.sheetImage?.height !== height)
+    viewer.sheetImage = new ImageData(width, height);
+  const pixels = new Uint32Array(viewer.sheetImage.data.buffer);
+  const loading = root.classList.contains("is-loading");  // then the last maps stay until theirs have come
+  if (!loading) pixels.fill(0);
+  const one = state.scale === "all" || state.scale === "uniform" && sheet.unit === "share";
+  const shared = one && sheet.unit !== "value" ? rangeOf(sheet, 0, state.scale, data) : null;
+  for (let i = 0; i < sheet.count; i++) {
+    const [x, y] = placeOf(i, sheet, size);
+    if (!sheet.ready[i]) {
+      if (!loading || !pixels[y * width + x]) blank(pixels, width, x, y, size);
+      continue;
+    }
+    const range = shared ?? rangeOf(sheet, i, state.scale, data);
+    paintCell(pixels, width, x, y, sheet, i, range, tableFor(range, state, data), size);
+  }
+  const context = canvas.getContext("2d");
+  context.putImageData(viewer.sheetImage, 0, 0);
+  if (state.mode === "attention") for (const key of state.heads) {
+    const [layer, head] = key.split(".").map(Number);
+    cross(context, placeOf(layer * sheet.cols + head, sheet, size), size, theme);
+  }
+  const { layer, head, fuse, query, method } = state;
+  const pinned = cellOf(viewer, { ...now, layer, head, fuse, query, method }, sheet);
+  const mark = (cell, color, wide) => cell >= 0 && cell < sheet.count
+    && ring(context, placeOf(cell, sheet, size), size, color, wide);
+  mark(pinned, theme.accent, 2);
+  if (view.cell !== pinned) mark(view.cell, theme.ink, 1);
+}
+
+function paintPane(viewer, canvas, view, now, index) {
+  const { state, hover, pointer, size, theme } = viewer, { sheet, cell, data } = view;
+  const context = canvas.getContext("2d"), ready = sheet.ready[cell], covered = ofImage(viewer) && ready;
+  const dim = covered && state.fade && sheet.unit !== "color" ? 0.35 * state.opacity : 0;
+  context.drawImage(photoOf(viewer, data, index, canvas, dim), 0, 0);
+  if (covered) {
+    paintMap(viewer, view);
+    overlay(context, state.opacity, state.smooth);
+  }
+  if (size.patch / size.dpr >= 9) gridLines(context, data, size.patch);
+  if (state.links && directional(viewer) && ready)
+    arcs(context, sheet.values.subarray(cell * sheet.size, cell * sheet.size + data.T), now.query, data, size);
+  for (const patch of state.patches)
+    if (compares(viewer) && index === 0) outline(context, patch, data, size, theme.paper, false);  // still to be seen
+    else hatch(context, patch, data, size, theme);
+  if (now.query >= data.pre && asksQuery(viewer))
+    outline(context, now.query - data.pre, data, size, theme.accent, state.pinned && hover.query === undefined);
+  if (pointer.pane === index && pointer.token >= data.pre && pointer.token !== now.query)
+    outline(context, pointer.token - data.pre, data, size, "#fff", false);
+}
+
+function photoOf({ photos }, data, index, { width, height }, dim) {
+  if (photos[index]?.of !== data || photos[index].dim !== dim)
+    photos[index] = Object.assign(photo(data.image, width, height, dim), { of: data, dim });
+  return photos[index];
+}
+
+// The map of a view into the pixels of `overlay`; while the layers play, on its way to that of the next one.
+function paintMap({ state, mix }, { sheet, cell, range, data }) {
+  const pixels = mapPixels(data.w, data.h);
+  if (sheet.colors) return colorize(pixels, sheet, cell, range, null);
+  const table = tableFor(range, state, data), stride = state.mode === "attention" ? sheet.cols : 1;
+  const to = mix && cell + stride < sheet.count && sheet.ready[cell + stride] ? cell + stride : -1;
+  const toRange = to < 0 ? null : rangeOf(sheet, to, state.scale, data);
+  for (let k = 0; k < data.P; k++) {
+    let t = level(sheet.values[cell * sheet.size + sheet.first + k], range);
+    if (to >= 0) t += mix * (level(sheet.values[to * sheet.size + sheet.first + k], toRange) - t);
+    const alpha = state.fade ? cover(range.signed ? Math.abs(2 * t - 1) : t) : 1;
+    pixels[k] = table[Math.round(255 * t)] & 0xffffff | Math.round(255 * alpha) << 24;
+  }
+}
+
+function readTheme(viewer) {
+  const { live } = viewer.parts;
+  const probe = (name) => {
+    live.style.color = `var(${name})`;
+    return getComputedStyle(live).color;
+  };
+  viewer.theme = Object.fromEntries(["ink", "soft", "paper", "accent"].map((name) => [name, probe("--vit-" + name)]));
+}

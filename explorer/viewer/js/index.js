@@ -1,0 +1,7 @@
+// What a page finds as `ViTViewer`.
+
+export { unpack } from "./bytes.js";
+export { embedded, host } from "./houses.js";
+export { mount } from "./mount.js";
+export { addresses, download, kept } from "./sources.js";
+export { START } from "./state.js";

@@ -1,0 +1,145 @@
+// Where everything is: columns of the page, whole device pixels per patch, so that every edge is sharp.
+
+import { buildCharts } from "./charts.js";
+import { el } from "./elements.js";
+import { pickOf, shown, twoPanes } from "./state.js";
+import { sheetOf } from "./weights.js";
+
+const SIDE = 236, SPACE = 24, BETWEEN = 12;  // CSS pixels: the third column, between columns, between two pictures
+
+export function layout(viewer) {
+  const { root, data, parts, panes, options, size } = viewer, width = root.clientWidth;
+  if (!data || !width) return;
+  const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1);
+  const two = twoPanes(viewer);
+  const columns = width >= 1180 && !two ? 3 : width >= 720 ? 2 : 1;
+  root.dataset.columns = columns;
+  const side = columns === 3 ? SIDE : 0, free = width - (side ? side + SPACE : 0);
+  const room = [width, Math.min(0.46 * width, 560), Math.max(0.4 * free, free - SPACE - 546)][columns - 1];
+  layoutSheet(viewer, room, columns);
+  placeParts(viewer, columns, room);
+  const panel = Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
+  const stage = columns === 1 ? width : free - SPACE - panel;
+  const paneWidth = (two ? (stage - BETWEEN) / 2 : stage) * dpr;
+  const tallest = (options.picture_height ?? Math.max(320, Math.min(600, window.innerHeight - 396))) * dpr;
+  size.patch = Math.max(1, Math.floor(Math.min(paneWidth / data.w, tallest / data.h)));
+  const picture = size.patch * data.w / dpr * (two ? 2 : 1) + (two ? BETWEEN : 0);
+  panes[1].node.hidden = !two;
+  parts.panes.classList.toggle("is-two", two);
+  for (const { canvas } of panes) sizeCanvas(canvas, size.patch * data.w, size.patch * data.h, dpr);
+  const stageWidth = Math.min(stage, Math.max(picture, 330));
+  parts.body.style.gridTemplateColumns = columns === 1 ? "minmax(0, 1fr)"
+    : `${stageWidth}px minmax(0, 1fr)${side ? ` ${side}px` : ""}`;
+  const matrix = Math.round((columns === 1 ? width : SIDE) * dpr);
+  sizeCanvas(parts.matrix, matrix, matrix, dpr);
+  buildCharts(viewer);
+  viewer.photos.length = 0;
+  size.key = "";  // whatever was cached in pixels is stale
+}
+
+// Settings and charts stand where the columns leave room.
+function placeParts({ root, parts, size }, columns, room) {
+  const [home, behind] = [[parts.body, parts.panel], [parts.stage, parts.transport], [root, parts.body]][columns - 1];
+  if (parts.settings.parentNode !== home) behind.after(parts.settings);  // moving a control would take its focus
+  const beside = room - size.sheet >= 205;  // few heads leave room for the charts
+  const chartsHome = columns === 3 || beside ? parts.panelRow : parts.side;
+  if (parts.charts.parentNode !== chartsHome) chartsHome.append(parts.charts);
+}
+
+// The small maps: as large as the room allows, in whole device pixels per patch.
+function layoutSheet(viewer, room, columns) {
+  const { data, state, methods, size, parts } = viewer, { dpr } = size, attention = state.mode === "attention";
+  const sheet = sheetOf(data, state, shown(viewer), "row", methods), crowded = room < 420;
+  size.gutter = attention ? (crowded ? 24 : 30) : 0;
+  size.head = attention ? 18 : 0;
+  size.rowHead = Math.round((sheet.label?.(0) ? 18 : 0) * dpr);
+  size.spread = sheet.fused ? Math.round((crowded ? 4 : 8) * dpr) : 0;
+  const least = Math.round(dpr), most = Math.round((sheet.label ? 8 : 4) * dpr);
+  const inside = (room - size.gutter) * dpr - size.spread, tallest = columns === 1 ? 900 : sheet.label ? 540 : 460;
+  Object.assign(size, bestFit(sheet, { inside, down: (tallest - size.head) * dpr, rowHead: size.rowHead, least }));
+  size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
+  size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;
+  const spare = inside / size.cols - size.cellWidth;
+  size.gap = Math.max(least, Math.min(most, Math.floor(spare)));
+  size.stepX = size.cellWidth + size.gap;
+  size.stepY = size.cellHeight + size.gap + size.rowHead;
+  arrange(sheet, size);
+  const wide = sheet.cols * size.stepX - size.gap + size.spread;
+  sizeCanvas(parts.sheetCanvas, wide, sheet.rows * size.stepY - size.gap, dpr);
+  size.sheet = Math.ceil(wide / dpr) + size.gutter;
+  parts.sheetBox.style.padding = `${size.head}px 0 0 ${size.gutter}px`;
+  layoutLabels(viewer, sheet);
+}
+
+// -> {cols, pool, unit}: a patch is unit x unit device pixels, or, where patches are many, pool x pool patches are.
+export function bestFit(sheet, { inside, down, rowHead, least }) {
+  const unitFor = (cols, pool) => {
+    const stepX = inside / cols, stepY = down / Math.ceil(sheet.count / cols) - rowHead;
+    const across = Math.ceil(sheet.cellWidth / pool), high = Math.ceil(sheet.cellHeight / pool);
+    return Math.min((stepX - least) / across, (stepY - least) / high);
+  };
+  const candidates = sheet.cols ? [sheet.cols] : Array.from({ length: Math.min(8, sheet.count) }, (_, i) => i + 1);
+  const whole = (cols, pool) => Math.floor(unitFor(cols, pool));
+  const best = (pool) => candidates.reduce((a, b) => whole(b, pool) > whole(a, pool) ? b : a);
+  let pool = 1;
+  while (unitFor(best(pool), pool) < 1 && pool < 16) pool += 1;
+  return { pool, cols: best(pool), unit: Math.max(1, whole(best(pool), pool)) };
+}
+
+export function arrange(sheet, size) {
+  sheet.cols ??= Math.min(size.cols, sheet.count);
+  sheet.rows = Math.ceil(sheet.count / sheet.cols);
+  return sheet;
+}
+
+function sizeCanvas(canvas, width, height, dpr) {
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
+  canvas.style.width = width / dpr + "px";
+  canvas.style.height = height / dpr + "px";
+}
+
+function layoutLabels({ state, data, parts, size }, sheet) {
+  const labels = [], cell = size.cellWidth / size.dpr;
+  const label = (text, left, top, width, kind) => {
+    const node = el("span", { class: "vit-label-" + kind }, text);
+    Object.assign(node.style, { left: left + "px", top: top + "px", width: width + "px" });
+    labels.push(node);
+  };
+  if (state.mode === "attention") {
+    const every = cell < 17 ? 2 : 1, fused = cell < 27 ? ["x̄", "↑"] : ["mean", "max"];
+    for (let c = 0; c < sheet.cols; c++) {
+      if (c < data.H && c % every) continue;
+      const text = c < data.H ? (cell < 24 ? "" : "H") + c : fused[c - data.H];
+      label(text, size.gutter + xOf(c, sheet, size) / size.dpr, 0, cell, "column");
+    }
+    for (let r = 0; r < sheet.rows; r++) {
+      const middle = size.head + r * size.stepY / size.dpr + size.cellHeight / size.dpr / 2;
+      label("L" + r, 0, middle - 8, size.gutter - 6, "row");
+    }
+  } else if (sheet.label) {
+    for (let i = 0; i < sheet.count; i++) {
+      const [x, y] = placeOf(i, sheet, size);
+      label(sheet.label(i), x / size.dpr, (y - size.rowHead) / size.dpr, cell, "cell");
+    }
+  }
+  parts.labels.replaceChildren(...labels);
+}
+
+const xOf = (column, sheet, size) => column * size.stepX + (column >= sheet.cols - sheet.fused ? size.spread : 0);
+
+// The corner of a cell in device pixels, and the cell under a point.
+export const placeOf = (cell, sheet, size) => [
+  xOf(cell % sheet.cols, sheet, size), Math.floor(cell / sheet.cols) * size.stepY + size.rowHead,
+];
+
+export function cellAt(viewer, event) {
+  const { data, state, methods, parts, size } = viewer, box = parts.sheetCanvas.getBoundingClientRect();
+  const sheet = arrange(sheetOf(data, state, shown(viewer), "row", methods), size);
+  const x = (event.clientX - box.left) * size.dpr, y = (event.clientY - box.top) * size.dpr;
+  let column = Math.floor(x / size.stepX);
+  if (sheet.fused && x >= xOf(sheet.cols - sheet.fused, sheet, size)) column = Math.floor((x - size.spread) / size.stepX);
+  const row = Math.floor(y / size.stepY), cell = row * sheet.cols + column;
+  const inside = column >= 0 && column < sheet.cols && row >= 0 && cell < sheet.count;
+  return inside ? pickOf(viewer, cell, sheet) : null;
+}

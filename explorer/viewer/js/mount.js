@@ -1,0 +1,118 @@
+/* The ViT viewer: decode, index, look up a colour, draw, emit picks. No framework, no network of its own.
+
+   mount(element, source, options) -> handle
+     source   see sources.js, or null for now
+     options  {name, state, emit(event, payload), methods, link, address, modes, intervene, predictions, picture_height,
+              own: () => true where the picture is the visitor's, so that no link leads to it}
+     handle   {state, data, after, hover, set(patch), setSource(source), setAfter(source), answer(), addMaps(message),
+              refuse({method: why}), working(text), destroy()}
+   One state object; what is hovered is not what is pinned; everything drawn follows from both. */
+
+import { readAddress } from "./address.js";
+import { commit, preview, set, tellEdits, tellPick } from "./changes.js";
+import { sync } from "./controls.js";
+import { observe } from "./debug.js";
+import { draw } from "./frame.js";
+import { listenToKeys, listenToMaps } from "./input.js";
+import { layout } from "./layout.js";
+import { join, leave } from "./link.js";
+import { addMaps, answer, expectArrival, fetchMore, refuse, setAfter, setSource, working } from "./loading.js";
+import { buildParts } from "./parts.js";
+import { play } from "./play.js";
+import { START } from "./state.js";
+
+export function mount(root, source, options = {}) {
+  const viewer = create(root, options);
+  expectArrival(viewer);
+  buildParts(viewer);
+  listenToMaps(viewer);
+  const forget = listen(viewer);
+  const handle = {
+    state: viewer.state,
+    get data() { return viewer.data; },
+    get hover() { return viewer.hover; },
+    get after() { return viewer.after; },
+    set: viewer.set,
+    setSource: (next) => setSource(viewer, next),
+    setAfter: (next) => setAfter(viewer, next),
+    answer: () => answer(viewer),
+    addMaps: (message) => addMaps(viewer, message),
+    refuse: (why) => refuse(viewer, why),
+    working: (text) => working(viewer, text),
+    destroy() {
+      viewer.generation++;
+      if (viewer.playing) cancelAnimationFrame(viewer.playing);
+      Object.values(viewer.timers).forEach(clearTimeout);
+      forget();
+      root.replaceChildren();
+    },
+  };
+  root.viewer = handle;
+  if (window.vitDebug) observe(viewer, handle);
+  if (source) setSource(viewer, source);
+  return handle;
+}
+
+// What the parts of a viewer share. The verbs at the end are how a part reaches those that stand above it.
+function create(root, options) {
+  const addressed = options.address && /^(https?|file):$/.test(location.protocol);  // a notebook's frame has no address
+  const defaults = { ...START, ...options.state }, named = addressed ? readAddress() : {};
+  const viewer = {
+    root, options, addressed, defaults, named,
+    emit: options.emit ?? (() => {}), methods: (options.methods ?? []).slice(),
+    state: { ...defaults, ...named }, depthChosen: "layer" in named || "layer" in (options.state ?? {}),
+    hover: {},                          // query, layer, head, fuse, method: what the pointer previews
+    pointer: { pane: -1, token: -1 },   // the patch under the pointer, pinned or not
+    data: null, after: null, answered: true,  // whether `after` is the answer to the interventions of now
+    generation: 0, intervention: null, complaint: "",
+    intervening: false, painting: null, lifted: null, lift: null,  // lifted: a promise, while a pointer paints
+    playing: null, mix: 0, said: -Infinity, legendKey: "", scheduled: false,
+    still: matchMedia("(prefers-reduced-motion: reduce)"), touch: matchMedia("(hover: none)"),
+    parts: {}, panes: [], dots: [], size: {}, theme: {}, timers: {},
+    photos: [],                         // the image at the size of the stage, one per pane
+    memories: [{ values: new Float32Array(0) }, { values: new Float32Array(0) }],
+    sheetImage: null, matrixImage: document.createElement("canvas"),
+  };
+  return Object.assign(viewer, {
+    set: (patch, quiet) => set(viewer, patch, quiet),
+    commit: (patch, event) => commit(viewer, patch, event),
+    preview: (patch, event) => preview(viewer, patch, event),
+    draw: (event) => draw(viewer, event),
+    layout: () => layout(viewer),
+    sync: () => sync(viewer),
+    refresh() { layout(viewer); sync(viewer); draw(viewer); },
+    play: () => play(viewer),
+    need: (data, what) => fetchMore(viewer, data, what),
+  });
+}
+
+// -> what to call when the viewer goes.
+function listen(viewer) {
+  const { root } = viewer, ends = [listenToKeys(viewer), () => leave(viewer)];
+  const on = (target, name, hearer) => {
+    target.addEventListener(name, hearer);
+    ends.push(() => target.removeEventListener(name, hearer));
+  };
+  join(viewer);
+  const repaint = () => { viewer.theme = {}; viewer.draw(); };
+  on(root, "vit-pick", (event) => viewer.commit(event.detail));  // other parts of a page may point, too
+  on(matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
+  if (viewer.addressed) on(window, "hashchange", () => onAddress(viewer));
+  const watcher = new ResizeObserver(() => { viewer.layout(); viewer.draw(); }), skin = new MutationObserver(repaint);
+  watcher.observe(root);
+  for (const node of [document.documentElement, document.body])
+    skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
+  ends.push(() => watcher.disconnect(), () => skin.disconnect());
+  return () => ends.forEach((end) => end());
+}
+
+function onAddress(viewer) {  // another link in the same tab
+  const { state, data, defaults, options } = viewer;
+  if (!data) return;
+  const edited = () => JSON.stringify([state.patches, state.heads]), before = edited(), { target } = state;
+  const layer = defaults.layer < 0 ? data.L - 1 : defaults.layer;
+  viewer.set({ ...defaults, layer, ...readAddress() });
+  if (options.intervene && edited() !== before) tellEdits(viewer);
+  if (state.target !== target) viewer.emit("target", { target: state.target });
+  tellPick(viewer);
+}

@@ -1,0 +1,92 @@
+/* A source is where a picture's messages come from: a server, this file, an engine in this browser.
+
+     head(), layer(l), embeddings()   promises of a message: an ArrayBuffer, or {meta, arrays} (explorer/schema.json);
+                                      `arrays.image` may be an ImageBitmap. Optional: embeddings
+     expect(layer)                    optional: hears which layer will be wanted first
+     closed: true                     nobody computes the maps that are missing */
+
+import { fromBase64, unpack } from "./bytes.js";
+import { tableOf } from "./colour.js";
+
+const RETRY_MS = 3000;
+
+const pictureOf = (image) => image instanceof ImageBitmap ? image : createImageBitmap(new Blob([image]));
+
+export async function open(source) {
+  const { meta, arrays, bytes } = await unpack(await source.head());
+  const [h, w] = meta.grid_size;
+  const image = await pictureOf(arrays.image);
+  return {
+    ...meta, ...arrays, image, source, h, w, bytes,
+    P: h * w, T: meta.num_tokens, L: meta.num_layers, H: meta.num_heads, pre: meta.num_prefix_tokens,
+    Q: arrays.tokens_sent.length,
+    tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
+    layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0,
+    maps: new Map(), asked: new Set(), refused: {},  // refused: {method: why}
+    names: new Map(meta.classes.map((c) => [c.index, c.name])),  // of the likeliest classes, and of explained ones
+  };
+}
+
+// A layer, or "embeddings": fetched once; if that failed, once more after a while.
+export function need(data, what) {
+  if (data.wanted.has(what)) return data.wanted.get(what);
+  const bytes = what === "embeddings" ? data.source.embeddings() : data.source.layer(what);
+  const coming = bytes.then(unpack).then((message) => {
+    if (what === "embeddings") Object.assign(data, message.arrays);
+    else {
+      data.layers[what] = message.arrays;
+      data.loaded += 1;
+    }
+    data.bytes += message.bytes;
+  });
+  data.wanted.set(what, coming);
+  coming.catch(() => setTimeout(() => data.wanted.delete(what), RETRY_MS));
+  return coming;
+}
+
+export async function download(url, gone = "This view has expired: open the image again.") {
+  const response = await fetch(new URL(url, document.baseURI));
+  if (!response.ok) throw new Error(gone);
+  return response.arrayBuffer();
+}
+
+// A server's: {head: url, layers: [url, ...], embeddings: url}.
+export function addresses(value, gone) {
+  const early = new Map();
+  return {
+    head: () => download(value.head, gone),
+    layer(l) {
+      const coming = early.get(l) ?? download(value.layers[l], gone);
+      early.delete(l);
+      return coming;
+    },
+    embeddings: value.embeddings && (() => download(value.embeddings, gone)),
+    expect(layer) {  // fetched beside the head, not after it
+      const last = value.layers.length - 1, l = layer < 0 ? last : Math.min(layer, last);
+      early.set(l, download(value.layers[l], gone));
+      early.get(l).catch(() => {});  // whoever asks for it hears of it
+    },
+  };
+}
+
+// The same source, which keeps what it has fetched: coming back to it costs a drawing, not a download.
+export function kept(source) {
+  const all = new Map();
+  const once = (key, fetcher) => {
+    if (!all.has(key)) all.set(key, fetcher().catch((error) => { all.delete(key); throw error; }));
+    return all.get(key);
+  };
+  return {
+    head: () => once("head", source.head),
+    layer: (l) => once(l, () => source.layer(l)),
+    embeddings: source.embeddings && (() => once("embeddings", source.embeddings)),
+  };
+}
+
+// This file's own: the same bytes as base64.
+export const inPage = (messages) => ({
+  head: async () => fromBase64(messages.head),
+  layer: async (l) => fromBase64(messages.layers[l]),
+  embeddings: messages.embeddings && (async () => fromBase64(messages.embeddings)),
+  closed: true,
+});

@@ -1,0 +1,141 @@
+// What is looked at: one state object, what is hovered on top of it, and what follows from both. No element, no pixel.
+
+export const START = {
+  mode: "attention",    // attention | rollout | method | embeddings
+  layer: -1,            // at first the last one; then -1 is the embedding, in front of layer 0
+  head: 0,
+  fuse: "mean",         // one | mean | max over the heads of the layer
+  query: 0,             // a token
+  pinned: false,
+  direction: "row",     // row: looks at | column: is looked at by | both
+  scale: "map",         // what the brightest colour means: this map | layer | all | uniform (relative to it)
+  colormap: "viridis",
+  opacity: 0.85,
+  fade: true,           // small weights let the image through
+  smooth: false,        // false: by patch, the truth
+  links: false,         // arcs to the patches that weigh most
+  method: "",
+  target: -1,           // class explained by Method; -1: the likeliest
+  embedding: "pca",     // pca | similarity | norms | positions | filters
+  basis: "joint",       // of pca: one for all depths | depth: one for each
+  matrix: "after",      // which side of an intervention the small maps show: before | after
+  patches: [],          // hidden patches
+  heads: [],            // heads switched off, as "layer.head"
+};
+export const ONE_OF = {
+  fuse: ["one", "mean", "max"], direction: ["row", "column", "both"], scale: ["map", "layer", "all", "uniform"],
+  basis: ["joint", "depth"], matrix: ["before", "after"],
+};
+export const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis",
+  "colormap", "opacity", "fade", "smooth", "links"];
+
+export const directional = ({ state }) => state.mode === "attention" || state.mode === "rollout";
+export const ofImage = ({ state }) => state.mode !== "embeddings" || state.embedding !== "filters";
+export const asksQuery = (viewer) => directional(viewer)
+  || viewer.state.mode === "embeddings" && ["similarity", "positions"].includes(viewer.state.embedding);
+export const lowestLayer = ({ state }) => state.mode === "embeddings" ? -1 : 0;
+export const compares = ({ after, state }) => !!after && state.mode !== "method";  // maps are of the picture as it is
+export const twoPanes = (viewer) => compares(viewer) || (viewer.state.direction === "both" && directional(viewer));
+
+const ALL = ["attention", "rollout", "method", "embeddings"];
+export const modes = ({ options, methods, data }) => (options.modes ?? ALL)
+  .filter((name) => name !== "method" || methods.length || !data);
+export const embeddings = ({ data }) => data?.source.embeddings ? data.embeddings : ["similarity", "norms"];
+
+// The pinned, under what is hovered.
+export function shown({ state, hover, data }) {
+  const likeliest = data?.classes[0]?.index ?? -1;
+  const now = {
+    layer: state.layer, head: state.head, fuse: state.fuse, query: state.query, method: state.method,
+    target: state.target < 0 ? likeliest : state.target, ...hover,
+  };
+  if (state.mode === "embeddings" && state.embedding === "positions" && now.query < data.pre) now.query = data.pre;
+  return now;
+}
+
+export function cellOf({ state, hover, data, methods }, now, sheet) {
+  if (state.mode === "attention") {
+    const column = now.fuse === "one" ? now.head : data.H + (now.fuse === "max" ? 1 : 0);
+    return now.layer * sheet.cols + column;
+  }
+  if (state.mode === "rollout") return now.layer;
+  if (state.mode === "method") return Math.max(0, methods.findIndex((m) => m.name === now.method));
+  if (state.embedding === "positions") return now.query - data.pre;
+  if (state.embedding === "filters") return Math.min(hover.filter ?? 0, sheet.count - 1);
+  return now.layer + 1;
+}
+
+// The inverse: what a cell of the sheet stands for.
+export function pickOf({ state, data, methods }, cell, sheet) {
+  if (state.mode === "attention") {
+    const layer = Math.floor(cell / sheet.cols), head = cell % sheet.cols;
+    return head < data.H ? { layer, head, fuse: "one" } : { layer, fuse: head === data.H ? "mean" : "max" };
+  }
+  if (state.mode === "rollout") return { layer: cell };
+  if (state.mode === "method") return { method: methods[cell].name };
+  if (state.embedding === "positions") return { query: cell + data.pre };
+  if (state.embedding === "filters") return { filter: cell };
+  return { layer: cell - 1 };
+}
+
+// Whatever an address or another model has left in the state becomes what this trace has.
+export function clamp(viewer) {
+  const { state, data, methods } = viewer;
+  if (!data) return;
+  const fit = (value, low, high) => Math.max(low, Math.min(high, Math.round(value)));
+  if (!viewer.depthChosen) state.layer = data.L - 1;
+  viewer.depthChosen = true;
+  state.layer = fit(state.layer, lowestLayer(viewer), data.L - 1);
+  state.head = fit(state.head, 0, data.H - 1);
+  state.query = fit(state.query, 0, data.T - 1);
+  state.opacity = Math.max(0, Math.min(1, state.opacity));
+  state.patches = state.patches.filter((patch) => patch >= 0 && patch < data.P);
+  state.heads = state.heads.filter((key) => {
+    const [layer, head] = key.split(".").map(Number);
+    return layer >= 0 && layer < data.L && head >= 0 && head < data.H;
+  });
+  for (const [name, choices] of Object.entries(ONE_OF)) if (!choices.includes(state[name])) state[name] = START[name];
+  if (!Object.hasOwn(data.tables, state.colormap)) state.colormap = Object.keys(data.tables)[0];
+  if (!methods.some((m) => m.name === state.method)) state.method = methods[0]?.name ?? "";
+  if (state.mode === "embeddings" && !embeddings(viewer).includes(state.embedding)) state.embedding = embeddings(viewer)[0];
+  if (!modes(viewer).includes(state.mode)) state.mode = "attention";
+}
+
+// ---- steps of the keyboard: patches of the state
+
+export function moveQuery({ state, data }, dx, dy) {
+  const patch = state.query < data.pre ? -1 : state.query - data.pre;
+  if (patch < 0) return { query: data.pre + Math.floor(data.h / 2) * data.w + Math.floor(data.w / 2), pinned: true };
+  const x = (patch % data.w + dx + data.w) % data.w, y = (Math.floor(patch / data.w) + dy + data.h) % data.h;
+  return { query: data.pre + y * data.w + x, pinned: true };
+}
+
+export function moveLayer(viewer, step) {
+  const low = lowestLayer(viewer), count = viewer.data.L - low;
+  return { layer: low + (viewer.state.layer - low + step + count) % count };
+}
+
+export function moveHead(viewer, step) {
+  const { state, data, methods } = viewer;
+  if (state.mode === "method") {
+    const at = methods.findIndex((m) => m.name === state.method);
+    return { method: methods[(at + step + methods.length) % methods.length].name };
+  }
+  if (state.mode !== "attention") return moveLayer(viewer, step);
+  const all = data.H + 2, at = state.fuse === "one" ? state.head : state.fuse === "mean" ? data.H : data.H + 1;
+  const next = (at + step + all) % all;
+  return next < data.H ? { head: next, fuse: "one" } : { fuse: next === data.H ? "mean" : "max" };
+}
+
+// ---- a token as a place on the picture, so that grids may differ, and back
+
+export function relative(token, data) {
+  if (token < data.pre) return { prefix: token };
+  const patch = token - data.pre;
+  return { y: (Math.floor(patch / data.w) + 0.5) / data.h, x: (patch % data.w + 0.5) / data.w };
+}
+
+export function absolute({ prefix, y, x }, data) {
+  if (prefix !== undefined) return Math.min(prefix, Math.max(0, data.pre - 1));
+  return data.pre + Math.floor(y * data.h) * data.w + Math.floor(x * data.w);
+}

@@ -1,0 +1,41 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { fromBase64, unpack } from "../../explorer/viewer/js/bytes.js";
+import { bytes, schema, truth } from "./fixtures.mjs";
+
+const MESSAGES = { head: "head", layer: "layer0", embeddings: "embeddings", maps: "maps" };
+
+for (const [kind, file] of Object.entries(MESSAGES)) test(`every section of ${kind} is what the schema says`, async () => {
+  const { meta, arrays } = await unpack(bytes(file));
+  const said = schema.messages[kind];
+  assert.equal(meta.kind, kind);
+  for (const key of Object.keys(meta)) assert.ok(key in said.meta, `${key} is in no schema`);
+  const letters = { ...truth.letters, B: arrays.image?.length };
+  for (const [name, array] of Object.entries(arrays)) {
+    const section = said.sections[name] ?? said.sections["*"];
+    assert.equal(array.constructor.name.toLowerCase(), section.dtype + "array", name);
+    const size = (text) => text.endsWith("+1") ? letters[text[0]] + 1 : letters[text] ?? Number(text);
+    assert.deepEqual(array.shape, section.shape.map(size), name);
+    assert.equal(array.length, array.shape.reduce((a, b) => a * b, 1), name);
+  }
+  for (const [name, section] of Object.entries(said.sections))
+    assert.ok(name === "*" || section.when || name in arrays, `${name} is missing`);
+});
+
+test("numbers arrive as Python wrote them", async () => {
+  const { meta, arrays } = await unpack(bytes("head"));
+  assert.equal(meta.num_tokens, truth.letters.T);
+  for (const name of ["class_values", "norms", "row_of", "tokens_sent"])
+    assert.deepEqual([...arrays[name]], truth.head[name].map(Math.fround), name);
+});
+
+test("a message that is unpacked already passes through, and what is none is refused", async () => {
+  const message = { meta: { kind: "layer" }, arrays: {} };
+  assert.deepEqual(await unpack(message), { ...message, bytes: 0 });
+  await assert.rejects(unpack(new ArrayBuffer(64)), /no message/);
+  await assert.rejects(unpack(new ArrayBuffer(3)), /no message/);
+  const newer = new Uint8Array(16);
+  newer.set([0x56, 0x69, 0x54, 0x58, 2]);
+  await assert.rejects(unpack(newer.buffer), /newer viewer/);
+  assert.deepEqual([...new Uint8Array(fromBase64("AP8B"))], [0, 255, 1]);
+});

@@ -1,0 +1,82 @@
+// Colours, words and the sizes of small maps.
+import assert from "node:assert/strict";
+import test from "node:test";
+import { unpack } from "../../explorer/viewer/js/bytes.js";
+import { colorize, level, rangeOf, tableFor, tableOf } from "../../explorer/viewer/js/colour.js";
+import { bestFit } from "../../explorer/viewer/js/layout.js";
+import { pooled, stamp } from "../../explorer/viewer/js/paint.js";
+import { percent, place, sentence, short, titleOf, written } from "../../explorer/viewer/js/words.js";
+import { bytes, truth } from "./fixtures.mjs";
+
+const sheet = (changes = {}) => ({
+  unit: "share", cols: 3, count: 6, fused: 1, ready: [1, 1, 1, 1, 0, 1], tops: [0.2, 0.4, 0.9, 0.1, 7, 0.3],
+  lows: [0, 0, 0, -0.5, 0, 0], ...changes,
+});
+
+test("what the brightest colour means", () => {
+  const data = { T: 20 };
+  assert.equal(rangeOf(sheet(), 0, "map", data).high, 0.2);
+  assert.equal(rangeOf(sheet(), 0, "layer", data).high, 0.4, "of the heads, not of their fusion");
+  assert.equal(rangeOf(sheet(), 0, "all", data).high, 0.4, "nor of what has not come");
+  assert.equal(rangeOf(sheet(), 0, "uniform", data).uniform, 1 / 20);
+  assert.deepEqual(rangeOf(sheet({ unit: "value" }), 3, "map", data), { low: -0.5, high: 0.5, signed: true });
+  assert.deepEqual(rangeOf(sheet({ unit: "cosine" }), 3, "map", data), { low: 0, high: 1 });
+});
+
+test("levels lie between 0 and 1, and the middle of the relative scale is uniform", () => {
+  assert.equal(level(0.05, { uniform: 0.05 }), 0.5);
+  assert.equal(level(0, { uniform: 0.05 }), 0);
+  assert.equal(level(9, { low: 0, high: 1 }), 1);
+  assert.equal(level(1, { low: 1, high: 1 }), 0, "a flat map divides by nothing");
+});
+
+test("a table is Python's, and a value finds its colour in it", async () => {
+  const { meta, arrays } = await unpack(bytes("head"));
+  const table = tableOf(arrays.colormaps, meta.colormaps.indexOf("viridis"));
+  const [r, g, b] = truth.viridis[200];
+  assert.equal(table[200], (0xff << 24 | b << 16 | g << 8 | r) >>> 0);
+  const out = new Uint32Array(4), values = new Float32Array([9, 0, 0.5, 1, 2]);
+  colorize(out, { cellWidth: 2, cellHeight: 2, size: 5, first: 1, values }, 0, { low: 0, high: 1 }, table);
+  assert.deepEqual([...out], [table[0], table[128], table[255], table[255]]);
+  const data = { tables: { viridis: table, RdBu_r: "signed" }, signed_colormaps: ["RdBu_r"] };
+  assert.equal(tableFor({ signed: true }, { colormap: "viridis" }, data), "signed");
+  assert.equal(tableFor({}, { colormap: "none" }, data), table);
+});
+
+test("numbers in words", () => {
+  assert.deepEqual([0.5, 0.0995, 0.0123, 0.00123, 0.00001, 0].map(percent),
+    ["50\u00a0%", "10\u00a0%", "1.2\u00a0%", "0.12\u00a0%", "<\u00a00.01\u00a0%", "0.00\u00a0%"]);
+  assert.deepEqual([123.4, 0, 1.234, 0.0123].map(short), ["123", "0", "1.23", "1.2e-2"]);
+  assert.equal(written(0.25, { scores: "softmax" }), "25\u00a0%");
+  assert.equal(written(-2.123456, { scores: "none" }), "-2.123");
+  assert.equal(place(9, { pre: 1, w: 5 }), "(1,\u00a03)");
+});
+
+test("a sentence names who gives what to whom", () => {
+  const data = {
+    T: 4, pre: 1, P: 3, w: 3, H: 2, prefix_names: ["[CLS]"], refused: {}, source: {}, names: new Map(),
+    tokens_sent: [0, 1, 2, 3], row_of: [0, 1, 2, 3],
+  };
+  const state = { mode: "attention" }, now = { fuse: "one", layer: 1, head: 0, query: 2 };
+  const view = { sheet: { unit: "share", size: 4, values: new Float32Array([0.5, 0.25, 0.25, 0]), ready: [1] }, cell: 0, direction: "row" };
+  const [title, words] = sentence(state, now, data, view, []);
+  assert.equal(title, "L1.H0");
+  assert.equal(words.replaceAll("\u00a0", " "), "patch (0, 1) gives 50 % to [CLS], 25 % to (0, 0), 25 % to itself");
+  assert.equal(sentence(state, now, data, { ...view, sheet: { ...view.sheet, ready: [0] } }, [])[1], "on its way …");
+  assert.equal(titleOf(state, { fuse: "mean", layer: 1 }, data, []), "L1, mean of 2 heads");
+});
+
+test("small maps are as large as the room allows, in whole pixels", () => {
+  const room = { inside: 600, down: 460, rowHead: 0, least: 1 };
+  assert.deepEqual(bestFit({ cols: 14, count: 168, cellWidth: 14, cellHeight: 14 }, room), { pool: 1, cols: 14, unit: 2 });
+  assert.equal(bestFit({ cols: 14, count: 168, cellWidth: 64, cellHeight: 64 }, room).pool, 2);
+  assert.ok(bestFit({ count: 7, cellWidth: 14, cellHeight: 14 }, { ...room, rowHead: 18 }).cols < 7);
+});
+
+test("a pooled pixel is the largest of its block, and a stamped patch is a square", () => {
+  const block = pooled({ cellWidth: 3, cellHeight: 2, size: 6, first: 0, values: new Float32Array([1, 2, 3, 4, 5, 6]) }, 0, 2);
+  assert.deepEqual([...block.values.slice(0, 2)], [5, 6]);
+  const pixels = new Uint32Array(16);
+  stamp(pixels, 4, 0, 0, new Uint32Array([7, 8]), 2, 1, 2);
+  assert.deepEqual([...pixels], [7, 7, 8, 8, 7, 7, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+});
