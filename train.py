@@ -36,6 +36,7 @@ from vit.card import Card, check_channels
 from vit.checkpoint import load_folder, save, write_atomically
 from vit.console import spell_what_it_can
 from vit.data import Split, class_names_of, load_split
+from vit.folders import readable
 from vit.library import load
 from vit.model import ViT, ViTConfig
 from vit.muon import Muon
@@ -210,7 +211,7 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
     """Load the pictures, take up the run where it was, train, measure."""
     team = Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
     options.check(team.world * team.accumulate)
-    data_name = Path(options.data).expanduser().resolve().name
+    data_name = readable(Path(os.path.expanduser(options.data)).resolve().name)
     name = args.recipe if args.recipe not in (None, "folder") else data_name
     folder = args.out or Path("runs") / name
     device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))

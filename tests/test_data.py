@@ -36,7 +36,7 @@ def test_an_image_folder_is_read_once_and_then_from_the_cache(tmp_path, monkeypa
     assert split.class_names == ("cat", "dog") and split.labels.tolist() == [0] * 4 + [1] * 4
     assert split.images.shape == (8, 3, 8, 8) and split.images.dtype == torch.uint8
     assert split.images[:, 0].flatten(1).float().mean(1).tolist() == [0.0] * 4 + [100.0] * 4
-    monkeypatch.setattr("vit.data.open_picture", lambda path: pytest.fail("decoded twice"))
+    monkeypatch.setattr("vit.folders.open_picture", lambda path: pytest.fail("decoded twice"))
     again = load_split(str(root), "train", (8, 8))
     assert torch.equal(again.images, split.images) and torch.equal(again.labels, split.labels)
 
@@ -97,7 +97,7 @@ def test_a_corrupt_picture_is_left_out_and_named(tmp_path):
         ),
         (
             lambda root: [file.write_bytes(b"x") for file in (root / "train" / "dog").iterdir()],
-            "without a single",
+            "has no readable train picture of dog",
         ),
         (lambda root: root.rename(root.with_name("elsewhere")), "There is no folder"),
         (lambda root: (root / "train").rename(root / "val" / "cat" / "train"), "at least two folders"),

@@ -4,8 +4,11 @@ N pictures, (height, width) pixels.
 """
 
 import hashlib
+import json
+import math
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +24,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vit.pictures import DECODING, SUFFIXES, PictureError, open_picture, to_pixels, to_rgb
+from vit.folders import DataError, Folder, readable
+from vit.memory import free_memory
+from vit.pictures import DECODING, PictureError, to_pixels, to_rgb
 from vit.pictures import preprocess as preprocess
 from vit.shapes import SHAPES_CLASSES, Shapes
-
-
-class DataError(ValueError):
-    """A data set cannot be used; the message says why and what to do, in one sentence."""
 
 
 class Pictures(Protocol):
@@ -85,54 +86,6 @@ IMAGENETTE_CLASSES = {  # WordNet id: what people call it
     "n03888257": "parachute",
 }
 IMAGENETTE_COUNT = 13_394  # pictures of both splits
-SPLITS = {"train": ("train", "training"), "test": ("test", "val", "valid", "validation")}
-
-
-class Folder:
-    """Pictures sorted into folders, one per class: DIR/train/CLASS/*.jpg with DIR/val or DIR/test.
-
-    Where there is no folder of a split but only DIR/CLASS/*.jpg, every tenth picture is the test split.
-    """
-
-    def __init__(self, folder: Path, split: str):
-        if not folder.is_dir():
-            raise DataError(f"There is no folder {folder}: give --data a folder of train/CLASS/picture.jpg.")
-        parts = [folder / name for name in SPLITS[split] if (folder / name).is_dir()]
-        unsplit = not any((folder / name).is_dir() for names in SPLITS.values() for name in names)
-        if not parts and not unsplit:
-            wanted = " or ".join(f"{name}/" for name in SPLITS[split])
-            raise DataError(f"{folder} has no {wanted}: put the {split} pictures there, a folder per class.")
-        self.root = folder if unsplit else parts[0]
-        subfolders = sorted(path for path in self.root.iterdir() if path.is_dir())
-        classes = [path for path in subfolders if not path.name.startswith(".")]
-        if len(classes) < 2:
-            raise DataError(f"{self.root} needs at least two folders of pictures, one per class.")
-        self.class_names = tuple(IMAGENETTE_CLASSES.get(path.name, path.name) for path in classes)
-        self.files: list[Path] = []
-        self.labels: list[int] = []
-        for label, path in enumerate(classes):
-            files = sorted(x for x in path.rglob("*") if x.suffix.lower() in SUFFIXES and x.is_file())
-            if unsplit:
-                files = [file for i, file in enumerate(files) if (i % 10 == 9) == (split == "test")]
-            if not files:
-                tenth = ", which are every tenth one" if unsplit and split == "test" else ""
-                raise DataError(f"{path} has no {split} pictures{tenth}: add some or remove the folder.")
-            self.files += files
-            self.labels += [label] * len(files)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return open_picture(self.files[index]), self.labels[index]
-
-    def fingerprint(self) -> str:
-        """Changes whenever a file does."""
-        lines = [
-            f"{file.relative_to(self.root)} {file.stat().st_size} {file.stat().st_mtime_ns}"
-            for file in self.files
-        ]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple[str, ...]]:
@@ -143,7 +96,8 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
     """
     known = DATASETS.get(data)
     if known is None or (known.published and local_folder(data).is_dir()):
-        folder = Folder(local_folder(data) if known else Path(data).expanduser(), split)
+        where = local_folder(data) if known else Path(os.path.expanduser(data))
+        folder = Folder(where, split, IMAGENETTE_CLASSES)
         return folder, folder.class_names
     return known.pictures(split, seed), known.class_names
 
@@ -157,7 +111,7 @@ def local_test_pictures(data: str, every: int) -> list[tuple[Image.Image, str]]:
     """(picture, class name): the first readable test picture of every so-many-th class, if they are there."""
     found: list[tuple[Image.Image, str]] = []
     try:
-        folder = Folder(local_folder(data), "test")
+        folder = Folder(local_folder(data), "test", IMAGENETTE_CLASSES)
     except DataError:
         return found
     for label in range(0, len(folder.class_names), every):
@@ -193,7 +147,7 @@ def imagenette(split: str) -> Pictures:
         if len(list(folder.rglob("*.JPEG"))) != IMAGENETTE_COUNT:  # not there, or unpacked half-way
             shutil.rmtree(folder, ignore_errors=True)
             datasets.Imagenette(root, size="160px", download=True)
-        return Folder(folder, split)
+        return Folder(folder, split, IMAGENETTE_CLASSES)
 
 
 @contextmanager
@@ -225,7 +179,11 @@ DATASETS = {  # those with the most to show first
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("VIT_CACHE", "~/.cache/vit-explorer")).expanduser()
+    """$VIT_CACHE, or a folder below the home folder; below the temporary one where nobody is at home."""
+    folder = os.path.expanduser(os.environ.get("VIT_CACHE", "~/.cache/vit-explorer"))
+    if folder.startswith("~"):  # no HOME, and a user that no list knows, as in some containers
+        return Path(tempfile.gettempdir()) / f"vit-explorer-cache-{os.getuid()}"
+    return Path(folder)
 
 
 def load_split(
@@ -243,48 +201,88 @@ def load_split(
     """
     pictures, class_names = find_pictures(data, split, seed)
     if isinstance(pictures, Folder):
+        pictures.warn_of_the_rest()
         key = f"{DECODING} {pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
-        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        name = hashlib.sha256(os.fsencode(key)).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{name}.safetensors"
-        fingerprint = pictures.fingerprint()
+        fingerprint = fingerprint_of(pictures)
         if kept := read_cache(cache, fingerprint):
             images, labels, unreadable = kept
             warn_of(unreadable)
             return Split(images, labels, class_names)
 
-    def decode(index: int) -> tuple[Tensor, int] | None:
-        try:
-            picture, label = pictures[index]
-        except PictureError:
-            return None
+    def pixels(index: int) -> tuple[Tensor, int]:
+        picture, label = pictures[index]
         return to_pixels(to_rgb(picture), image_size, crop_pct, interpolation), label
 
-    images = torch.empty(len(pictures), 3, *image_size, dtype=torch.uint8)
-    found: list[int] = []
-    skipped: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
-        decoded = pool.map(decode, range(len(pictures)))
-        progress = tqdm(decoded, f"reading {split} pictures", len(pictures), leave=False, disable=None)
-        for index, one in enumerate(progress):
-            if one is None:
-                skipped.append(str(getattr(pictures, "files", [])[index]))
-            else:
-                images[len(found)] = one[0]
-                found.append(one[1])
-    images, labels = images[: len(found)], torch.tensor(found)
-    warn_of(skipped)
-    if len(labels.unique()) < len(class_names):
-        raise DataError(f"{data} has a class without a single readable {split} picture.")
+    images, labels, skipped = decode_all(pixels, len(pictures), image_size, split)
+    unreadable = [f"{name_of(pictures, index)}: {why}" for index, why in skipped.items()]
+    warn_of(unreadable)
+    if empty := {*range(len(class_names))} - {*labels.tolist()}:
+        no_picture = f"no readable {split} picture of {class_names[min(empty)]}"
+        raise DataError(f"{data} has {no_picture}: add some or remove the folder.")
     if isinstance(pictures, Folder):
-        write_cache(cache, fingerprint, images, labels, skipped)
+        if fingerprint_of(pictures) != fingerprint:
+            raise DataError(f"{data} changed while its pictures were read: run the same command once more.")
+        write_cache(cache, fingerprint, images, labels, unreadable)
     return Split(images, labels, class_names)
 
 
-def warn_of(skipped: Sequence[str]) -> None:
-    for name in skipped:
-        warnings.warn(f"{name} cannot be read as a picture and is left out.", stacklevel=3)
-    if skipped:
-        warnings.warn(f"{len(skipped)} picture(s) were left out.", stacklevel=3)
+def decode_all(
+    pixels: Callable[[int], tuple[Tensor, int]], count: int, image_size: tuple[int, int], split: str
+) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """(images, labels, number of a picture that cannot be read -> why). Raises DataError.
+
+    Told before it is spent: all of them have to fit into memory.
+    """
+    needed, free = count * 3 * math.prod(image_size), free_memory()
+    if needed > 0.9 * free:
+        sides = " x ".join(str(side) for side in image_size)
+        takes = f"{count} {split} pictures of {sides} px take {needed / 1e9:.1f} GB of memory"
+        advice = "give a smaller --train-size or --image-size, or fewer pictures."
+        raise DataError(f"{takes}, and {max(free, 0) / 1e9:.1f} GB are free: {advice}")
+
+    def decode(index: int) -> tuple[Tensor, int] | str:
+        try:
+            return pixels(index)
+        except PictureError as error:
+            return str(error)
+
+    images = torch.empty(count, 3, *image_size, dtype=torch.uint8)
+    found: list[int] = []
+    skipped: dict[int, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
+        decoded = pool.map(decode, range(count))
+        progress = tqdm(decoded, f"reading {split} pictures", count, leave=False, disable=None)
+        for index, one in enumerate(progress):
+            if isinstance(one, str):
+                skipped[index] = one
+            else:
+                images[len(found)] = one[0]
+                found.append(one[1])
+    return images[: len(found)], torch.tensor(found, dtype=torch.long), skipped
+
+
+def fingerprint_of(pictures: Folder) -> str:
+    try:
+        return pictures.fingerprint()
+    except OSError as error:  # a file that was there a moment ago
+        said = f"{readable(str(error.filename))} is gone since its folder was looked at"
+        raise DataError(f"{said}: run the same command again.") from error
+
+
+def name_of(pictures: Pictures, index: int) -> str:
+    files = getattr(pictures, "files", None)
+    return readable(str(files[index])) if files else f"picture {index}"
+
+
+def warn_of(unreadable: Sequence[str]) -> None:
+    """Name each picture that was left out, and say how many."""
+    for said in unreadable:
+        warnings.warn(f"left out {said}", stacklevel=3)
+    if unreadable:
+        s = "s" if len(unreadable) > 1 else ""
+        warnings.warn(f"{len(unreadable)} picture{s} left out that could not be read.", stacklevel=3)
 
 
 def read_cache(path: Path, fingerprint: str) -> tuple[Tensor, Tensor, list[str]] | None:
@@ -294,15 +292,15 @@ def read_cache(path: Path, fingerprint: str) -> tuple[Tensor, Tensor, list[str]]
             about = file.metadata() or {}
             if about.get("fingerprint") != fingerprint:
                 return None
-            return file.get_tensor("images"), file.get_tensor("labels"), about["skipped"].splitlines()
-    except (OSError, SafetensorError):
+            return file.get_tensor("images"), file.get_tensor("labels"), json.loads(about["skipped"])
+    except (OSError, SafetensorError, KeyError, ValueError):
         return None
 
 
 def write_cache(path: Path, fingerprint: str, images: Tensor, labels: Tensor, skipped: Sequence[str]) -> None:
     """A disk that is full costs the cache, not the run."""
     temporary = path.with_suffix(f".{os.getpid()}.part")
-    about = {"fingerprint": fingerprint, "skipped": "\n".join(skipped)}
+    about = {"fingerprint": fingerprint, "skipped": json.dumps(list(skipped))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in path.parent.glob(f"{path.stem}.*.part"):  # by a run that was killed here

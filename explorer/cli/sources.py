@@ -1,6 +1,5 @@
 """Where models and pictures come from, and where results go."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,9 +19,10 @@ from explorer.examples import photographs
 from explorer.forms import Export
 from vit.card import Card, check_channels
 from vit.data import Pictures, drawn_from, find_pictures
+from vit.folders import pictures_in, readable
 from vit.library import list_checkpoints, load
 from vit.model import ViT
-from vit.pictures import SUFFIXES, PictureError, open_picture, preprocess, to_pixels
+from vit.pictures import PictureError, open_picture, preprocess, to_pixels
 from vit.shapes import SHAPES_CLASSES, shapes_sample
 
 T = TypeVar("T")
@@ -81,7 +81,10 @@ def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
     for source in map(Path, sources):
         paths = [source]
         if source.is_dir():
-            paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+            inside_it = pictures_in(source)
+            paths = inside_it.files
+            if left_out := inside_it.said():
+                print(f"{readable(str(source))}: left out {left_out}.", file=sys.stderr)
             if not paths:
                 raise Usage(f"There is no picture in the folder {source}.")
         for path in paths:
@@ -92,11 +95,6 @@ def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
                 name, number = f"{stem}-{number}", number + 1
             found[name] = path
     return list(found.items())
-
-
-def readable(name: str) -> str:
-    """A file's name as text, where the file system holds bytes that are no UTF-8: � stands for each."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def read_or_name(where: str | Path, read: Callable[[], T], failed: list[str]) -> T | None:
