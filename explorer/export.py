@@ -391,20 +391,22 @@ ARRAYS = {  # what an NPZ of a trace holds
 }
 
 
+CURVES = faithfulness.Plan(randoms=8)
+
+
 def race(
     subject: Subject,
     methods: Sequence[str] | None = None,
     *,
-    modes: Sequence[str] = faithfulness.MODES,
-    points: int = 17,
-    randoms: int = 8,
+    plan: faithfulness.Plan = CURVES,
     style: Style = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> Export:
     """Is it true? Deletion and insertion curves of every map of one picture, against random orders and
-    the centre prior. Needs a trace of a target. A CSV has one row per map; an NPZ its maps and curves."""
-    if randoms < 1:
-        raise ExportError("A race is against random orders: let randoms be at least 1.")
+    maps that never saw the model. Needs a trace of a target. A CSV has one row per map; an NPZ its maps and
+    curves."""
+    if plan.randoms < 1:
+        raise ExportError("A race is against random orders: let there be at least 1 of them.")
     traced = subject.trace
     watched = class_name(subject.card, traced.target or 0)
 
@@ -415,19 +417,18 @@ def race(
             model,
             traced,
             methods,
+            plan,
             card=subject.card,
-            modes=modes,
-            points=points,
-            randoms=randoms,
             progress=progress,
         )
 
     def figure() -> Figure:
-        controls = {r.name: r for r in runners() if r.name in (faithfulness.CENTRE, faithfulness.RANDOM)}
+        controls = {r.name: r for r in runners() if r.name in faithfulness.CONTROLS}
         ranked = [r for r in runners() if r.name not in controls]
-        centre, by_chance = controls[faithfulness.CENTRE], controls[faithfulness.RANDOM]
+        by_chance = controls.pop(faithfulness.RANDOM)
+        bar = faithfulness.best_control(list(controls.values()))
         charts = []
-        for mode in modes:
+        for mode in plan.modes:
             chance = by_chance.each[mode]
             for kind, better in (("deletion", "lower"), ("insertion", "higher")):
                 of = lambda r, mode=mode, kind=kind: getattr(r.curves[mode], kind).numpy()  # noqa: E731
@@ -436,7 +437,8 @@ def race(
                     {METHODS[r.name].label: of(r) for r in ranked[:6]},
                     others=[of(r) for r in ranked[6:]],
                     fractions=chance[0].fractions.numpy(),
-                    centre=of(centre),
+                    control=of(bar),
+                    control_name=bar.name,
                     random=np.stack([getattr(c, kind) for c in chance]),
                     label=f"patches {HIDDEN[mode]}" if kind == "deletion" else "patches shown",
                     better=better,
@@ -474,14 +476,14 @@ def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = 
     def figure() -> Figure:
         scores = [row.figures["score"] for row in table.rows]
         names = [METHODS[row.name].label if row.name in METHODS else row.name for row in table.rows]
-        centre = next(row for row in table.rows if row.name == faithfulness.CENTRE)
+        bar = table.bars["score"]
         return render.intervals_chart(
             names,
             np.array([(x.low, x.mean, x.high) if table.images > 1 else (x.mean,) * 3 for x in scores]),
             label="faithfulness: area under insertion − area under deletion",
-            reference=centre.figures["score"].mean,
-            reference_label=faithfulness.CENTRE,
-            marked=[row.beyond_centre.low > 0 for row in table.rows],
+            reference=next(row for row in table.rows if row.name == bar).figures["score"].mean,
+            reference_label=bar,
+            marked=[row.leads["score"].low > 0 for row in table.rows],
             title=f"{title}, {table.images} images",
             theme=style.theme,
         )

@@ -5,92 +5,95 @@ P patches, (h, w) patch grid, M maps, S points of a curve.
 Deletion hides patches, the highest of the map first, and records the probability of the class;
 insertion shows them to a model that sees nothing yet (after Petsiuk et al. 2018, "RISE", whose
 insertion begins with a blurred picture).  A true map has a low area under deletion and a high one
-under insertion.  Hidden means painted grey ("grey": zero after normalisation, which a model may
-take for an object) or left out of the sequence ("drop": no token can attend to it, positions stay):
-they can disagree, so there are both.
-Every map races against random orders and against a centre prior, which has never seen the picture:
-a map that does not beat it has earned no belief.
+under insertion: the score is their difference.  Two measures beside it ask otherwise: sensitivity-n
+whether a map says how much, ROAD the same as the score with patches filled in from their surroundings.
+Every map races against random orders and against maps that never saw the model (explorer/controls.py):
+one that does not beat the best of them has earned no belief, and it has to do so by more than one measure.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from explorer.maps import METHODS, Progress
+from explorer import measures
+from explorer.controls import (
+    CENTRE,
+    CONTROLS,
+    RANDOM,
+    controls_for,
+    coverage,
+    mass_on_object,
+    order_of,
+    pointing,
+    random_map,
+)
+from explorer.maps import Progress
+from explorer.measures import MODES, ROAD_SHARES, Curves, mean_curves, perturbation_curves
+from explorer.methods import METHODS
 from vit.card import Card
-from vit.grid import Grid
 from vit.model import ViT, ViTConfig
 from vit.trace import Trace, trace
 
-MODES = ("grey", "drop")
-CENTRE, RANDOM = "centre prior", "random"
-BATCH = 64  # images per forward pass
+MOST_POINTS = 33  # of a curve, where there are more patches than that
+ROAD = "ROAD"
 
 
-# ---- controls and masks ----------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Plan:
+    """What a race measures. points: of each curve; None: one per patch, up to 33. randoms: how many random
+    orders are averaged, drawn from `seed`, as all lots are. subsets: random sets of sensitivity-n; 0: without
+    it. road: whether ROAD is measured, too. Raises ValueError for what is no race."""
+
+    modes: tuple[str, ...] = MODES
+    points: int | None = None
+    randoms: int = 3
+    subsets: int = 64
+    road: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modes", tuple(self.modes))
+        if not self.modes or not set(self.modes) <= set(MODES):
+            raise ValueError(f"Patches can be hidden by {' or '.join(MODES)}, not by {list(self.modes)}.")
+        if self.points is not None and self.points < 3:
+            raise ValueError(
+                "A curve needs at least 3 points: of all and of nothing every map shows the same."
+            )
+        if self.subsets and self.subsets < 8:
+            raise ValueError(f"Sensitivity-n needs at least 8 sets of patches, not {self.subsets}.")
+
+    def points_for(self, patches: int) -> int:
+        return min(patches + 1, MOST_POINTS) if self.points is None else self.points
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The figures by which maps are judged."""
+        of_modes = tuple(f"sensitivity {mode}" for mode in self.modes) if self.subsets else ()
+        return ("score", *of_modes, *((ROAD,) if self.road else ()))
+
+    @property
+    def stages(self) -> int:
+        """Steps of a race after its maps, as `progress` hears of them."""
+        return len(self.modes) * (2 if self.subsets else 1) + self.road
 
 
-def centre_prior(grid_size: tuple[int, int]) -> Tensor:
-    """(h, w) from 1 in the middle, where photographers put things, to 0 in the corners: it has never
-    seen the picture."""
-    rows, columns = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in grid_size)
-    return 1 - (rows[:, None].square() + columns.square()) / 2
-
-
-def random_map(grid_size: tuple[int, int], seed: int) -> Tensor:
-    """(h, w): a random order of the patches."""
-    return torch.rand(grid_size, generator=torch.Generator().manual_seed(seed))
-
-
-def order_of(map: Tensor) -> Tensor:
-    """(P,): patches of a map (h, w), the highest first. Ties are broken at random, always the same way:
-    by position they would favour the upper left corner, where no object is."""
-    shuffled = torch.randperm(map.numel(), generator=torch.Generator().manual_seed(0))
-    return shuffled[map.flatten()[shuffled].argsort(descending=True, stable=True)]
-
-
-def coverage(mask: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """(h, w): the share of each patch's pixels that a mask (height, width) covers."""
-    return F.adaptive_avg_pool2d(mask.float()[None, None], grid_size)[0, 0]
-
-
-def pointing(map: Tensor, covered: Tensor) -> float:
-    """1 if the highest patch of the map touches the object, else 0 (Zhang et al. 2018)."""
-    return float(covered.flatten()[order_of(map)[0]] > 0)
-
-
-def mass_on_object(map: Tensor, covered: Tensor) -> float:
-    """The share of the map's positive mass that lies on the object; a flat map gets the object's area."""
-    positive = map.clamp(min=0)
-    total = positive.sum()
-    return float((positive * covered).sum() / total) if total > 0 else float(covered.mean())
+def race_cost(plan: Plan, maps: int, patches: int) -> float:
+    """Forward passes of a race of so many methods' maps, without what the maps themselves take; with half of
+    the patches left out a pass is about half as long."""
+    runners = maps + len(CONTROLS) - 1 + plan.randoms
+    curve = 2 * (plan.points_for(patches) - 2) * runners
+    each = sum(curve + plan.subsets if mode == "grey" else curve / 2 + plan.subsets for mode in plan.modes)
+    return each + plan.road * 2 * len(ROAD_SHARES) * runners
 
 
 # ---- one picture -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Curves:
-    """Probability of the class (of a model without any: its logit) while patches are hidden and shown, in one
-    mode."""
-
-    fractions: Tensor  # (S,) of the patches: hidden (deletion) or shown (insertion)
-    deletion: Tensor  # (S,) lower is better
-    insertion: Tensor  # (S,) higher is better
-
-    @property
-    def deletion_area(self) -> float:
-        return float(torch.trapezoid(self.deletion, self.fractions))
-
-    @property
-    def insertion_area(self) -> float:
-        return float(torch.trapezoid(self.insertion, self.fractions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +103,9 @@ class Runner:
     name: str
     map: Tensor  # (h, w)
     curves: dict[str, Curves]  # by mode; of the random orders their mean
-    pointing: float | None = None  # where the object's mask is known
-    mass: float | None = None
+    more: dict[str, float] = field(default_factory=dict)  # sensitivity, ROAD, pointing, mass on object
     each: dict[str, list[Curves]] = field(default_factory=dict)  # by mode, of every single random order
+    order: Tensor | None = None  # (P,) in which its patches went; of random orders there are several
 
     @property
     def score(self) -> float:
@@ -110,78 +113,103 @@ class Runner:
         areas = [c.insertion_area - c.deletion_area for c in self.curves.values()]
         return sum(areas) / len(areas)
 
+    @property
+    def is_flat(self) -> bool:
+        """Does the map say nothing, the same of every patch?"""
+        return bool(self.map.max() == self.map.min())
+
     def figures(self) -> dict[str, float]:
         """Everything as one flat row."""
         row = {"score": self.score}
         for mode, curves in self.curves.items():
             row[f"deletion {mode}"] = curves.deletion_area
             row[f"insertion {mode}"] = curves.insertion_area
-        if self.pointing is not None and self.mass is not None:
-            row |= {"pointing": self.pointing, "mass on object": self.mass}
-        return row
+        return row | self.more
 
 
 def race(
     model: ViT,
     trace: Trace,
     methods: Sequence[str] | None = None,
+    plan: Plan | None = None,
     *,
     card: Card | None = None,
     mask: Tensor | None = None,
-    modes: Sequence[str] = MODES,
-    points: int = 9,
-    randoms: int = 3,
-    seed: int = 0,
     map_of: Callable[[str], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> list[Runner]:
     """All maps of one picture against each other and the controls, the most faithful first.
 
     trace: with a target, which is the class that is watched. methods: names of METHODS (all that work
-    for this model by default). card: says what a logit means; without one, it is one class of all.
-    mask: (height, width), true on the object. points: of each curve.
-    randoms: how many random orders are averaged, drawn from `seed`. map_of: a method's map (h, w), where
-    it may be at hand already. Cost: (points − 2) forwards per
-    map, curve and mode, batched; in mode "drop" on half of the tokens.
+    for this model by default). card: says whether the class has a probability. mask: (height, width), true
+    on the object. map_of: a method's map (h, w), where it may be at hand already. Cost: `race_cost`.
     """
+    plan = plan or Plan()
     if trace.target is None:
         raise ValueError("A race watches one class: trace(model, image, target=...) it first.")
-    if not modes or not set(modes) <= set(MODES):
-        raise ValueError(f"Patches can be hidden by {' or '.join(MODES)}, not by {list(modes)}.")
-    if points < 3:
-        raise ValueError("A curve needs at least 3 points: of all and of nothing every map shows the same.")
     names = usable_methods(model.config, trace.tokens.shape[1]) if methods is None else methods
-    stages = len(names) + len(modes)
-    maps = {}
-    for name in names:
-        maps[name] = map_of(name) if map_of else METHODS[name](trace, model=model)
-        if progress:
-            progress(len(maps), stages)
-    maps[CENTRE] = centre_prior(trace.grid_size)
-    controls = [random_map(trace.grid_size, seed + number) for number in range(randoms)]
-    orders = torch.stack([order_of(map) for map in (*maps.values(), *controls)])  # (M, P)
-    curves = {}
-    for number, mode in enumerate(modes, start=1):
-        curves[mode] = perturbation_curves(model, trace, orders, mode, points, card)
-        if progress:
-            progress(len(names) + number, stages)
+    done, stages = 0, len(names) + plan.stages
 
-    runners = []
-    covered = None if mask is None else coverage(mask, trace.grid_size)
-    for at, (name, map) in enumerate(maps.items()):
-        runner = partial(Runner, name, map, {mode: curves[mode][at] for mode in modes})
-        if covered is None:
-            runners.append(runner())
-        else:
-            pointed = pointing(map, covered)
-            runners.append(runner(pointing=pointed, mass=mass_on_object(map, covered)))
-    if randoms:
-        each = {mode: curves[mode][len(maps) :] for mode in modes}
-        mean = {mode: _mean_curves(each[mode]) for mode in modes}
-        area = None if covered is None else float(covered.mean())
-        hit = None if covered is None else float((covered > 0).float().mean())
-        runners.append(Runner(RANDOM, torch.stack(controls).mean(dim=0), mean, hit, area, each))
-    return sorted(runners, key=lambda runner: -runner.score)
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, stages)
+
+    maps: list[tuple[str, Tensor]] = []
+    for name in names:
+        maps.append((name, map_of(name) if map_of else METHODS[name](trace, model=model)))
+        step()
+    maps += controls_for(trace.image, trace.grid_size).items()
+    maps += [(RANDOM, random_map(trace.grid_size, plan.seed + number)) for number in range(plan.randoms)]
+    lots = [1000 * plan.seed + number for number in range(len(maps))]
+    orders = torch.stack([order_of(map, lot) for (_, map), lot in zip(maps, lots)])  # (M, P)
+    curves: dict[str, list[Curves]] = {}
+    more: list[dict[str, float]] = [{} for _ in maps]
+    points = plan.points_for(trace.grid.count)
+    for mode in plan.modes:
+        curves[mode] = perturbation_curves(model, trace, orders, mode, points, card)
+        step()
+    flat = torch.stack([map.flatten() for _, map in maps])  # (M, P)
+    for name, values in _further_measures(model, trace, flat, orders, plan, card):
+        for figures, value in zip(more, values.tolist()):
+            figures[name] = value
+        step()
+    if mask is not None:
+        covered = coverage(mask, trace.grid_size)
+        for figures, (_, map), lot in zip(more, maps, lots):
+            pointed = pointing(map, covered, lot)
+            figures |= {"pointing": pointed, "mass on object": mass_on_object(map, covered)}
+    runners = [
+        Runner(name, map, {mode: curves[mode][at] for mode in plan.modes}, more[at], order=orders[at])
+        for at, (name, map) in enumerate(maps)
+    ]
+    return sorted(_with_mean_of_randoms(runners), key=lambda runner: -runner.score)
+
+
+def _further_measures(
+    model: ViT, trace: Trace, maps: Tensor, orders: Tensor, plan: Plan, card: Card | None
+) -> Iterator[tuple[str, Tensor]]:
+    """(figure, (M,)) of sensitivity-n and ROAD of maps and orders (M, P), as far as they are planned."""
+    if plan.subsets:
+        for mode in plan.modes:
+            found = measures.sensitivity(model, trace, maps, mode, plan.subsets, plan.seed)
+            yield f"sensitivity {mode}", found
+    if plan.road:
+        yield ROAD, measures.road(model, trace, orders, card, plan.seed)
+
+
+def _with_mean_of_randoms(runners: list[Runner]) -> list[Runner]:
+    """One runner in place of all random orders, with their mean in every figure."""
+    chance = [runner for runner in runners if runner.name == RANDOM]
+    others = [runner for runner in runners if runner.name != RANDOM]
+    if not chance:
+        return others
+    each = {mode: [runner.curves[mode] for runner in chance] for mode in chance[0].curves}
+    more = {key: sum(runner.more[key] for runner in chance) / len(chance) for key in chance[0].more}
+    mean = {mode: mean_curves(several) for mode, several in each.items()}
+    map = torch.stack([runner.map for runner in chance]).mean(dim=0)
+    return [*others, Runner(RANDOM, map, mean, more, each)]
 
 
 def usable_methods(config: ViTConfig, num_tokens: int) -> list[str]:
@@ -189,73 +217,9 @@ def usable_methods(config: ViTConfig, num_tokens: int) -> list[str]:
     return [name for name, method in METHODS.items() if not method.refusal(config, num_tokens)]
 
 
-@torch.no_grad()
-def perturbation_curves(
-    model: ViT, trace: Trace, orders: Tensor, mode: str, points: int, card: Card | None = None
-) -> list[Curves]:
-    """Deletion and insertion of every order (M, P), at `points` steps from all to nothing."""
-    M, P = orders.shape
-    counts = torch.linspace(0, P, points).round().long().unique().tolist()
-    visible = _visible_grey if mode == "grey" else _visible_drop
-    weight = next(model.parameters())
-    image = trace.image.to(weight)[None]  # (1, 3, height, width)
-    values = (card or Card("")).values
-    value = visible(model, image, lambda logits: values(logits.float())[:, trace.target])
-    everything, nothing = value(torch.arange(P)[None]), value(orders[:1, :0])
-    deletion = [everything.expand(M)]
-    insertion = [nothing.expand(M)]
-    for count in counts[1:-1]:
-        deletion.append(value(orders[:, count:]))
-        insertion.append(value(orders[:, :count]))
-    deletion, insertion = [*deletion, nothing.expand(M)], [*insertion, everything.expand(M)]
-    fractions = torch.tensor(counts) / P
-    pairs = zip(torch.stack(deletion, dim=1), torch.stack(insertion, dim=1))
-    return [Curves(fractions, *pair) for pair in pairs]
-
-
-def _visible_grey(model: ViT, image: Tensor, read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """patches shown (M, n) -> what is read of the logits (M,), all others grey."""
-    p = model.config.patch_size
-    height, width = image.shape[-2:]
-
-    def value(shown: Tensor) -> Tensor:
-        found = []
-        for some in shown.split(BATCH):
-            gate = torch.zeros(len(some), (height // p) * (width // p)).scatter_(1, some, 1)
-            gate = gate.unflatten(1, (height // p, width // p)).to(image)
-            gate = gate.repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)
-            found.append(read(model(image * gate[:, None])))
-        return torch.cat(found).cpu()
-
-    return value
-
-
-def _visible_drop(model: ViT, image: Tensor, read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """patches shown (M, n) -> what is read of the logits (M,), all others left out of the sequence.
-
-    A mean over no patch does not exist: there, nothing is what the model says of a grey image.
-    """
-    prefix = model.config.num_prefix_tokens
-    tokens = model.embed(image)[0]  # (T, D)
-    places = model.places(Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size))
-
-    def value(shown: Tensor) -> Tensor:
-        if not shown.shape[1] and model.config.pool == "mean":
-            return _visible_grey(model, image, read)(shown)
-        found = []
-        for some in shown.split(BATCH):
-            kept = torch.cat([torch.arange(prefix).expand(len(some), -1), some + prefix], dim=1)
-            x = model.run(tokens[kept.to(tokens.device)], places=places[kept])  # (M, prefix + n, D)
-            found.append(read(model.read_out(x)))
-        return torch.cat(found).cpu()
-
-    return value
-
-
-def _mean_curves(curves: Sequence[Curves]) -> Curves:
-    deletion = torch.stack([c.deletion for c in curves]).mean(dim=0)
-    insertion = torch.stack([c.insertion for c in curves]).mean(dim=0)
-    return Curves(curves[0].fractions, deletion, insertion)
+def best_control(runners: Sequence[Runner]) -> Runner:
+    """The map that never saw the model and did best: the bar."""
+    return max((r for r in runners if r.name in CONTROLS), key=lambda runner: runner.score)
 
 
 # ---- a data set ------------------------------------------------------------------------------------
@@ -275,22 +239,54 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One method over a data set."""
+    """One map over a data set."""
 
     name: str
     figures: dict[str, Estimate]  # score, deletion grey, insertion grey, ..., pointing, mass on object
-    beyond_centre: Estimate  # its score minus the centre prior's, image by image
-    each: dict[str, Tensor] = field(default_factory=dict)  # (n,) what the figures are means of, in order
+    leads: dict[str, Estimate]  # by measure, over the control that is best by it, picture by picture
+    beyond_centre: Estimate  # of the score, over the centre prior
+    behind_first: Estimate  # of the score, to the map that leads the table
+    each: dict[str, Tensor]  # every figure of every image, (n,)
+    empty: float = 0.0  # share of pictures on which the map said the same of every patch
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Measures that hide patches in the very way that the method is made of: no evidence of its own."""
+        way = METHODS[self.name].judged_by if self.name in METHODS else ""
+        return (f"sensitivity {way}",) if way else ()
+
+    @property
+    def label(self) -> str:
+        return METHODS[self.name].label if self.name in METHODS else self.name
 
     @property
     def verdict(self) -> str:
-        if self.name == CENTRE:
-            return "the bar"
-        if math.isinf(self.beyond_centre.high):
+        """By all measures that are fair to it."""
+        if self.name in CONTROLS:
+            return "a control"
+        fair = {name: lead for name, lead in self.leads.items() if name not in self.own}
+        if any(math.isinf(lead.low) for lead in fair.values()):
             return "too few pictures"
-        if self.beyond_centre.low > 0:
-            return "beats the centre"
-        return "worse than the centre" if self.beyond_centre.high < 0 else "no better than the centre"
+        ahead = [name for name, lead in fair.items() if lead.low > 0]
+        behind = [name for name, lead in fair.items() if lead.high < 0]
+        if ahead and behind:
+            return "the measures disagree"
+        if behind:
+            return "worse than a control"
+        if not ahead:
+            return "no better than a control"
+        if len(ahead) == 1:
+            return f"beats the controls by {ahead[0]} alone"
+        return "beats every control"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a data set."""
+
+    image: Tensor  # (3, height, width)
+    mask: Tensor | None = None  # (height, width), true on the object, where that is known
+    target: int | None = None  # the class to watch; None: the one that the model answers
 
 
 @dataclass(frozen=True)
@@ -299,71 +295,162 @@ class Table:
 
     rows: list[Row]
     images: int
+    bars: dict[str, str]  # by measure: the control that is best by it
 
     def records(self) -> list[dict[str, str | float]]:
         """Flat rows for a CSV file: each figure with its interval."""
         records = []
         for row in self.rows:
-            record: dict[str, str | float] = {"method": row.name, "verdict": row.verdict}
-            for name, estimate in (row.figures | {"beyond centre": row.beyond_centre}).items():
+            record: dict[str, str | float] = {"method": row.name, "verdict": row.verdict, "empty": row.empty}
+            leads = {f"{name} beyond {self.bars[name]}": lead for name, lead in row.leads.items()}
+            leads |= {"beyond centre": row.beyond_centre, "behind first": row.behind_first}
+            for name, estimate in (row.figures | leads).items():
                 record |= {name: estimate.mean, f"{name} low": estimate.low, f"{name} high": estimate.high}
             records.append(record)
         return records
 
     def markdown(self) -> str:
-        """The table for people: intervals for the score and its lead, means for the rest."""
+        """The table for people: intervals for the score and its leads, means for the rest."""
         means = [name for name in self.rows[0].figures if name != "score"]
-        header = ["map", "score [95 %]", "− centre prior [95 %]", *means, "verdict"]
+        bar = self.bars["score"]
+        header = ["map", "score [95 %]", f"− {bar} [95 %]", "− the first [95 %]", *means, "verdict"]
         lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 2) + " --- |"]
         for row in self.rows:
-            label = METHODS[row.name].label if row.name in METHODS else f"*{row.name}*"
-            cells = [label, str(row.figures["score"]), str(row.beyond_centre)]
-            cells += [f"{row.figures[name].mean:.3f}" for name in means]
+            label = f"*{row.label}*" if row.name in CONTROLS else row.label + " †" * bool(row.own)
+            cells = [label, str(row.figures["score"]), str(row.leads["score"]), str(row.behind_first)]
+            for name in means:
+                marked = name in row.leads and row.leads[name].low > 0
+                cells.append(f"{'**' * marked}{row.figures[name].mean:.3f}{'**' * marked}")
             lines.append("| " + " | ".join([*cells, row.verdict]) + " |")
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *self.notes()])
+
+    def notes(self) -> list[str]:
+        """What the table alone does not say, a sentence each."""
+        named = [f"{bar} by {measure}" for measure, bar in self.bars.items()]
+        notes = [f"The best control: {', '.join(named)}; bold: ahead of it beyond chance."]
+        own = [row for row in self.rows if row.own]
+        if own:
+            notes.append(
+                "† is judged in part by the operation that it is made of (hiding patches one way): "
+                + "; ".join(f"{row.label}, {row.own[0].split()[-1]}" for row in own)
+                + ". The verdict leaves that column out."
+            )
+        notes += [
+            f"{row.label} said nothing on {100 * row.empty:.0f} % of the pictures: the same of every patch."
+            for row in self.rows
+            if row.empty
+        ]
+        return [f"{note}  " for note in notes]
 
 
 def table(
     model: ViT,
-    images: Iterable[tuple[Tensor, Tensor | None]],
+    samples: Iterable[Sample],
     methods: Sequence[str] | None = None,
+    plan: Plan | None = None,
     *,
     card: Card | None = None,
-    modes: Sequence[str] = MODES,
-    points: int = 9,
-    randoms: int = 3,
     resamples: int = 2000,
+    keep: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Table:
-    """Race all methods on many images (each (3, height, width), and the object's mask or None).
+    """Race all methods on many pictures.
 
-    The class watched is the one that the model answers. Intervals: `bootstrap` with
-    `resamples` draws of images; the lead over the centre prior is taken image by
-    image, so that easy and hard pictures cancel. progress(images done).
+    Intervals: `bootstrap` with `resamples` draws of images; leads are taken picture by picture, so that easy
+    and hard pictures cancel. keep: a file for the figures of each picture as it is done; what it holds
+    already, of the same weights and plan, is not measured again. progress(images done). Raises ValueError
+    where there is no picture, or where `keep` holds figures of something else.
     """
-    figures: list[dict[str, dict[str, float]]] = []  # per image, per method
-    for image, mask in images:
-        target = answer(model, image)
-        t = trace(model, image, target=target)
-        seed = (
-            len(figures) * randoms
-        )  # other random orders for every image: what they share would not average out
-        options: dict[str, Any] = {"modes": modes, "points": points, "randoms": randoms, "seed": seed}
-        runners = race(model, t, methods, card=card, mask=mask, **options)
-        figures.append({runner.name: runner.figures() for runner in runners})
+    plan = plan or Plan()
+    kept = Kept(keep, fingerprint(model, methods, plan))
+    for number, sample in enumerate(samples):
+        if number >= len(kept.figures):
+            target = answer(model, sample.image) if sample.target is None else sample.target
+            own = Plan(**(asdict(plan) | {"seed": plan.seed + number * max(1, plan.randoms)}))  # other lots
+            traced = trace(model, sample.image, target=target)
+            runners = race(model, traced, methods, own, card=card, mask=sample.mask)
+            kept.add({runner.name: runner.figures() | {"empty": runner.is_flat} for runner in runners})
         if progress:
-            progress(len(figures))
+            progress(number + 1)
+    return table_of(kept.figures, plan.measures, resamples)
+
+
+def table_of(figures: list[dict[str, dict[str, float]]], by: Sequence[str], resamples: int = 2000) -> Table:
+    """From figures per picture, map and measure to the table."""
     if not figures:
         raise ValueError("A faithfulness table needs images: there was none.")
+    means = {name: float(_column(figures, name, "score").mean()) for name in figures[0]}
+    first = max((name for name in means if name in METHODS), key=means.__getitem__, default=CENTRE)
+    bars = {}
+    for measure in by:
+        controls = {name: _column(figures, name, measure).mean() for name in means if name in CONTROLS}
+        bars[measure] = max(controls, key=controls.__getitem__)
     rows = []
-    for name in figures[0]:  # what is known of every image: pointing needs masks
-        known = [key for key in figures[0][name] if all(key in row[name] for row in figures)]
-        values = {key: _column(figures, name, key) for key in known}
-        lead = values["score"] - _column(figures, CENTRE, "score")
-        estimates = {key: bootstrap(value, resamples) for key, value in values.items()}
-        rows.append(Row(name, estimates, bootstrap(lead, resamples), values))
-    rows.sort(key=lambda row: -row.figures["score"].mean)
-    return Table(rows, len(figures))
+    for name in sorted(means, key=lambda name: -means[name]):
+        # what is known of every image: pointing needs masks
+        known = [
+            key for key in figures[0][name] if all(key in row[name] for row in figures) and key != "empty"
+        ]
+        values = {key: _column(figures, name, key) for key in figures[0][name] if key in known}
+
+        def beyond(other: str, measure: str = "score", values: dict[str, Tensor] = values) -> Estimate:
+            return bootstrap(values[measure] - _column(figures, other, measure), resamples)
+
+        rows.append(
+            Row(
+                name,
+                {key: bootstrap(value, resamples) for key, value in values.items()},
+                {measure: beyond(bars[measure], measure) for measure in by},
+                beyond(CENTRE),
+                beyond(first),
+                values,
+                float(_column(figures, name, "empty").mean()),
+            )
+        )
+    return Table(rows, len(figures), bars)
+
+
+class Kept:
+    """Figures per picture, and the file that holds them, a line each, so that a run can be taken up again."""
+
+    def __init__(self, path: Path | None, key: str):
+        self.path = path
+        self.figures: list[dict[str, dict[str, float]]] = []
+        if path is None:
+            return
+        if path.exists():
+            first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+            if first != key:
+                raise ValueError(
+                    f"{path} holds figures of other weights, methods or settings: name another file, or "
+                    "remove it."
+                )
+            whole = [line for line in lines if line.endswith("}}")]  # the last one may have been cut off
+            self.figures = [json.loads(line) for line in whole]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(f"{line}\n" for line in [key, *map(json.dumps, self.figures)])
+        path.write_text(text, encoding="utf-8")
+
+    def add(self, figures: dict[str, dict[str, float]]) -> None:
+        self.figures.append(figures)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+
+
+def fingerprint(model: ViT, methods: Sequence[str] | None, plan: Plan) -> str:
+    """What figures belong to, in one line."""
+    about: dict[str, Any] = asdict(plan) | {"methods": methods, "weights": weights_digest(model)}
+    return json.dumps(about)
+
+
+def weights_digest(model: ViT) -> str:
+    """What tells these weights from others."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def bootstrap(values: Tensor, resamples: int = 2000, seed: int = 0) -> Estimate:

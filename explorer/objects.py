@@ -28,7 +28,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from explorer.faithfulness import CENTRE, Estimate, answer, bootstrap, centre_prior, coverage
+from explorer.controls import CENTRE, centre_prior, coverage
+from explorer.faithfulness import Estimate, answer, bootstrap
 from explorer.ledger import pooled_rows
 from explorer.methods import METHODS
 from vit.model import ViT

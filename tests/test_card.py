@@ -13,7 +13,7 @@ import transformers
 from conftest import randomised, tiny_config
 from PIL import Image
 
-from explorer import export, faithfulness, payload
+from explorer import export, faithfulness, measures, payload
 from explorer.__main__ import main
 from explorer.subject import Subject
 from vit import Card, CheckpointError, ViT, load, save, trace
@@ -124,12 +124,12 @@ def test_every_file_takes_the_cards_word(scores: str, tmp_path: Path) -> None:
     lens = np.load(tmp_path / "heads.npz")
     np.testing.assert_allclose(lens["lens"][-1], values, rtol=1e-4, atol=1e-6)
     assert subject.card.value_name in str(lens["README"])
-    (curves,) = faithfulness.perturbation_curves(
+    (curves,) = measures.perturbation_curves(
         subject.model, subject.trace, torch.arange(15)[None], "drop", 3, subject.card
     )
     assert float(curves.deletion[0]) == pytest.approx(float(values[2]), rel=1e-4)
     export.figures_of_heads(subject).save(tmp_path / "heads.svg")
-    export.race(subject, ["rollout"], modes=["drop"], points=3, randoms=1).save(tmp_path / "race.svg")
+    export.race(subject, ["rollout"], plan=faithfulness.Plan(("drop",), 3, 1)).save(tmp_path / "race.svg")
     words = (tmp_path / "race.svg").read_text() + (tmp_path / "heads.svg").read_text()
     assert ("%" in re.findall(r"cat +[^<]*", words)[0]) == (scores != "none")
 

@@ -212,8 +212,7 @@ def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.Cap
     assert {row["method"] for row in read_csv("t.csv")} == {
         "rollout",
         "relevance",
-        "random",
-        "centre prior",
+        *faithfulness.CONTROLS,
     }
     assert run("faithfulness", "cat.png", *options, "--out", "r.npz") == 0
     assert numbers("r.npz")["relevance/map"].shape == (3, 5)
@@ -289,8 +288,8 @@ STYLE = Style("dark", "magma", True, True)
         ("film --fps 5", "film", "fps", 5),
         ("film --head 2", "film", "head", 2),
         ("map --theme dark --colormap magma --smooth --lines", "maps", "style", STYLE),
-        ("faithfulness --mode drop --method rollout --points 4", "race", "modes", ["drop"]),
-        ("faithfulness --method rollout --points 4", "race", "points", 4),
+        ("faithfulness --mode drop --points 4", "race", "plan", faithfulness.Plan(("drop",), 4, 8)),
+        ("faithfulness --method rollout --road", "race", "plan", faithfulness.Plan(randoms=8, road=True)),
     ],
 )
 def test_an_option_reaches_what_draws(folder: Path, monkeypatch, words, maker, name, value) -> None:
@@ -312,7 +311,7 @@ def test_the_objects_mask_lies_where_the_object_is(folder: Path, monkeypatch) ->
     monkeypatch.setattr(faithfulness, "table", lambda model, images, *_, **__: seen.extend(images) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("faithfulness", "--data", "shapes", "--images", "2", "--method", "rollout", model="shapes8")
-    for index, (_, mask) in enumerate(seen):
+    for index, mask in enumerate(sample.mask for sample in seen):
         truth = shapes_sample(sources.TEST_SPLIT, index)[2]
         ys, xs = (axis.float().mean() for axis in torch.where(mask))
         rows, columns = np.nonzero(truth)

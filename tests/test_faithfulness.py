@@ -9,6 +9,7 @@ import torch
 from conftest import randomised, tiny_config
 from torch import Tensor
 
+from explorer import controls, measures
 from explorer import faithfulness as f
 from explorer.methods import METHODS
 from vit import MaskPatches, Trace, ViT, trace
@@ -49,7 +50,7 @@ def probability(model: ViT, image: Tensor, hidden: list[int], mode: str, prefix:
 def test_curves_equal_one_picture_at_a_time(family: str, mode: str) -> None:
     model, t = model_and_trace(family)
     orders = torch.stack([torch.randperm(P), torch.randperm(P)])
-    curves = f.perturbation_curves(model, t, orders, mode, points=6)
+    curves = measures.perturbation_curves(model, t, orders, mode, points=6)
     for order, curve in zip(orders.tolist(), curves):
         torch.testing.assert_close(curve.fractions, torch.tensor([0, 3, 6, 9, 12, 15]) / P)
         for at, count in enumerate((0, 3, 6, 9, 12, 15)):
@@ -68,7 +69,7 @@ def test_curves_equal_one_picture_at_a_time(family: str, mode: str) -> None:
 
 def test_areas_are_trapezoids() -> None:
     fractions = torch.tensor([0.0, 0.25, 1.0])
-    curve = f.Curves(fractions, torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.0, 0.8, 1.0]))
+    curve = measures.Curves(fractions, torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0.0, 0.8, 1.0]))
     assert curve.deletion_area == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
     assert curve.insertion_area == pytest.approx(0.25 * 0.4 + 0.75 * 0.9)
     runner = f.Runner("x", torch.zeros(1, 1), {"grey": curve, "drop": curve})
@@ -77,40 +78,42 @@ def test_areas_are_trapezoids() -> None:
 
 def test_more_points_than_patches_means_one_patch_at_a_time() -> None:
     model, t = model_and_trace()
-    (curve,) = f.perturbation_curves(model, t, torch.randperm(P)[None], "grey", points=99)
+    (curve,) = measures.perturbation_curves(model, t, torch.randperm(P)[None], "grey", points=99)
     assert len(curve.fractions) == P + 1
 
 
 def test_an_order_begins_at_the_top_and_breaks_ties_by_lot() -> None:
     map = torch.tensor([[0.0, 3.0, 0.0], [2.0, 0.0, 0.0]])
-    order = f.order_of(map).tolist()
+    order = controls.order_of(map).tolist()
     assert order[:2] == [1, 3] and sorted(order) == list(range(6))
-    ties = f.order_of(torch.zeros(10, 10))
-    assert torch.equal(ties, f.order_of(torch.zeros(10, 10)))
+    ties = controls.order_of(torch.zeros(10, 10))
+    assert torch.equal(ties, controls.order_of(torch.zeros(10, 10)))
     upper_half = (ties[:50] < 50).float().mean()
     assert 0.3 < upper_half < 0.7  # a stable sort would say 1
 
 
 def test_controls_know_nothing_of_the_picture() -> None:
-    centre = f.centre_prior((5, 7))
+    centre = controls.centre_prior((5, 7))
     assert centre.argmax() == 2 * 7 + 3 and centre.max() == 1 and centre.min() == 0
     assert torch.equal(centre, centre.flip(0)) and torch.equal(centre, centre.flip(1))
-    assert f.centre_prior((1, 3)).shape == (1, 3)
-    assert torch.equal(f.random_map((3, 5), 1), f.random_map((3, 5), 1))
-    assert not torch.equal(f.random_map((3, 5), 1), f.random_map((3, 5), 2))
+    assert controls.centre_prior((1, 3)).shape == (1, 3)
+    assert torch.equal(controls.random_map((3, 5), 1), controls.random_map((3, 5), 1))
+    assert not torch.equal(controls.random_map((3, 5), 1), controls.random_map((3, 5), 2))
 
 
 def test_pointing_and_mass_need_only_the_mask() -> None:
     mask = torch.zeros(12, 20, dtype=torch.bool)
     mask[4:8, 8:14] = True  # patch (1, 2) and half of (1, 3)
-    covered = f.coverage(mask, (h, w))
+    covered = controls.coverage(mask, (h, w))
     assert covered[1].tolist() == [0, 0, 1, 0.5, 0] and covered.sum() == 1.5
     map = torch.zeros(h, w)
     map[1, 3], map[0, 0], map[2, 2] = 3, 1, -5
-    assert f.pointing(map, covered) == 1 and f.pointing(map.flip(1), covered) == 0
-    assert f.mass_on_object(map, covered) == pytest.approx(3 * 0.5 / 4)  # negative entries do not count
-    assert f.mass_on_object(torch.ones(h, w), covered) == pytest.approx(1.5 / 15)
-    assert f.mass_on_object(-torch.ones(h, w), covered) == pytest.approx(1.5 / 15)
+    assert controls.pointing(map, covered) == 1 and controls.pointing(map.flip(1), covered) == 0
+    assert controls.mass_on_object(map, covered) == pytest.approx(
+        3 * 0.5 / 4
+    )  # negative entries do not count
+    assert controls.mass_on_object(torch.ones(h, w), covered) == pytest.approx(1.5 / 15)
+    assert controls.mass_on_object(-torch.ones(h, w), covered) == pytest.approx(1.5 / 15)
 
 
 def spotlight(patch: int) -> tuple[ViT, Tensor]:
@@ -133,28 +136,32 @@ def test_the_true_map_wins_where_the_truth_is_known() -> None:
     patch = 2  # not in the middle
     model, image = spotlight(patch)
     mask = image[0] > 0
-    runners = f.race(model, trace(model, image, target=1), mask=mask, points=P + 1)
+    runners = f.race(model, trace(model, image, target=1), plan=f.Plan(points=P + 1, road=True), mask=mask)
     by_name = {runner.name: runner for runner in runners}
-    for name in ("occlusion", "knockout", "integrated_gradients", "logit_ledger"):
+    for name in ("occlusion", "knockout", "integrated_gradients", "logit_ledger", "cp_lrp", "ridge"):
         assert by_name[name].map.argmax() == patch
-        assert (by_name[name].pointing, by_name[name].mass) == (1, pytest.approx(1, abs=1e-4))
+        more = by_name[name].more
+        least = 0.9 if name != "ridge" else 0.5  # a regression is never quite zero elsewhere
+        assert more["pointing"] == 1 and least < more["mass on object"] < 1 + 1e-6
+        assert more["sensitivity grey"] > 0.9 and more["sensitivity drop"] > 0.6 and more["ROAD"] > 0
         assert by_name[name].score > by_name[f.CENTRE].score + 0.1
         assert by_name[name].score > by_name[f.RANDOM].score + 0.1
     # LayerNorm undoes the scaling of a token, so x · ∂y/∂x is zero where nothing else reads it (Euler)
     assert by_name["input_gradient"].map.abs().max() < 1e-5
-    assert by_name[f.RANDOM].pointing == by_name[f.RANDOM].mass == pytest.approx(1 / P)
+    assert by_name[f.RANDOM].more["mass on object"] == pytest.approx(1 / P, abs=0.1)
     assert runners == sorted(runners, key=lambda runner: -runner.score)
 
 
 def test_a_race_has_every_usable_method_and_the_controls() -> None:
     model, t = model_and_trace()
     heard: list[tuple[int, int]] = []
-    runners = f.race(model, t, points=3, progress=lambda done, total: heard.append((done, total)))
-    assert {runner.name for runner in runners} == {*METHODS, f.CENTRE, f.RANDOM}
-    assert heard == [(n, len(METHODS) + 2) for n in range(1, len(METHODS) + 3)]
-    assert all(runner.pointing is None for runner in runners)
-    few = f.race(model, t, ["rollout"], modes=["drop"], randoms=0, points=3)
-    assert {runner.name for runner in few} == {"rollout", f.CENTRE}
+    plan = f.Plan(points=3, road=True)
+    runners = f.race(model, t, plan=plan, progress=lambda done, total: heard.append((done, total)))
+    assert {runner.name for runner in runners} == {*METHODS, *f.CONTROLS}
+    assert heard == [(n, len(METHODS) + 5) for n in range(1, len(METHODS) + 6)]
+    assert all("pointing" not in runner.more for runner in runners)
+    few = f.race(model, t, ["rollout"], f.Plan(("drop",), 3, randoms=0, subsets=0))
+    assert {runner.name for runner in few} == {"rollout", *f.CONTROLS} - {f.RANDOM}
     assert set(few[0].figures()) == {"score", "deletion drop", "insertion drop"}
     rollout = next(runner for runner in few if runner.name == "rollout")
     torch.testing.assert_close(rollout.map, METHODS["rollout"](t))
@@ -173,13 +180,14 @@ def test_methods_that_cannot_work_are_left_out() -> None:
     [
         (dict(modes=["blur"]), r"by grey or drop, not by \['blur'\]"),
         (dict(points=2), "at least 3 points"),
+        (dict(subsets=7), "at least 8 sets of patches, not 7"),
         ({}, "watches one class"),
     ],
 )
 def test_wrong_races_are_one_sentence(options: dict, sentence: str) -> None:
     model, t = model_and_trace(target=2 if options else None)
     with pytest.raises(ValueError, match=sentence):
-        f.race(model, t, ["rollout"], **options)
+        f.race(model, t, ["rollout"], f.Plan(**options))
 
 
 def test_a_table_averages_races_of_the_models_own_answers() -> None:
@@ -188,8 +196,9 @@ def test_a_table_averages_races_of_the_models_own_answers() -> None:
     mask = torch.zeros(12, 20, dtype=torch.bool)
     mask[:4, :4] = True
     heard: list[int] = []
-    methods = ["rollout", "occlusion"]
-    table = f.table(model, ((image, mask) for image in images), methods, points=4, progress=heard.append)
+    methods, plan = ["rollout", "occlusion"], f.Plan(points=4)
+    samples = (f.Sample(image, mask) for image in images)
+    table = f.table(model, samples, methods, plan, progress=heard.append)
     assert heard == [1, 2, 3, 4] and table.images == 4
     assert [row.name for row in table.rows] == [
         row.name for row in sorted(table.rows, key=lambda row: -row.figures["score"].mean)
@@ -198,22 +207,44 @@ def test_a_table_averages_races_of_the_models_own_answers() -> None:
     scores: dict[str, list[float]] = {name: [] for name in by_name}
     for number, image in enumerate(images):
         t = trace(model, image, target=int(model(image[None]).argmax()))
-        for runner in f.race(model, t, methods, mask=mask, points=4, seed=3 * number):
+        for runner in f.race(model, t, methods, f.Plan(points=4, seed=3 * number), mask=mask):
             scores[runner.name].append(runner.score)
+    controls_of = {name: float(np.mean(scores[name])) for name in f.CONTROLS}
+    bar = max(controls_of, key=controls_of.__getitem__)
+    assert table.bars["score"] == bar
+    first = max(methods, key=lambda name: float(np.mean(scores[name])))
     for name, row in by_name.items():
         assert row.each["score"].tolist() == pytest.approx(scores[name])
         assert row.figures["score"].mean == pytest.approx(np.mean(scores[name]))
-        lead = np.mean(np.subtract(scores[name], scores[f.CENTRE]))
-        assert row.beyond_centre.mean == pytest.approx(lead, abs=1e-9)
-    assert by_name[f.CENTRE].verdict == "the bar" and by_name["occlusion"].verdict == "beats the centre"
+        for other, estimate in (
+            (f.CENTRE, row.beyond_centre), (bar, row.leads["score"]), (first, row.behind_first),
+        ):  # fmt: skip
+            lead = np.mean(np.subtract(scores[name], scores[other]))
+            assert estimate.mean == pytest.approx(lead, abs=1e-9)
+    assert {by_name[name].verdict for name in f.CONTROLS} == {"a control"}
+
+
+def test_the_class_that_is_watched_may_be_the_true_one() -> None:
+    model, _ = model_and_trace()
+    image = torch.randn(3, 12, 20)
+    answer = f.answer(model, image)
+    plan = f.Plan(("grey",), 3, subsets=0)
+    seen = [
+        f.table(model, [f.Sample(image, target=target)], ["knockout"], plan).rows[0].each["score"]
+        for target in (None, answer, (answer + 1) % 7)
+    ]
+    assert torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
 
 
 def test_a_table_can_be_read_by_people_and_by_machines() -> None:
     model, _ = model_and_trace()
-    table = f.table(model, [(torch.randn(3, 12, 20), None)] * 2, ["rollout"], points=3)
+    table = f.table(model, [f.Sample(torch.randn(3, 12, 20))] * 2, ["rollout", "knockout"], f.Plan(points=3))
     lines = table.markdown().splitlines()
-    assert len(lines) == 2 + 3 and "Attention rollout" in table.markdown()
-    assert len({line.count("|") for line in lines}) == 1
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 2 + 2 + 4 and "Attention rollout" in table.markdown()
+    assert len({line.count("|") for line in rows}) == 1
+    assert "Attention knock-out † |" in table.markdown() and "Attention knock-out, drop" in table.markdown()
+    assert f"The best control: {table.bars['score']} by score" in table.markdown()
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(table.records()[0]))
     writer.writeheader()
@@ -225,13 +256,142 @@ def test_a_table_can_be_read_by_people_and_by_machines() -> None:
         f.table(model, [])
 
 
-def test_the_verdict_follows_the_interval() -> None:
-    def verdict(low: float, high: float, name: str = "rollout") -> str:
-        return f.Row(name, {}, f.Estimate((low + high) / 2, low, high)).verdict
+def test_a_stopped_table_is_taken_up_where_it_was(tmp_path) -> None:
+    model, _ = model_and_trace()
+    samples = [f.Sample(torch.randn(3, 12, 20)) for _ in range(3)]
+    plan, keep = f.Plan(points=3, subsets=8), tmp_path / "deep" / "kept.jsonl"
+    whole = f.table(model, samples, ["rollout"], plan)
+    f.table(model, samples[:2], ["rollout"], plan, keep=keep)
+    with keep.open("a") as file:
+        file.write('{"rollout": {"sco')  # the machine went down here
+    calls = []
+    f.table(model, samples, ["rollout"], plan, keep=keep, progress=calls.append)
+    again = f.table(model, samples, ["rollout"], plan, keep=keep)
+    assert again.rows[0].each.keys() == whole.rows[0].each.keys()
+    for one, other in zip(again.rows, whole.rows):
+        assert all(torch.equal(one.each[key], other.each[key]) for key in one.each)
+    assert len(keep.read_text().splitlines()) == 1 + 3
+    with pytest.raises(ValueError, match="figures of other weights, methods or settings: name another file"):
+        f.table(model, samples, ["rollout"], f.Plan(points=4), keep=keep)
 
-    assert verdict(0.01, 0.1) == "beats the centre"
-    assert verdict(-0.1, -0.01) == "worse than the centre"
-    assert verdict(-0.01, 0.1) == "no better than the centre"
+
+def test_the_verdict_needs_more_than_one_measure() -> None:
+    up, down, level = f.Estimate(0.1, 0.05, 0.2), f.Estimate(-0.1, -0.2, -0.05), f.Estimate(0, -0.1, 0.1)
+
+    def verdict(name: str = "rollout", **leads: f.Estimate) -> str:
+        named = {"score": level, "grey": level, "drop": level} | leads
+        found = {key if key == "score" else f"sensitivity {key}": lead for key, lead in named.items()}
+        return f.Row(name, {}, found, level, level, {}).verdict
+
+    assert verdict(score=up, grey=up) == "beats every control"
+    assert verdict(score=up) == "beats the controls by score alone"
+    assert verdict(drop=up) == "beats the controls by sensitivity drop alone"
+    assert verdict() == "no better than a control"
+    assert verdict(drop=down) == "worse than a control"
+    assert verdict(score=up, drop=down) == "the measures disagree"
+    assert verdict(f.CENTRE, score=up, grey=up) == "a control"
+    # judged by the operation that it is made of: that column counts for nothing
+    assert verdict("knockout", score=up, drop=up) == "beats the controls by score alone"
+    assert verdict("occlusion", score=up, drop=up) == "beats every control"
+
+
+def test_what_a_race_costs_is_what_the_model_is_given() -> None:
+    model, t = model_and_trace()
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:2]))
+    maps = {"rollout": METHODS["rollout"](t), "attention": METHODS["attention"](t)}
+    for plan in (f.Plan(points=5), f.Plan(("grey",), 4, road=True, subsets=0), f.Plan(("drop",), randoms=1)):
+        seen.clear()
+        f.race(model, t, list(maps), plan, map_of=maps.__getitem__)
+        given = sum(count * tokens for count, tokens in seen) / (P + 1)
+        assert f.race_cost(plan, 2, P) == pytest.approx(given, rel=0.25)
+
+
+# ---- controls, ties, sensitivity-n, ROAD -----------------------------------------------------------
+
+
+def test_controls_see_pixels_and_no_model() -> None:
+    image = torch.zeros(3, 12, 20)
+    image[:, 4:8, 12:16] = torch.tensor([1.0, -1.0]).repeat(2)[:, None] * torch.ones(4)  # stripes, mean zero
+    image[0, :4, :4] = 1.0  # a red corner
+    found = controls.controls_for(image, (h, w))
+    assert found.keys() == {*f.CONTROLS} - {f.RANDOM}
+    assert found[controls.CONTRAST].argmax() in (7, 8) and found[controls.CONTRAST].max() <= 1
+    assert found[controls.BORDER].argmax() == 0 and found[controls.BORDER][1, 3] == 0
+    flat = controls.ranks(torch.tensor([[1.0, 3.0], [3.0, 0.0]]))
+    assert flat.flatten().tolist() == pytest.approx([1 / 3, 5 / 6, 5 / 6, 0])
+
+
+def test_ties_are_drawn_anew_for_every_map_and_picture() -> None:
+    flat = torch.zeros(10, 10)
+    firsts = torch.stack([controls.order_of(flat, seed)[:25] for seed in range(200)])
+    assert len({tuple(order) for order in firsts.tolist()}) == 200
+    share = torch.bincount(firsts.flatten(), minlength=100) / 200
+    assert (share - 0.25).abs().max() < 0.15  # no place is favoured
+
+
+@families
+@pytest.mark.parametrize("mode", f.MODES)
+def test_sensitivity_is_a_correlation_over_sets_of_patches(family: str, mode: str) -> None:
+    model, t = model_and_trace(family)
+    maps = torch.randn(3, P)
+    maps[2] = 0.3
+    found = measures.sensitivity(model, t, maps, mode, subsets=12, seed=4)
+    orders = torch.rand(12, P, generator=torch.Generator().manual_seed(4)).argsort(dim=1)
+    lost = []
+    for order in orders:
+        hidden = sorted(order[:3].tolist())
+        if mode == "grey":
+            image = t.image.clone()
+            for patch in hidden:
+                i, j = divmod(patch, w)
+                image[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] = 0
+            lost.append(float(t.logits[2] - model(image[None])[0, 2]))
+        else:
+            edit = MaskPatches(tuple(hidden), t.num_prefix_tokens)
+            lost.append(float(t.logits[2] - trace(model, t.image, edits=[edit], keep=()).logits[2]))
+    for map, value in zip(maps[:2].double().numpy(), found.tolist()):
+        told = [map[order[:3].numpy()].sum() for order in orders]
+        assert value == pytest.approx(np.corrcoef(told, lost)[0, 1], abs=1e-3)
+    assert found[2] == 0  # a flat map says nothing
+
+
+def test_filling_in_solves_the_equations_of_road() -> None:
+    image = torch.randn(3, 6, 7)
+    gone = torch.rand(6, 7, generator=torch.Generator().manual_seed(0)) < 0.6
+    filled = measures.filled_in(image, gone, noise=0).double()
+    assert torch.equal(filled[:, ~gone].float(), image[:, ~gone])
+    for row, column in gone.nonzero().tolist():
+        total, weights = torch.zeros(3, dtype=torch.float64), 0.0
+        for down in (-1, 0, 1):
+            for right in (-1, 0, 1):
+                i, j = row + down, column + right
+                if (down or right) and 0 <= i < 6 and 0 <= j < 7:
+                    weight = 1 / 12 if down and right else 1 / 6
+                    total += weight * filled[:, i, j]
+                    weights += weight
+        torch.testing.assert_close(filled[:, row, column], total / weights, rtol=1e-4, atol=1e-5)
+    noisy = measures.filled_in(image, gone, seed=1)
+    assert 0.002 < float((noisy - filled.float())[:, gone].std()) < 0.03
+    assert torch.equal(noisy, measures.filled_in(image, gone, seed=1))
+
+
+def test_road_is_what_is_left_without_the_least_minus_without_the_most() -> None:
+    model, t = model_and_trace()
+    order = torch.randperm(P)
+    (found,) = measures.road(model, t, order[None], seed=2)
+    (turned,) = measures.road(model, t, order.flip(0)[None], seed=2)
+    differences = []
+    for n in (3, 8, 12):  # of 15 patches: 0.2, 0.5 and 0.8
+        left = []
+        for gone in (order[-n:], order[:n]):
+            pixels = measures.patches_to_pixels(gone, t)
+            assert pixels.sum() == 16 * n
+            image = measures.filled_in(t.image, pixels, seed=2)
+            left.append(float(model(image[None])[0].softmax(dim=0)[2]))
+        differences.append(left[0] - left[1])
+    assert float(found) == pytest.approx(np.mean(differences), abs=1e-5)
+    assert float(found) == pytest.approx(-float(turned), abs=1e-5)
 
 
 @pytest.mark.parametrize("n", [3, 5, 15, 60])
@@ -244,7 +404,7 @@ def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say(n: int) -> None
 def test_one_picture_proves_nothing() -> None:
     estimate = f.bootstrap(torch.tensor([0.3]))
     assert estimate.mean == pytest.approx(0.3) and estimate.low == -np.inf and estimate.high == np.inf
-    assert f.Row("rollout", {}, estimate).verdict == "too few pictures"
+    assert f.Row("rollout", {}, {"score": estimate}, estimate, estimate, {}).verdict == "too few pictures"
 
 
 def test_bootstrap_intervals_are_as_wide_as_the_normals_of_many_values() -> None:
@@ -260,8 +420,8 @@ def test_some_images_may_have_a_mask_and_others_none() -> None:
     model = randomised(ViT(tiny_config()))
     mask = torch.zeros(12, 20, dtype=torch.bool)
     mask[:4, :4] = True
-    images = [(torch.randn(3, 12, 20), mask), (torch.randn(3, 12, 20), None)]
-    found = f.table(model, images, ["attention"], points=3, resamples=10)
+    images = [f.Sample(torch.randn(3, 12, 20), mask), f.Sample(torch.randn(3, 12, 20))]
+    found = f.table(model, images, ["attention"], f.Plan(points=3), resamples=10)
     assert found.images == 2 and "pointing" not in found.rows[0].figures
     with pytest.raises(ValueError, match="hidden by"):
-        f.race(model, trace(model, images[0][0], target=0), ["attention"], modes=())
+        f.Plan(modes=())

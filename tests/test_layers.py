@@ -32,7 +32,20 @@ def within(name: str, *packages: str) -> bool:
 GRADIO_HOUSE = ("explorer.views", "explorer.ui", "explorer.viewer.host", "app")
 PURE = tuple(
     f"explorer.{name}"
-    for name in ("maps", "probes", "methods", "stats", "ledger", "ablation", "faithfulness", "payload")
+    for name in (
+        "maps",
+        "probes",
+        "totals",
+        "methods",
+        "stats",
+        "ledger",
+        "ablation",
+        "controls",
+        "measures",
+        "faithfulness",
+        "record",
+        "payload",
+    )
 )
 # (who, must not import, except these)
 RULES = [

@@ -114,7 +114,24 @@ MODE = Option(
     choices=faithfulness.MODES,
     help="hide patches by painting them grey or by leaving them out (default both)",
 )
-POINTS = Option("--points", type=positive, help="points of each curve (default 9)")
+POINTS = Option(
+    "--points", type=positive, help="points of each curve (default: one per patch, of many patches 33)"
+)
+ROAD = Option("--road", action="store_true", help="measure ROAD, too: half as long again or more")
+WATCH = Option(
+    "--watch",
+    choices=["answer", "truth"],
+    help="over a data set, the class that is watched: the model's answer (default) or the picture's own",
+)
+KEEP = Option(
+    "--keep", metavar="FILE", help="keep each picture's figures here, and take up a table that was stopped"
+)
+RECORD = Option(
+    "--record",
+    action="store_true",
+    help="measure the bundled model (without --model: all of them) on its own test pictures, and write what "
+    "was found into its checkpoint and docs/faithfulness.md; takes up what was stopped",
+)
 VARIANT = Option(
     "--variant",
     metavar="SIZE/PATCH",

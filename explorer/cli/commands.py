@@ -13,6 +13,7 @@ from explorer.cli.arguments import (
     HEAD,
     HIDE,
     IMAGES,
+    KEEP,
     LAYER,
     LINES,
     MASKS,
@@ -25,6 +26,8 @@ from explorer.cli.arguments import (
     PICTURES,
     POINTS,
     QUERY,
+    RECORD,
+    ROAD,
     SCALE,
     SCALE_OF_ALL,
     SIZE,
@@ -33,6 +36,7 @@ from explorer.cli.arguments import (
     THEME,
     THROUGH,
     VARIANT,
+    WATCH,
 )
 from explorer.cli.request import NOTHING, Command, Request
 from vit.console import spell_what_it_can
@@ -120,7 +124,9 @@ ROWS = (
     Command(
         "faithfulness", "which maps are true, measured", data.run_faithfulness,
         (".md", ".csv", ".png", ".svg", ".npz"),
-        (ONE_OR_MANY, SIZE, THEME, METHOD, TARGET, DATA, IMAGES, MODE, POINTS),
+        (
+            ONE_OR_MANY, SIZE, THEME, METHOD, TARGET, DATA, IMAGES, MODE, POINTS, ROAD, WATCH, KEEP, RECORD,
+        ),
         defaults={"methods": ("all",)},
     ),
     Command(

@@ -1,5 +1,7 @@
 """Commands about many pictures: are maps true, how far do heads look, what is taken for what."""
 
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +22,18 @@ from explorer.cli.sources import (
     write,
 )
 from explorer.forms import Export
+from explorer.record import load_record, page_with_records, record_of, save_record
 from explorer.subject import subject_of
 from vit.card import Card
-from vit.data import drawn_from, find_pictures
+from vit.data import DATASETS, drawn_from, find_pictures
+from vit.grid import Grid
+from vit.library import folder_of, list_checkpoints, resolve
 from vit.model import ViT
 from vit.pictures import open_picture, preprocess
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE, RUNS = ROOT / "docs" / "faithfulness.md", ROOT / "runs" / "faithfulness"
+RECORDED = 200  # pictures of each bundled model's record
 
 
 def run_faithfulness(request: Request, command: Command) -> int:
@@ -37,6 +46,8 @@ def run_faithfulness(request: Request, command: Command) -> int:
     if not one and request.target is not None:
         raise Usage("--target is for one picture: over many, the class watched is each one's own answer.")
     check_endings(request, command)
+    if request.record:
+        return run_record(request)
     model, card, size = model_and_size(request)
     if not model.config.num_classes:
         raise Usage(f"{card.name} has no classification head, so there is no class to explain.")
@@ -64,30 +75,80 @@ def race_of_one(
     made = export.race(
         subject_of(path.stem, image, model, card, target),
         methods_of(request, model.config, size),
-        modes=request.modes or faithfulness.MODES,
-        points=request.points,
+        plan=plan_of(request, randoms=8),
         style=request.style,
         progress=progress_bar("maps and curves"),
     )
     return path.stem, made
 
 
+def plan_of(request: Request, randoms: int = 3) -> faithfulness.Plan:
+    """What is measured."""
+    modes = tuple(request.modes or faithfulness.MODES)
+    return faithfulness.Plan(modes, request.points, randoms, road=request.road)
+
+
 def table_of_many(
     request: Request, model: ViT, card: Card, size: tuple[int, int], failed: list[str]
 ) -> tuple[str, Export]:
     """(name of the data, each method's figures over it)."""
+    name, found = measured(request, model, card, size, failed)
+    return name, export.faithfulness_table(found, f"{card.name} on {name}", style=request.style)
+
+
+def measured(
+    request: Request, model: ViT, card: Card, size: tuple[int, int], failed: list[str]
+) -> tuple[str, faithfulness.Table]:
+    """(name of the data, the table of all methods over it)."""
     name, count, images = images_of(request, card, size, failed, card.class_names)
     bar = progress_bar("images")
     found = faithfulness.table(
         model,
         images,
         methods_of(request, model.config, size),
+        plan_of(request),
         card=card,
-        modes=request.modes or faithfulness.MODES,
-        points=request.points,
+        keep=None if request.keep is None else Path(request.keep),
         progress=lambda done: bar(done, count),
     )
-    return name, export.faithfulness_table(found, f"{card.name} on {name}", style=request.style)
+    return name, found
+
+
+def run_record(request: Request) -> int:
+    """Bundled models measured on their own test pictures: into their checkpoints, and onto the docs' page."""
+    if request.pictures or request.data or request.out or request.methods != ("all",) or request.modes:
+        raise Usage(
+            "--record measures every method on the model's own data: leave out what would change that."
+        )
+    bundled = list_checkpoints()
+    if request.model is not None and request.model not in bundled:
+        raise Usage(f"--record is for the bundled models: {', '.join(bundled)}.")
+    for name in [request.model] if request.model else bundled:
+        one = replace(request, model=name, road=True)
+        model, card, size = model_and_size(one)
+        data = next((key for key, known in DATASETS.items() if known.class_names == card.class_names), None)
+        if data is None:
+            print(f"{name}: no data set is known that it was trained on.", file=sys.stderr)
+            continue
+        failed: list[str] = []
+        one = replace(one, data=data, images=request.images or RECORDED)
+        kept = RUNS / f"{name}-{faithfulness.weights_digest(model)}.jsonl"
+        table = measured(replace(one, keep=str(kept)), model, card, size, failed)[1]
+        accuracy = "" if card.accuracy is None else f"{100 * card.accuracy:.2f} % test accuracy, "
+        config, grid = model.config, Grid.of(size, model.config.patch_size)
+        about = (
+            f"{accuracy}{size[0]} × {size[1]} pixels, {grid.count} patches, {config.depth} layers × "
+            f"{config.num_heads} heads; {table.images} test pictures, drawn at random."
+        )
+        folder = resolve(name).folder
+        assert folder is not None
+        print(save_record(record_of(table, model, data, about), folder))
+    records = {name: load_record(folder_of(name)) for name in bundled}
+    page = PAGE.read_text(encoding="utf-8")
+    known = {name: record for name, record in records.items() if record}
+    PAGE.write_text(page_with_records(page, known), encoding="utf-8")
+    print(PAGE)
+    return OK
 
 
 def run_heads(request: Request, command: Command) -> int:
@@ -99,7 +160,7 @@ def run_heads(request: Request, command: Command) -> int:
     failed: list[str] = []
     name, count, images = images_of(request, card, size, failed)
     bar = progress_bar("images")
-    seen = (image for image, _ in images)
+    seen = (sample.image for sample in images)
     made = export.heads(model, card, seen, name, style=request.style, progress=lambda done: bar(done, count))
     write(made, request, name, command.endings[0])
     return PARTIAL if failed else OK

@@ -54,7 +54,9 @@ def pictures_of(
     """(name, how many, (image, where the object is) ...); files that cannot be read go to `failed`."""
     data = request.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
     if data == "shapes":
-        return data, request.images or SOME, shapes_with_masks(card, size, request.images or SOME)
+        count = request.images or SOME
+        samples = shapes_with_masks(card, size, count)
+        return data, count, ((sample.image, sample.mask) for sample in samples if sample.mask is not None)
     if data is None or (request.boxes is None) == (request.masks is None):
         raise Usage("Name a folder of pictures with --data, and its objects with --boxes CSV or --masks DIR.")
     root = Path(data)

@@ -43,7 +43,11 @@ class Request:
     masks: str | None = None
     images: int | None = None
     modes: Sequence[str] = ()
-    points: int = 9
+    points: int | None = None
+    road: bool = False
+    watch: str = "answer"
+    keep: str | None = None
+    record: bool = False
     variant: str | None = None
 
     @property

@@ -16,6 +16,7 @@ from explorer import faithfulness
 from explorer.cli.arguments import SOME, check_memory, parse_size
 from explorer.cli.request import Command, Request, Usage
 from explorer.examples import photographs
+from explorer.faithfulness import Sample
 from explorer.forms import Export
 from vit.card import Card, check_channels
 from vit.data import Pictures, drawn_from, find_pictures
@@ -123,15 +124,15 @@ def images_of(
     size: tuple[int, int],
     failed: list[str],
     known: Sequence[str] = (),
-) -> tuple[str, int, Iterator[tuple[Tensor, Tensor | None]]]:
-    """(name, how many, (image, object mask or None) ...) of a folder or a data set's test split; pictures
+) -> tuple[str, int, Iterator[Sample]]:
+    """(name, how many, the pictures) of a folder or a data set's test split; pictures
     that cannot be read go to `failed`. Only generated shapes have masks. known: classes of which the data
     must have one, if any are named."""
     if request.pictures:
         files = [path for _, path in find_files(request.pictures)]
         paths = [files[i] for i in drawn_from(len(files), request.images or SOME)]
         opened = (read_or_name(path, partial(open_picture, path), failed) for path in paths)
-        images = ((preprocess(picture, card, size), None) for picture in opened if picture is not None)
+        images = (Sample(preprocess(picture, card, size)) for picture in opened if picture is not None)
         return Path(request.pictures[0]).name, len(paths), images
     data = request.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
     if data is None:
@@ -141,19 +142,25 @@ def images_of(
         raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
     if data == "shapes":
         count = request.images or SOME
-        return "shapes", count, shapes_with_masks(card, size, count)
+        return "shapes", count, shapes_with_masks(card, size, count, request.watch == "truth")
     chosen = drawn_from(len(pictures), request.images or SOME)
     some = read_some(pictures, data, chosen, failed)
-    return data, len(chosen), ((preprocess(picture, card, size), None) for picture, _ in some)
+    true = request.watch == "truth"
+    if true and names != card.class_names:
+        raise Usage(f"{card.name} knows other classes than {data}: leave out --watch truth.")
+    samples = (
+        Sample(preprocess(picture, card, size), target=label if true else None) for picture, label in some
+    )
+    return data, len(chosen), samples
 
 
-def shapes_with_masks(card: Card, size: tuple[int, int], count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(image, mask of the shape (height, width)) of generated test pictures."""
+def shapes_with_masks(card: Card, size: tuple[int, int], count: int, true: bool = False) -> Iterator[Sample]:
+    """Generated test pictures with their masks; true: the class that is watched is their own."""
     for index in range(count):
-        picture, _, mask = shapes_sample(TEST_SPLIT, index)
+        picture, label, mask = shapes_sample(TEST_SPLIT, index)
         inside = Image.fromarray(np.asarray(mask).astype(np.uint8) * 255).convert("RGB")
         covered = to_pixels(inside, size, card.crop_pct, "nearest")[0] > 127
-        yield preprocess(picture, card, size), covered
+        yield Sample(preprocess(picture, card, size), covered, label if true else None)
 
 
 # ---- results ---------------------------------------------------------------------------------------

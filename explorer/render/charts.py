@@ -85,7 +85,8 @@ def curves_chart(
     fractions: np.ndarray,
     others: Sequence[np.ndarray] = (),
     random: np.ndarray | None = None,
-    centre: np.ndarray | None = None,
+    control: np.ndarray | None = None,
+    control_name: str = "",
     label: str = "patches hidden",
     better: str = "lower",
     value_name: str = "probability",
@@ -99,7 +100,7 @@ def curves_chart(
         curves: up to seven by name, in their order: so colours stay the same from chart to chart.
         others: more curves, faint and without a name.
         random: curves of random orders (R, S): the band holds all of them, the line is their mean.
-        centre: the curve of "nearest to the centre first", which every map ought to beat.
+        control: the curve of a map that never saw the model, which every map ought to beat.
         better: "lower" for deletion, "higher" for insertion.
     """
     figure = new_figure(6.4, 3.5, theme, into)
@@ -111,9 +112,9 @@ def curves_chart(
     for color, (name, curve) in zip(colors.series, curves.items()):
         text = f"{shorten(name, 24)}  {np.trapezoid(curve, fractions):.3f}"
         axes.plot(fractions, curve, color=color, lw=1.6, label=text)
-    if centre is not None:
-        text = f"centre prior  {np.trapezoid(centre, fractions):.3f}"
-        axes.plot(fractions, centre, color=colors.ink, lw=1.2, ls=(0, (4, 3)), label=text)
+    if control is not None:
+        text = f"{control_name}  {np.trapezoid(control, fractions):.3f}"
+        axes.plot(fractions, control, color=colors.ink, lw=1.2, ls=(0, (4, 3)), label=text)
     if random is not None:
         mean = random.mean(0)
         axes.fill_between(fractions, random.min(0), random.max(0), color=colors.muted, alpha=0.22, lw=0)

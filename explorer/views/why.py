@@ -13,7 +13,7 @@ import torch
 from explorer import faithfulness
 from explorer import look as looks
 from explorer.ablation import without_heads
-from explorer.faithfulness import CENTRE, RANDOM, Runner
+from explorer.faithfulness import RANDOM, Runner
 from explorer.ledger import Ledger, ledger
 from explorer.look import Look
 from explorer.methods import METHODS
@@ -31,9 +31,7 @@ from explorer.views.parts import cells, escape, lines, note, panel, picture_map,
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
-CONTROLS = 4  # maps of a race that are of no method: the centre, and three random orders
-# passes per map of a race: points, hiding and showing, two modes (one of them at half the price)
-CURVES = 7 * 2 * 1.5
+PLAN = faithfulness.Plan()
 BEFORE = note("Not raced yet: no map has earned belief. Run the race to measure all of them on this picture.")
 
 
@@ -46,7 +44,7 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
     scores = {runner.name: runner for runner in runners or ()}
     order = [r.name for r in runners if r.name in METHODS] if runners else []
     names = order + [name for name in METHODS if name not in order]
-    bar = scores[CENTRE].score if scores else None
+    bar = faithfulness.best_control(runners) if runners else None
     figures = []
     for name in names:
         method = METHODS[name]
@@ -54,7 +52,9 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
         why_not = look.refusal(method)
         if name in scores and bar is not None:
             values = scores[name].map
-            caption += f"{verdict(scores[name].score, bar)}<span>{escape(method.about)}</span>"
+            caption += (
+                f"{verdict(scores[name].score, bar.score, bar.name)}<span>{escape(method.about)}</span>"
+            )
         elif why_not:
             figures.append(waiting(method.label, why_not))
             continue
@@ -78,10 +78,10 @@ def waiting(label: str, reason: str) -> str:
     )
 
 
-def verdict(score: float, bar: float) -> str:
-    """A score beside that of the centre prior."""
+def verdict(score: float, bar: float, control: str) -> str:
+    """A score beside that of the best map that never saw the model."""
     good = score > bar
-    words = "beats the centre" if good else "does not beat the centre"
+    words = f"{'ahead of' if good else 'not ahead of'} {control}"
     return f'<span class="vx-verdict {"is-good" if good else "is-bad"}">{score:+.2f}, {words}</span>'
 
 
@@ -92,7 +92,7 @@ def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progres
     """The race of this picture, run once for all who ask. Raises TooLarge."""
     names = [name for name, m in METHODS.items() if not look.refusal(m) and (slow or look.is_quick(m))]
     of_maps = sum(look.passes(METHODS[name]) for name in names)
-    look.check_work(of_maps + (len(names) + CONTROLS) * CURVES)
+    look.check_work(of_maps + faithfulness.race_cost(PLAN, len(names), look.num_patches))
     trace = look.trace(target)
     shown = lambda name: look.map(METHODS[name], target)  # noqa: E731  # on the screen, too
     run = partial(
@@ -115,7 +115,7 @@ def maps_and_report(look: Look, target: int | None) -> tuple[str, str]:
 def race_report(look: Look, target: int, runners: list[Runner]) -> str:
     """Curves of the best three and the controls, and the table of all."""
     best = [runner for runner in runners if runner.name in METHODS][:3]
-    shown = [*best, *(r for r in runners if r.name in (CENTRE, RANDOM))]
+    shown = [*best, faithfulness.best_control(runners), *(r for r in runners if r.name == RANDOM)]
 
     def curves(kind: str) -> str:
         series = {}

@@ -1,0 +1,141 @@
+"""What was measured of a checkpoint's maps, kept beside its weights: which map to believe, and by how much.
+
+`python -m explorer faithfulness --record` writes it; the app chooses its method by it, and the page
+docs/faithfulness.md is printed from it.  It belongs to the very weights that it was measured on.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from explorer.controls import CONTROLS
+from explorer.faithfulness import Estimate, Table, weights_digest
+from explorer.methods import METHODS
+from vit.checkpoint import write_atomically
+from vit.model import ViT
+
+FILE = "faithfulness.json"
+BEST = "beats every control"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One map's figures: means with their 95 % intervals."""
+
+    name: str
+    verdict: str
+    score: Estimate
+    lead: Estimate  # over the best control
+
+
+@dataclass(frozen=True)
+class Record:
+    """One table, as far as the app and the docs need it."""
+
+    weights: str  # digest
+    data: str
+    images: int
+    bar: str  # the best control by score
+    found: tuple[Found, ...]  # the most faithful first
+    table: str  # Markdown
+    about: str  # the model in words
+
+    @property
+    def leader(self) -> Found | None:
+        """The method that leads among those that beat every control by all measures; None: there is none."""
+        able = [found for found in self.found if found.name in METHODS and found.verdict == BEST]
+        return able[0] if able else None
+
+    def of(self, name: str) -> Found | None:
+        return next((found for found in self.found if found.name == name), None)
+
+    def sentence(self, name: str) -> str:
+        """What was measured of one method, for the visitor; empty if nothing was."""
+        found = self.of(name)
+        if found is None or name not in METHODS:
+            return ""
+        place = [each.name for each in self.found if each.name in METHODS].index(name) + 1
+        by = f"{found.lead.mean:+.2f} [{found.lead.low:+.2f}, {found.lead.high:+.2f}]"
+        return (
+            f"On {self.images} test pictures of {self.data}: number {place} of "
+            f"{sum(each.name in METHODS for each in self.found)}, {by} against {self.bar}, the best map that "
+            f"never saw the model; {found.verdict}."
+        )
+
+
+def record_of(table: Table, model: ViT, data: str, about: str) -> Record:
+    found = tuple(
+        Found(row.name, row.verdict, row.figures["score"], row.leads["score"]) for row in table.rows
+    )
+    bar = table.bars["score"]
+    return Record(weights_digest(model), data, table.images, bar, found, table.markdown(), about)
+
+
+def save_record(record: Record, folder: Path) -> Path:
+    path = folder / FILE
+    write_atomically(path, (json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def load_record(folder: Path | None, model: ViT | None = None) -> Record | None:
+    """What was measured of the checkpoint in this folder; None if nothing was, or not of this model."""
+    path = None if folder is None else folder / FILE
+    if path is None or not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            Found(each["name"], each["verdict"], Estimate(**each["score"]), Estimate(**each["lead"]))
+            for each in told.pop("found")
+        ]
+        record = Record(**told, found=tuple(rows))
+    except (ValueError, TypeError, KeyError, OSError):  # a broken file tells nothing
+        return None
+    return None if model is not None and record.weights != weights_digest(model) else record
+
+
+# ---- the page of the docs --------------------------------------------------------------------------
+
+
+def page_with_records(page: str, records: Mapping[str, Record]) -> str:
+    """docs/faithfulness.md with its sections written anew. Raises ValueError if it has no place for them."""
+    begin, end = "<!-- measured -->\n", "<!-- end of measured -->"
+    before, opened, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not opened or not closed:
+        raise ValueError(f"The page needs the lines {begin.strip()} and {end} around its tables.")
+    sections = [section(name, record) for name, record in records.items()]
+    together = [summary(records)] if len(records) > 1 else []
+    return before + begin + "\n".join([*sections, *together]) + end + after
+
+
+def section(name: str, record: Record) -> str:
+    command = f"python -m explorer faithfulness --record --model {name} --images {record.images}"
+    return f"## {name}\n\n{record.about}\n\n```\n{command}\n```\n\n{record.table}\n"
+
+
+def summary(records: Mapping[str, Record]) -> str:
+    """Verdicts side by side: the order changes with the data."""
+    names: Sequence[str] = sorted(
+        {found.name for record in records.values() for found in record.found} - {*CONTROLS},
+        key=lambda name: -_mean_lead(name, records),
+    )
+    lines = [
+        "## All of them together",
+        "",
+        "The lead of the score over the best control, and the verdict by all measures.",
+        "",
+        "| map | " + " | ".join(records) + " |",
+        "| --- |" + " --- |" * len(records),
+    ]
+    for name in names:
+        cells = [f"{found.lead.mean:+.3f}, {found.verdict}" if (found := record.of(name)) else "not raced"
+                 for record in records.values()]  # fmt: skip
+        lines.append(f"| {METHODS[name].label} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _mean_lead(name: str, records: Mapping[str, Record]) -> float:
+    leads = [found.lead.mean for record in records.values() if (found := record.of(name))]
+    return sum(leads) / len(leads)
