@@ -239,8 +239,8 @@ def test_snapshots_carry_their_moment_and_look_the_same(tmp_path: Path) -> None:
     assert card == CARD and then.config == model.config
     for name, x in model.state_dict().items():
         y = then.state_dict()[name]
-        bound = x.abs().amax(-1, keepdim=True) / 254 if x.ndim == 2 else x.abs() / 1000 + 1e-6
-        assert ((x - y).abs() <= bound * 1.01 + 1e-7).all(), name
+        noise = float((x - y).square().mean().sqrt() / x.square().mean().sqrt())
+        assert noise <= (0.12 if x.ndim > 1 else 1e-3), name  # see tests/test_codec.py
 
 
 def test_a_stray_file_among_snapshots_is_named(tmp_path: Path, tiny_vit: ViT) -> None:
@@ -264,6 +264,26 @@ def test_a_snapshot_that_does_not_describe_itself_is_named(
         load_snapshot(path) if name == "config" else list_snapshots(tmp_path)
 
 
+def save_in_8_bit(folder: Path, model: ViT) -> Path:
+    """A snapshot as older versions wrote it: matrices in 8 bit, with a scale per row."""
+    path = save_snapshot(folder, model, CARD, 1, {})
+    tensors = {}
+    for name, x in model.state_dict().items():
+        if x.ndim == 2:
+            scale = x.abs().amax(dim=1, keepdim=True) / 127
+            tensors |= {name: (x / scale).round().to(torch.int8), name + ".scale": scale}
+        else:
+            tensors[name] = x.half()
+    save_file(tensors, path, module.read_header(path))
+    return path
+
+
+def test_a_snapshot_of_an_older_version_still_loads(tmp_path: Path, tiny_vit: ViT) -> None:
+    then, _ = load_snapshot(save_in_8_bit(tmp_path, tiny_vit))
+    for name, x in tiny_vit.state_dict().items():
+        torch.testing.assert_close(then.state_dict()[name], x, rtol=2e-3, atol=float(x.abs().max()) / 200)
+
+
 @pytest.mark.parametrize(
     "name, x, words",
     [
@@ -278,7 +298,7 @@ def test_a_snapshot_that_does_not_describe_itself_is_named(
 def test_a_snapshot_with_a_wrong_scale_is_named(
     tmp_path: Path, tiny_vit: ViT, name: str, x: torch.Tensor, words: str
 ) -> None:
-    path = save_snapshot(tmp_path, tiny_vit, CARD, 1, {})
+    path = save_in_8_bit(tmp_path, tiny_vit)
     save_file(load_file(path) | {name: x}, path, module.read_header(path))
     with pytest.raises(CheckpointError, match=words):
         load_snapshot(path)

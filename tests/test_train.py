@@ -240,7 +240,7 @@ def test_bundled_checkpoints_are_as_good_as_their_cards_say(name, request):
 def test_bundled_checkpoints_bring_their_training_along(name):
     model, card = load(name)
     snapshots = list_snapshots(BUNDLED / name)
-    assert len(snapshots) >= 10 and snapshots[0].step == 0 and card.accuracy is not None
+    assert len(snapshots) >= 7 and snapshots[0].step == 0 and card.accuracy is not None
     assert card.command.startswith(f"python train.py {name}") and model.config.grid_size >= (8, 8)
     with (BUNDLED / name / "history.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -4,10 +4,11 @@ checkpoints/NAME/model.safetensors   weights (fp16 by default)
                  config.json         ViTConfig, class names, preprocessing, command, measured accuracy
                  README.md           the model card, as the Hugging Face Hub shows it
                  history.csv         one row per evaluation of the training run
-                 snapshots/          step_*.safetensors: the weights as they were during training (8 bit)
+                 snapshots/          step_*.safetensors: the weights as they were during training (see codec)
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from vit import codec
 from vit.card import FORMAT, VERSION, Card, CheckpointError, fits, parse_config, told
 from vit.model import ViT, ViTConfig
 
@@ -32,6 +35,7 @@ CONFIG, NEXT_CONFIG = "config.json", "config.next.json"  # the second until the 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".npz", ".h5"}
 POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 MAX_BYTES = 8 * 2**30  # of one model's weights: the largest plain ViTs have 1 to 2 billion parameters
+WIDTH = ".width"  # after the name of a tensor that is coded: how wide the steps of its rows are
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
 MAX_JSON = 16 * 2**20  # bytes of a config, or of the index of a large model
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # 4 and 8 bit need scales beside them
@@ -93,20 +97,33 @@ def load_folder(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
 def save_snapshot(
     folder: str | Path, model: ViT, card: Card, step: int, metrics: Mapping[str, float]
 ) -> Path:
-    """Keep the weights of this moment under snapshots/, matrices in 8 bit with a scale per row."""
+    """Keep the weights of this moment under snapshots/, as what they moved since the moment before.
+
+    What it is the difference to is never written again before this one: a run that goes on from an earlier
+    step removes the later ones first.
+    """
     path = snapshot_path(folder, step)
     path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)} | asdict(card)
+    config = {"config": json.dumps(about), "step": str(step), "metrics": json.dumps(dict(metrics))}
+    before: dict[str, Tensor] = {}
+    earlier = [
+        p
+        for p in path.parent.glob("step_*.safetensors")
+        if (at := snapshot_step(p)) is not None and at < step
+    ]
+    with suppress(CheckpointError):  # damaged: this one then stands for itself
+        if earlier:
+            base = decoded(max(earlier))
+            before = base.weights
+            config |= {"base": max(earlier).name, "base_digest": base.digest}
     tensors = {}
     for name, x in model.state_dict().items():
-        if x.ndim == 2:  # the eye cannot tell it from 16 bit: the error is 1/254 of a row's largest weight
-            scale = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-            tensors[name] = (x / scale).round().to("cpu", torch.int8).contiguous()
-            tensors[name + ".scale"] = scale.float().cpu().contiguous()
+        if x.ndim >= 2:
+            tensors[name], tensors[name + WIDTH] = codec.encode(x, of_shape(before.get(name), x.shape))
         else:
             tensors[name] = x.detach().to("cpu", torch.float16).contiguous()
-    config = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)} | asdict(card)
-    about = {"config": json.dumps(config), "step": str(step), "metrics": json.dumps(dict(metrics))}
-    write_atomically(path, serialize(tensors, about))
+    write_atomically(path, serialize(tensors, config))
     return path
 
 
@@ -142,10 +159,71 @@ def list_snapshots(folder: str | Path) -> list[Snapshot]:
 def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
     """The model as it was at one moment of training. Raises CheckpointError."""
     path = Path(path)
+    then = decoded(path)
+    return build(then.config, {name: x.clone() for name, x in then.weights.items()}, told(path)), then.card
+
+
+def of_shape(x: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """What a tensor is the difference to: nothing where its shape was another, as at another picture size."""
+    return x if x is not None and x.shape == shape else None
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a snapshot's file holds, in float32."""
+
+    config: ViTConfig
+    card: Card
+    weights: dict[str, Tensor]
+    digest: str  # of the tensors in the file
+
+
+def decoded(path: Path) -> Moment:
+    """The weights of a snapshot and of those that it is the difference to. Raises CheckpointError."""
+    chain, digest = [path], ""
+    while base := read_header(chain[-1]).get("base"):
+        this, before = snapshot_step(chain[-1]), snapshot_step(Path(base))
+        if this is None or before is None or before >= this or "/" in base:
+            raise CheckpointError(f"{told(chain[-1])} is damaged: it is no difference to {base!r}.")
+        chain.append(path.parent / base)
+    then: Moment | None = None
+    for file in reversed(chain):
+        digest = read_header(file).get("base_digest", "")
+        if then is not None and then.digest != digest:
+            raise CheckpointError(f"{told(file)} is the difference to another {told(chain[-1])}: remove it.")
+        then = decode(file, os.stat(file).st_mtime_ns, then)
+    assert then is not None  # the chain holds at least the file itself
+    return then
+
+
+@lru_cache(maxsize=4)  # a timeline asks for one moment after the other
+def decode(path: Path, written: int, base: Moment | None) -> Moment:
+    """One file of a chain. written: its time, so that what is written anew is read anew."""
     tensors, metadata = read_tensors(path)
     if "config" not in metadata:
         raise CheckpointError(f"{told(path)} does not carry its config: it is no snapshot of ours.")
-    config = parse_json(metadata["config"], f"The config in {told(path)}")
+    config, card = parse_config(parse_json(metadata["config"], f"The config in {told(path)}"), path)
+    digest = hashlib.sha256(serialize(tensors)).hexdigest()[:16]
+    with torch.device("meta"):
+        shapes = {name: x.shape for name, x in ViT(config).state_dict().items()}
+    weights = {}
+    for name in [name for name in tensors if name.endswith(WIDTH)]:
+        packed, width = tensors.pop(name.removesuffix(WIDTH), None), tensors.pop(name)
+        name = name.removesuffix(WIDTH)
+        if packed is None or packed.dtype != torch.uint8 or name not in shapes:
+            raise CheckpointError(f"{told(path)} is damaged: {name + WIDTH} belongs to no codes.")
+        if width.shape != (codec.rows_of(shapes[name]), 1) or width.dtype != torch.float32:
+            raise CheckpointError(f"{told(path)} is damaged: {name + WIDTH} must hold one number per row.")
+        before = of_shape(base.weights.get(name) if base else None, shapes[name])
+        try:
+            weights[name] = codec.decode(packed, width, shapes[name], before)
+        except (ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{told(path)} is damaged: {name} holds {error}.") from error
+    return Moment(config, card, weights | of_8_bit(tensors, path), digest)
+
+
+def of_8_bit(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """What is not coded, in float32; older snapshots keep matrices in 8 bit with a scale per row."""
     for name in [name for name in tensors if name.endswith(".scale")]:
         x, scale = tensors.get(name.removesuffix(".scale")), tensors.pop(name)
         if x is None or (x.dtype, x.ndim) != (torch.int8, 2) or scale.dtype != torch.float32:
@@ -153,8 +231,7 @@ def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
         if scale.shape != (len(x), 1):
             raise CheckpointError(f"{told(path)} is damaged: {name} must hold one number per row, {len(x)}.")
         tensors[name.removesuffix(".scale")] = x.float() * scale
-    model_config, card = parse_config(config, path)
-    return build(model_config, tensors, told(path)), card
+    return tensors
 
 
 def read_history(folder: str | Path) -> list[dict[str, float]]:

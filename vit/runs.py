@@ -99,7 +99,7 @@ class Run:
 
     def forget_later_snapshots(self) -> None:
         """Those of steps that were lost with the process that took them, and may now come out otherwise."""
-        for snapshot in list_snapshots(self.folder):
+        for snapshot in reversed(list_snapshots(self.folder)):  # each is a difference to the one before
             if snapshot.step > self.step:
                 snapshot.path.unlink()
 
