@@ -273,7 +273,7 @@ def attention_at(
             raise _Found
         return x
 
-    places = model.places(grid or model.config.grid)
+    places = None if grid is None else model.places(grid)
     with suppress(_Found):
         stream = tokens.to(next(model.parameters()))[None]
         model.run(stream, layer, layer + 1, places, in_turn(*edits, find))
