@@ -34,11 +34,12 @@ from tqdm import tqdm
 from vit.augment import augment, resize_all
 from vit.card import Card, check_channels
 from vit.checkpoint import load_folder, save, write_atomically
+from vit.config import ViTConfig
 from vit.console import spell_what_it_can
 from vit.data import Split, class_names_of, load_split
 from vit.folders import readable
 from vit.library import load
-from vit.model import ViT, ViTConfig
+from vit.model import ViT
 from vit.muon import Muon
 from vit.options import AUGMENTATIONS, Options, flag, spelled
 from vit.pictures import normalize

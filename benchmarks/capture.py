@@ -25,7 +25,7 @@ from vit_pytorch.recorder import Recorder as PytorchRecorder
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import Job, median, ratio, rounds_of
 from vit import Recorder, ViT
-from vit.model import VARIANTS
+from vit.config import VARIANTS
 from vit.pretrained import from_transformers
 from vit.runs import tune_malloc
 

@@ -17,7 +17,7 @@ from explorer.ledger import ledger, objective_of
 from explorer.maps import Progress, layer_at, num_patches, num_tokens, to_map
 from vit.model import ViT
 from vit.objective import Contrast, Objective
-from vit.trace import Recorder, Trace
+from vit.trace import Recorder, Trace, gradients_on, missing_gradient
 
 SAMPLES, STEPS = 24, 32  # noisy images of SmoothGrad; points on the way of integrated gradients
 HALVES = 256  # of the patches, left out for a regression
@@ -83,14 +83,16 @@ def gradcam(
     """
     objective = objective_of(trace, model, target, contrast)
     layer = layer_at(trace, layer)
-    with torch.enable_grad():
+    with gradients_on(model):
         stream = stream_at(trace, model, layer)
         seen = Recorder({"norm1"})
         places = model.places(trace.grid)
         tokens = model.run(stream, layer, layer + 1, places, seen)
         read = stream if model.config.post_norm else seen.seen["norm1"][layer]
         logits = model.read_out(model.run(tokens, layer + 1, places=places))
-        (grad,) = torch.autograd.grad(objective(logits[0]), read)
+        (grad,) = torch.autograd.grad(objective(logits[0]), read, allow_unused=True)
+    if grad is None:
+        raise missing_gradient(model)
     read = read.detach()[0, trace.num_prefix_tokens :]  # (P, D)
     alpha = grad[0, trace.num_prefix_tokens :].mean(dim=0)
     return (read @ alpha).clamp(min=0).float().cpu().unflatten(0, trace.grid_size)
@@ -107,7 +109,7 @@ def input_gradient(
     """
     objective = objective_of(trace, model, target, contrast)
     layer = layer_at(trace, layer)
-    with torch.enable_grad():
+    with gradients_on(model):
         stream = stream_at(trace, model, layer)
         logits = model.read_out(model.run(stream, layer, places=model.places(trace.grid)))
         (grad,) = torch.autograd.grad(objective(logits[0]), stream)
@@ -140,7 +142,7 @@ def legrad(
             attn.append(x.detach().requires_grad_())  # (1, H, T, T)
             return attn[0]
 
-        with torch.enable_grad():
+        with gradients_on(model):
             tokens = model.run(stream_at(trace, model, at).detach(), at, at + 1, places, leaf)
             (grad,) = torch.autograd.grad(objective(model.read_out(tokens)[0]), attn)
         total += grad[0].clamp(min=0).mean(dim=(0, 1)).float().cpu()  # over heads and rows
@@ -175,7 +177,7 @@ def smoothgrad(
     for start in range(0, samples, batch):
         count = min(batch, samples - start)
         epsilon = torch.randn(count, *trace.image.shape, generator=generator) * sigma
-        with torch.enable_grad():
+        with gradients_on(model):
             noisy = (image + epsilon.to(image)).requires_grad_()
             (grad,) = torch.autograd.grad(objective(model(noisy)).sum(), noisy)
         total += grad.sum(dim=0)
@@ -205,15 +207,16 @@ def integrate(
     from captum.attr import IntegratedGradients
 
     objective = objective_of(trace, model, target, contrast)
-    image = image_for(trace, model)
-    attributions, gap = IntegratedGradients(counted(model, objective, steps, progress)).attribute(
-        image,
-        baselines=torch.zeros_like(image),
-        n_steps=steps,
-        method="riemann_middle",
-        internal_batch_size=batch_for(trace, model),
-        return_convergence_delta=True,
-    )
+    with gradients_on(model):
+        image = image_for(trace, model)
+        attributions, gap = IntegratedGradients(counted(model, objective, steps, progress)).attribute(
+            image,
+            baselines=torch.zeros_like(image),
+            n_steps=steps,
+            method="riemann_middle",
+            internal_batch_size=batch_for(trace, model),
+            return_convergence_delta=True,
+        )
     return Integrated(per_patch(attributions.detach(), trace), float(gap))
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from explorer.subject import what_is_read
+from vit.config import ViTConfig
 from vit.grid import Grid
-from vit.model import ViT, ViTConfig
+from vit.model import ViT
 
 SAYS = {  # what happened just before the hook saw the tensor
     "embed": "{P} patches of {p} x {p} pixels, each projected to {D} numbers",

@@ -25,7 +25,7 @@ from explorer.probes import stream_at
 from vit.grid import Grid
 from vit.model import ViT
 from vit.objective import Contrast
-from vit.trace import Trace
+from vit.trace import Trace, gradients_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ def total_effects(
     objective = objective_of(trace, model, target, contrast)
     held = Held(attention=attention, gates=gates)
     layer = layer_at(trace, layer)
-    with torch.enable_grad(), held:
+    with gradients_on(model), held:
         stream = stream_at(trace, model, layer)  # (1, T, D)
         logits = model.read_out(model.run(stream, layer, places=model.places(trace.grid)))[0]
         y = (logits * objective.weights(logits.detach())).sum()

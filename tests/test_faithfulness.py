@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from families import FAMILIES
 from torch import Tensor
 
 from explorer import controls, measures
@@ -16,13 +17,6 @@ from vit import MaskPatches, Trace, ViT, trace
 
 h, w = 3, 5
 P = h * w
-FAMILIES = {
-    "cls": {},
-    "registers": dict(num_registers=2),
-    "mean pool": dict(pool="mean", class_token=False),
-    "fc_norm": dict(pool="mean", norm_after_pool=True),
-    "distilled": dict(distillation=True),
-}
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from families import ADDING, FAMILIES
 from torch import Tensor
 
 from explorer.ablation import without_heads
@@ -11,18 +12,7 @@ from explorer.ledger import Ledger, ledger, pooled_rows
 from explorer.methods import METHODS
 from vit import Trace, ViT, ZeroHeads, trace
 
-FAMILIES = {
-    "cls": {},
-    "registers": dict(num_registers=4),
-    "no qkv bias, qk norm": dict(qkv_bias=False, qk_norm=True),
-    "mean pool, no prefix": dict(class_token=False, pool="mean"),
-    "mean pool, prefix": dict(pool="mean", num_registers=2),
-    "fc_norm": dict(pool="mean", norm_after_pool=True),
-    "distilled": dict(distillation=True),
-    "layer scale": dict(layer_scale=0.3, activation="swiglu"),
-    "CLIP": dict(pre_norm=True, activation="quick_gelu"),
-}
-families = pytest.mark.parametrize("family", FAMILIES)
+families = pytest.mark.parametrize("family", ADDING)
 
 
 def model_and_trace(family: str) -> tuple[ViT, Trace]:
@@ -101,7 +91,7 @@ def test_views_of_the_ledger_are_sums_of_its_entries() -> None:
     book = ledger(t, model, 3)
     assert book.head_grid().shape == (3, 4)
     torch.testing.assert_close(book.head_grid()[2, 1], book.heads[2, 1].sum())
-    torch.testing.assert_close(book.map()[2, 5], book.heads[:, :, 5 + 2 * 7 + 5].sum())
+    torch.testing.assert_close(book.map()[2, 5], book.heads[:, :, 3 + 2 * 7 + 5].sum())
     torch.testing.assert_close(METHODS["logit_ledger"](t, model=model, target=3), book.map())
     names = [(row["part"], row["layer"], row["head"]) for row in book.table()]
     assert names[0] == ("embedding", None, None) and names[-1] == ("biases", None, None)
@@ -145,9 +135,9 @@ def test_a_wrong_entry_shows_in_the_gap() -> None:
     assert isinstance(ledger(t, model, 3), Ledger)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "post norm"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_lost_without_a_head_is_what_switching_it_off_loses(family: str) -> None:
-    changes = FAMILIES.get(family, dict(post_norm=True))
+    changes = FAMILIES[family]
     torch.manual_seed(1)
     model = randomised(ViT(tiny_config(image_size=(12, 28), **changes)))
     image, done = torch.randn(3, 12, 28), []

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from families import FAMILIES
 from torch import Tensor
 
 from explorer import maps, methods, probes
@@ -242,17 +243,6 @@ def test_flow_is_bounded_with_a_clear_error() -> None:
 
 # ---- what needs the model, against loops over its parts --------------------------------------------
 
-FAMILIES = {
-    "cls": {},
-    "registers": dict(num_registers=2),
-    "mean pool, no prefix": dict(class_token=False, pool="mean"),
-    "mean pool, fc_norm": dict(pool="mean", norm_after_pool=True),
-    "distilled": dict(distillation=True),
-    "CLIP": dict(pre_norm=True, activation="quick_gelu"),
-    "layer scale, SwiGLU": dict(layer_scale=0.3, activation="swiglu", num_registers=1),
-    "post-norm": dict(post_norm=True),
-    "normed queries": dict(qk_norm=True, activation="gelu_tanh"),
-}
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

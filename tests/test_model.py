@@ -3,6 +3,7 @@
 The numbers of other libraries and model families: test_pretrained.py.
 """
 
+import dataclasses
 import itertools
 import math
 import threading
@@ -11,26 +12,16 @@ import pytest
 import timm
 import torch
 from conftest import randomised, tiny_config
+from families import FAMILIES
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from vit import Recorder, ViT, ViTConfig
+from vit.config import VARIANTS
 from vit.grid import Grid
-from vit.model import VARIANTS
 from vit.positions import resample_pos_embed, sincos_pos_embed
 
-FAMILIES = {
-    "plain": {},
-    "mean pool": dict(pool="mean"),
-    "no class token": dict(class_token=False, pool="mean", norm_after_pool=True),
-    "registers": dict(num_registers=3, pos_embed_prefix=False, layer_scale=0.5),
-    "distilled": dict(distillation=True),
-    "CLIP": dict(pre_norm=True, activation="quick_gelu"),
-    "SwiGLU": dict(activation="swiglu", mlp_ratio=6.0),
-    "tanh GELU, sincos": dict(activation="gelu_tanh", pos_embed="sincos"),
-    "post-norm": dict(post_norm=True),
-    "query and key norm": dict(qk_norm=True, qkv_bias=False),
-    "no head": dict(num_classes=0),
-}
 NAMES = "embed pos norm1 q k v scores attn z attn_out resid_mid norm2 mlp_pre mlp_post resid_post norm logits"
 
 
@@ -91,14 +82,14 @@ def test_logits_and_attention_equal_timm(ours: dict, theirs: dict, size: tuple[i
         timm.layers.set_fused_attn(True)
 
 
-@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("changes", [*FAMILIES.values(), dict(num_classes=0)], ids=[*FAMILIES, "no head"])
 def test_shown_forward_equals_fused_forward(changes: dict) -> None:
     model = randomised(ViT(tiny_config(**changes)))
     images = torch.randn(2, 3, 12, 20)
     torch.testing.assert_close(model(images, Recorder()), model(images), rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("changes", [*FAMILIES.values(), dict(num_classes=0)], ids=[*FAMILIES, "no head"])
 def test_every_named_activation_is_shown_once_per_layer_with_its_shape(changes: dict) -> None:
     c = tiny_config(**changes)
     recorder = Recorder()
@@ -291,3 +282,51 @@ def test_a_grid_knows_its_patches() -> None:
             grid.place(patch)
     with pytest.raises(ValueError, match="Patches of 4 pixels do not divide an image of 12 x 18 pixels"):
         Grid.of((12, 18), 4)
+
+
+REFUSED = {
+    "num_registers": -1, "num_classes": -1, "mlp_ratio": -1.0, "depth": 0, "num_heads": 2.0,
+    "embed_dim": True, "drop_path": 1.0, "dropout": -0.1, "norm_eps": -1.0, 
+    "layer_scale": float("nan"), "activation": "relu",
+    "image_size": (12,), "patch_size": "4", "class_token": 1, "pool": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED.items())
+def test_a_config_that_cannot_be_built_is_refused_by_the_name_of_its_field(name: str, value) -> None:
+    with pytest.raises(ValueError, match=name):
+        tiny_config(**{name: value})
+
+
+def test_the_mlps_width_is_refused_where_it_has_none_or_no_half() -> None:
+    with pytest.raises(ValueError, match=r"embed_dim x mlp_ratio = 0, must be at least 1"):
+        tiny_config(mlp_ratio=0.001)
+    with pytest.raises(ValueError, match=r"= 129, must be even: SwiGLU gates one half with the other"):
+        tiny_config(activation="swiglu", mlp_ratio=129 / 32)
+
+
+anything = st.one_of(st.integers(-2, 5), st.floats(-2, 5), st.sampled_from([None, True, math.nan, math.inf]))
+CHANGES = {
+    "patch_size": st.integers(0, 6), "in_chans": st.integers(-1, 3), "num_classes": st.integers(-2, 3),
+    "embed_dim": st.integers(0, 12), "depth": st.integers(-1, 2), "num_heads": st.integers(0, 4),
+    "mlp_ratio": anything, "num_registers": st.integers(-2, 2), "pool": st.sampled_from(["cls", "mean", ""]),
+    "pos_embed": st.sampled_from(["learned", "sincos"]), "layer_scale": anything, "norm_eps": anything,
+    "activation": st.sampled_from(["gelu", "swiglu"]), "dropout": anything, "drop_path": anything,
+}  # fmt: skip
+FLAGS = [f.name for f in dataclasses.fields(ViTConfig) if f.type is bool]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.fixed_dictionaries({}, optional=CHANGES | dict.fromkeys(FLAGS, st.booleans())))
+def test_every_config_is_refused_in_a_sentence_or_its_vit_runs(changes: dict) -> None:
+    base = dict(image_size=(8, 12), patch_size=4, num_classes=2, embed_dim=8, depth=2, num_heads=2)
+    try:
+        config = ViTConfig(**base | changes)
+    except ValueError as error:
+        assert str(error).endswith(".")
+        return
+    model = ViT(config).train()
+    images = torch.randn(2, config.in_chans, *config.image_size)
+    logits = model(images, Recorder())
+    assert logits.shape == (2, config.num_classes or config.embed_dim) and logits.isfinite().all()
+    torch.testing.assert_close(model.eval()(images, Recorder()), model(images), rtol=1e-4, atol=1e-4)

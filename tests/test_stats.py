@@ -144,9 +144,21 @@ def test_norms_flag_only_patches_far_above_their_own_depth() -> None:
     flagged = stats.outliers(norms, 3)
     assert flagged.shape == (L + 1, h * w)
     assert flagged.nonzero().tolist() == [[2, 8]]
-    values = norms[2, 3:].double().numpy()
-    mad = np.median(np.abs(values - np.median(values)))  # 21 patches: the median is one of them
-    assert np.array_equal(stats.outliers(norms, 3, k=1.5)[2], values > np.median(values) + 1.5 * mad)
+    logs = np.log(norms[2, 3:].double().numpy())
+    above = logs - np.median(logs)  # 21 patches: the median is one of them
+    far = np.maximum(1.5 * np.median(np.abs(above)), np.log(2))
+    assert np.array_equal(stats.outliers(norms, 3, k=1.5)[2], above > far)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.3, 0.6, 1.0])
+def test_norms_of_any_spread_cry_no_wolf_and_the_floor_holds(spread: float) -> None:
+    norms = (spread * torch.randn(2000, 196)).exp()  # as many pictures
+    assert stats.outliers(norms, 0).any(dim=-1).float().mean() < 0.002
+    flat = torch.full((1, 197), 12.0)
+    flat[0, 5] *= 1.00002
+    assert not stats.outliers(flat, 1).any()
+    norms[:, 7] *= 10 if spread < 0.3 else 10_000
+    assert stats.outliers(norms, 0)[:, 7].float().mean() > 0.99
 
 
 def test_token_similarity_is_the_cosine_at_every_depth() -> None:
@@ -185,7 +197,9 @@ def test_pca_of_one_or_two_patches_has_directions_that_are_zero(joint: bool, gri
     pca = stats.patch_pca(t, joint=joint)
     assert pca.scores.shape == (2, *grid, 3) and pca.explained.shape == (1 if joint else 2, 3)
     assert pca.scores.isfinite().all() and pca.explained.isfinite().all()
-    assert pca.scores[..., 2].abs().max() < 1e-4 and (grid == (1, 1) or pca.scores[..., 0].abs().min() > 0.1)
+    directions = {(1, 1): 0, (1, 2): 2 if joint else 1}[grid]  # each depth has one fewer than patches
+    assert pca.scores[..., directions:].abs().max() == 0 and pca.explained[..., directions:].max() == 0
+    assert grid == (1, 1) or pca.scores[..., 0].abs().min() > 0.1
 
 
 def test_pca_in_one_basis_is_not_ruled_by_the_longest_layer() -> None:

@@ -261,3 +261,79 @@ def test_a_trace_names_its_tokens(tiny_vit: ViT) -> None:
 def test_attention_of_a_layer_that_there_is_not(tiny_vit: ViT, layer: int) -> None:
     with pytest.raises(ValueError, match=f"There is no layer {layer}: this model has 3, 0 to 2"):
         attention_at(tiny_vit, torch.zeros(16, 16), layer)
+
+
+EDITS_THAT_NAME_NOTHING = [
+    (
+        ZeroHeads(((99, 0),)),
+        "There is no head 0 in layer 99 to switch off: this model has 3 layers",
+    ),
+    (ZeroHeads(((0, 1), (0, 99))), "There is no head 99 in layer 0"),
+    (MaskPatches((999,), 1), "There is no patch 999 to hide: this image has 15"),
+    (MaskPatches((2,), 0), "This model has 1 tokens in front of its patches, not 0"),
+    (Replace("z", 99, torch.zeros(1)), "There is no layer 99 to replace 'z' in: this model has 3"),
+    (Replace("z", None, torch.zeros(1)), "'z' is in each block: say which"),
+    (Replace("embed", 0, torch.zeros(1)), "'embed' is outside the blocks: its layer is None"),
+    (Replace("k", 1, torch.zeros(5, 5, 5)), r"'k' has the shape \(1, 4, 16, 8\): \(5, 5, 5\) cannot take"),
+]
+
+
+@pytest.mark.parametrize(("edit", "sentence"), EDITS_THAT_NAME_NOTHING)
+def test_edits_that_name_nothing_are_refused(tiny_vit: ViT, edit, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        trace(tiny_vit, IMAGE, edits=[edit])
+    stream = trace(tiny_vit, IMAGE).tokens[1]
+    with pytest.raises(ValueError, match=sentence):
+        attention_at(tiny_vit, stream, 1, [edit])
+
+
+GRADIENTS = ("relevance", "gradcam", "input_gradient", "smoothgrad", "integrated_gradients")
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_a_caller_who_turned_gradients_off_gets_the_same_maps(tiny_vit: ViT, around) -> None:
+    from explorer.methods import METHODS
+
+    def maps(image: Tensor) -> list[Tensor]:
+        t = trace(tiny_vit, image, target=1)
+        return [t.attn_grad, *(METHODS[name](t, model=tiny_vit, target=1) for name in GRADIENTS)]
+
+    expected = maps(IMAGE)
+    with around():
+        image = IMAGE.clone()  # of inference mode, too
+        found = maps(image)
+    for mine, theirs in zip(expected, found, strict=True):
+        assert mine.abs().max() > 0
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(maps(image)[0], expected[0])  # prepared inside, traced outside
+
+
+def test_a_model_made_in_inference_mode_has_no_gradients_and_that_is_said() -> None:
+    with torch.inference_mode():
+        model = ViT(tiny_config()).eval()
+    assert trace(model, IMAGE).attn.shape == (3, 4, 16, 16)
+    with pytest.raises(ValueError, match=r"made inside torch\.inference_mode\(\)"):
+        trace(model, IMAGE, target=1)
+
+
+@pytest.mark.parametrize("what", ["model", "block"])
+def test_a_compiled_model_has_no_gradients_inside_and_that_is_said(tiny_vit: ViT, what: str) -> None:
+    model = tiny_vit
+    if what == "model":
+        model = torch.compile(tiny_vit, backend="aot_eager")
+    else:
+        model.blocks[1].compile(backend="aot_eager")
+    with pytest.raises(ValueError, match=r"torch\.compile hides what happens inside"):
+        trace(model, IMAGE, target=1)
+    with pytest.raises(ValueError, match=r"torch\.compile hides what happens inside"):
+        trace(model, IMAGE, target=1, edits=[ZeroHeads(((0, 1),))])
+
+
+def test_a_gradient_that_is_cut_is_an_error_and_no_map_of_zeros(tiny_vit: ViT) -> None:
+    class Cut(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.detach()
+
+    tiny_vit.norm = Cut()
+    with pytest.raises(ValueError, match="something in this model cuts them"):
+        trace(tiny_vit, IMAGE, target=1)

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from vit.card import Card, CheckpointError
 from vit.checkpoint import save
+from vit.config import ViTConfig
 from vit.library import load
-from vit.model import ViT, ViTConfig
+from vit.model import ViT
 from vit.trace import MaskPatches, Recorder, Replace, Trace, ZeroHeads
 
 if TYPE_CHECKING:

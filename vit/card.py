@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from torch import Tensor
 
-from vit.model import FIELDS, ViTConfig
+from vit.config import FIELDS, ViTConfig, fits
 
 FORMAT, VERSION = "vit-explorer", 1
 # larger than any published ViT: a config beyond these is broken or hostile, and is not built
@@ -152,17 +151,6 @@ def typed(kind: type[ViTConfig | Card], values: Mapping[str, Any]) -> dict[str, 
         if f.name in tuples and not fits(tuples[f.name], f.type):
             raise TypeError(f"{f.name} must be {f.type}, not {tuples[f.name]!r}.")
     return tuples
-
-
-def fits(x: Any, kind: Any) -> bool:
-    """Is x of this kind: a plain type, a union, or a tuple of them?"""
-    if isinstance(kind, UnionType):
-        return any(fits(x, option) for option in get_args(kind))
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        kinds = kinds[:1] * len(x) if isinstance(x, tuple) and kinds[-1] is ... else kinds
-        return isinstance(x, tuple) and len(x) == len(kinds) and all(map(fits, x, kinds))
-    return type(x) in (int, float) if kind is float else type(x) is kind
 
 
 def checked(config: ViTConfig) -> ViTConfig:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from vit.config import ViTConfig
 from vit.grid import Grid
-from vit.model import ViTConfig
 
 
 @dataclass(frozen=True)

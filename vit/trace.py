@@ -8,16 +8,20 @@ L layers, H heads, T tokens, D width, K classes, (h, w) patches.
 
 import sys
 import types
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from vit.config import ViTConfig
 from vit.grid import Grid
 from vit.model import HOOK_POINTS, Hook, ViT
 from vit.objective import Contrast, Objective
+
+# hook points that the model passes once, with layer None
+OUTSIDE = ("embed", "pos", "norm", "logits")
 
 
 class Recorder:
@@ -48,6 +52,15 @@ class ZeroHeads:
         if any(number < 0 for pair in self.heads for number in pair):
             raise ValueError(f"Layers and heads to switch off are counted from 0, not {self.heads}.")
 
+    def check(self, config: ViTConfig, grid: Grid) -> None:
+        """Raises ValueError for a head that this model does not have."""
+        for layer, head in self.heads:
+            if layer >= config.depth or head >= config.num_heads:
+                raise ValueError(
+                    f"There is no head {head} in layer {layer} to switch off: this model has {config.depth} "
+                    f"layers of {config.num_heads} heads, counted from 0."
+                )
+
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         off = [head for at, head in self.heads if at == layer]
         if name != "z" or not off:
@@ -70,6 +83,18 @@ class MaskPatches:
     def __post_init__(self) -> None:
         if any(patch < 0 for patch in self.patches):
             raise ValueError(f"Patches to hide are counted from 0, not {self.patches}.")
+
+    def check(self, config: ViTConfig, grid: Grid) -> None:
+        """Raises ValueError for a patch that this image does not have, or another number of prefix tokens."""
+        if self.patches and max(self.patches) >= grid.count:
+            raise ValueError(
+                f"There is no patch {max(self.patches)} to hide: this image has {grid.count}, counted from 0."
+            )
+        if self.num_prefix_tokens != config.num_prefix_tokens:
+            raise ValueError(
+                f"This model has {config.num_prefix_tokens} tokens in front of its patches, not "
+                f"{self.num_prefix_tokens}: MaskPatches(patches, model.config.num_prefix_tokens)."
+            )
 
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         if not self.patches or name not in ("scores", "norm"):
@@ -103,10 +128,27 @@ class Replace:
         if self.layer is not None and self.layer < 0:
             raise ValueError(f"Layers to replace something in are counted from 0, not {self.layer}.")
 
+    def check(self, config: ViTConfig, grid: Grid) -> None:
+        """Raises ValueError for a layer that this model does not have, or that has no such activation."""
+        if (self.layer is None) != (self.name in OUTSIDE):
+            where = "outside the blocks: its layer is None"
+            if self.layer is None:
+                where = "in each block: say which"
+            raise ValueError(f"{self.name!r} is {where}.")
+        if self.layer is not None and self.layer >= config.depth:
+            raise ValueError(
+                f"There is no layer {self.layer} to replace {self.name!r} in: this model has {config.depth}, "
+                "counted from 0."
+            )
+
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         if (name, layer) != (self.name, self.layer):
             return x
-        return self.value.to(x).expand_as(x)
+        try:
+            return self.value.to(x, copy=True).expand_as(x)
+        except RuntimeError:
+            shape, value = tuple(x.shape), tuple(self.value.shape)
+            raise ValueError(f"{name!r} has the shape {shape}: {value} cannot take its place.") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +201,72 @@ def in_turn(*hooks: Hook) -> Hook:
     return hook
 
 
+def check_edits(edits: Sequence[Hook], config: ViTConfig, grid: Grid) -> None:
+    """Those of the edits that can tell say whether they fit this model and image. Raises ValueError."""
+    for edit in edits:
+        check = getattr(edit, "check", None)
+        if check is not None:
+            check(config, grid)
+
+
+def is_compiled(model: ViT) -> bool:
+    """Has torch.compile been here, on the model or a part of it?"""
+    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+
+
+def missing_gradient(model: ViT) -> ValueError:
+    """The error where a gradient should be and is not, with its cause."""
+    if is_compiled(model):
+        cause = "torch.compile hides what happens inside: explain the model as it was before it was compiled."
+    else:
+        cause = "something in this model cuts them, such as detach() or a block under torch.no_grad()."
+    return ValueError(f"Gradients do not reach what they are asked for: {cause}")
+
+
+@contextmanager
+def gradients_on(model: ViT) -> Iterator[None]:
+    """Within it gradients are recorded, also inside the caller's torch.no_grad() or torch.inference_mode().
+
+    Raises ValueError, with the cause, for a model that cannot have any.
+    """
+    if any(weight.is_inference() for weight in model.parameters()):
+        raise ValueError(
+            "This model was made inside torch.inference_mode(), so that gradients cannot flow through it: "
+            "load it outside."
+        )
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def asked_layers(
+    config: ViTConfig,
+    image: Tensor,
+    target: int | None,
+    contrast: Contrast,
+    layers: Sequence[int] | None,
+    keep: Collection[str],
+) -> list[int] | None:
+    """The layers that `trace` is asked to keep, counted from 0. Raises ValueError for what there is not."""
+    if image.dim() != 3:
+        raise ValueError(f"One image is (3, height, width), not {tuple(image.shape)}: pass images[i].")
+    if unknown := {*keep} - {*HOOK_POINTS}:
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise ValueError(f"The model shows no {names}: keep any of {', '.join(HOOK_POINTS)}.")
+    if target is not None and not 0 <= target < config.num_classes:
+        raise ValueError(f"Class {target} does not exist: this model has {config.num_classes} classes.")
+    if target is not None:
+        Objective(target, contrast).check(config.num_classes)
+    elif contrast is not None:
+        raise ValueError("A contrast is of one class with another: pass target=, too.")
+    if target is not None and layers is not None:
+        raise ValueError("Gradients are kept for all layers or none: leave out `layers` or `target`.")
+    if layers is None:
+        return None
+    if not all(-config.depth <= layer < config.depth for layer in layers):
+        raise ValueError(f"Not all of the layers {list(layers)} exist: this model has {config.depth}.")
+    return [layer % config.depth for layer in layers]
+
+
 def trace(
     model: ViT,
     image: Tensor,
@@ -178,25 +286,9 @@ def trace(
     a field of Trace goes to `activations`. Everything returned is float32 on the CPU. Raises ValueError for
     a class, layer or name that there is not.
     """
-    if image.dim() != 3:
-        raise ValueError(f"One image is (3, height, width), not {tuple(image.shape)}: pass images[i].")
-    if unknown := {*keep} - {*HOOK_POINTS}:
-        names = ", ".join(map(repr, sorted(unknown)))
-        raise ValueError(f"The model shows no {names}: keep any of {', '.join(HOOK_POINTS)}.")
-    if target is not None and not 0 <= target < model.config.num_classes:
-        classes = model.config.num_classes
-        raise ValueError(f"Class {target} does not exist: this model has {classes} classes.")
-    if target is not None:
-        Objective(target, contrast).check(model.config.num_classes)
-    elif contrast is not None:
-        raise ValueError("A contrast is of one class with another: pass target=, too.")
-    if target is not None and layers is not None:
-        raise ValueError("Gradients are kept for all layers or none: leave out `layers` or `target`.")
-    depth = model.config.depth
-    if layers is not None:
-        if not all(-depth <= layer < depth for layer in layers):
-            raise ValueError(f"Not all of the layers {list(layers)} exist: this model has {depth}.")
-        layers = [layer % depth for layer in layers]
+    layers = asked_layers(model.config, image, target, contrast, layers, keep)
+    grid = Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size)
+    check_edits(edits, model.config, grid)
     stream = Recorder({"pos", "resid_post"})
     kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)
 
@@ -205,18 +297,16 @@ def trace(
         constant = name == "attn" and target is not None and not x.requires_grad
         return x.detach().requires_grad_() if constant else x
 
-    images = image.detach().to(next(model.parameters()))[None]  # (1, 3, height, width), bf16 for a bf16 model
-    with torch.set_grad_enabled(target is not None):
-        logits = model(images.requires_grad_(target is not None), in_turn(*edits, leaf, stream, kept))[0]
-    gradients = None
-    if target is not None:  # never .backward(): it would write into parameters that other threads share
-        shown = list(kept.seen["attn"].values())
-        if logits.requires_grad:  # attention in front of an edit that put a constant there changes nothing
+    hook = in_turn(*edits, leaf, stream, kept)
+    if target is None:
+        with torch.no_grad():
+            logits, gradients = model(image.to(next(model.parameters()))[None], hook)[0], None
+    else:
+        with gradients_on(model):
+            images = image.detach().to(next(model.parameters()), copy=True)[None].requires_grad_()
+            logits = model(images, hook)[0]
             y = Objective(target, contrast)(logits)
-            found = torch.autograd.grad(y, shown, allow_unused=True, materialize_grads=True)
-        else:
-            found = tuple(torch.zeros_like(attn) for attn in shown)
-        gradients = torch.stack(found)[:, 0]  # (L, H, T, T)
+            gradients = attention_gradient(model, y, list(kept.seen["attn"].values()), edits)
 
     def to_cpu(x: Tensor) -> Tensor:
         return x.detach().float().cpu()
@@ -231,13 +321,30 @@ def trace(
         tokens=tokens,
         attn=attn,
         logits=to_cpu(logits if model.config.num_classes else logits[:0]),
-        grid=Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size),
+        grid=grid,
         prefix_names=model.config.prefix_names,
         target=target,
         contrast=contrast,
         attn_grad=None if gradients is None else to_cpu(gradients),
         activations=seen,
     )
+
+
+def attention_gradient(model: ViT, y: Tensor, attn: Sequence[Tensor], edits: Sequence[Hook]) -> Tensor:
+    """(L, H, T, T): d y / d attn of every layer (1, H, T, T).
+
+    Never by .backward(), which would write into parameters that other threads share. Raises ValueError where
+    a gradient is missing and no edit can be why: zeros would pass for a map.
+    """
+    if not y.requires_grad:  # an edit put a constant behind all of it
+        found: Sequence[Tensor | None] = [None] * len(attn)
+    else:
+        found = torch.autograd.grad(y, attn, allow_unused=True)
+    if any(gradient is None for gradient in found) and (not edits or is_compiled(model)):
+        raise missing_gradient(model)
+    # attention in front of an edit that put a constant there changes nothing
+    filled = [torch.zeros_like(x) if grad is None else grad for x, grad in zip(attn, found)]
+    return torch.stack(filled)[:, 0]
 
 
 def attn_to_cpu(attn: Tensor) -> Tensor:
@@ -265,6 +372,8 @@ def attention_at(
     if not 0 <= layer < model.config.depth:
         last = model.config.depth - 1
         raise ValueError(f"There is no layer {layer}: this model has {last + 1}, 0 to {last}.")
+    patches = tokens.shape[0] - model.config.num_prefix_tokens
+    check_edits(edits, model.config, grid or Grid((1, patches)))
     found: list[Tensor] = []
 
     def find(name: str, layer: int | None, x: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from explorer.cli.request import Asked, Option, Request, Usage
 from explorer.methods import LETTERS, METHODS, plain
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.card import Card
+from vit.config import VARIANTS, ViTConfig
 from vit.cost import cost
 from vit.grid import Grid
-from vit.model import VARIANTS, Hook, ViTConfig
+from vit.model import Hook
 from vit.trace import MaskPatches, ZeroHeads
 
 MAX_ATTENTION = 8 * 2**30  # bytes

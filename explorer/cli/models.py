@@ -7,8 +7,8 @@ from explorer.cli.sources import check_endings, first_checkpoint, load_model, wr
 from explorer.forms import Export
 from explorer.tensors import lines_of, shapes_of
 from vit.checkpoint import read_history
+from vit.config import ViTConfig
 from vit.library import resolve
-from vit.model import ViTConfig
 
 
 def run_weights(request: Request, command: Command) -> int:

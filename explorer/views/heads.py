@@ -150,7 +150,7 @@ def norms_panel(look: Look) -> str:
         series[look.model.config.prefix_names[0]] = norms[:, 0]
     found = stats.outliers(norms, prefix)[-1]
     words = (
-        f"{int(found.sum())} patches of the last layer stand out (median + 10 MAD): "
+        f"{int(found.sum())} patches of the last layer stand out (more than twice the median, and 8 MAD): "
         if found.any()
         else "No patch stands out here: "
     )

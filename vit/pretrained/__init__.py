@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vit.card import CheckpointError
-from vit.model import ViTConfig
+from vit.config import ViTConfig
 from vit.pretrained.of_timm import describe_timm, from_timm, timm_skeleton
 from vit.pretrained.of_torchvision import from_torchvision
 from vit.pretrained.of_transformers import describe_transformers, from_transformers

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vit.card import CheckpointError, checked, typed
-from vit.model import ViTConfig
+from vit.config import ViTConfig
 
 Renames = Sequence[tuple[str, str]]  # (regular expression, replacement), applied in this order
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vit.card import LIMITS, CheckpointError
 from vit.checkpoint import build
-from vit.model import ACTIVATIONS, ViT, ViTConfig
+from vit.config import ViTConfig
+from vit.model import ACTIVATIONS, ViT
 from vit.pretrained.common import (
     CHANNELS,
     NO_CONFIG,

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vit.card import CheckpointError
 from vit.checkpoint import build
-from vit.model import ViT, ViTConfig
+from vit.config import ViTConfig
+from vit.model import ViT
 from vit.pretrained.common import (
     CHANNELS,
     NO_CONFIG,

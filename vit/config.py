@@ -1,0 +1,152 @@
+"""Everything that tells one plain ViT from another.
+
+L layers, H heads, D width, K classes, (h, w) patch grid.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from vit.grid import Grid
+
+# name: (embed_dim, depth, num_heads, width of the MLP), from Dosovitskiy et al. 2021, Table 1;
+# Ti and S: Touvron et al. 2021, Table 1; g and G: Zhai et al. 2022, Table 2
+VARIANTS = {
+    "Ti": (192, 12, 3, 768),
+    "S": (384, 12, 6, 1536),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096),
+    "H": (1280, 32, 16, 5120),
+    "g": (1408, 40, 16, 6144),
+    "G": (1664, 48, 16, 8192),
+}
+
+ACTIVATION_NAMES = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
+CHOICES = {"pool": ("cls", "mean"), "pos_embed": ("learned", "sincos"), "activation": ACTIVATION_NAMES}
+
+# from the first number on, below the second
+BOUNDS = {
+    **dict.fromkeys(("patch_size", "in_chans", "embed_dim", "depth", "num_heads"), (1, math.inf)),
+    **dict.fromkeys(("num_classes", "num_registers", "mlp_ratio"), (0, math.inf)),
+    **dict.fromkeys(("dropout", "drop_path"), (0, 1)),
+}
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything that tells one plain ViT from another. Raises ValueError for what cannot be built."""
+
+    image_size: tuple[int, int] = (224, 224)  # (height, width) in pixels; one number means a square
+    patch_size: int = 16
+    in_chans: int = 3
+    num_classes: int = 1000  # K; 0: no head, the model returns its pooled features
+    embed_dim: int = 768  # D
+    depth: int = 12
+    num_heads: int = 12  # H
+    mlp_ratio: float = 4.0  # width of the MLP's first layer / D (both halves of it, for SwiGLU)
+    class_token: bool = True
+    num_registers: int = 0  # extra tokens without a position (Darcet et al. 2024)
+    distillation: bool = False  # DeiT's second class token, with a head of its own
+    pool: str = "cls"  # what the head reads: "cls", or the "mean" of the patches
+    norm_after_pool: bool = False  # the final norm acts on the pooled vector (timm's fc_norm), not on tokens
+    pos_embed: str = "learned"  # or "sincos": fixed, as in MAE
+    pos_embed_prefix: bool = True  # class and distillation token have a position too
+    layer_scale: float | None = None  # a gain per channel on both branches, starting here (CaiT, DINOv2)
+    pre_norm: bool = False  # one more LayerNorm in front of the blocks (CLIP)
+    post_norm: bool = False  # LayerNorm after each addition: the order of Vaswani et al. 2017
+    activation: str = "gelu"
+    qkv_bias: bool = True
+    qk_norm: bool = False  # LayerNorm on every query and key (Dehghani et al. 2023)
+    norm_eps: float = 1e-6
+    dropout: float = 0.0  # after both branches, in training
+    drop_path: float = 0.0  # chance to skip a branch in the last layer, rising linearly from 0 in the first
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        size = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else size
+        object.__setattr__(self, "image_size", size)
+        for f in fields(self):
+            if not fits(getattr(self, f.name), f.type):
+                kind = f.type.__name__ if isinstance(f.type, type) else f.type
+                raise ValueError(f"{f.name} must be {kind}, not {getattr(self, f.name)!r}.")
+        for name, (low, high) in BOUNDS.items():
+            value = getattr(self, name)
+            if not low <= value < high:
+                most = "" if high == math.inf else f" and less than {high}"
+                raise ValueError(f"{name} must be at least {low}{most}, not {value}.")
+        if not (0 < self.norm_eps < math.inf and math.isfinite(self.layer_scale or 0)):
+            raise ValueError("norm_eps must be above 0, and layer_scale a finite number.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}.")
+        if self.mlp_dim < 1 or (self.activation == "swiglu" and self.mlp_dim % 2):
+            must = "even: SwiGLU gates one half with the other" if self.mlp_dim > 0 else "at least 1"
+            raise ValueError(f"The width of the MLP, embed_dim x mlp_ratio = {self.mlp_dim}, must be {must}.")
+        if self.pool == "cls" and not self.class_token:
+            raise ValueError('pool="cls" needs class_token=True; without a class token use pool="mean".')
+        if self.distillation and (self.pool != "cls" or self.norm_after_pool):
+            raise ValueError('distillation=True needs pool="cls" and norm_after_pool=False.')
+        if self.pos_embed == "sincos" and self.embed_dim % 4:
+            raise ValueError(
+                f"sincos positions need an embed_dim that is a multiple of 4, not {self.embed_dim}."
+            )
+        Grid.of(self.image_size, self.patch_size)
+
+    @classmethod
+    def variant(cls, name: str, **changes) -> "ViTConfig":
+        """The papers' sizes: `ViTConfig.variant("S/16", num_classes=10)`."""
+        size, _, patch = name.partition("/")
+        if size not in VARIANTS or not patch.isdigit():
+            raise ValueError(f"No variant {name!r}: write SIZE/PATCH with a size of {', '.join(VARIANTS)}.")
+        dim, depth, heads, mlp = VARIANTS[size]
+        shape = dict(embed_dim=dim, depth=depth, num_heads=heads, mlp_ratio=mlp / dim, patch_size=int(patch))
+        return cls(**shape | changes)
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of patches at `image_size`."""
+        return Grid.of(self.image_size, self.patch_size)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(h, w) of `grid`."""
+        return self.grid.shape
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid.count
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        """The tokens in front of the patches, in their order."""
+        registers = (f"[REG{i}]" for i in range(1, self.num_registers + 1))
+        return ("[CLS]",) * self.class_token + ("[DIST]",) * self.distillation + tuple(registers)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return len(self.prefix_names)
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        return round(self.embed_dim * self.mlp_ratio)
+
+
+FIELDS = tuple(f.name for f in fields(ViTConfig))
+
+
+def fits(x: Any, kind: Any) -> bool:
+    """Is x of this kind: a plain type, a union, or a tuple of them?"""
+    if isinstance(kind, UnionType):
+        return any(fits(x, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        kinds = kinds[:1] * len(x) if isinstance(x, tuple) and kinds[-1] is ... else kinds
+        return isinstance(x, tuple) and len(x) == len(kinds) and all(map(fits, x, kinds))
+    return type(x) in (int, float) if kind is float else type(x) is kind
