@@ -39,8 +39,7 @@ class Subject:
         """The query in words; None is what the class is read from."""
         if query is None:
             return what_is_read(self.model.config)
-        patch = self.patch(query)
-        return f"patch {patch}" if patch else self.model.config.prefix_names[query]
+        return self.trace.token_name(query)
 
     def patch(self, query: int | None) -> tuple[int, int] | None:
         """(row, column) of a token; None for prefix tokens."""
