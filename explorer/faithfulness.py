@@ -15,8 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -289,18 +288,6 @@ class Sample:
     mask: Tensor | None = None  # (height, width), true on the object, where that is known
     target: int | None = None  # the class to watch; None: the one that the model answers
 
-    @cached_property
-    def key(self) -> str:
-        """What tells this picture, and the class that is watched, from others."""
-        digest = hashlib.sha256(self.image.float().contiguous().numpy().tobytes())
-        digest.update(str(self.target).encode())
-        return digest.hexdigest()[:16]
-
-    @property
-    def lot(self) -> int:
-        """Where its lots begin: other random orders for every picture, the same whenever it is measured."""
-        return int(self.key[:6], 16)
-
 
 @dataclass(frozen=True)
 class Table:
@@ -376,19 +363,16 @@ def table(
     """
     plan = plan or Plan()
     kept = Kept(keep, fingerprint(model, methods, plan))
-    figures = []
-    for sample in samples:
-        if sample.key not in kept.figures:
+    for number, sample in enumerate(samples):
+        if number >= len(kept.figures):
             target = answer(model, sample.image) if sample.target is None else sample.target
+            own = Plan(**(asdict(plan) | {"seed": plan.seed + number * max(1, plan.randoms)}))  # other lots
             traced = trace(model, sample.image, target=target)
-            own = replace(plan, seed=plan.seed + sample.lot)
             runners = race(model, traced, methods, own, card=card, mask=sample.mask)
-            found = {runner.name: runner.figures() | {"empty": float(runner.is_flat)} for runner in runners}
-            kept.add(sample.key, found)
-        figures.append(kept.figures[sample.key])
+            kept.add({runner.name: runner.figures() | {"empty": runner.is_flat} for runner in runners})
         if progress:
-            progress(len(figures))
-    return table_of(figures, plan.measures, resamples)
+            progress(number + 1)
+    return table_of(kept.figures, plan.measures, resamples)
 
 
 def table_of(figures: list[dict[str, dict[str, float]]], by: Sequence[str], resamples: int = 2000) -> Table:
@@ -431,7 +415,7 @@ class Kept:
 
     def __init__(self, path: Path | None, key: str):
         self.path = path
-        self.figures: dict[str, dict[str, dict[str, float]]] = {}  # by the picture's key
+        self.figures: list[dict[str, dict[str, float]]] = []
         if path is None:
             return
         if path.exists():
@@ -441,18 +425,17 @@ class Kept:
                     f"{path} holds figures of other weights, methods or settings: name another file, or "
                     "remove it."
                 )
-            for line in lines:
-                if line.endswith("}}}"):  # the last one may have been cut off
-                    self.figures |= json.loads(line)
+            whole = [line for line in lines if line.endswith("}}")]  # the last one may have been cut off
+            self.figures = [json.loads(line) for line in whole]
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [key, *(json.dumps({one: found}) for one, found in self.figures.items())]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        text = "".join(f"{line}\n" for line in [key, *map(json.dumps, self.figures)])
+        path.write_text(text, encoding="utf-8")
 
-    def add(self, picture: str, figures: dict[str, dict[str, float]]) -> None:
-        self.figures[picture] = figures
+    def add(self, figures: dict[str, dict[str, float]]) -> None:
+        self.figures.append(figures)
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({picture: figures}) + "\n")
+                file.write(json.dumps(figures) + "\n")
 
 
 def fingerprint(model: ViT, methods: Sequence[str] | None, plan: Plan) -> str:

@@ -199,9 +199,9 @@ def test_a_table_averages_races_of_the_models_own_answers() -> None:
     ]
     by_name = {row.name: row for row in table.rows}
     scores: dict[str, list[float]] = {name: [] for name in by_name}
-    for image in images:
+    for number, image in enumerate(images):
         t = trace(model, image, target=int(model(image[None]).argmax()))
-        for runner in f.race(model, t, methods, f.Plan(points=4, seed=f.Sample(image).lot), mask=mask):
+        for runner in f.race(model, t, methods, f.Plan(points=4, seed=3 * number), mask=mask):
             scores[runner.name].append(runner.score)
     controls_of = {name: float(np.mean(scores[name])) for name in f.CONTROLS}
     bar = max(controls_of, key=controls_of.__getitem__)
@@ -257,16 +257,13 @@ def test_a_stopped_table_is_taken_up_where_it_was(tmp_path) -> None:
     whole = f.table(model, samples, ["rollout"], plan)
     f.table(model, samples[:2], ["rollout"], plan, keep=keep)
     with keep.open("a") as file:
-        file.write('{"5e": {"rollout": {"sco')  # the machine went down here
+        file.write('{"rollout": {"sco')  # the machine went down here
     calls = []
     f.table(model, samples, ["rollout"], plan, keep=keep, progress=calls.append)
     again = f.table(model, samples, ["rollout"], plan, keep=keep)
     assert again.rows[0].each.keys() == whole.rows[0].each.keys()
     for one, other in zip(again.rows, whole.rows):
         assert all(torch.equal(one.each[key], other.each[key]) for key in one.each)
-    assert len(keep.read_text().splitlines()) == 1 + 3
-    turned = f.table(model, samples[::-1][:2], ["rollout"], plan, keep=keep)  # other pictures, none anew
-    assert torch.equal(turned.rows[0].each["score"], whole.rows[0].each["score"].flip(0)[:2])
     assert len(keep.read_text().splitlines()) == 1 + 3
     with pytest.raises(ValueError, match="figures of other weights, methods or settings: name another file"):
         f.table(model, samples, ["rollout"], f.Plan(points=4), keep=keep)

@@ -53,6 +53,14 @@ def frame_rate(text: str) -> float:
 
 PICTURES = Option("pictures", nargs="*", metavar="PICTURE", help="files or folders; none: an example")
 MODEL = Option("--model", "-m", help="checkpoint: bundled name, folder or Hub id (default: the app's)")
+MODELS = Option(
+    "--model",
+    "-m",
+    dest="models",
+    action="append",
+    metavar="MODEL",
+    help="checkpoint: bundled name, folder or Hub id; may be given several times (default: the app's)",
+)
 SIZE = Option("--size", help="pixels the model is given: 224 or HEIGHTxWIDTH (default: its own)")
 OUT = Option(
     "--out",

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from explorer.cli import data, models, objects, pictures
+from explorer.cli import data, models, objects, pictures, site
 from explorer.cli.arguments import (
     BOXES,
     COLORMAP,
@@ -21,6 +21,7 @@ from explorer.cli.arguments import (
     METHODS_HELP,
     MODE,
     MODEL,
+    MODELS,
     OFF,
     OUT,
     PICTURES,
@@ -38,7 +39,7 @@ from explorer.cli.arguments import (
     VARIANT,
     WATCH,
 )
-from explorer.cli.request import NOTHING, Command, Request
+from explorer.cli.request import NOTHING, Command, Option, Request
 from vit.console import spell_what_it_can
 
 EXAMPLES = """\
@@ -67,6 +68,8 @@ examples
       does attention land on things? every head, layer and method against boxes or masks
   python -m explorer heads --model imagenette --data imagenette --images 200 --out heads.png --out heads.csv
       how far each head looks, as means over pictures, and how alike layers are
+  python -m explorer site public --model imagenette --model shapes --image cat.jpg
+      a folder for any web host: the models themselves run in the visitor's browser
   python -m explorer shapes --variant B/16
       the shape of every tensor from pixels to logits
 
@@ -85,6 +88,22 @@ ONE_OR_MANY = PICTURES.but(
 )
 DATA_OF_OBJECTS = DATA.but(help="folder of pictures, with --boxes or --masks; or shapes")
 MANY = IMAGES.but(help="how many of them (default 500)")
+
+FOLDER = Option("folder", metavar="FOLDER", help="where it is written; with --one-file: NAME.html")
+IMAGE = Option(
+    "--image",
+    dest="pictures",
+    action="append",
+    metavar="PICTURE",
+    help="picture or folder to begin with; may be given several times (default: examples)",
+)
+TITLE = Option("--title", help="what the page is called")
+ONE_FILE = Option("--one-file", action="store_true", help="all of it in one HTML file that opens from a disk")
+RUNTIME = Option(
+    "--runtime",
+    metavar="FILE.tgz",
+    help="onnxruntime-web from a disk, as `npm pack onnxruntime-web@1.30.0` makes it (default: fetched)",
+)
 
 ROWS = (
     Command(
@@ -150,6 +169,10 @@ ROWS = (
         "shapes", "the shape of every tensor from pixels to logits", models.run_shapes, (".md", ".csv"),
         (SIZE, VARIANT),
     ),
+    Command(
+        "site", "the explorer without a server, for any web host or as one file", site.run_site, (),
+        (FOLDER, MODELS, IMAGE, TITLE, ONE_FILE, RUNTIME),
+    ),
 )  # fmt: skip
 COMMANDS = {command.name: command for command in ROWS}
 
@@ -164,15 +187,17 @@ def build_parser(prog: str = "python -m explorer") -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in ROWS:
         about = command.about
+        written = f" Writes {', '.join(command.endings)}." if command.endings else ""
         sub = commands.add_parser(
             command.name,
             help=about,
-            description=f"{about[0].upper()}{about[1:]}. Writes {', '.join(command.endings)}.",
+            description=f"{about[0].upper()}{about[1:]}.{written}",
             epilog=METHODS_HELP if METHOD in command.options else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,  # what is not typed is as Request or the row has it
         )
-        for option in (MODEL, OUT, *command.options):
+        usual = () if MODELS in command.options else (MODEL, OUT)
+        for option in (*usual, *command.options):
             sub.add_argument(*option.flags, **option.keywords)
     return parser
 

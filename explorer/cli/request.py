@@ -49,6 +49,11 @@ class Request:
     keep: str | None = None
     record: bool = False
     variant: str | None = None
+    folder: str = ""
+    models: Sequence[str] = ()
+    title: str = "ViT Explorer"
+    runtime: str | None = None
+    one_file: bool = False
 
     @property
     def style(self) -> Style:
@@ -84,6 +89,6 @@ class Command:
     about: str
     run: Callable[[Request, "Command"], int]
     endings: tuple[str, ...]  # of the files it writes; the first is the default
-    options: tuple[Option, ...] = ()  # beside --model and --out
+    options: tuple[Option, ...] = ()  # beside --model and, where files have endings, --out
     make: Callable[[Subject, Request, Asked], Export] | None = None  # of commands about single pictures
     defaults: Mapping[str, Any] = field(default_factory=dict)  # where they differ from Request's

@@ -1,0 +1,278 @@
+"""The explorer as a folder of files: models, pictures and the viewer, for any web host or a USB stick.
+
+FOLDER/index.html              the page; README.md and serve.py say how to show it
+       site.js, worker.js      the viewer and the page; the engine
+       runtime/                onnxruntime-web, the program that runs the model in the browser
+       models/NAME/            graph, weights, constants, moments of training, maps of the example pictures
+       pictures/               what there is to look at before a visitor brings their own
+       site.json               what is where
+"""
+
+import gzip
+import hashlib
+import html
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from explorer import stats
+from explorer.payload import as_bytes, cosine_bytes, maps_at_hand, pack
+from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
+from explorer.site.graph import Weight, export_graph, pack_weights
+from explorer.site.runtime import SCRIPT, WASM, SiteError, runtime_files
+from explorer.viewer.script import joined
+from vit.card import Card
+from vit.checkpoint import load_snapshot
+from vit.cost import cost
+from vit.grid import Grid
+from vit.model import ViT
+from vit.pictures import preprocess
+from vit.trace import trace
+
+HERE = Path(__file__).parent
+VIEWER = HERE.parent / "viewer"
+LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, and seconds a picture
+SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
+MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
+SIDE, THUMB = 1024, 128  # pixels of a picture's longer side
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A model that goes into the folder, and the moments of its training."""
+
+    name: str
+    model: ViT
+    card: Card
+    snapshots: Sequence[tuple[int, dict[str, float], Path]] = ()  # (step, metrics, file)
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    label: str
+    picture: Image.Image
+
+
+def write_site(
+    folder: Path,
+    models: Sequence[Shared],
+    pictures: Sequence[Picture],
+    *,
+    title: str = "ViT Explorer",
+    runtime: Path | None = None,
+    progress: Progress = lambda text: None,
+) -> None:
+    """Write all of it. Raises SiteError for what a browser cannot run, before anything is written."""
+    for shared in models:
+        check(shared)
+    if len({plain(shared.name) for shared in models}) < len(models):
+        raise SiteError("Two of these models have one name: rename the folder of one.")
+    progress("runtime")
+    files = runtime_files(runtime)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (SCRIPT, WASM + ".gz"):
+        write(folder / "runtime" / name, files[name])
+    listed = [write_picture(folder, each, number) for number, each in enumerate(pictures)]
+    about: dict[str, Any] = {
+        "title": title,
+        "runtime": {"script": f"runtime/{SCRIPT}", "wasm": f"runtime/{WASM}.gz"},
+        "pictures": listed,
+        "models": [write_model(folder, shared, pictures, progress) for shared in models],
+    }
+    write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
+    first = [about["runtime"]["script"], about["runtime"]["wasm"], *(each["thumb"] for each in listed)]
+    entry = about["models"][0]
+    first += [entry["graph"], entry["weights"], entry["constants"], *(each["file"] for each in listed[:1])]
+    write_page(folder, title, first)
+
+
+def plain(name: str) -> str:
+    """A name as a part of an address: what any file system and any web host takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".-") or "model"
+
+
+def check(shared: Shared) -> None:
+    """Raises SiteError for a model that a browser cannot be asked to run."""
+    parameters = sum(p.numel() for p in shared.model.parameters())
+    if parameters > LIMIT:
+        raise SiteError(
+            f"{shared.name} has {parameters / 1e6:.0f} million parameters, too many for a browser "
+            f"(at most {LIMIT // 10**6}): choose a smaller model."
+        )
+    if shared.model.config.in_chans != 3:
+        raise SiteError(f"{shared.name} reads {shared.model.config.in_chans} channels, a photograph has 3.")
+
+
+def write_model(
+    folder: Path, shared: Shared, pictures: Sequence[Picture], progress: Progress
+) -> dict[str, Any]:
+    """The files of one model -> its entry in site.json."""
+    model, card, where = shared.model, shared.card, f"models/{plain(shared.name)}"
+    size = card.size_for(model.config)
+    progress(f"{shared.name}: graph")
+    graph, weights = export_graph(model, size)
+    write(folder / where / "graph.onnx.gz", gzip.compress(graph, 9, mtime=0))
+    entry: dict[str, Any] = {"name": shared.name, "described": described(model, card, size)}
+    entry["graph"] = f"{where}/graph.onnx.gz"
+    entry |= written_weights(folder, f"{where}/weights.bin.gz", model, weights, 16)
+    write(folder / where / "constants.bin", constants(model, size))
+    entry["constants"] = f"{where}/constants.bin"
+    entry["slow"] = sum(p.numel() for p in model.parameters()) > SLOW
+    entry["moments"] = []
+    for step, metrics, file in shared.snapshots:
+        progress(f"{shared.name}: step {step}")
+        moment, _ = load_snapshot(file)
+        if moment.config.image_size != model.config.image_size:
+            continue  # an earlier stage, at another size: another graph
+        written = written_weights(folder, f"{where}/moments/{step:07d}.bin.gz", moment, weights, 8)
+        entry["moments"].append({"step": step, "metrics": metrics, **written})
+    entry["maps"], entry["methods"] = {}, []
+    for number, each in enumerate(pictures):
+        progress(f"{shared.name}: maps of {each.name}")
+        image = preprocess(each.picture, card, size)
+        target = None
+        if model.config.num_classes:
+            target = int(trace(model, image, keep=()).logits.argmax())
+        content, entry["methods"] = maps_at_hand(trace(model, image, target=target), card, model)
+        write(folder / where / "maps" / f"{number}.bin", content)
+        entry["maps"][each.name] = f"{where}/maps/{number}.bin"
+    return entry
+
+
+def written_weights(folder: Path, name: str, model: ViT, weights: list[Weight], bits: int) -> dict[str, Any]:
+    content, listed = pack_weights(model.state_dict(), weights, bits)
+    write(folder / name, gzip.compress(content, 6, mtime=0))
+    return {"weights": name, "list": listed}
+
+
+def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, Any]:
+    """A model as js/engine.js needs it: its sizes, how a picture is prepared, what its answers mean."""
+    config = model.config
+    grid = Grid.of(image_size, config.patch_size)
+    h, w = grid.shape
+    prefix = config.num_prefix_tokens
+    names = ["pca", "similarity", "norms", *(["positions"] if grid.count <= MAX_POSITIONS else []), "filters"]
+    return {
+        "L": config.depth,
+        "H": config.num_heads,
+        "T": prefix + grid.count,
+        "D": config.embed_dim,
+        "h": h,
+        "w": w,
+        "prefix": prefix,
+        "imageSize": list(image_size),
+        "cropPct": card.crop_pct,
+        "interpolation": card.interpolation,
+        "mean": list(card.mean),
+        "std": list(card.std),
+        "scores": card.scores,
+        "classNames": list(card.class_names),
+        "accuracy": card.accuracy,
+        "note": card.note,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops": cost(config, image_size).flops,
+        "head": {
+            "name": card.name,
+            "grid_size": [h, w],
+            "num_prefix_tokens": prefix,
+            "prefix_names": list(config.prefix_names),
+            "num_layers": config.depth,
+            "num_heads": config.num_heads,
+            "num_tokens": prefix + grid.count,
+            "embeddings": names,
+            "colormaps": list(COLORMAPS),
+            "signed_colormaps": [DEFAULT_SIGNED, *(name for name in DIVERGING if name != DEFAULT_SIGNED)],
+        },
+    }
+
+
+def constants(model: ViT, image_size: tuple[int, int]) -> bytes:
+    """What the viewer shows that no picture changes: colour tables, positions, filters."""
+    grid = Grid.of(image_size, model.config.patch_size)
+    arrays = {"colormaps": np.stack(list(COLORMAPS.values()))}  # (C, 256, 3)
+    if grid.count <= MAX_POSITIONS:
+        similarity = stats.position_similarity(model, grid.shape).flatten(0, 1).flatten(1)
+        arrays["positions"] = cosine_bytes(similarity)  # (P, P)
+    arrays["filters"] = as_bytes(stats.patch_filters(model))  # (n, p, p, 3)
+    return pack(arrays, {"kind": "constants"})
+
+
+def write_picture(folder: Path, each: Picture, number: int) -> dict[str, str]:
+    """A picture and its small copy, as files -> its entry in site.json. Without loss: a model notices."""
+    whole = each.picture.copy()
+    whole.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    small = each.picture.copy()
+    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+    entry = {"name": each.name, "label": each.label}
+    for key, picture, options in (
+        ("file", whole, {"lossless": True}),
+        ("thumb", small, {"quality": 85}),
+    ):
+        path = folder / "pictures" / f"{number}{'' if key == 'file' else '-small'}.webp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, "WEBP", **options)
+        entry[key] = f"pictures/{path.name}"
+    return entry
+
+
+def write_page(folder: Path, title: str, kept_at_once: Sequence[str]) -> None:
+    """The page, what makes it an app of its own, and how to show it. kept_at_once: files that its service
+    worker keeps from the first visit on; the others follow when they are first used."""
+    write(folder / "viewer.css", (VIEWER / "viewer.css").read_bytes())
+    write(folder / "serve.py", (HERE / "serve.py").read_bytes())
+    for file in sorted((HERE / "files").iterdir()):
+        content = file.read_text(encoding="utf-8").replace("%TITLE%", html.escape(title))
+        write(folder / file.name, content.encode())
+    for pixels in (192, 512):
+        buffer = io.BytesIO()
+        icon(pixels).save(buffer, "PNG")
+        write(folder / f"icon-{pixels}.png", buffer.getvalue())
+    write(folder / "site.js", page_script().encode())
+    write(folder / "worker.js", worker_script().encode())
+    first = ["index.html", "page.css", "viewer.css", "site.js", "worker.js", "site.json", "icon.svg"]
+    first += kept_at_once
+    worker = (folder / "sw.js").read_text(encoding="utf-8")
+    worker = worker.replace("%FIRST%", " ".join(map(quote, first))).replace("%VERSION%", version_of(folder))
+    write(folder / "sw.js", worker.encode())
+
+
+def page_script() -> str:
+    return joined([HERE / "js" / "page.js"], "vitPage")
+
+
+def worker_script() -> str:
+    return joined([HERE / "js" / "worker.js"], "vitEngine")
+
+
+def icon(pixels: int) -> Image.Image:
+    """Nine patches, one of them looked at: icon.svg as pixels, which some systems want."""
+    picture = Image.new("RGB", (64, 64), "#312e81")
+    for i in range(9):
+        x, y = 10 + 15.5 * (i % 3), 10 + 15.5 * (i // 3)
+        color = "#fde047" if i == 4 else ("#7c80c9", "#9096dd")[i % 2]
+        picture.paste(color, (round(x), round(y), round(x) + 13, round(y) + 13))
+    return picture.resize((pixels, pixels), Image.Resampling.NEAREST)
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def version_of(folder: Path) -> str:
+    """A short name of all that the folder holds: another content, another name."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

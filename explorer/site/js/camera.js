@@ -1,0 +1,41 @@
+/* The camera as a stream of pictures: the next frame is taken when the last one has been looked at. */
+
+const WORDS = {
+  NotFoundError: "No camera was found: connect one, or choose a picture.",
+  NotAllowedError: "The camera may not be used by this page: allow it in the browser, or choose a picture.",
+  NotReadableError: "The camera is in use elsewhere: close the other program and try again.",
+};
+
+export class Camera {
+  constructor(video, onFrame, onError) {
+    Object.assign(this, { video, onFrame, onError, on: false });
+  }
+
+  async start() {
+    try {
+      if (!navigator.mediaDevices) throw new DOMException("", "NotAllowedError");  // not a secure address
+      this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
+    } catch (error) {
+      this.onError(WORDS[error.name] ?? `The camera did not start (${error.name}): choose a picture.`);
+      return;
+    }
+    this.video.srcObject = this.stream;
+    this.video.hidden = false;
+    await this.video.play();
+    this.on = true;
+    this.loop();
+  }
+
+  async loop() {
+    while (this.on) {
+      if (this.video.readyState >= 2) await this.onFrame(this.video);
+      await new Promise(requestAnimationFrame);
+    }
+  }
+
+  stop() {
+    this.on = false;
+    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    this.video.hidden = true;
+  }
+}

@@ -1,0 +1,84 @@
+/* The page's side of the worker: promises, and looks as sources for the viewer. */
+
+export class Engine {
+  constructor(worker) {
+    this.worker = worker;
+    this.waiting = new Map();
+    this.asked = this.looks = 0;
+    worker.onmessage = ({ data: { id, answer, error } }) => {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (error) reject(new Error(error));
+      else resolve(answer);
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      const failed = new Error("The model could not be started: this browser lacks WebAssembly or modules in workers. Try a current one.");
+      for (const { reject } of this.waiting.values()) reject(failed);
+      this.waiting.clear();
+    };
+  }
+
+  ask(ask, rest = {}, transfer = []) {
+    return new Promise((resolve, reject) => {
+      const id = this.asked++;
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, ask, ...rest }, transfer);
+    });
+  }
+
+  /* A look at a picture: {data (RGBA), width, height}, or at one that is `prepared` already, under interventions.
+     -> {source, prepared, ms, forget()} */
+  async look({ picture, prepared, edits }) {
+    const key = this.looks++;
+    const { ms, ...ready } = await this.ask("look", { key, picture, prepared, edits });
+    const image = await createImageBitmap(opaque(ready.pixels, ready.size));
+    const withImage = (message) => ({ ...message, bytes: 0, arrays: { ...message.arrays, image } });
+    return {
+      key, ms, prepared: ready,
+      forget: () => this.ask("forget", { key }),
+      row: (layer, query) => this.ask("row", { key, layer, query }),
+      source: {
+        head: async () => withImage(await this.ask("head", { key })),
+        layer: (layer) => this.ask("layer", { key, layer }).then((message) => ({ ...message, bytes: 0 })),
+        embeddings: () => this.ask("embeddings", { key }).then((message) => ({ ...message, bytes: 0 })),
+      },
+    };
+  }
+}
+
+function opaque(pixels, [height, width]) {  // RGB bytes -> what a canvas takes
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    image.data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
+    image.data[4 * i + 3] = 255;
+  }
+  return image;
+}
+
+/* The pixels of an image, a video frame or a bitmap, transparency over white, at most `most` pixels on its longer
+   side: {data, width, height}. A browser holds a large photograph, but not its copies. */
+export function pixelsOf(drawable, width, height, most = 2048) {
+  const scale = Math.min(1, most / Math.max(width, height));
+  const w = Math.max(1, Math.round(width * scale)), h = Math.max(1, Math.round(height * scale));
+  const canvas = new OffscreenCanvas(w, h), context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, w, h);
+  context.drawImage(drawable, 0, 0, w, h);
+  return { data: context.getImageData(0, 0, w, h).data, width: w, height: h };
+}
+
+/* A file that the visitor chose -> its pixels. Rejects with one sentence for what is no picture. */
+export async function pixelsOfFile(blob) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
+  } catch {
+    throw new Error("This file is not a picture, or of a kind that this browser cannot read: try JPEG, PNG or WebP.");
+  }
+  try {
+    return pixelsOf(bitmap, bitmap.width, bitmap.height);
+  } finally {
+    bitmap.close();
+  }
+}

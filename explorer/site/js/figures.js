@@ -1,0 +1,142 @@
+/* What the viewer shows of one forward pass, from the model's own outputs: the same numbers as
+   explorer/payload.py, explorer/stats.py and explorer/maps.py, on plain typed arrays.
+
+   L layers, H heads, T tokens (prefix tokens first, then h x w patches), D width, Q rows that are sent. */
+
+const ROW_BUDGET = 2 ** 23;  // bytes of attention per layer, as in explorer/payload.py
+
+/* {tokens (Q,), rowOf (T,)}: the tokens whose rows are kept, and for every token the row that stands for it. */
+export function sentRows(h, w, prefix, heads) {
+  const T = prefix + h * w;
+  let stride = 1;
+  while (heads * T * (prefix + Math.ceil(h / stride) * Math.ceil(w / stride)) > ROW_BUDGET && stride < Math.max(h, w)) {
+    stride += 1;
+  }
+  const down = Math.ceil(h / stride), across = Math.ceil(w / stride);
+  const centre = (block, length) => Math.min(block * stride + Math.floor(stride / 2), length - 1);
+  const tokens = new Int32Array(prefix + down * across), rowOf = new Int32Array(T);
+  for (let k = 0; k < prefix; k++) tokens[k] = rowOf[k] = k;
+  for (let i = 0; i < down; i++) {
+    for (let j = 0; j < across; j++) tokens[prefix + i * across + j] = prefix + centre(i, h) * w + centre(j, w);
+  }
+  for (let y = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      rowOf[prefix + y * w + x] = prefix + Math.floor(y / stride) * across + Math.floor(x / stride);
+    }
+  }
+  return { tokens, rowOf };
+}
+
+/* Rows of T weights >= 0 as bytes on a square-root scale, q = round(255 sqrt(a / m)), and the two maxima m of
+   each row, over its prefix tokens and over its patches. rows: their numbers in `weights`. */
+export function quantise(weights, T, prefix, rows) {
+  const steps = new Uint8Array(rows.length * T), maxima = new Float32Array(rows.length * 2);
+  rows.forEach((row, i) => {
+    for (const [part, from, to] of [[0, 0, prefix], [1, prefix, T]]) {
+      let top = 0;
+      for (let k = from; k < to; k++) top = Math.max(top, weights[row * T + k]);
+      maxima[2 * i + part] = top;
+      for (let k = from; k < to; k++) steps[i * T + k] = top ? halfEven(255 * Math.sqrt(weights[row * T + k] / top)) : 0;
+    }
+  });
+  return { steps, maxima };
+}
+
+function halfEven(x) {  // as torch rounds
+  const down = Math.floor(x), rest = x - down;
+  return rest < 0.5 || (rest === 0.5 && down % 2 === 0) ? down : down + 1;
+}
+
+/* (P, P): pixels between the centres of patches. height, width: of the picture. */
+export function patchDistances(h, w, height, width) {
+  const P = h * w, distances = new Float32Array(P * P), down = height / h, across = width / w;
+  for (let a = 0; a < P; a++) {
+    for (let b = 0; b < P; b++) {
+      const y = (Math.floor(a / w) - Math.floor(b / w)) * down, x = (a % w - b % w) * across;
+      distances[a * P + b] = Math.hypot(y, x);
+    }
+  }
+  return distances;
+}
+
+/* {distance, entropy, prefixShare}, (L, H) each: means over the rows of patches; attn (L, H, T, T). */
+export function headFigures(attn, { L, H, T, prefix, distances }) {
+  const P = T - prefix;
+  const [distance, entropy, prefixShare] = [0, 1, 2].map(() => new Float32Array(L * H));
+  for (let m = 0; m < L * H; m++) {
+    let far = 0, spread = 0, toPrefix = 0;
+    for (let q = 0; q < P; q++) {
+      const at = (m * T + prefix + q) * T;
+      let sum = 0, moment = 0;
+      for (let k = 0; k < T; k++) {
+        const a = attn[at + k];
+        if (a > 0) spread -= a * Math.log(a);
+        if (k < prefix) toPrefix += a;
+        else {
+          sum += a;
+          moment += a * distances[q * P + k - prefix];
+        }
+      }
+      far += moment / Math.max(sum, 1e-12);
+    }
+    distance[m] = far / P;
+    entropy[m] = spread / P;
+    prefixShare[m] = toPrefix / P;
+  }
+  return { distance, entropy, prefixShare };
+}
+
+/* (L+1, T): length of every token; tokens (L+1, T, D). */
+export function tokenNorms(tokens, D) {
+  const norms = new Float32Array(tokens.length / D);
+  for (let i = 0; i < norms.length; i++) {
+    let sum = 0;
+    for (let k = i * D; k < (i + 1) * D; k++) sum += tokens[k] * tokens[k];
+    norms[i] = Math.sqrt(sum);
+  }
+  return norms;
+}
+
+/* One more layer of attention rollout (Abnar & Zuidema 2020): 0.5 R + 0.5 A R, where A is the mean of the heads.
+   rolled: (T, T) so far, or null for none; attn (H, T, T) of the layer. */
+export function rolloutStep(rolled, attn, H, T) {
+  const next = new Float32Array(T * T), mean = new Float32Array(T);
+  for (let q = 0; q < T; q++) {
+    mean.fill(0);
+    for (let head = 0; head < H; head++) {
+      const at = (head * T + q) * T;
+      for (let k = 0; k < T; k++) mean[k] += attn[at + k] / H;
+    }
+    const out = next.subarray(q * T, (q + 1) * T);
+    for (let k = 0; k < T; k++) {
+      const weight = 0.5 * mean[k];
+      if (!rolled) out[k] += weight + (k === q ? 0.5 : 0);
+      else for (let j = 0, at = k * T; j < T; j++) out[j] += weight * rolled[at + j];
+    }
+    if (rolled) for (let j = 0; j < T; j++) out[j] += 0.5 * rolled[q * T + j];
+  }
+  return next;
+}
+
+/* (Q, T) bytes: cosine of some tokens with all at one depth, 0 for -1 and 254 for 1; tokens (T, D). */
+export function similarity(tokens, T, D, rows) {
+  const unit = new Float32Array(T * D), bytes = new Uint8Array(rows.length * T), norms = tokenNorms(tokens, D);
+  for (let i = 0; i < T * D; i++) unit[i] = tokens[i] / Math.max(norms[Math.floor(i / D)], 1e-12);
+  rows.forEach((row, i) => {
+    for (let k = 0; k < T; k++) {
+      let cosine = 0;
+      for (let d = 0; d < D; d++) cosine += unit[row * D + d] * unit[k * D + d];
+      bytes[i * T + k] = halfEven((Math.min(1, Math.max(-1, cosine)) + 1) * 127);
+    }
+  });
+  return bytes;
+}
+
+/* K values of K logits, by what the model's card says that they mean: probabilities, or the numbers themselves. */
+export function classValues(logits, scores) {
+  if (scores === "none") return logits;
+  if (scores === "sigmoid") return Float32Array.from(logits, (x) => 1 / (1 + Math.exp(-x)));
+  const top = logits.reduce((a, b) => Math.max(a, b), -Infinity);
+  const powers = Float32Array.from(logits, (x) => Math.exp(x - top)), sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((x) => x / sum);
+}

@@ -1,0 +1,250 @@
+/* The page without a server: which model, which picture, which moment; the viewer shows what the engine finds. */
+
+import { unpack } from "../../viewer/js/bytes.js";
+import { mount } from "../../viewer/js/mount.js";
+import { Camera } from "./camera.js";
+import { Engine, pixelsOf, pixelsOfFile } from "./client.js";
+import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
+
+const CLOSED = "This map needs gradients, which are computed for the example pictures only: choose one of them.";
+const byId = (id) => document.getElementById(id);
+
+class Page {
+  constructor(site, engine) {
+    this.site = site;
+    this.engine = engine;
+    this.turn = 0;  // counts choices: what a later one has overtaken is not shown
+    this.settled = false;  // what is chosen is on the screen
+    this.frames = 0;  // of the camera
+    this.now = { model: null, picture: null, moment: -1, edits: null };
+    this.prepared = null;  // the picture as the model takes it
+    this.viewer = mount(byId("viewer"), null, {
+      methods: [], address: true, emit: (name, payload) => this.heard(name, payload),
+      own: () => this.now.picture?.own ?? false,
+    });
+    this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => this.say(text, true));
+    this.build();
+  }
+
+  build() {
+    const { models, pictures } = this.site;
+    byId("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
+    byId("model").onchange = (event) => this.choose({ model: event.target.value });
+    byId("examples").replaceChildren(...pictures.map((picture) => {
+      const button = document.createElement("button"), image = new Image();
+      Object.assign(button, { type: "button", title: picture.label, onclick: () => this.choose({ picture }) });
+      button.dataset.picture = picture.name;
+      image.alt = picture.label;
+      addressOf(picture.thumb, "image/webp").then((address) => { image.src = address; });
+      button.append(image);
+      return button;
+    }));
+    byId("own").onclick = () => byId("file").click();
+    byId("file").onchange = ({ target }) => { this.bring(target.files[0]); target.value = ""; };
+    addEventListener("paste", (event) => this.bring([...event.clipboardData.files][0]));
+    addEventListener("dragover", (event) => event.preventDefault());
+    addEventListener("drop", (event) => { event.preventDefault(); this.bring(event.dataTransfer.files[0]); });
+    byId("camera").onclick = () => this.watch(!this.camera.on);
+    byId("moment").oninput = (event) => this.choose({ moment: Number(event.target.value) });
+    byId("play").onclick = () => this.play();
+    addEventListener("popstate", () => this.choose(this.address(), true));
+    addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && this.camera.on && event.target === document.body) this.watch(false);
+    });
+    this.choose(this.address(), true);
+  }
+
+  // ---- what is chosen, and where the address says it
+
+  address() {
+    const asked = new URLSearchParams(location.search), { models, pictures } = this.site;
+    const model = models.find((each) => each.name === asked.get("model")) ?? models[0];
+    const picture = pictures.find((each) => each.name === asked.get("picture")) ?? pictures[0];
+    const step = Number(asked.get("step") ?? NaN), at = model.moments.findIndex((each) => each.step === step);
+    return { model: model.name, picture, moment: at };
+  }
+
+  write() {
+    const { model, picture, moment } = this.now, asked = new URLSearchParams();
+    asked.set("model", model.name);
+    if (picture && !picture.own) asked.set("picture", picture.name);
+    if (moment >= 0) asked.set("step", model.moments[moment].step);
+    const address = `${location.pathname}?${asked}${location.hash}`;
+    if (address !== location.pathname + location.search + location.hash) history.pushState(null, "", address);
+  }
+
+  async choose({ model: name, picture, moment }, restored = false) {
+    this.settled = false;
+    const turn = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
+    const next = { model, picture: picture ?? before.picture, moment: moment ?? (name ? -1 : before.moment), edits: null };
+    try {
+      this.say(model !== before.model ? `Loading ${model.name} …` : "", false);
+      await this.ready(turn, model, next.moment);
+      if (picture || model !== before.model) {
+        next.picture.pixels ??= await pixelsOfFile(new Blob([await bytesOf(next.picture.file)]));
+        this.prepared = null;
+      }
+      if (turn !== this.turn) return;
+      this.now = next;
+      await this.look(turn, model !== before.model || next.picture !== before.picture);
+      if (turn !== this.turn) return;
+      if (!restored) this.write();
+      this.marks();
+      this.settled = true;
+    } catch (error) {
+      if (turn === this.turn) this.say(error.message, true);
+    }
+  }
+
+  /* The model and its weights of this moment are in the engine; one choice after another, a newer one first. */
+  ready(turn, model, moment) {
+    this.loading = (this.loading ?? Promise.resolve()).catch(() => {}).then(async () => {
+      if (turn !== this.turn) return;
+      if (this.opened !== model) await this.open(model);
+      await this.weigh(model, moment);
+    });
+    return this.loading;
+  }
+
+  async open(model) {
+    if (!model.about) {
+      const { colormaps, ...fixed } = (await unpack(await bytesOf(model.constants))).arrays;
+      model.about = { ...model.described, constants: { colormaps }, fixed };
+    }
+    if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
+    const [graph, weights] = await Promise.all([bytesOf(model.graph), bytesOf(model.weights)]);
+    this.opened = null;
+    await this.engine.ask("open", { described: model.about, graph, weights, list: model.list }, [graph, weights]);
+    this.opened = this.weighed = model;
+  }
+
+  async weigh(model, moment) {
+    const from = moment < 0 ? model : model.moments[moment];
+    if (this.weighed === from) return;
+    const weights = await bytesOf(from.weights);
+    await this.engine.ask("moment", { weights, list: from.list }, [weights]);
+    this.weighed = from;
+  }
+
+  // ---- looks
+
+  async look(turn, another) {
+    const { picture } = this.now, ready = this.prepared;
+    const look = await this.engine.look(ready ? { prepared: ready } : { picture: picture.pixels });
+    if (turn !== this.turn) return look.forget();
+    this.kept?.forget();
+    this.kept = look;
+    this.prepared = look.prepared;
+    if (another) this.viewer.set({ target: -1, patches: [], heads: [] }, true);
+    await this.viewer.setSource(look.source);
+    if (turn !== this.turn) return;
+    const maps = this.now.moment < 0 && !picture.own && this.now.model.maps[picture.name];
+    if (maps) this.viewer.addMaps(await bytesOf(maps));
+    this.say("", false);
+    byId("rate").textContent = `One look took ${Math.round(look.ms)} ms.`;
+  }
+
+  async edit(edits) {
+    const turn = this.turn;
+    this.now.edits = edits;
+    if (!edits.patches.length && !edits.heads.length) return this.viewer.setAfter(null);
+    const look = await this.engine.look({ prepared: this.prepared, edits });
+    if (turn !== this.turn || this.now.edits !== edits) return look.forget();
+    this.after?.forget();
+    this.after = look;
+    this.viewer.setAfter(look.source);
+  }
+
+  heard(name, payload) {
+    if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
+    if (name === "need_maps") this.viewer.refuse({ [payload.method]: CLOSED });
+  }
+
+  // ---- own pictures, the camera, training
+
+  async bring(file) {
+    if (!file) return;
+    try {
+      this.say(`Reading ${file.name || "the picture"} …`, false);
+      const pixels = await pixelsOfFile(file);
+      await this.choose({ picture: { own: true, name: "", label: file.name || "your picture", pixels } });
+    } catch (error) {
+      this.say(error.message, true);
+    }
+  }
+
+  async watch(on) {
+    byId("camera").setAttribute("aria-pressed", String(on));
+    byId("camera").textContent = on ? "Freeze (Enter)" : "Camera";
+    if (on) await this.camera.start();
+    else this.camera.stop();
+    if (on && !this.camera.on) this.watch(false);
+  }
+
+  async frame(video) {  // one after the other, as fast as the machine allows
+    const turn = ++this.turn, begun = performance.now();
+    this.frames += 1;
+    const picture = { own: true, name: "", label: "camera", pixels: pixelsOf(video, video.videoWidth, video.videoHeight, 640) };
+    this.prepared = null;
+    const edits = this.now.edits;
+    this.now = { ...this.now, picture };
+    try {
+      await this.look(turn, false);
+      if (edits) await this.edit(edits);
+      byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} pictures a second.`;
+    } catch (error) {
+      this.say(error.message, true);
+      this.watch(false);
+    }
+    this.marks();
+  }
+
+  async play() {
+    const button = byId("play"), on = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(on));
+    const { moments } = this.now.model;
+    for (let at = 0; at <= moments.length; at++) {
+      if (button.getAttribute("aria-pressed") !== "true") return;
+      const begun = performance.now();
+      await this.choose({ moment: at < moments.length ? at : -1 }, at < moments.length);
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 700 - (performance.now() - begun))));
+    }
+    button.setAttribute("aria-pressed", "false");
+  }
+
+  // ---- words and marks
+
+  say(text, wrong) {
+    byId("said").textContent = text;
+    byId("said").classList.toggle("site-error", wrong);
+  }
+
+  marks() {
+    const { model, picture, moment } = this.now, { moments } = model;
+    byId("model").value = model.name;
+    for (const button of byId("examples").children) {
+      button.setAttribute("aria-pressed", String(!picture.own && button.dataset.picture === picture.name));
+    }
+    byId("moments").hidden = byId("play").hidden = !moments.length;
+    byId("moment").max = moments.length;
+    byId("moment").value = moment < 0 ? moments.length : moment;
+    const at = moments[moment];
+    byId("moment-name").textContent = at ? `step ${at.step.toLocaleString("en")}` : "as trained";
+    byId("moment").setAttribute("aria-valuetext", byId("moment-name").textContent);
+  }
+}
+
+async function begin() {
+  try {
+    const site = JSON.parse(new TextDecoder().decode(await bytesOf("site.json")));
+    const engine = new Engine(await startWorker()), wasm = await bytesOf(site.runtime.wasm);
+    await engine.ask("begin", { script: await scriptOf(site.runtime.script), wasm, threads: pace() }, [wasm]);
+    window.vitSite = new Page(site, engine);
+    if (!isOneFile) navigator.serviceWorker?.register("sw.js").catch(() => {});  // without one the page needs its network
+  } catch (error) {
+    byId("said").textContent = error.message;
+    byId("said").className = "site-error";
+  }
+}
+
+begin();

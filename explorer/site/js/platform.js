@@ -1,0 +1,45 @@
+/* Where the page's files and its worker come from: beside the page, or, where everything is one file, inside it. */
+
+import { fromBase64 } from "../../viewer/js/bytes.js";
+
+const inside = new Map([...document.querySelectorAll("script[data-path]")].map((element) => [element.dataset.path, element]));
+
+/* The bytes of one of the page's files; what ends in .gz is unpacked. Rejects with one sentence. */
+export async function bytesOf(path) {
+  const raw = inside.has(path) ? fromBase64(inside.get(path).textContent) : await fetched(path);
+  if (!path.endsWith(".gz")) return raw;
+  try {
+    return await new Response(new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+  } catch {
+    throw new Error(`A file of this page is damaged (${path}): copy the folder again.`);
+  }
+}
+
+async function fetched(path) {
+  let answer = null;
+  try {
+    answer = await fetch(new URL(path, document.baseURI));
+  } catch {
+    throw new Error(`${path} could not be fetched: check the connection, or open the page by way of serve.py.`);
+  }
+  if (!answer.ok) throw new Error(`A file of this page is missing (${path}): copy the folder again.`);
+  return answer.arrayBuffer();
+}
+
+/* An address that an element or an import can use. */
+export async function addressOf(path, type) {
+  if (!inside.has(path)) return new URL(path, document.baseURI).href;
+  return URL.createObjectURL(new Blob([await bytesOf(path)], { type }));
+}
+
+export const startWorker = async () => new Worker(await addressOf("worker.js", "text/javascript"));
+
+/* What the worker needs of the runtime's script: its address, or, where there is none, its text. */
+export async function scriptOf(path) {
+  return inside.has(path) ? { text: await bytesOf(path) } : { address: new URL(path, document.baseURI).href };
+}
+
+export const isOneFile = inside.size > 0;
+
+// Threads for the runtime: only an isolated page has memory that threads may share.
+export const pace = () => (self.crossOriginIsolated ? Math.min(4, Math.max(1, (navigator.hardwareConcurrency ?? 2) - 1)) : 1);

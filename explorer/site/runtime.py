@@ -1,0 +1,74 @@
+"""onnxruntime-web, the program that runs the model in a browser: one exact version from the npm registry.
+
+Fetched once and kept; `--runtime FILE.tgz` takes the package from a disk instead (`npm pack` makes it on a
+machine with a network). What does not have the hash below is refused.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import urllib.request
+from base64 import b64encode
+from pathlib import Path
+
+PACKAGE, RELEASE = "onnxruntime-web", "1.30.0"  # MIT licence
+SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+MAX_BYTES = 128 * 2**20  # of the package
+
+
+class SiteError(ValueError):
+    """The folder cannot be written; the message says why and what to do, in one sentence."""
+
+
+def runtime_files(package: Path | None = None) -> dict[str, bytes]:
+    """{file name: content} of the runtime; the compiled part gzip'd, a quarter of its size.
+
+    Raises SiteError.
+    """
+    content = package.read_bytes() if package else kept_or_fetched()
+    if b64encode(hashlib.sha512(content).digest()).decode() != SHA512:
+        raise SiteError(
+            f"{package or PACKAGE} is not {PACKAGE} {RELEASE}: make it with `npm pack {PACKAGE}@{RELEASE}`."
+        )
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        files = {name: archive.extractfile(f"package/dist/{name}") for name in (SCRIPT, WASM)}
+        read = {name: file.read() for name, file in files.items() if file}
+    return {SCRIPT: read[SCRIPT], WASM + ".gz": gzip.compress(read[WASM], 9, mtime=0)}
+
+
+def kept_or_fetched() -> bytes:
+    """The package from this user's cache, else from the registry."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vit-explorer"
+    file = root / f"{PACKAGE}-{RELEASE}.tgz"
+    if file.is_file():
+        return file.read_bytes()
+    address = f"{registry()}/{PACKAGE}/-/{PACKAGE}-{RELEASE}.tgz"
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            content = answer.read(MAX_BYTES)
+    except OSError as error:
+        raise SiteError(
+            f"{PACKAGE} {RELEASE} could not be fetched from the npm registry: connect once, or make it "
+            f"elsewhere with `npm pack {PACKAGE}@{RELEASE}` and name the file with --runtime."
+        ) from error
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError:  # a home that cannot be written to: it is fetched again next time
+        return content
+    return content
+
+
+def registry() -> str:
+    """The npm registry that this machine is set up for."""
+    npm = shutil.which("npm")
+    if npm:
+        told = subprocess.run([npm, "config", "get", "registry"], capture_output=True, text=True, check=False)
+        if told.stdout.startswith("http"):
+            return told.stdout.strip().rstrip("/")
+    return "https://registry.npmjs.org"

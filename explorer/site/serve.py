@@ -1,0 +1,40 @@
+"""Show this folder on this machine: `python serve.py`, then open the address that it prints. Ctrl-C ends it.
+
+Any web host will do as well. The two headers give the page threads, which make it faster; it works without
+them as well.
+"""
+
+import contextlib
+import http.server
+import sys
+from functools import partial
+from pathlib import Path
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    extensions_map = {  # noqa: RUF012
+        **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".webmanifest": "application/manifest+json",
+        ".gz": "application/octet-stream",
+    }
+
+    def end_headers(self):
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cache-Control", "no-cache")  # the page keeps its files itself
+        super().end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+if __name__ == "__main__":
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    handler = partial(Handler, directory=Path(__file__).resolve().parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()

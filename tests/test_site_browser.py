@@ -1,0 +1,263 @@
+"""The exported folder in real browsers: the model's answers are Python's, and no other host is asked."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import FLAGS
+from firefox import Firefox
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from explorer.site.folder import Picture, Shared, write_site
+from explorer.site.onefile import write_one_file
+from vit import load, trace
+from vit.checkpoint import list_snapshots, load_snapshot
+from vit.library import folder_of
+from vit.pictures import preprocess
+from vit.shapes import shapes_sample
+from vit.trace import MaskPatches, ZeroHeads
+
+pytestmark = pytest.mark.browser
+NAMES = [f"shape-{i}" for i in range(20)]
+READY = "() => window.vitSite?.settled"
+
+
+def shape(i: int) -> Image.Image:
+    return shapes_sample(11, i)[0].resize((100 + 7 * i, 160 - 3 * i), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Shared:
+    model, card = load("shapes")
+    kept = list_snapshots(folder_of("shapes"))
+    moments = [(s.step, dict(s.metrics), s.path) for s in (kept[0], kept[-1])]
+    return Shared("shapes", model, card, moments)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    return [Picture(name, name, shape(i)) for i, name in enumerate(NAMES)]
+
+
+@pytest.fixture(scope="module")
+def site(shared: Shared, pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    write_site(folder, [shared], pictures, title="A <b>class</b> of ours")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    """The folder as its own serve.py shows it."""
+    command = [sys.executable, str(site / "serve.py"), "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    """Opens the page at an address; a request to another host, or an error on the page, fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def go(query: str = "", **options) -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda r: r.url.startswith((url, "blob:", "data:")) or wrong.append(r.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url + query)
+        page.wait_for_function(READY)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def answers(page: Page) -> list[list]:
+    return page.evaluate("vitSite.viewer.data.classes.map((c) => [c.index, c.value])")
+
+
+def expected(shared: Shared, picture: Image.Image, **options) -> torch.Tensor:
+    image = preprocess(picture, shared.card, shared.card.size_for(shared.model.config))
+    return shared.card.probabilities(trace(shared.model, image, **options).logits)
+
+
+def test_probabilities_are_pythons_on_twenty_pictures(visit, shared: Shared, pictures: list[Picture]) -> None:
+    page = visit()
+    for each in pictures:
+        page.locator(f'[data-picture="{each.name}"]').click()
+        page.wait_for_function(f"() => vitSite.settled && vitSite.now.picture.name === {each.name!r}")
+        theirs = expected(shared, each.picture)
+        for index, value in answers(page):
+            assert abs(value - float(theirs[index])) < 1e-3, each.name
+
+
+def test_attention_is_pythons(visit, shared: Shared, pictures: list[Picture]) -> None:
+    page = visit("?picture=shape-3")
+    page.wait_for_function("() => vitSite.viewer.data.layers.every(Boolean)")
+    found = page.evaluate("vitSite.viewer.data.layers.map((l) => [[...l.attn], [...l.attn_max]])")
+    image = preprocess(pictures[3].picture, shared.card, shared.card.size_for(shared.model.config))
+    theirs = trace(shared.model, image).attn.numpy()
+    H, T = theirs.shape[1:3]
+    for layer, (steps, maxima) in enumerate(found):
+        steps, maxima = np.array(steps).reshape(H, T, T), np.array(maxima).reshape(H, T, 2)
+        scale = np.concatenate(
+            [maxima[..., :1], np.repeat(maxima[..., 1:], T - 1, -1)], -1
+        )  # one prefix token
+        ours = scale * (steps / 255.0) ** 2
+        bound = scale * (np.sqrt(theirs[layer] / np.maximum(scale, 1e-9)) / 255 + 1 / 510**2)
+        assert (np.abs(ours - theirs[layer]) <= bound + 1e-3 + 0.01 * scale).all()
+
+
+def test_hidden_patches_and_heads_switched_off_change_the_answer_as_in_python(
+    visit, shared, pictures
+) -> None:
+    page = visit("?picture=shape-5")
+    page.evaluate("vitSite.heard('edits', { patches: [27, 28, 35, 36], heads: ['2.1'] })")
+    page.wait_for_function("() => vitSite.viewer.after")
+    ours = page.evaluate("vitSite.viewer.after.classes.map((c) => [c.index, c.value])")
+    edits = (MaskPatches((27, 28, 35, 36), 1), ZeroHeads(((2, 1),)))
+    theirs = expected(shared, pictures[5].picture, edits=edits)
+    assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in ours)
+    page.evaluate("vitSite.heard('edits', { patches: [], heads: [] })")
+    page.wait_for_function("() => !vitSite.viewer.after")
+
+
+def test_an_own_picture_is_looked_at_and_stays_here(visit, shared: Shared) -> None:
+    page = visit()
+    buffer = io.BytesIO()
+    shape(31).save(buffer, "PNG")
+    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
+    theirs = expected(shared, shape(31))
+    assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in answers(page))
+    assert "picture=" not in page.url
+    expect(page.locator("footer")).to_contain_text("stay on your machine")
+    page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(page.locator("#said")).to_contain_text("not a picture")
+    assert page.evaluate("vitSite.now.picture.label") == "mine.png", "what was there stays"
+
+
+def test_a_moment_of_training_shows_its_own_weights(visit, shared: Shared, pictures: list[Picture]) -> None:
+    page = visit("?picture=shape-2")
+    page.locator("#moment").fill("0")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.moment === 0")
+    expect(page.locator("#moment-name")).to_have_text("step 0")
+    moment, card = load_snapshot(shared.snapshots[0][2])
+    theirs = expected(Shared("x", moment, card), pictures[2].picture)
+    assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in answers(page))
+    assert "step=0" in page.url
+    page.reload()
+    page.wait_for_function(READY)
+    assert page.evaluate("[vitSite.now.moment, vitSite.now.picture.name]") == [0, "shape-2"]
+    page.go_back()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.moment === -1")
+
+
+def test_it_opens_without_a_network_once_it_was_open(visit, url: str) -> None:
+    page = visit()
+    page.wait_for_function("() => navigator.serviceWorker.controller || navigator.serviceWorker.ready")
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    page.reload()
+    page.wait_for_function(READY)
+    page.context.set_offline(True)
+    page.reload()
+    page.wait_for_function(READY)
+    assert answers(page)
+
+
+def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browser, url: str) -> None:
+    page = playwright_with_camera.new_page()
+    page.goto(url)
+    page.wait_for_function(READY)
+    page.locator("#camera").click()
+    expect(page.locator("#rate")).to_contain_text("pictures a second")
+    page.wait_for_function("() => vitSite.frames >= 3")
+    page.locator("#camera").click()
+    expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate("vitSite.now.picture.label") == "camera"
+
+
+@pytest.fixture
+def playwright_with_camera(browser: Browser) -> Iterator[Browser]:
+    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with_camera = browser.browser_type.launch(executable_path=browser_path(), args=flags)
+    yield with_camera
+    with_camera.close()
+
+
+def browser_path() -> str | None:
+    import os
+    import shutil
+
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def test_no_camera_is_one_sentence(visit) -> None:
+    page = visit()
+    page.locator("#camera").click()
+    expect(page.locator("#said")).to_have_text(
+        re.compile(r"^(No camera was found|The camera may not be used).+\.$")
+    )
+    expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
+
+
+@pytest.mark.parametrize(
+    "missing", ["models/shapes/weights.bin.gz", "site.json", "models/shapes/graph.onnx.gz"]
+)
+def test_a_missing_file_is_one_sentence(missing: str, browser: Browser, url: str) -> None:
+    page = browser.new_context().new_page()
+    page.route(f"**/{missing}", lambda route: route.fulfill(status=404))
+    page.goto(url)
+    expect(page.locator("#said")).to_have_text(
+        f"A file of this page is missing ({missing}): copy the folder again."
+    )
+
+
+def test_in_firefox_too(url: str, shared: Shared, pictures: list[Picture]) -> None:
+    with Firefox.start() as firefox:
+        firefox.goto(url + "?picture=shape-4")
+        firefox.wait_for("window.vitSite && vitSite.settled")
+        found = firefox.evaluate("vitSite.viewer.data.classes.map((c) => [c.index, c.value])")
+        theirs = expected(shared, pictures[4].picture)
+        assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in found)
+        assert all(request.startswith((url, "blob:", "data:")) for request in firefox.requests)
+        assert not firefox.log
+
+
+def test_one_file_opens_from_a_disk(
+    browser: Browser, shared: Shared, pictures: list[Picture], tmp_path: Path
+) -> None:
+    file = tmp_path / "one.html"
+    write_one_file(file, [Shared("shapes", shared.model, shared.card)], pictures[:2])
+    page = browser.new_context(offline=True).new_page()
+    page.goto(file.as_uri())
+    page.wait_for_function(READY)
+    theirs = expected(shared, pictures[0].picture)
+    assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in answers(page))
+    with Firefox.start() as firefox:
+        firefox.goto(file.as_uri())
+        firefox.wait_for("window.vitSite && vitSite.settled")
+        found = firefox.evaluate("vitSite.viewer.data.classes.map((c) => [c.index, c.value])")
+        assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in found)
+        assert [request for request in firefox.requests if request.startswith("http")] == []
+
+
+def test_names_on_the_page_are_text(site: Path) -> None:
+    page = (site / "index.html").read_text()
+    assert "A &lt;b&gt;class&lt;/b&gt; of ours" in page
+    assert json.loads((site / "page.webmanifest").read_text())["name"]
