@@ -134,18 +134,35 @@ def read_weights(folder: Path, name: str, max_bytes: int) -> dict[str, Tensor]:
         return {new: read_tensor(found[old][0], old, found[old][1]) for old, new in wanted.items()}
 
 
-def fetch(name: str, max_bytes: int, cache: Path | None = None, token: str | bool | None = None) -> Path:
+def read_parts(folder: Path, name: str, wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Those of the wanted tensors that are there, in float32, of what `read_weights` leaves behind."""
+    found: dict[str, Tensor] = {}
+    for file in weight_files((path.name for path in folder.iterdir()), told_name(name)):
+        with opened(folder / file) as weights:
+            there = set(weights.keys())
+            found |= {key: read_tensor(weights, key, folder / file).float() for key in wanted if key in there}
+    return found
+
+
+def fetch(
+    name: str,
+    max_bytes: int,
+    cache: Path | None = None,
+    token: str | bool | None = None,
+    also: Iterable[str] = (),
+) -> Path:
     """Download config and weights into the cache, the Hub's by default, or find them there.
 
     token: whose rights are used. None: those of whoever is logged in on this machine; False: nobody's, which
-    is what strangers must get, or the owner's private and gated models lie open. Raises CheckpointError.
+    is what strangers must get, or the owner's private and gated models lie open. also: more files, where
+    they are there. Raises CheckpointError.
     """
     from huggingface_hub import HfApi, errors, snapshot_download  # here: bundled checkpoints need no network
 
     repo, at, branch = name.partition("@")
     revision = branch if at else None
     download = partial(snapshot_download, repo, cache_dir=cache, token=token)
-    configs = ["config.json", *PROCESSORS, INDEX]
+    configs = ["config.json", *PROCESSORS, INDEX, *also]
     try:
         sizes, revision = offered(HfApi(token=token), repo, revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:

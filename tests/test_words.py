@@ -1,0 +1,241 @@
+"""vit/words.py and vit/prototypes.py: words and pictures as classes. A tiny random CLIP, offline."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from conftest import randomised, tiny_config
+from PIL import Image
+from test_pretrained import same, scrambled
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from explorer.methods import METHODS
+from vit import Card, CheckpointError, ViT, load, trace
+from vit.pictures import preprocess
+from vit.prototypes import features_of, with_prototypes
+from vit.words import (
+    CONTROL,
+    NEIGHBOURHOOD,
+    TEMPLATES,
+    Tower,
+    checked_words,
+    dense_map,
+    load_tower,
+    load_words,
+    patch_vectors,
+    save_words,
+    text_vectors,
+    with_words,
+)
+
+WORDS = ("a dog", "grass", "a red ball")
+SHAPE = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8)
+TEXT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+TEXT |= dict(vocab_size=60, max_position_embeddings=16)
+IMAGE = torch.randn(3, 32, 48)  # not square, not the tower's own size
+
+
+def tokenizer() -> hf.PreTrainedTokenizerFast:
+    """Every word of the prompts is a token: enough to tell them apart."""
+    text = " ".join([*TEMPLATES, *WORDS, CONTROL]).replace("{}", "").replace("-", " - ").split()
+    vocabulary = {"<pad>": 0, "<unk>": 1, "<bos>": 2} | {
+        word: 3 + i for i, word in enumerate(dict.fromkeys(text))
+    }
+    vocabulary["<eos>"] = TEXT["vocab_size"] - 1  # CLIP pools at the largest
+    kernel = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    kernel.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [("<bos>", 2), ("<eos>", vocabulary["<eos>"])]
+    kernel.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
+    special = dict(pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>")
+    return hf.PreTrainedTokenizerFast(tokenizer_object=kernel, **special)
+
+
+def clip() -> hf.CLIPModel:
+    text = TEXT | dict(eos_token_id=TEXT["vocab_size"] - 1, bos_token_id=2, pad_token_id=0)
+    vision = SHAPE | dict(intermediate_size=64)
+    return scrambled(hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)))
+
+
+def tipsv2() -> hf.Tipsv2Model:
+    config = hf.Tipsv2Config(vision_config=SHAPE | dict(num_register_tokens=1), text_config=TEXT)
+    model = scrambled(hf.Tipsv2Model(config))
+    model.temperature.fill_(0.05)
+    return model
+
+
+FAMILIES = {"CLIP": clip, "TIPSv2": tipsv2}
+
+
+@pytest.fixture(params=FAMILIES)
+def pair(request, tmp_path: Path) -> tuple[hf.PreTrainedModel, Tower]:
+    theirs = FAMILIES[request.param]()
+    theirs.save_pretrained(tmp_path, max_shard_size="40KB")  # in several files
+    tokenizer().save_pretrained(tmp_path)
+    return theirs, load_tower(tmp_path)
+
+
+def features_of_theirs(theirs: hf.PreTrainedModel, prompts: list[str]) -> torch.Tensor:
+    inputs = tokenizer()(prompts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = theirs.get_text_features(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    return found.pooler_output
+
+
+def test_words_are_the_mean_of_their_prompts(pair) -> None:
+    theirs, tower = pair
+    ours = text_vectors(tower, WORDS)
+    for word, vector in zip(WORDS, ours):
+        each = features_of_theirs(theirs, [template.format(word) for template in TEMPLATES])
+        same(vector, F.normalize(F.normalize(each, dim=-1).mean(dim=0), dim=-1))
+    alone = text_vectors(tower, WORDS, templates=("{}",))
+    same(alone, F.normalize(features_of_theirs(theirs, list(WORDS)), dim=-1))
+
+
+def test_the_head_made_of_words_answers_as_the_whole_model_does(pair) -> None:
+    theirs, tower = pair
+    native = torch.randn(3, 32, 32)
+    vectors = text_vectors(tower, WORDS, templates=("{}",))
+    model, card = with_words(tower, vectors, WORDS, native)
+    inputs = tokenizer()(list(WORDS), padding=True, return_tensors="pt")
+    whole = theirs(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], pixel_values=native[None]
+    )
+    torch.testing.assert_close(model(native[None]), whole.logits_per_image, rtol=1e-4, atol=1e-4)
+    assert card.class_names == WORDS and card.scores == "softmax"
+    traced = trace(model, native, target=1)
+    for name in ("relevance", "gradcam", "logit_ledger"):
+        assert METHODS[name](traced, model=model).shape == (4, 4)
+
+
+def test_of_one_word_there_is_no_softmax(pair) -> None:
+    _, tower = pair
+    model, card = with_words(tower, text_vectors(tower, ["grass"]), ["grass"])
+    assert card.scores == "none" and model.config.num_classes == 1
+
+
+def naclip(tower: Tower, image: torch.Tensor) -> torch.Tensor:
+    """The formula in float64, token by token."""
+    model, config = tower.model.double(), tower.model.config
+    seen = trace(model.float(), image, keep=("attn",))
+    x = seen.tokens[config.depth - 1].double()
+    block = model.double().blocks[-1]
+    y = block.norm1(x)[config.num_prefix_tokens :]
+    d, (h, w) = config.head_dim, seen.grid.shape
+    _, k, v = block.attn.qkv(y).chunk(3, dim=-1)
+    out = torch.zeros_like(k)
+    for head in range(config.num_heads):
+        part = slice(head * d, (head + 1) * d)
+        for i in range(h * w):
+            scores = torch.stack([k[i, part] @ k[j, part] / d**0.5 for j in range(h * w)])
+            for j in range(h * w):
+                far = (i // w - j // w) ** 2 + (i % w - j % w) ** 2
+                scores[j] += torch.exp(torch.tensor(-far / (2 * NEIGHBOURHOOD**2), dtype=torch.float64))
+            out[i, part] = scores.softmax(0) @ v[:, part]
+    vectors = model.norm(block.attn.proj(out)) @ tower.projection.double().T
+    model.float()
+    return F.normalize(vectors, dim=-1)
+
+
+def test_the_dense_map_is_its_formula(pair) -> None:
+    theirs, tower = pair
+    if tower.projection is not None:
+        expected = naclip(tower, IMAGE)
+    else:  # trained for it: the patches after the last block
+        native = torch.randn(3, 32, 32)
+        tokens = theirs.vision_model(native[None]).last_hidden_state[0, 2:]
+        same(patch_vectors(tower, native), F.normalize(tokens, dim=-1))
+        expected = patch_vectors(tower, IMAGE).double()
+    vectors = text_vectors(tower, WORDS)
+    control = text_vectors(tower, [CONTROL])[0]
+    dense = dense_map(tower, vectors, IMAGE, control)
+    maps = (vectors.double() @ expected.T).unflatten(1, (4, 6))
+    same(dense.maps.double(), maps, 2e-6)
+    same(dense.control.double(), (control.double() @ expected.T).unflatten(0, (4, 6)), 2e-6)
+    pairs = torch.stack([maps[0].flatten(), (control.double() @ expected.T)])
+    same(dense.alike[0].double(), torch.corrcoef(pairs)[0, 1], 1e-4)
+
+
+def test_a_word_that_means_nothing_has_the_map_of_the_control(pair) -> None:
+    _, tower = pair
+    control = text_vectors(tower, [CONTROL])
+    same(dense_map(tower, control, IMAGE, control[0]).alike, torch.ones(1))
+
+
+def test_a_table_of_words_goes_without_a_text_tower(pair, tmp_path: Path) -> None:
+    _, tower = pair
+    vectors = text_vectors(tower, WORDS)
+    save_words(tmp_path / "words.safetensors", vectors, WORDS, tower)
+    words, back = load_words(tmp_path / "words.safetensors", tower)
+    assert words == WORDS and (tmp_path / "words.safetensors").stat().st_size < 1000
+    same(back, vectors, 1e-3)
+    with pytest.raises(CheckpointError, match=f"was made for {tower.name}, not for another"):
+        load_words(tmp_path / "words.safetensors", replace(tower, name="another"))
+    with pytest.raises(CheckpointError, match="is no table of words"):
+        load_words(next(tower.folder.glob("model-00001*")), tower)
+
+
+@pytest.mark.parametrize(
+    "words, said", [("  ", "Name at least one thing"), ("a,a ", "twice"), ("a ", "are more than 1000")]
+)
+def test_words_that_are_none(words: str, said: str) -> None:
+    given = [f"a{i}" for i in range(1001)] if "more" in said else words.split(",")
+    with pytest.raises(CheckpointError, match=said):
+        checked_words(given)
+
+
+def test_a_model_without_words_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="shapes has no text tower that is read here"):
+        load_tower("shapes")
+    theirs = clip()
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="has no tokenizer among its files"):
+        text_vectors(load_tower(tmp_path), ["a dog"])
+    with pytest.raises(CheckpointError, match=r"vectors of the shape \[3, 5\]"):
+        with_words(load_tower(tmp_path), torch.ones(3, 5), WORDS)
+
+
+# --- prototypes -----------------------------------------------------------------------------------------
+
+COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 30, 20)}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for name, colour in COLOURS.items():
+        (tmp_path / name / "more").mkdir(parents=True)
+        for i in range(3):
+            noisy = tuple(min(255, max(0, c + 9 * i)) for c in colour)
+            Image.new("RGB", (24 + i, 20), noisy).save(tmp_path / name / ("more" if i else ".") / f"{i}.png")
+    (tmp_path / "red" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".git").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+def test_a_few_pictures_of_each_become_classes(pictures: Path, classes: int) -> None:
+    """The nearest mean of features, by its definition, and every method works on it."""
+    plain = randomised(ViT(tiny_config(num_classes=classes)))
+    model, card = with_prototypes(plain, Card("tiny"), pictures)
+    assert card.class_names == ("blue", "green", "red") and "3 prototypes" in card.source
+    image = preprocess(Image.new("RGB", (20, 20), (210, 40, 30)), card, (12, 20))
+    bare = randomised(ViT(tiny_config(num_classes=0)))
+    body = {name: x for name, x in plain.state_dict().items() if not name.startswith("head.")}
+    bare.load_state_dict(body)
+    each = {name: torch.stack(list(features_of(plain, Card("tiny"), pictures / name))) for name in COLOURS}
+    means = torch.stack([each[name].mean(dim=0) for name in sorted(each)]).double()
+    own = sum(float((x - x.mean(dim=0)).square().sum()) for x in each.values()) / (9 - 3)
+    far = (bare(image[None])[0].double() - means).square().sum(dim=1)
+    expected = (-far / (2 * own / means.shape[1])).softmax(0)
+    same(card.probabilities(model(image[None])[0].double()), expected, 1e-3)
+    assert METHODS["relevance"](trace(model, image, target=2), model=model).shape == (3, 5)
+
+
+def test_one_class_is_none(pictures: Path) -> None:
+    for name in ("blue", "green"):
+        (pictures / name).rename(pictures / f".{name}")
+    with pytest.raises(CheckpointError, match="needs at least two folders with a readable picture each"):
+        with_prototypes(load("shapes")[0], Card("tiny"), pictures)

@@ -1,0 +1,250 @@
+"""Words as classes: the image tower of CLIP and its kin, with the text tower of the same checkpoint.
+
+    tower = load_tower("openai/clip-vit-base-patch16")
+    vectors = text_vectors(tower, ["a dog", "grass"])            # (K, E), through transformers
+    model, card = with_words(tower, vectors, ("a dog", "grass"), image)
+    dense = dense_map(tower, vectors, image)                     # (K, h, w)
+
+What `with_words` gives is a plain ViT whose head is made of the words: every method explains them as it does
+classes. K words, E numbers of the space that pictures and texts share, D the tower's width.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save as serialize
+from torch import Tensor
+
+from vit.card import Card, CheckpointError
+from vit.checkpoint import MAX_BYTES, build, parse_json, read_json, read_tensors, write_atomically
+from vit.grid import Grid
+from vit.hub import fetch, read_parts, read_pretrained
+from vit.library import resolve
+from vit.model import ViT
+
+# what tokenizers are made of, all of them text or tables: nothing that could run
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+# one word is asked for in several ways, and the mean of what they give is less of one way's accident
+# (Radford et al. 2021, "Learning transferable visual models from natural language supervision")
+TEMPLATES = ("{}", "a photo of {}", "a picture of {}", "a close-up photo of {}", "a photo of {} in a scene")
+CONTROL = "something"  # a prompt that means nothing: a map like its own does not depend on the word
+NEIGHBOURHOOD = 5.0  # patches: the width of the Gaussian in NACLIP
+
+
+@dataclass(frozen=True, eq=False)
+class Tower:
+    """An image tower whose features, projected, lie in one space with texts."""
+
+    name: str
+    model: ViT  # without a head: its features are (D,)
+    card: Card
+    folder: Path  # of the files: the text tower is in them, too
+    projection: Tensor | None  # (E, D); None: the features are in that space themselves
+    scale: float  # what a cosine is multiplied with to give a logit
+
+    @property
+    def width(self) -> int:
+        """E, the numbers of a word's vector."""
+        return self.model.config.embed_dim if self.projection is None else len(self.projection)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features (..., D) of the tower -> the shared space (..., E), not normalised."""
+        return features if self.projection is None else features @ self.projection.T
+
+
+def load_tower(name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | bool | None = None) -> Tower:
+    """The image tower of CLIP, one of its kin, or TIPSv2, in transformers' layout. Raises CheckpointError.
+
+    token: see `vit.hub.fetch`.
+    """
+    place = resolve(name)
+    folder = place.folder or fetch(place.name, max_bytes, token=token, also=TOKENIZER)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "tipsv2"):
+        raise CheckpointError(
+            f"{folder.name if place.folder else place.name} has no text tower that is read here: words need "
+            "the whole model of CLIP, MetaCLIP 2, AltCLIP, Chinese-CLIP or TIPSv2, in transformers' layout."
+        )
+    model, card = read_pretrained(folder, place.name, max_bytes)
+    if kind == "tipsv2":
+        temperature = read_parts(folder, place.name, ("temperature",)).get("temperature")
+        least = float(config.get("temperature_init_value", 0.005) if temperature is None else temperature)
+        return Tower(card.name, model, card, folder, None, 1 / max(least, 1e-6))
+    parts = read_parts(folder, place.name, ("visual_projection.weight", "logit_scale"))
+    if (projection := parts.get("visual_projection.weight")) is None:
+        raise CheckpointError(
+            f"{card.name} has no visual_projection: its features are in no space with texts."
+        )
+    if projection.ndim != 2 or projection.shape[1] != model.config.embed_dim:
+        raise CheckpointError(f"{card.name} has a visual_projection of the shape {list(projection.shape)}.")
+    scale = parts.get("logit_scale", torch.tensor(config.get("logit_scale_init_value", 2.6592)))
+    return Tower(card.name, model, card, folder, projection, float(scale.exp().clamp(max=1e3)))
+
+
+# --- words to vectors -----------------------------------------------------------------------------------
+
+
+def text_vectors(tower: Tower, words: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
+    """(K, E): each word's vector, of length 1: the mean of its prompts' vectors, each of length 1.
+
+    Through transformers, from the files of the tower alone. Raises CheckpointError.
+    """
+    words = checked_words(words)
+    prompts = [template.format(word) for word in words for template in templates]
+    features = encode(tower.folder, tower.name, prompts)  # (K * templates, E)
+    vectors = F.normalize(features, dim=-1).unflatten(0, (len(words), -1)).mean(dim=1)
+    return F.normalize(vectors, dim=-1)
+
+
+@torch.no_grad()
+def encode(folder: Path, name: str, prompts: Sequence[str]) -> Tensor:
+    """What the text tower makes of N prompts, (N, E), as transformers gives it. Raises CheckpointError."""
+    try:
+        import transformers  # an extra: whoever types no words does not need it
+    except ImportError as error:
+        raise CheckpointError("Words need the text tower: pip install transformers.") from error
+    if not any((folder / file).is_file() for file in VOCABULARIES):
+        raise CheckpointError(f"{name} has no tokenizer among its files: add its tokenizer.json.")
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
+        model = transformers.AutoModel.from_pretrained(folder, use_safetensors=True, **local).eval().float()
+    except Exception as error:  # whatever a third party's reader makes of broken files
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"The text tower of {name} cannot be read by transformers: {why}") from error
+    longest = model.config.text_config.max_position_embeddings
+    options = {"padding": "max_length", "max_length": longest, "truncation": True, "return_tensors": "pt"}
+    inputs = tokenizer(list(prompts), **options)
+    inputs = {key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask")}
+    found = model.get_text_features(**inputs)
+    return (found if isinstance(found, Tensor) else found.pooler_output).float()
+
+
+def checked_words(words: Sequence[str]) -> tuple[str, ...]:
+    """The words without blanks around them. Raises CheckpointError for none, for doubles, for too many."""
+    clean = tuple(word.strip() for word in words if word.strip())
+    if not clean:
+        raise CheckpointError('Name at least one thing to look for, such as "a dog, grass".')
+    if len(set(clean)) < len(clean):
+        raise CheckpointError(f"A word is there twice in {', '.join(clean)!r}: name each once.")
+    if len(clean) > 1000:
+        raise CheckpointError(f"{len(clean)} words are more than 1000.")
+    return clean
+
+
+# --- words as a head ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def with_words(
+    tower: Tower, vectors: Tensor, words: Sequence[str], image: Tensor | None = None
+) -> tuple[ViT, Card]:
+    """(model, card): the tower with a linear head of K words, its logits scale · cosine(picture, word).
+
+    A cosine divides by the length of the picture's vector, which a linear head cannot: it is taken from
+    `image` (3, height, width), so that this picture's logits are exactly the tower's own, and held where the
+    picture is changed; without a picture it is 1, and only the order of the words is exact. Of one word
+    alone a softmax says nothing: its logit is shown as it is.
+    """
+    if vectors.shape != (len(words), tower.width):
+        raise CheckpointError(
+            f"These {len(words)} words have vectors of the shape {list(vectors.shape)}; {tower.name} needs "
+            f"{[len(words), tower.width]}."
+        )
+    length = 1.0 if image is None else float(tower.project(tower.model(image[None])[0]).norm())
+    back = vectors if tower.projection is None else vectors @ tower.projection  # (K, D)
+    weight = tower.scale / max(length, 1e-12) * back
+    tensors = dict(tower.model.state_dict()) | {"head.weight": weight, "head.bias": torch.zeros(len(words))}
+    model = build(replace(tower.model.config, num_classes=len(words)), tensors, tower.name)
+    scores = "softmax" if len(words) > 1 else "none"
+    return model, replace(tower.card, class_names=tuple(words), scores=scores)
+
+
+# --- where each word is ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Where words are in a picture, and whether that depends on the words."""
+
+    maps: Tensor  # (K, h, w) cosine of each patch with each word
+    control: Tensor  # (h, w) the same for a prompt that means nothing
+    # (K,) correlation of each word's map with the control's: near 1, the map would be there for any word
+    alike: Tensor
+
+
+@torch.no_grad()
+def patch_vectors(tower: Tower, image: Tensor) -> Tensor:
+    """(P, E): what each patch of an image (3, height, width) says, in the space of the words, of length 1.
+
+    TIPSv2 was trained for it: its patches after the last block. CLIP was not: its last block gathers for
+    [CLS]. There the way of NACLIP (Hajimiri et al. 2025, "Pay attention to your neighbours"): in the last
+    block a patch gathers values from patches that have keys like its own and are near,
+
+        softmax(k kᵀ / √d + G) v,   G_ij = exp(-|p_i - p_j|² / 2σ²),   σ = 5 patches,
+
+    and the block's MLP and its residual connection are left out.
+    """
+    model, config = tower.model, tower.model.config
+    image = image.to(next(model.parameters()))[None]
+    prefix, grid = config.num_prefix_tokens, Grid.of((image.shape[-2], image.shape[-1]), config.patch_size)
+    x, places = model.embed(image), model.places(grid)
+    if tower.projection is None:
+        x = model.run(x, places=places)
+        return F.normalize(model.norm(x)[0, prefix:], dim=-1)
+    x = model.run(x, stop=config.depth - 1, places=places)
+    block: Any = model.blocks[-1]
+    y = block.norm1(x)[0, prefix:]  # (P, D)
+    H, d = config.num_heads, config.embed_dim // config.num_heads
+    k, v = block.attn.qkv(y).unflatten(-1, (3, H, d)).permute(1, 2, 0, 3)[1:]  # each (H, P, d)
+    near = torch.exp(-grid.distances((1.0, 1.0)).square() / (2 * NEIGHBOURHOOD**2)).to(k)  # (P, P)
+    gathered = torch.softmax(k @ k.mT / math.sqrt(d) + near, dim=-1) @ v  # (H, P, d)
+    out = block.attn.proj(gathered.transpose(0, 1).flatten(1))  # (P, D)
+    return F.normalize(tower.project(model.norm(out)), dim=-1)
+
+
+def dense_map(tower: Tower, vectors: Tensor, image: Tensor, control: Tensor | None = None) -> Dense:
+    """Where the words (K, E) are in an image (3, height, width).
+
+    control: (E,) of `CONTROL`; without one, the mean of the words.
+    """
+    patches = patch_vectors(tower, image)
+    control = F.normalize(vectors.mean(dim=0), dim=-1) if control is None else control
+    both = torch.cat([vectors, control[None]]).to(patches) @ patches.T  # (K + 1, P)
+    centred = both - both.mean(dim=1, keepdim=True)
+    alike = F.cosine_similarity(centred[:-1], centred[-1:], dim=1)
+    grid = Grid.of((image.shape[-2], image.shape[-1]), tower.model.config.patch_size)
+    maps = grid.unflatten(both)
+    return Dense(maps[:-1], maps[-1], alike)
+
+
+# --- tables of words ------------------------------------------------------------------------------------
+
+
+def save_words(file: str | Path, vectors: Tensor, words: Sequence[str], tower: Tower) -> None:
+    """A table of words for whoever has no text tower at hand, in float16: 1 kB a word."""
+    about = {"format": "vit-words", "words": json.dumps(list(words)), "tower": tower.name}
+    write_atomically(Path(file), serialize({"vectors": vectors.half().contiguous()}, about))
+
+
+def load_words(file: str | Path, tower: Tower) -> tuple[tuple[str, ...], Tensor]:
+    """(words, vectors (K, E) of length 1) of a table made for this tower. Raises CheckpointError."""
+    path = Path(file)
+    tensors, about = read_tensors(path)
+    words = parse_json('{"words": ' + about.get("words", "null") + "}", f"The words of {path.name}")["words"]
+    if about.get("format") != "vit-words" or not isinstance(words, list) or "vectors" not in tensors:
+        raise CheckpointError(f"{path.name} is no table of words: make one with save_words.")
+    if about.get("tower") != tower.name:
+        raise CheckpointError(f"{path.name} was made for {about.get('tower')}, not for {tower.name}.")
+    vectors = tensors["vectors"].float()
+    if vectors.shape != (len(words), tower.width):
+        raise CheckpointError(f"{path.name} is damaged: its vectors need {tower.width} numbers a word.")
+    return checked_words(words), F.normalize(vectors, dim=-1)
