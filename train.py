@@ -2,6 +2,7 @@
 
   python train.py shapes                      three minutes on two CPU cores with AMX
   python train.py cifar10                     interrupted? the same command goes on where it was
+  python train.py photos                      cats, dogs and ten things: first a teacher, then the ViT
   python train.py folder --data PHOTOS --init imagenette        your own classes, in minutes
   python train.py --evaluate cifar10          how often is it right, and where is it wrong?
   python train.py --dry-run B/16              the shapes of all tensors on their way through the model
@@ -47,6 +48,8 @@ from vit.positions import resample_pos_embed
 from vit.report import Report, evaluate, model_card, predict, score
 from vit.runs import Run, StopSignal, Team, check_folder, claimed, join_team, tidy, tune_malloc, usable
 from vit.schedule import Schedule
+from vit.teacher import FILE as TEACHER
+from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
 
 # Recipes ---------------------------------------------------------------------------------------------
 
@@ -80,6 +83,18 @@ RECIPES = {
         | dict(epochs=30.0, hold=0.606, warmup=2.0, batch_size=64, eval_images=800)
         | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.5),
     ),
+    "photos": Recipe(
+        "cats, dogs and Imagenette's ten, 6 heads: a teacher first, then from the weights of imagenette",
+        dict(data="photos", init="imagenette", num_heads=6, teacher="teacher", lr=1.5e-3, hold=0.35)
+        | dict(image_size=128, train_size=160, patch_size=8, sizes="64:0.63 96:0.91", epochs=20.4)
+        | dict(batch_size=64, min_area=0.3, aspect=1.8, colour=0.3, rotation=8.0, mix=0.3, eval_images=600),
+    ),
+    "teacher": Recipe(
+        "84.20 %, half an hour on one busy core: the convolutional network from which photos learns",
+        dict(data="photos", network="conv", image_size=128, train_size=160, sizes="64:0.6 96:1.0")
+        | dict(epochs=12.5, batch_size=64, warmup=1.0, hold=0.3, eval_images=1000)
+        | dict(min_area=0.3, aspect=1.8, colour=0.3, rotation=8.0, mix=0.3),
+    ),
     "folder": Recipe(
         "any folder of pictures (--data), best with --init imagenette: dogs and cats in minutes",
         dict(image_size=128, train_size=160, patch_size=8, sizes="64:0.4 96:0.75", epochs=20.0, batch_size=64)
@@ -105,13 +120,15 @@ def with_init(options: Options, given: dict[str, Any]) -> Options:
     config = load(options.init)[0].config
     shape = {name: getattr(config, name) for name in SHAPE}
     for name in SHAPE:
-        if given.get(name, shape[name]) != shape[name]:
+        if name == "num_heads" and options.num_heads % shape[name] == 0 and name in given:
+            shape[name] = options.num_heads  # the same matrices, cut finer
+        elif given.get(name, shape[name]) != shape[name]:
             raise ValueError(f"{flag(name)} of {options.init} is {shape[name]}: leave the option out.")
     return replace(options, **shape)
 
 
 def build_model(options: Options, class_names: Sequence[str]) -> ViT:
-    """A new ViT, or the weights of `options.init` fitted to this picture size and these classes."""
+    """A new ViT, or the weights of `options.init` fitted to this picture size, these heads and classes."""
     seed_step(options.seed, 0)
     new: dict[str, Any] = dict(
         image_size=options.image_size, num_classes=len(class_names), drop_path=options.drop_path
@@ -120,7 +137,7 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
         return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
     old, card = load(options.init)
     check_channels(old.config, options.init)
-    model = ViT(replace(old.config, **new))
+    model = ViT(replace(old.config, **new, num_heads=options.num_heads))
     weights = old.state_dict()
     if old.config.pos_embed == "learned":
         weights["pos_embed"] = resample_pos_embed(old.pos_embed, old.config.grid_size, model.config.grid_size)
@@ -128,6 +145,10 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
         weights["pos_embed"] = model.pos_embed
     if tuple(class_names) != card.class_names:
         weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}
+        then = {name: k for k, name in enumerate(card.class_names) if name in class_names}
+        for name, k in then.items():  # of a class that it knew it keeps what it knew
+            for part in ("head.weight", "head.bias"):
+                weights[part][class_names.index(name)] = old.state_dict()[part][k]
     model.load_state_dict(weights)
     return model
 
@@ -158,6 +179,8 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float, step: int) -> Non
     decay = min(decay, (1 + step) / (10 + step))
     for average, parameter in zip(ema.parameters(), model.parameters()):
         average.lerp_(parameter, 1 - decay)
+    for kept, buffer in zip(ema.buffers(), model.buffers()):  # what batch norm has counted
+        kept.copy_(kept.lerp(buffer, 1 - decay) if buffer.is_floating_point() else buffer)
 
 
 # One step ------------------------------------------------------------------------------------------
@@ -190,16 +213,28 @@ def make_batch(data: Split, step: int, schedule: Schedule, card: Card) -> tuple[
 
 
 def learn(
-    net: nn.Module, images: Tensor, targets: Tensor, team: Team, smoothing: float, bf16: bool
+    net: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    team: Team,
+    smoothing: float,
+    bf16: bool,
+    guide: Guide | None = None,
 ) -> Tensor:
-    """Add the gradient of the global batch's mean loss; returns the loss of this process's share."""
+    """Add the gradient of the global batch's mean loss; returns the loss of this process's share.
+
+    guide: what a teacher makes of the loss.
+    """
     losses = []
     for i, (x, y) in enumerate(zip(team.share(images), team.share(targets))):
         if isinstance(net, DistributedDataParallel):  # the processes average their gradients once per step
             net.require_backward_grad_sync = i == team.accumulate - 1
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-            logits = net(x)
-        loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing) / team.accumulate
+        if guide:
+            loss = guide(net, x, y) / team.accumulate
+        else:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+                logits = net(x)
+            loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing) / team.accumulate
         loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
@@ -208,13 +243,13 @@ def learn(
 # The run ------------------------------------------------------------------------------------------
 
 
-def begin(options: Options, args: argparse.Namespace, command: str, save_every: float) -> None:
-    """Load the pictures, take up the run where it was, train, measure."""
+def begin(
+    options: Options, name: str, folder: Path, args: argparse.Namespace, command: str, save_every: float
+) -> bool:
+    """Load the pictures, take up the run where it was, train, measure. Returns whether it is complete."""
     team = Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
     options.check(team.world * team.accumulate)
-    data_name = readable(Path(os.path.expanduser(options.data)).resolve().name)
-    name = args.recipe if args.recipe not in (None, "folder") else data_name
-    folder = args.out or Path("runs") / name
+    data_name = name_of(options.data)
     device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if team.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +268,13 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
         if options.init:
             old = load(options.init)[1]
             card = replace(card, mean=old.mean, std=old.std)
-        model = build_model(options, data.class_names).to(device)
+        seed_step(options.seed, 0)
+        conv = options.network == "conv"
+        model = ConvTeacher(len(data.class_names)) if conv else build_model(options, data.class_names)
+        model = model.to(device)
+        teacher = None
+        if options.teacher:
+            teacher = load_teacher(teacher_folder(options, folder), data.class_names).to(device)
         run = Run(options, card, len(data), folder, model, make_optimizers(model, options))
         if team.rank == 0:  # only now: a mistake in the options has cost nothing
             tidy(folder, args.fresh)
@@ -246,7 +287,7 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
             if run.step:
                 print(f"Going on after step {run.step}.")
         with StopSignal() as stop:
-            complete = train(run, data, test, team, save_every, stop)
+            complete = train(run, data, test, team, save_every, stop, teacher)
         if team.rank == 0 and complete:
             finish(run, test)
         elif team.rank == 0:
@@ -254,6 +295,32 @@ def begin(options: Options, args: argparse.Namespace, command: str, save_every: 
             print(f"Stopped after step {run.step}; the {same} goes on from there.")
         if team.world > 1:
             dist.destroy_process_group()
+    return complete
+
+
+def teacher_folder(options: Options, folder: Path) -> Path:
+    """Where a run's teacher is: the folder that was named, or beside the run where it was a recipe."""
+    if options.teacher in RECIPES:
+        return folder.with_name(f"{folder.name}-{options.teacher}")
+    return Path(options.teacher)
+
+
+def begin_with_teacher(
+    options: Options, name: str, folder: Path, args: argparse.Namespace, command: str, save_every: float
+) -> None:
+    """The run, and before it that of its teacher, where this is a recipe that has not been followed to its
+    end. Interrupted, the same command goes on with either."""
+    at = teacher_folder(options, folder)
+    if options.teacher in RECIPES and not (at / TEACHER).is_file():
+        first = Options(**RECIPES[options.teacher].options | {"data": options.data, "seed": options.seed})
+        again = argparse.Namespace(**{**vars(args), "fresh": False})
+        if not begin(first, at.name, at, again, command, save_every):
+            return
+    begin(options, name, folder, args, command, save_every)
+
+
+def name_of(data: str) -> str:
+    return readable(Path(os.path.expanduser(data)).resolve().name)
 
 
 def load_pictures(options: Options) -> tuple[Split, Split]:
@@ -269,12 +336,21 @@ def load_pictures(options: Options) -> tuple[Split, Split]:
     return data, test
 
 
-def train(run: Run, data: Split, test: Split, team: Team, save_every: float, stop: StopSignal) -> bool:
+def train(
+    run: Run,
+    data: Split,
+    test: Split,
+    team: Team,
+    save_every: float,
+    stop: StopSignal,
+    teacher: ConvTeacher | None = None,
+) -> bool:
     """The loop; the process of rank 0 writes the files. Returns whether the run is complete."""
     options, schedule, leads = run.options, Schedule(run.options, len(data)), team.rank == 0
     if options.compile:
         run.model.compile(dynamic=False)
     net = DistributedDataParallel(run.model) if team.world > 1 else run.model
+    guide = Guide(teacher, run.model, options, run.bf16) if teacher and isinstance(run.model, ViT) else None
     few, pictures = test.some(options.eval_images), data
     began = time.monotonic()
 
@@ -324,7 +400,7 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
         if team.rank:  # every process drops other branches
             torch.manual_seed(torch.initial_seed() + (team.rank << 40))
         run.model.train()
-        learned = learn(net, images, targets, team, options.label_smoothing, run.bf16)
+        learned = learn(net, images, targets, team, options.label_smoothing, run.bf16, guide)
         if leads:
             run.losses.append(learned)
         nn.utils.clip_grad_norm_(run.model.parameters(), options.clip)
@@ -341,6 +417,12 @@ def train(run: Run, data: Split, test: Split, team: Team, save_every: float, sto
 def finish(run: Run, test: Split) -> None:
     """Measure what was saved, as it was saved, on the whole test split, and write that on its card."""
     options = run.options
+    if isinstance(run.ema, ConvTeacher):
+        save_teacher(run.folder, run.ema, run.card.class_names)
+        accuracy, _ = score(predict(run.ema, test, run.card), test.labels)
+        print(f"{run.folder}: a teacher that has {accuracy:.2%} of {len(test)} test pictures right.")
+        return
+    assert isinstance(run.ema, ViT)
     save(run.folder, run.ema, run.card)
     saved = load_folder(run.folder)[0].to(next(run.model.parameters()).device)
     accuracy, _ = score(predict(saved, test, run.card), test.labels)
@@ -417,6 +499,8 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
     options = Options(**(RECIPES[args.recipe].options if args.recipe else {}) | given)
     try:
         if args.dry_run is not None:
+            if options.network == "conv":
+                raise ValueError("--dry-run shows a ViT, and this is a convolutional network.")
             class_names = class_names_of(options.data) if options.data else [""] * 1000
             variant = ViTConfig.variant(args.dry_run, num_classes=len(class_names)) if args.dry_run else None
             config = variant or build_model(with_init(options, given), class_names).config
@@ -434,7 +518,9 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             show_report(report, args.out or Path("runs") / f"evaluate-{name}", f"{name} on {data}")
         else:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
-            begin(with_init(options, given), args, shlex.join(words), save_every)
+            name = args.recipe if args.recipe not in (None, "folder") else name_of(options.data)
+            folder = args.out or Path("runs") / name
+            begin_with_teacher(with_init(options, given), name, folder, args, shlex.join(words), save_every)
     except ValueError as problem:  # and DataError, CheckpointError: every error with one sentence
         raise SystemExit(f"train.py: {problem}") from problem
     except OSError as problem:

@@ -98,7 +98,7 @@ def short(pictures, tmp_path_factory) -> dict[str, torch.Tensor]:
         return run(pictures, tmp_path_factory.mktemp("short") / "run", "--epochs", "1", "--mix", "0")
 
 
-CHANGES = "clip 1e-3, label-smoothing 0.3, mix 1, drop-path 0.5, ema 0.01, sizes 16:1, rotation 30"
+CHANGES = "aspect 2, clip 1e-3, label-smoothing 0.3, mix 1, drop-path 0.5, ema 0.01, sizes 16:1, rotation 30"
 
 
 @pytest.mark.parametrize("change", CHANGES.split(", "))

@@ -23,6 +23,7 @@ def augment(
     size: tuple[int, int],
     *,
     min_area: float = 1.0,
+    aspect: float = 4 / 3,
     shift: float = 0.0,
     rotation: float = 0.0,
     colour: float = 0.0,
@@ -31,9 +32,10 @@ def augment(
 ) -> Tensor:
     """uint8 (B, 3, ...) -> [0, 1] floats (B, 3, *size), every picture changed in its own way.
 
-    Crop (min_area: its smallest share of the picture; shift: how far it may reach beyond the edge),
-    aspect ratio, rotation (degrees either way) and flip are one affine map per picture, so one
-    `grid_sample` moves the pixels of the whole batch: 11 000 CIFAR pictures/s on one core. It is bicubic,
+    Crop (min_area: its smallest share of the picture; aspect: the largest ratio of its sides; shift: how
+    far it may reach beyond the edge), rotation (degrees either way) and flip are one affine map per
+    picture, so one `grid_sample` moves the pixels of the whole batch: 11 000 CIFAR pictures/s on one core. It
+    is bicubic,
     since bilinear sampling blurs what is learned from, and nothing that is tested on. colour: range of
     brightness, contrast and saturation. cutout: side of a grey square, as a share of the picture.
     """
@@ -43,7 +45,7 @@ def augment(
         return torch.rand(B, device=device) * (high - low) + low
 
     side = uniform(min_area, 1).sqrt()  # of the crop, as a share of the picture's
-    stretch = torch.exp(uniform(-1, 1) * (math.log(4 / 3) / 2)).clamp(side, 1 / side)  # no edge beyond 1
+    stretch = torch.exp(uniform(-1, 1) * (math.log(aspect) / 2)).clamp(side, 1 / side)  # no edge beyond 1
     x_scale, y_scale = side * stretch, side / stretch
     x_shift, y_shift = (uniform(-1, 1) * (1 - scale + 2 * shift) for scale in (x_scale, y_scale))
     if min_area == 1 and not rotation:  # by whole pixels, 2 / size each: nothing is blurred

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -171,8 +172,45 @@ class DataSet:
     published: bool  # looked for in $VIT_DATA, downloaded otherwise; drawn here if not
 
 
+def catsdogs(split: str) -> Pictures:
+    """The cats and dogs of Oxford-IIIT Pet by torchvision, kept under the cache folder."""
+    from torchvision import datasets
+
+    with downloading("catsdogs"):
+        part = "trainval" if split == "train" else "test"
+        root = cache_folder() / "downloads"
+        return datasets.OxfordIIITPet(root, part, "binary-category", download=True)
+
+
+class Joined:
+    """Several data sets as one, their classes one after the other."""
+
+    def __init__(self, names: Sequence[str], split: str, seed: int):
+        self.names = tuple(names)
+        self.parts = [find_pictures(name, split, seed) for name in names]
+
+    def __len__(self) -> int:
+        return sum(len(pictures) for pictures, _ in self.parts)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        first = 0
+        for pictures, class_names in self.parts:
+            if index < len(pictures):
+                picture, label = pictures[index]
+                return picture, first + label
+            index, first = index - len(pictures), first + len(class_names)
+        raise IndexError("There is no picture of this number.")
+
+
+PHOTOS = ("catsdogs", "imagenette")  # real photographs: a cat or a dog, or one of Imagenette's ten classes
+
+
 DATASETS = {  # those with the most to show first
     "imagenette": DataSet((*IMAGENETTE_CLASSES.values(),), lambda split, seed: imagenette(split), True),
+    "photos": DataSet(
+        ("cat", "dog", *IMAGENETTE_CLASSES.values()), lambda split, seed: Joined(PHOTOS, split, seed), False
+    ),
+    "catsdogs": DataSet(("cat", "dog"), lambda split, seed: catsdogs(split), True),
     "cifar10": DataSet(CIFAR10_CLASSES, lambda split, seed: cifar10(split), True),
     "shapes": DataSet(SHAPES_CLASSES, Shapes, False),
 }
@@ -200,6 +238,12 @@ def load_split(
     that cannot be read is left out, with a warning that names it.
     """
     pictures, class_names = find_pictures(data, split, seed)
+    if isinstance(pictures, Joined):
+        how = (split, image_size, crop_pct, interpolation, seed)
+        parts = [load_split(name, *how) for name in pictures.names]
+        firsts = accumulate((len(part.class_names) for part in parts[:-1]), initial=0)
+        labels = torch.cat([part.labels + first for part, first in zip(parts, firsts)])
+        return Split(torch.cat([part.images for part in parts]), labels, class_names)
     if isinstance(pictures, Folder):
         pictures.warn_of_the_rest()
         key = f"{DECODING} {pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"

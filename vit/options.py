@@ -17,7 +17,7 @@ class Options:
     """Everything that decides what a run learns."""
 
     data: str = option(
-        "", "shapes, cifar10, imagenette, or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg"
+        "", "shapes, cifar10, imagenette, photos, or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg"
     )
     image_size: int = option(64, "side of the pictures, in pixels: a multiple of the patch size")
     sizes: str = option(
@@ -27,6 +27,7 @@ class Options:
     test_size: int = option(
         0, "side at which it is tested and used (0: image_size); a little larger is often better"
     )
+    network: str = option("vit", "vit, or conv: a small convolutional network to teach a ViT with")
     patch_size: int = option(8, "side of a patch: half of it means four times the tokens")
     embed_dim: int = option(192, "D, the width of a token")
     depth: int = option(6, "L, how many blocks")
@@ -44,6 +45,7 @@ class Options:
     clip: float = option(1.0, "largest norm of the gradient")
     label_smoothing: float = option(0.1, "probability taken from the right class and spread over all")
     min_area: float = option(1.0, "random crop: its smallest share of the picture's area")
+    aspect: float = option(4 / 3, "random crop: its width over its height, or the inverse, is at most this")
     shift: float = option(0.0, "random crop: how far it may reach over the edge, as a share of the side")
     rotation: float = option(0.0, "random rotation, in degrees either way")
     colour: float = option(0.0, "random brightness, contrast and saturation, by up to this much")
@@ -52,7 +54,11 @@ class Options:
     mix: float = option(0.0, "share of batches blended by MixUp or CutMix, none in the last 15%% of the run")
     ema: float = option(0.998, "the kept weights are a moving average over some 1 / (1 - ema) steps")
     seed: int = option(0, "another seed, another run")
-    init: str = option("", "begin with a checkpoint's weights; the head is new if the classes differ")
+    init: str = option("", "begin with a checkpoint's weights; the head is new for classes it does not know")
+    teacher: str = option("", "learn from a convolutional network, too: its folder, or its recipe")
+    teach: float = option(0.5, "weight of the teacher's probabilities; the labels have the rest")
+    teach_patches: float = option(0.5, "weight of what the teacher sees at every patch")
+    teach_attention: float = option(0.25, "weight of where it sees the class, for [CLS]'s attention")
     precision: str = option("auto", "bf16, fp32, or auto: bf16 where the processor multiplies it natively")
     compile: bool = option(
         False, "torch.compile: 12%% faster on a CPU, after 15 s per size; needs a C++ compiler"
@@ -83,10 +89,16 @@ class Options:
             few = ", ".join(str(side) for side in unfit)
             names = "--image-size, --test-size and --sizes"
             raise ValueError(f"{names} must be multiples of {self.patch_size}, not {few}.")
+        if (self.teacher or self.network == "conv") and any(side % 4 for side in sides):
+            raise ValueError(
+                "A convolutional network needs --image-size and --sizes that are multiples of 4."
+            )
         shares = [0.0, *(until for _, until in stages(self))]
         if not (all(a < b for a, b in pairwise(shares)) and shares[-1] <= 1):
             advice = "shares of the run that rise between 0 and 1, such as '64:0.5 96:0.9'"
             raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
+        if self.network == "conv" and (self.init or self.teacher):
+            raise ValueError("--network conv has no teacher and begins anew: leave out --init and --teacher.")
         if parts < 1:
             raise ValueError("--accumulate must be at least 1.")
         if self.batch_size % parts:
@@ -104,7 +116,7 @@ def stages(options: Options) -> list[tuple[int, float]]:
         raise ValueError(f"--sizes must look like '24:0.6', not {options.sizes!r}.") from error
 
 
-CHOICES = {"optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")}
+CHOICES = {"network": ("vit", "conv"), "optimizer": ("muon", "adamw"), "precision": ("auto", "bf16", "fp32")}
 LARGE = 1e9
 RANGES = (  # of every number
     dict.fromkeys(("image_size", "patch_size", "embed_dim", "depth", "num_heads"), (1, LARGE))
@@ -113,11 +125,12 @@ RANGES = (  # of every number
     | dict.fromkeys(
         ("train_size", "test_size", "num_registers", "weight_decay", "warmup", "seed"), (0, LARGE)
     )
-    | dict.fromkeys(("hold", "mix", "shift", "colour", "cutout"), (0, 1))
-    | dict(min_area=(1 / LARGE, 1), rotation=(0, 180), snapshots=(3, LARGE))
+    | dict.fromkeys(("hold", "mix", "shift", "colour", "cutout", "teach"), (0, 1))
+    | dict.fromkeys(("teach_patches", "teach_attention"), (0, LARGE))
+    | dict(min_area=(1 / LARGE, 1), aspect=(1, LARGE), rotation=(0, 180), snapshots=(3, LARGE))
     | dict.fromkeys(("drop_path", "label_smoothing", "ema"), (0, 0.99999))
 )
-AUGMENTATIONS = ("min_area", "shift", "rotation", "colour", "cutout", "flip")
+AUGMENTATIONS = ("min_area", "aspect", "shift", "rotation", "colour", "cutout", "flip")
 # What may change when a run goes on, as far as it concerns steps still to come.
 FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "compile", "mix", *AUGMENTATIONS)
 

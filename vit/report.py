@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from vit.card import Card, check_channels
@@ -18,7 +18,7 @@ from vit.pictures import normalize
 
 
 @torch.no_grad()
-def predict(model: ViT, split: Split, card: Card, bf16: bool = False) -> Tensor:
+def predict(model: nn.Module, split: Split, card: Card, bf16: bool = False) -> Tensor:
     """Logits (N, K) for every picture of a split; the same numbers every time."""
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit.card import Card
 from vit.checkpoint import list_snapshots, remove_half_written, save, save_snapshot, write_atomically
@@ -26,6 +26,7 @@ from vit.model import ViT
 from vit.options import FREE, Options, flag
 from vit.processor import native_bf16
 from vit.schedule import Schedule
+from vit.teacher import FILE as TEACHER
 
 STATE = 2  # the version of state.pt: of steps that go on as this file makes them
 
@@ -39,7 +40,7 @@ class Run:
         card: Card,
         images: int,
         folder: Path,
-        model: ViT,
+        model: nn.Module,
         optimizers: list[torch.optim.Optimizer],
     ):
         self.options, self.card, self.images, self.folder = options, card, images, folder
@@ -118,9 +119,10 @@ class Run:
         writer = csv.DictWriter(text, row, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        save(self.folder, self.ema, self.card)
-        if snapshot:
-            save_snapshot(self.folder, self.ema, self.card, self.step, row)
+        if isinstance(self.ema, ViT):
+            save(self.folder, self.ema, self.card)
+            if snapshot:
+                save_snapshot(self.folder, self.ema, self.card, self.step, row)
         write_atomically(self.folder / "history.csv", text.getvalue().encode())
 
 
@@ -163,7 +165,7 @@ def tidy(folder: Path, fresh: bool) -> None:
     for place in (folder, folder / "snapshots"):
         remove_half_written(place)
     if fresh:
-        of_run = (folder / name for name in ("state.pt", "history.csv", "README.md"))
+        of_run = (folder / name for name in ("state.pt", "history.csv", "README.md", TEACHER))
         for file in (*of_run, *folder.glob("snapshots/step_*")):
             file.unlink(missing_ok=True)
 

@@ -1,0 +1,175 @@
+"""A convolutional teacher learns, is kept, and guides a ViT, all as the formulas say."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import randomised, tiny_config
+from tiny_run import command, run, same, weights
+
+import train as t
+from vit import ViT, load, save
+from vit.card import Card, CheckpointError
+from vit.data import find_pictures, load_split
+from vit.options import Options
+from vit.teacher import FILE, Conv, ConvTeacher, Guide, distance, load_teacher, save_teacher
+from vit.trace import trace
+
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.fixture
+def teacher() -> ConvTeacher:
+    model = ConvTeacher(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model.eval().requires_grad_(False)
+
+
+def test_a_convolution_kept_as_a_matrix_is_one():
+    conv = Conv(3, 5, 3, stride=2)
+    x = torch.randn(2, 3, 8, 8)
+    expected = F.conv2d(x, conv.weight.unflatten(1, (3, 3, 3)), stride=2, padding=1)
+    assert torch.equal(conv(x), expected)
+
+
+def test_a_teachers_answer_is_the_mean_of_what_its_places_say(teacher):
+    images = torch.randn(2, 3, 48, 32)
+    places = teacher.places(images)
+    assert places.shape == (2, 3, 2, 7)
+    assert (teacher(images) - places.mean(dim=(1, 2))).abs().max() < 1e-5
+
+
+def test_a_teacher_is_kept_with_its_classes(teacher, tmp_path):
+    names = tuple("abcdefg")
+    save_teacher(tmp_path, teacher, names)
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(load_teacher(tmp_path, names)(images), teacher(images))
+    with pytest.raises(CheckpointError, match="knows other classes"):
+        load_teacher(tmp_path, tuple("abcdefh"))
+    (tmp_path / FILE).write_bytes(b"no weights")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CheckpointError, match="holds no teacher"):
+            load_teacher(folder, names)
+
+
+def test_the_loss_of_a_guided_vit_is_the_sum_of_its_three_lessons(teacher):
+    """Picture by picture and patch by patch, from what a trace shows."""
+    config = tiny_config(image_size=(16, 32), num_registers=1)
+    model = randomised(ViT(config))
+    images, targets = torch.randn(3, 3, 16, 32), torch.rand(3, 7).softmax(dim=1)
+    options = Options(teach=0.3, teach_patches=0.7, teach_attention=0.2, label_smoothing=0.1)
+    expected = []
+    for image, target in zip(images, targets):
+        seen = trace(model, image, keep=("attn", "resid_post", "norm"))
+        places = teacher.places(image[None])[0].permute(2, 0, 1)  # (K, 1, 2)
+        there = F.interpolate(places[None], (4, 8), mode="bilinear")[0].flatten(1).T  # (P, K)
+        said = places.mean(dim=(1, 2)).softmax(dim=0)
+        wanted = 0.7 * (0.9 * target + 0.1 / 7) + 0.3 * said
+        answer = -(wanted * seen.logits.log_softmax(dim=0)).sum()
+        lens = model.head(seen.activations["norm"][0, 2:]).log_softmax(dim=1)  # (P, K)
+        patches = -(there.softmax(dim=1) * lens).sum(dim=1).mean()
+        evidence = there @ target
+        where = (evidence - evidence.mean()).clamp(min=0)
+        where = where / where.sum()
+        away = []
+        for attn in seen.attn[-2:, :, 0, 2:]:  # (H, P)
+            for row in (attn.mean(dim=0), attn[0], attn[1]):
+                row = row / row.sum()
+                away.append(sum(w * (w / r).log() for w, r in zip(where, row) if w > 0))
+        expected.append(answer + 0.7 * patches + 0.2 * sum(away) / len(away) * (said * target).sum())
+    found = Guide(teacher, model, options, bf16=False)(model, images, targets)
+    assert abs(found - sum(expected) / 3) < 1e-4
+    plain = replace(options, teach=0.0, teach_patches=0.0, teach_attention=0.0)
+    found = Guide(teacher, model, plain, bf16=False)(model, images, targets)
+    assert abs(found - F.cross_entropy(model(images), targets, label_smoothing=0.1)) < 1e-5
+
+
+def test_attention_on_the_evidence_alone_is_no_distance_away():
+    evidence = torch.tensor([[1.0, 3.0, 2.0, 0.0]])  # above its mean: the second and third patch, 3 to 1
+    row = torch.tensor([0.0, 0.3, 0.1, 0.0])  # the rest is on [CLS]
+    there, elsewhere = row.expand(2, 1, 2, 4), row.roll(1).expand(2, 1, 2, 4)
+    assert distance(there, evidence) < 1e-6 < distance(elsewhere, evidence)
+    assert distance(there, torch.zeros(1, 4)).isfinite().all()  # a teacher that sees nothing anywhere
+
+
+def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, tmp_path, monkeypatch):
+    """Stopped in the teacher's run and in the ViT's, the same command ends with the same weights."""
+    tiny = dict(network="conv", image_size=16, batch_size=8, epochs=2.0, eval_images=6, precision="fp32")
+    monkeypatch.setitem(t.RECIPES, "tiny-teacher", t.Recipe("", tiny))
+    words = ("--teacher", "tiny-teacher", "--epochs", "2")
+    whole = run(pictures, tmp_path / "whole", *words)
+    assert (tmp_path / "whole-tiny-teacher" / FILE).is_file()
+    plain = run(pictures, tmp_path / "plain", "--epochs", "2")
+    assert whole.keys() == plain.keys() and not same(whole, plain)
+
+    learn, steps = t.learn, 0
+
+    def once_in_each_run(*args, **more):
+        nonlocal steps
+        steps += 1
+        if steps in (3, 9):
+            raise KeyboardInterrupt
+        return learn(*args, **more)
+
+    monkeypatch.setattr(t, "learn", once_in_each_run)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            t.main(command(pictures, tmp_path / "again", *words), 0.0)
+    t.main(command(pictures, tmp_path / "again", *words), 0.0)
+    assert same(weights(tmp_path / "again"), whole)
+    assert same(weights(tmp_path / "again-tiny-teacher"), weights(tmp_path / "whole-tiny-teacher"))
+
+
+def test_a_teacher_that_is_not_there_is_one_sentence(pictures, tmp_path):
+    for words, sentence in (
+        (("--teacher", str(tmp_path)), "holds no teacher: train one with --network conv first"),
+        (("--teacher", "x", "--network", "conv"), "leave out --init and --teacher"),
+        (("--network", "conv", "--image-size", "18", "--patch-size", "2"), "that are multiples of 4"),
+        (("--network", "conv", "--dry-run"), "this is a convolutional network"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            t.main(command(pictures, tmp_path / "run", *words))
+
+
+def test_heads_may_be_cut_finer_and_known_classes_keep_their_head(tmp_path):
+    old = randomised(ViT(tiny_config(image_size=(16, 16), patch_size=8, num_classes=3)))
+    save(tmp_path / "old", old, Card("old", ("cat", "dog", "frog")))
+    init = dict(data="x", image_size=16, init=str(tmp_path / "old"))
+    given = dict(num_heads=8)
+    options = t.with_init(Options(**init, **given), given)
+    new = t.build_model(options, ("ant", "dog", "cat"))
+    assert new.config.num_heads == 8
+    assert torch.equal(new.blocks[1].attn.qkv.weight, load(tmp_path / "old")[0].blocks[1].attn.qkv.weight)
+    head = load(tmp_path / "old")[0].head
+    assert torch.equal(new.head.weight[1:], head.weight[[1, 0]]) and not new.head.weight[0].any()
+    assert torch.equal(new.head.bias[1:], head.bias[[1, 0]]) and new.head.bias[0] == 0
+    with pytest.raises(ValueError, match="is 4: leave the option out"):
+        t.with_init(Options(**init, num_heads=6), dict(num_heads=6))
+
+
+def test_photos_are_cats_dogs_and_imagenette(pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("VIT_DATA", str(tmp_path))
+    for name in ("catsdogs", "imagenette"):
+        (tmp_path / name).symlink_to(pictures)
+    found, names = find_pictures("photos", "train")
+    assert len(found) == 48 and names[:3] == ("cat", "dog", "tench") and len(names) == 12
+    assert [found[i][1] for i in (0, 12, 24, 47)] == [0, 1, 2, 3]
+    with pytest.raises(IndexError):
+        found[48]
+    split, half = load_split("photos", "train", (8, 8)), load_split("imagenette", "train", (8, 8))
+    assert split.labels.unique().tolist() == [0, 1, 2, 3] and split.class_names == names
+    assert torch.equal(split.images[24:], half.images) and torch.equal(split.labels[24:], half.labels + 2)
+
+
+def test_crops_are_as_long_as_they_may_be():
+    """Of a picture that brightens from left to right, a narrow crop shows a narrow range."""
+    ramp = torch.linspace(0, 255, 64).round().byte().expand(512, 3, 64, 64)
+    spans = {}
+    for aspect in (1.0, 1.8):
+        torch.manual_seed(0)
+        seen = t.augment(ramp, (16, 16), min_area=0.3, aspect=aspect, flip=False)
+        spans[aspect] = seen[:, 0, 8, -1] - seen[:, 0, 8, 0]
+    assert spans[1.8].min() < 0.8 * spans[1.0].min() and spans[1.8].max() > 0.9

@@ -1,0 +1,160 @@
+"""A small convolutional network that learns the same classes, and what a ViT learns from it.
+
+Convolutions know from the start that neighbours belong together, so of few pictures they learn more, and
+sooner (Touvron et al. 2021, "Training data-efficient image transformers").  Such a teacher says of every
+place in a picture how much it speaks for each class; the mean over places is its answer (Zhou et al. 2016,
+"Learning deep features for discriminative localization").  A ViT is told three things by it:
+
+    teach            [CLS] should give the classes the teacher's probabilities, beside the labels
+    teach_patches    every patch, read by the ViT's own head, should say what the teacher sees there
+                     (Jiang et al. 2021, "All tokens matter: token labeling")
+    teach_attention  [CLS] should look where the teacher sees the picture's class (Zagoruyko and Komodakis
+                     2017, "Paying more attention to attention"): in the last two layers, the mean of the
+                     heads, and each of the first half of them; the others are free
+
+Nobody has marked a place in any picture: labels are all that teacher and ViT are given.
+
+B pictures, K classes, H heads, P patches, (h', w') places: one for every 16 x 16 pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vit.card import CheckpointError
+from vit.checkpoint import write_atomically
+from vit.model import ViT
+from vit.options import Options
+from vit.trace import Recorder
+
+WIDTHS, DEPTHS = (64, 128, 256), (1, 2, 3)  # of three stages, each but the first at half the resolution
+STEM = 4  # side, in pixels, of the squares that the first convolution reads as one place
+PLACE = 16  # side of a place, in pixels
+FILE = "teacher.safetensors"
+GUIDED = 2  # last layers whose attention is taught
+
+
+class Conv(nn.Module):
+    """A convolution whose weight is the matrix (out, in · side²) that it is, so that Muon steps it."""
+
+    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs * side * side))
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.shape, self.stride = (outputs, inputs, side, side), stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.view(self.shape), stride=self.stride, padding=self.shape[-1] // 2)
+
+
+class Residual(nn.Module):
+    """Two convolutions, and what came in is added (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1, self.norm1 = Conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = Conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
+        self.shrink = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+        self.widen = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(branch + self.widen(self.shrink(x)))
+
+
+class ConvTeacher(nn.Module):
+    """(B, 3, height, width) -> (B, K) logits: the mean of what every place says."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.stem = Conv(3 * STEM**2, WIDTHS[0], 3)
+        self.stem_norm = nn.BatchNorm2d(WIDTHS[0])
+        blocks: list[nn.Module] = []
+        inputs = WIDTHS[0]
+        for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS)):
+            for i in range(depth):
+                blocks.append(Residual(inputs, width, stride=2 if stage and i == 0 else 1))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(inputs, num_classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def places(self, images: Tensor) -> Tensor:
+        """The logits of every place, (B, h', w', K)."""
+        x = F.pixel_unshuffle(images, STEM).contiguous(memory_format=torch.channels_last)
+        x = self.blocks(F.relu(self.stem_norm(self.stem(x))))  # (B, 256, h', w')
+        return self.head(x.permute(0, 2, 3, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.places(images).mean(dim=(1, 2))
+
+
+def save_teacher(folder: Path, teacher: ConvTeacher, class_names: Sequence[str]) -> None:
+    """Keep what has learned all it will: float32, and which classes it knows."""
+    weights = {name: x.detach().cpu().contiguous() for name, x in teacher.state_dict().items()}
+    write_atomically(folder / FILE, save(weights, {"classes": "\n".join(class_names)}))
+
+
+def load_teacher(folder: Path, class_names: Sequence[str]) -> ConvTeacher:
+    """A teacher in eval mode, its parameters frozen. Raises CheckpointError where there is none of these
+    classes."""
+    try:
+        with safe_open(folder / FILE, "pt") as file:
+            known = tuple(file.metadata()["classes"].split("\n"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+    except (OSError, SafetensorError) as problem:
+        advice = "train one with --network conv first, until its end."
+        raise CheckpointError(f"{folder} holds no teacher: {advice}") from problem
+    if known != tuple(class_names):
+        raise CheckpointError(f"The teacher in {folder} knows other classes than these pictures have.")
+    teacher = ConvTeacher(len(known))
+    teacher.load_state_dict(weights)
+    return teacher.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """guide(net, images (B, 3, height, width), targets (B, K)) -> the loss of a ViT with a teacher."""
+
+    teacher: ConvTeacher
+    model: ViT
+    options: Options
+    bf16: bool
+
+    def __call__(self, net: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """net: the model, perhaps wrapped for several processes."""
+        options, config = self.options, self.model.config
+        prefix, grid = config.num_prefix_tokens, [side // config.patch_size for side in images.shape[-2:]]
+        recorder = Recorder({"attn", "norm"}, {*range(config.depth)[-GUIDED:]})
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.no_grad():
+                places = self.teacher.places(images).float()  # (B, h', w', K)
+            logits = net(images, recorder).float()
+            patches = self.model.head(recorder.seen["norm"][None][:, prefix:]).float()  # (B, P, K)
+        said = places.mean(dim=(1, 2)).softmax(dim=-1)  # (B, K)
+        smooth = targets.lerp(torch.full_like(targets, 1 / targets.shape[1]), options.label_smoothing)
+        loss = F.cross_entropy(logits, smooth.lerp(said, options.teach))
+        seen = F.interpolate(places.permute(0, 3, 1, 2), grid, mode="bilinear").flatten(2).mT  # (B, P, K)
+        there = F.cross_entropy(patches.flatten(0, 1), seen.softmax(dim=-1).flatten(0, 1))
+        looked = torch.stack(list(recorder.seen["attn"].values()))[:, :, :, 0, prefix:]  # (layers, B, H, P)
+        away = distance(looked.float(), (seen * targets[:, None]).sum(dim=-1))  # (B,)
+        sure = (said * targets).sum(dim=1)  # where the teacher doubts, it has nothing to teach
+        return loss + options.teach_patches * there + options.teach_attention * (away * sure).mean()
+
+
+def distance(looked: Tensor, evidence: Tensor) -> Tensor:
+    """(B,): how far attention (layers, B, H, P) is from the places that speak for the class more than the
+    mean does, evidence (B, P): the Kullback-Leibler divergence, over patches alone."""
+    where = (evidence - evidence.mean(dim=1, keepdim=True)).relu()
+    where = where / where.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    half = looked[:, :, : (looked.shape[2] + 1) // 2].transpose(1, 2).flatten(0, 1)  # (layers · H/2, B, P)
+    rows = torch.cat([looked.mean(dim=2), half])
+    rows = rows / rows.sum(dim=-1, keepdim=True)
+    return (where * (where.clamp(min=1e-8).log() - rows.clamp(min=1e-8).log())).sum(dim=-1).mean(dim=0)
