@@ -152,11 +152,11 @@ def test_q_k_and_v_are_made_orthogonal_one_by_one():
 
 
 def test_init_brings_the_weights_to_other_pictures_and_classes(finished, pictures):
-    options = Options(image_size=32, patch_size=8, init=str(finished))
+    options = t.with_init(Options(image_size=32, init=str(finished)), {})
     old = load(finished)[0]
-    grown, pruned = t.build_model(options, ("dark", "light")), t.build_model(options, ("light", "dark"))
+    grown, other = t.build_model(options, ("dark", "light")), t.build_model(options, ("bright", "dim"))
     assert grown.config.image_size == (32, 32) and grown.pos_embed.shape == (1, 17, 16)
-    assert torch.equal(grown.head.weight, old.head.weight) and pruned.head.weight.abs().max() == 0
+    assert torch.equal(grown.head.weight, old.head.weight) and other.head.weight.abs().max() == 0
     assert torch.equal(grown.blocks[1].mlp.fc1.weight, old.blocks[1].mlp.fc1.weight)
     image = torch.randn(1, 3, 32, 32)
     assert torch.allclose(grown(image), old(image), atol=1e-5)  # the same positions, resampled

@@ -87,6 +87,7 @@ ONE_OR_MANY = PICTURES.but(
     help="one file: the race of its maps; folders or several files: a table over them, as with --data"
 )
 DATA_OF_OBJECTS = DATA.but(help="folder of pictures, with --boxes or --masks; or shapes")
+RECORD_ROLES = RECORD.but(help="write heads.json beside the weights, where the page finds it")
 MANY = IMAGES.but(help="how many of them (default 500)")
 
 FOLDER = Option("folder", metavar="FOLDER", help="where it is written; with --one-file: NAME.html")
@@ -155,6 +156,10 @@ ROWS = (
     Command(
         "objects", "does attention land on things, measured", objects.run_objects,
         (".md", ".csv", ".png", ".svg", ".npz"), (SIZE, THEME, METHOD, DATA_OF_OBJECTS, BOXES, MASKS, IMAGES),
+    ),
+    Command(
+        "roles", "what each head does, named by figures over many pictures", objects.run_roles,
+        (".md", ".csv"), (SIZE, DATA_OF_OBJECTS, BOXES, MASKS, IMAGES, RECORD_ROLES),
     ),
     Command(
         "weights", "patch filters and positions, as they were learned", models.run_weights,

@@ -1,4 +1,4 @@
-"""Does attention land on things: maps against boxes or masks, over many pictures."""
+"""Does attention land on things, and what do heads do: over many pictures with boxes or masks."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from explorer import faithfulness, render
+from explorer import faithfulness, render, roles
 from explorer.cli.arguments import SOME, methods_of
 from explorer.cli.request import OK, PARTIAL, Command, Request, Usage
 from explorer.cli.sources import (
@@ -26,6 +26,7 @@ from explorer.forms import Export
 from explorer.objects import Objects, measure, on_object, read_boxes
 from vit.card import Card
 from vit.data import drawn_from
+from vit.library import folder_of
 from vit.pictures import open_picture, preprocess
 from vit.shapes import SHAPES_CLASSES
 
@@ -44,6 +45,27 @@ def run_objects(request: Request, command: Command) -> int:
     made = objects_table(found, f"{card.name} on {name}", style=request.style)
     if request.out:
         write(made, request, name, command.endings[0])
+    print(made.as_markdown())
+    return PARTIAL if failed else OK
+
+
+def run_roles(request: Request, command: Command) -> int:
+    """What each head does, named and, if asked, kept beside its weights."""
+    check_endings(request, command)
+    model, card, size = model_and_size(request)
+    folder = folder_of(request.model or card.name)
+    if request.record and folder is None:
+        raise Usage("--record writes beside the weights: name a checkpoint on this machine.")
+    failed: list[str] = []
+    name, count, pictures = pictures_of(request, card, size, failed)
+    bar = progress_bar("pictures")
+    save_id = roles.save_id_of(folder) if folder else ""
+    found = roles.measure(model, pictures, save_id, name, progress=lambda done: bar(done, count))
+    made = Export(rows=lambda: roles.records(found))
+    if request.out:
+        write(made, request, name, command.endings[0])
+    if request.record and folder:
+        print(roles.write_roles(folder, found))
     print(made.as_markdown())
     return PARTIAL if failed else OK
 

@@ -1,0 +1,175 @@
+"""What heads do: names with the figures that say so, over many pictures.
+
+L layers, H heads, T tokens, P patches, (h, w) patch grid, N pictures.
+
+A name is given by a rule of `RULES`, and only for the weights that were measured: `heads.json` in the
+checkpoint's folder carries their save_id, and is not read beside others.  A head may have several names, or
+none.  A name says what a head's attention is like, and not what the model does with it.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from explorer import stats
+from explorer.faithfulness import coverage
+from explorer.ledger import pooled_rows
+from explorer.objects import HALF, auc, measurable
+from vit.checkpoint import CONFIG, write_atomically
+from vit.model import ViT
+from vit.trace import Trace, trace
+
+FILE = "heads.json"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A name, and the figure that has to be above (or below) a bar."""
+
+    name: str
+    about: str
+    figure: str
+    bar: float
+    above: bool = True
+
+    def holds(self, value: float) -> bool:
+        return value >= self.bar if self.above else value <= self.bar
+
+
+RULES = (
+    Rule("finds the object", "[CLS] looks at patches on the object rather than beside it", "object", 0.75),
+    Rule("background", "[CLS] looks beside the object rather than at it", "object", 0.35, above=False),
+    Rule("local", "patches look near themselves, half as far as looking everywhere", "distance", 0.5, False),
+    Rule("row", "patches look along their own row, twice as much as looking everywhere", "row", 2.0),
+    Rule("column", "patches look along their own column, twice as much as looking everywhere", "column", 2.0),
+    Rule("same colour", "the nearer a patch's colour, the more it is looked at", "colour", 0.3),
+    Rule("sink", "patches give half of their attention to tokens that are no patch, or to one", "sink", 0.5),
+)
+FIGURES = {
+    "object": "AUC of [CLS]'s row against the object",
+    "distance": "mean distance over that of looking everywhere alike",
+    "row": "share on the patch's own row over that of looking everywhere alike",
+    "column": "share on its own column over that of looking everywhere alike",
+    "colour": "correlation of attention with nearness in colour",
+    "sink": "share on the most looked-at token, or on all tokens that are no patch",
+}
+
+
+def head_figures(seen: Trace, model: ViT, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """{name of FIGURES: (L, H)} of one picture; where a mask (height, width) tells of an object that covers a
+    part of the patches also "object", and (L,) "fused", the same of each layer's mean of heads."""
+    attn, prefix = seen.all_attn(), seen.num_prefix_tokens
+    patches = attn[..., prefix:, prefix:]  # (L, H, P, P)
+    patches = patches / patches.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+    h, w = seen.grid.shape
+    rows, columns = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)  # (P,) each
+    colours = F.adaptive_avg_pool2d(seen.image, (h, w)).flatten(1).T  # (P, 3)
+    near = standardised(-torch.cdist(colours, colours))  # (P, P)
+    found = {
+        "distance": stats.attention_distance(seen) / stats.uniform_distance(seen),
+        "row": (patches * (rows[:, None] == rows)).sum(dim=-1).mean(dim=-1) * h,
+        "column": (patches * (columns[:, None] == columns)).sum(dim=-1).mean(dim=-1) * w,
+        "colour": (standardised(patches) * near).mean(dim=(-2, -1)),
+        "sink": torch.maximum(stats.prefix_share(seen).sum(dim=-1), patches.mean(dim=-2).amax(dim=-1)),
+    }
+    if mask is not None and measurable(covered := coverage(mask, (h, w))):
+        reads = attn[:, :, pooled_rows(model, attn.shape[-1]), prefix:].mean(dim=2)  # (L, H, P)
+        found["object"] = auc(reads, covered.flatten() >= HALF).float()
+        found["fused"] = auc(reads.mean(dim=1), covered.flatten() >= HALF).float()
+    return found
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Every row with mean 0 and mean square 1, so that the mean of a product is a correlation."""
+    x = x - x.mean(dim=-1, keepdim=True)
+    return x / x.square().mean(dim=-1, keepdim=True).sqrt().clamp(min=1e-9)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What every head of one checkpoint does."""
+
+    save_id: str  # of the weights that were measured
+    data: str  # what the pictures were
+    pictures: int
+    figures: dict[str, list[list[float]]]  # of FIGURES, [layer][head], means over the pictures
+    opening: dict[str, int]  # the layer, and the head where one is better alone, that find objects best
+
+    def names(self, layer: int, head: int) -> list[str]:
+        """What this head is called, the most telling name first."""
+        known = [rule for rule in RULES if rule.figure in self.figures]
+        return [rule.name for rule in known if rule.holds(self.figures[rule.figure][layer][head])]
+
+    def all_names(self) -> list[list[list[str]]]:
+        """[layer][head]: `names`."""
+        first = next(iter(self.figures.values()))
+        return [[self.names(i, j) for j in range(len(row))] for i, row in enumerate(first)]
+
+
+def measure(
+    model: ViT,
+    pictures: Iterable[tuple[Tensor, Tensor | None]],
+    save_id: str,
+    data: str,
+    progress: Callable[[int], None] | None = None,
+) -> Roles:
+    """Measure every head over pictures, (normalised (3, height, width), mask (height, width) or None).
+
+    Raises ValueError where there is none."""
+    seen: dict[str, list[Tensor]] = defaultdict(list)
+    count = 0
+    for image, mask in pictures:
+        for name, value in head_figures(trace(model, image, keep=("attn",)), model, mask).items():
+            seen[name].append(value)
+        count += 1
+        if progress:
+            progress(count)
+    if not count:
+        raise ValueError("Heads are named over pictures, and there was none.")
+    means = {name: torch.stack(values).mean(dim=0) for name, values in seen.items()}
+    fused = means.pop("fused", None)
+    opening = {}
+    if fused is not None:
+        layer, head = divmod(int(means["object"].argmax()), means["object"].shape[1])
+        opening = {"layer": int(fused.argmax())}
+        if means["object"][layer, head] > fused.max():
+            opening = {"layer": layer, "head": head}
+    figures = {name: [[round(x, 4) for x in row] for row in value.tolist()] for name, value in means.items()}
+    return Roles(save_id, data, count, figures, opening)
+
+
+def write_roles(folder: Path, roles: Roles) -> Path:
+    """Keep them beside the weights that they are of."""
+    write_atomically(folder / FILE, (json.dumps(asdict(roles), indent=1) + "\n").encode())
+    return folder / FILE
+
+
+def read_roles(folder: Path) -> Roles | None:
+    """Those of the weights in this folder, or None: none were measured, or of other weights, or the file is
+    damaged."""
+    try:
+        roles = Roles(**json.loads((folder / FILE).read_text()))
+        return roles if roles.save_id == save_id_of(folder) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def records(roles: Roles) -> list[dict[str, str | float]]:
+    """A row for every head: its names, and its figures."""
+    rows: list[dict[str, str | float]] = []
+    for i, layer in enumerate(roles.all_names()):
+        for j, names in enumerate(layer):
+            figures = {name: values[i][j] for name, values in roles.figures.items()}
+            rows.append({"head": f"L{i}.H{j}", "does": ", ".join(names) or "none of these", **figures})
+    return rows
+
+
+def save_id_of(folder: Path) -> str:
+    """By which weights and their config are known to belong together. Raises OSError, ValueError."""
+    return str(json.loads((folder / CONFIG).read_text()).get("save_id", ""))

@@ -1,0 +1,98 @@
+"""explorer/roles.py: heads built to do one thing are called what they do; names belong to weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from PIL import Image
+
+from explorer import objects, roles
+from explorer.cli import commands as cli
+from vit import Card, Trace, ViT, save, trace
+from vit.grid import Grid
+
+h, w = 4, 6
+P = h * w
+
+
+def made_trace(patches: dict[str, torch.Tensor], image: torch.Tensor) -> Trace:
+    """One layer whose heads look as these (P, P) matrices say, [CLS] evenly at all."""
+    attn = torch.full((1, len(patches), P + 1, P + 1), 1 / (P + 1))
+    for head, rows in enumerate(patches.values()):
+        attn[0, head, 1:, 1:] = rows * (1 - attn[0, head, 1:, :1])
+    return Trace(image, torch.zeros(2, P + 1, 8), attn, torch.zeros(7), Grid((h, w)), ("[CLS]",))
+
+
+def test_heads_that_do_one_thing_are_called_so():
+    rows, columns = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)
+    image = torch.randn(3, h, w).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    colours = image[:, ::4, ::4].flatten(1).T
+    single = torch.zeros(P, P)
+    single[:, 5] = 1
+    patches = {
+        "local": torch.eye(P),
+        "row": (rows[:, None] == rows) / w,
+        "column": (columns[:, None] == columns) / h,
+        "same colour": (-2 * torch.cdist(colours, colours)).softmax(dim=-1),
+        "sink": single,
+        "": torch.full((P, P), 1 / P),
+    }
+    seen = made_trace(patches, image)
+    found = roles.head_figures(seen, ViT(tiny_config()))
+    assert found["distance"][0].tolist()[5] == pytest.approx(1, abs=1e-4)
+    assert found["row"][0, 1] == pytest.approx(h, abs=1e-4) and found["row"][0, 5] == pytest.approx(
+        1, abs=1e-4
+    )
+    assert found["column"][0, 2] == pytest.approx(w, abs=1e-4)
+    colour = [np.corrcoef(r, n)[0, 1] for r, n in zip(patches["same colour"], -torch.cdist(colours, colours))]
+    assert found["colour"][0, 3] == pytest.approx(np.mean(colour), abs=1e-4)
+    told = roles.Roles("", "", 1, {name: x.tolist() for name, x in found.items()}, {})
+    for head, name in enumerate(patches):
+        assert name in told.names(0, head) or not name
+    assert told.names(0, 5) == [] and "sink" not in told.names(0, 0)
+
+
+def test_names_are_means_over_pictures_and_the_opening_finds_objects_best():
+    model = randomised(ViT(tiny_config()))
+    masks = [
+        (torch.rand(3, 5) < 0.4).float().repeat_interleave(4, 0).repeat_interleave(4, 1) for _ in range(3)
+    ]
+    pictures = [(torch.randn(3, 12, 20), mask) for mask in masks]
+    found = roles.measure(model, [*pictures, (pictures[0][0], None)], "id", "noise")
+    measured = objects.measure(model, pictures)
+    aucs = measured.heads["auc"].mean(dim=0)
+    assert (torch.tensor(found.figures["object"]) - aucs).abs().max() < 1e-3
+    layers = [row.figures["auc"].mean for row in measured.rows if "mean of heads" in row.name]
+    layer, head = measured.finders[0]
+    best = {"layer": layer, "head": head} if aucs.max() > max(layers) else {"layer": int(np.argmax(layers))}
+    assert found.pictures == 4 and found.opening == best
+    one = roles.head_figures(trace(model, pictures[1][0]), model)
+    assert "object" not in one and roles.measure(model, [(pictures[1][0], None)], "", "").opening == {}
+    with pytest.raises(ValueError, match="there was none"):
+        roles.measure(model, [], "", "")
+
+
+def test_names_belong_to_the_weights_that_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    model, card = randomised(ViT(tiny_config())), Card("tiny", tuple("abcdefg"))
+    save("tiny", model, card)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        for folder, shape in (("photos", (12, 20, 3)), ("masks", (12, 20))):
+            Path(folder).mkdir(exist_ok=True)
+            Image.fromarray(rng.integers(0, 2, shape, dtype=np.uint8) * 255).save(f"{folder}/{name}.png")
+    words = ["roles", "--model", "tiny", "--data", "photos", "--masks", "masks", "--out", "roles.csv"]
+    assert cli.main(words) == 0 and roles.read_roles(Path("tiny")) is None
+    assert cli.main([*words, "--record"]) == 0 and "none of these" in capsys.readouterr().out
+    found = roles.read_roles(Path("tiny"))
+    assert found is not None and found.pictures == 2 and len(Path("roles.csv").read_text().splitlines()) == 13
+    Path("tiny/heads.json").write_text(json.dumps({"save_id": found.save_id}))
+    assert roles.read_roles(Path("tiny")) is None  # damaged
+    roles.write_roles(Path("tiny"), found)
+    save("tiny", model, card)
+    assert roles.read_roles(Path("tiny")) is None  # other weights, as far as anybody knows
