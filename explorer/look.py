@@ -20,6 +20,7 @@ from explorer import maps, render
 from explorer.cache import EVERYONE, MiB, nbytes
 from explorer.methods import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
+from explorer.roles import Roles, read_roles
 from vit.card import Card
 from vit.checkpoint import Snapshot
 from vit.cost import Cost, cost
@@ -72,6 +73,12 @@ class Loaded:
     model: ViT
     card: Card
     key: str
+    folder: Path | None = None  # on this machine; None: of the Hub
+
+    @cached_property
+    def roles(self) -> Roles | None:
+        """What was measured of these heads, if it was."""
+        return read_roles(self.folder, self.model)
 
     @cached_property
     def half(self) -> ViT:
@@ -382,7 +389,7 @@ def make_picture(look: Look) -> bytes:
 
 
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
-    return head_payload(look.trace(edits=edits), look.card, look.model)
+    return head_payload(look.trace(edits=edits), look.card, look.model, look.loaded.roles)
 
 
 def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:

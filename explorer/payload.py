@@ -40,6 +40,7 @@ from torch import Tensor
 from explorer import maps, stats
 from explorer.methods import METHODS
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
+from explorer.roles import Roles
 from vit import ViT
 from vit.card import Card
 from vit.pictures import as_picture
@@ -122,10 +123,10 @@ def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tu
     return tokens.astype(np.int32), np.concatenate([prefix, num_prefix + block_of]).astype(np.int32)
 
 
-def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
+def head_payload(trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None) -> bytes:
     """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
-    model: to say what can be shown of its embeddings.
+    model: to say what can be shown of its embeddings. roles: what was measured of its heads.
     """
     height, width = trace.image.shape[-2:]
     h, w = trace.grid_size
@@ -151,6 +152,8 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None) -> bytes:
         "signed_colormaps": [DEFAULT_SIGNED, *(name for name in DIVERGING if name != DEFAULT_SIGNED)],
         "target": trace.target,
     }
+    if roles is not None:
+        meta |= {"head_names": roles.all_names(), "opening": roles.opening}
     arrays = {
         "class_values": card.values(trace.logits).numpy(),  # (K,) probabilities, or what `scores` says
         "image": np.frombuffer(encode_image(trace.image, card), np.uint8),

@@ -3,7 +3,7 @@
 L layers, H heads, T tokens, P patches, (h, w) patch grid, N pictures.
 
 A name is given by a rule of `RULES`, and only for the weights that were measured: `heads.json` in the
-checkpoint's folder carries their save_id, and is not read beside others.  A head may have several names, or
+checkpoint's folder carries their digest, and says nothing about others.  A head may have several names, or
 none.  A name says what a head's attention is like, and not what the model does with it.
 """
 
@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explorer import stats
-from explorer.faithfulness import coverage
+from explorer.faithfulness import coverage, weights_digest
 from explorer.ledger import pooled_rows
 from explorer.objects import HALF, auc, measurable
-from vit.checkpoint import CONFIG, write_atomically
+from vit.checkpoint import write_atomically
 from vit.model import ViT
 from vit.trace import Trace, trace
 
@@ -95,7 +95,7 @@ def standardised(x: Tensor) -> Tensor:
 class Roles:
     """What every head of one checkpoint does."""
 
-    save_id: str  # of the weights that were measured
+    weights: str  # digest of those that were measured
     data: str  # what the pictures were
     pictures: int
     figures: dict[str, list[list[float]]]  # of FIGURES, [layer][head], means over the pictures
@@ -115,7 +115,6 @@ class Roles:
 def measure(
     model: ViT,
     pictures: Iterable[tuple[Tensor, Tensor | None]],
-    save_id: str,
     data: str,
     progress: Callable[[int], None] | None = None,
 ) -> Roles:
@@ -141,7 +140,7 @@ def measure(
         if means["object"][layer, head] > fused.max():
             opening = {"layer": layer, "head": head}
     figures = {name: [[round(x, 4) for x in row] for row in value.tolist()] for name, value in means.items()}
-    return Roles(save_id, data, count, figures, opening)
+    return Roles(weights_digest(model), data, count, figures, opening)
 
 
 def write_roles(folder: Path, roles: Roles) -> Path:
@@ -150,14 +149,17 @@ def write_roles(folder: Path, roles: Roles) -> Path:
     return folder / FILE
 
 
-def read_roles(folder: Path) -> Roles | None:
-    """Those of the weights in this folder, or None: none were measured, or of other weights, or the file is
-    damaged."""
-    try:
-        roles = Roles(**json.loads((folder / FILE).read_text()))
-        return roles if roles.save_id == save_id_of(folder) else None
-    except (OSError, ValueError, TypeError):
+def read_roles(folder: Path | None, model: ViT) -> Roles | None:
+    """Those of this model in its checkpoint's folder, or None: none were measured, or of other weights, or
+    the file is damaged."""
+    if folder is None or not (folder / FILE).is_file():
         return None
+    try:
+        roles = Roles(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+        roles.all_names()
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return roles if roles.weights == weights_digest(model) else None
 
 
 def records(roles: Roles) -> list[dict[str, str | float]]:
@@ -168,8 +170,3 @@ def records(roles: Roles) -> list[dict[str, str | float]]:
             figures = {name: values[i][j] for name, values in roles.figures.items()}
             rows.append({"head": f"L{i}.H{j}", "does": ", ".join(names) or "none of these", **figures})
     return rows
-
-
-def save_id_of(folder: Path) -> str:
-    """By which weights and their config are known to belong together. Raises OSError, ValueError."""
-    return str(json.loads((folder / CONFIG).read_text()).get("save_id", ""))

@@ -109,7 +109,8 @@ class Session:
             except Exception:  # of no use
                 self.remove_files(name)
                 raise
-            return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), card, key)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            return Loaded(model.to(device), card, key, place.folder if step is None else None)
 
         loaded = self.models.get(key, make)
         self._arrived.add(name)

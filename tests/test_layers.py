@@ -36,6 +36,8 @@ PURE = tuple(
         "maps",
         "probes",
         "totals",
+        "objects",
+        "roles",
         "methods",
         "stats",
         "ledger",

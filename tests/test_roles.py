@@ -11,7 +11,7 @@ from PIL import Image
 
 from explorer import objects, roles
 from explorer.cli import commands as cli
-from vit import Card, Trace, ViT, save, trace
+from vit import Card, Trace, ViT, load, save, trace
 from vit.grid import Grid
 
 h, w = 4, 6
@@ -61,7 +61,7 @@ def test_names_are_means_over_pictures_and_the_opening_finds_objects_best():
         (torch.rand(3, 5) < 0.4).float().repeat_interleave(4, 0).repeat_interleave(4, 1) for _ in range(3)
     ]
     pictures = [(torch.randn(3, 12, 20), mask) for mask in masks]
-    found = roles.measure(model, [*pictures, (pictures[0][0], None)], "id", "noise")
+    found = roles.measure(model, [*pictures, (pictures[0][0], None)], "noise")
     measured = objects.measure(model, pictures)
     aucs = measured.heads["auc"].mean(dim=0)
     assert (torch.tensor(found.figures["object"]) - aucs).abs().max() < 1e-3
@@ -70,9 +70,9 @@ def test_names_are_means_over_pictures_and_the_opening_finds_objects_best():
     best = {"layer": layer, "head": head} if aucs.max() > max(layers) else {"layer": int(np.argmax(layers))}
     assert found.pictures == 4 and found.opening == best
     one = roles.head_figures(trace(model, pictures[1][0]), model)
-    assert "object" not in one and roles.measure(model, [(pictures[1][0], None)], "", "").opening == {}
+    assert "object" not in one and roles.measure(model, [(pictures[1][0], None)], "").opening == {}
     with pytest.raises(ValueError, match="there was none"):
-        roles.measure(model, [], "", "")
+        roles.measure(model, [], "")
 
 
 def test_names_belong_to_the_weights_that_were_measured(
@@ -81,18 +81,20 @@ def test_names_belong_to_the_weights_that_were_measured(
     monkeypatch.chdir(tmp_path)
     model, card = randomised(ViT(tiny_config())), Card("tiny", tuple("abcdefg"))
     save("tiny", model, card)
+    model = load("tiny")[0]
     rng = np.random.default_rng(0)
     for name in "ab":
         for folder, shape in (("photos", (12, 20, 3)), ("masks", (12, 20))):
             Path(folder).mkdir(exist_ok=True)
             Image.fromarray(rng.integers(0, 2, shape, dtype=np.uint8) * 255).save(f"{folder}/{name}.png")
     words = ["roles", "--model", "tiny", "--data", "photos", "--masks", "masks", "--out", "roles.csv"]
-    assert cli.main(words) == 0 and roles.read_roles(Path("tiny")) is None
+    assert cli.main(words) == 0 and roles.read_roles(Path("tiny"), model) is None
     assert cli.main([*words, "--record"]) == 0 and "none of these" in capsys.readouterr().out
-    found = roles.read_roles(Path("tiny"))
+    found = roles.read_roles(Path("tiny"), model)
     assert found is not None and found.pictures == 2 and len(Path("roles.csv").read_text().splitlines()) == 13
-    Path("tiny/heads.json").write_text(json.dumps({"save_id": found.save_id}))
-    assert roles.read_roles(Path("tiny")) is None  # damaged
+    Path("tiny/heads.json").write_text(json.dumps({"weights": found.weights}))
+    assert roles.read_roles(Path("tiny"), model) is None  # damaged
     roles.write_roles(Path("tiny"), found)
-    save("tiny", model, card)
-    assert roles.read_roles(Path("tiny")) is None  # other weights, as far as anybody knows
+    assert roles.read_roles(Path("tiny"), model) is not None
+    assert roles.read_roles(Path("tiny"), randomised(model)) is None  # other weights
+    assert roles.read_roles(None, model) is None

@@ -59,8 +59,7 @@ def run_roles(request: Request, command: Command) -> int:
     failed: list[str] = []
     name, count, pictures = pictures_of(request, card, size, failed)
     bar = progress_bar("pictures")
-    save_id = roles.save_id_of(folder) if folder else ""
-    found = roles.measure(model, pictures, save_id, name, progress=lambda done: bar(done, count))
+    found = roles.measure(model, pictures, name, progress=lambda done: bar(done, count))
     made = Export(rows=lambda: roles.records(found))
     if request.out:
         write(made, request, name, command.endings[0])

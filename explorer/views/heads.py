@@ -10,6 +10,7 @@ from torch import Tensor
 from explorer import stats
 from explorer.look import Look, too_many_tokens
 from explorer.payload import class_name
+from explorer.roles import RULES
 from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
@@ -88,6 +89,38 @@ def head_panels(look: Look) -> str:
             "are heads that could stand in for each other.",
         ),
     ]
+    return "".join(panels) + roles_panels(look)
+
+
+def roles_panels(look: Look) -> str:
+    """What was measured of these heads over many pictures, if it was."""
+    found = look.loaded.roles
+    if found is None:
+        return ""
+    named = [
+        f"<li><b>L{i}.H{j}</b> {', '.join(names)}</li>"
+        for i, layer in enumerate(found.all_names())
+        for j, names in enumerate(layer)
+        if names
+    ]
+    rules = "; ".join(f"<b>{rule.name}</b>: {rule.about}" for rule in RULES)
+    panels = [
+        panel(
+            "What heads do",
+            f'<ul class="vx-roles">{"".join(named)}</ul>' if named else "None of them does one of these.",
+            f"Measured over {found.pictures} pictures of {found.data}, not on yours. {rules}.",
+        )
+    ]
+    if "object" in found.figures:
+        aucs = np.array(found.figures["object"])
+        panels.append(
+            panel(
+                "Heads that find things",
+                dots(aucs, "AUC", line=0.5, line_name="chance"),
+                "How often [CLS] looks at a patch on the object more than at one beside it, over "
+                f"{found.pictures} pictures of {found.data} on which people had marked the object.",
+            )
+        )
     return "".join(panels)
 
 

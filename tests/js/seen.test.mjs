@@ -64,6 +64,9 @@ test("a sentence names who gives what to whom", () => {
   assert.equal(words.replaceAll("\u00a0", " "), "patch (0, 1) gives 50 % to [CLS], 25 % to (0, 0), 25 % to itself");
   assert.equal(sentence(state, now, data, { ...view, sheet: { ...view.sheet, ready: [0] } }, [])[1], "on its way …");
   assert.equal(titleOf(state, { fuse: "mean", layer: 1 }, data, []), "L1, mean of 2 heads");
+  const measured = { ...data, head_names: [[[], ["local", "row"]]] };
+  assert.equal(titleOf(state, { fuse: "one", layer: 0, head: 0 }, measured, []), "L0.H0");
+  assert.equal(titleOf(state, { fuse: "one", layer: 0, head: 1 }, measured, []), "L0.H1 · local · row");
 });
 
 test("small maps are as large as the room allows, in whole pixels", () => {

@@ -40,7 +40,7 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
     if (!current()) return true;
     const first = !viewer.data, { depthChosen } = viewer;
     if (first) adopt(viewer, opened);
-    const layer = state.layer < 0 ? (depthChosen ? 0 : opened.L - 1) : Math.min(Math.round(state.layer), opened.L - 1);
+    const layer = state.layer < 0 ? (depthChosen ? 0 : opened.opening?.layer ?? opened.L - 1) : Math.min(Math.round(state.layer), opened.L - 1);
     await need(opened, layer);
     if (!current()) return true;
     if (!first) adopt(viewer, opened);

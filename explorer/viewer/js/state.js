@@ -83,7 +83,11 @@ export function clamp(viewer) {
   const { state, data, methods } = viewer;
   if (!data) return;
   const fit = (value, low, high) => Math.max(low, Math.min(high, Math.round(value)));
-  if (!viewer.depthChosen) state.layer = data.L - 1;
+  if (!viewer.depthChosen) {  // where this model was measured to find objects best, or the last layer
+    const { layer = data.L - 1, head } = data.opening ?? {};
+    state.layer = layer;
+    if (head !== undefined && state.fuse === START.fuse) Object.assign(state, { head, fuse: "one" });
+  }
   viewer.depthChosen = true;
   state.layer = fit(state.layer, lowestLayer(viewer), data.L - 1);
   state.head = fit(state.head, 0, data.H - 1);

@@ -18,7 +18,7 @@ export const among = (token, query, data) => token === query ? "itself"
 
 export function titleOf(state, now, data, methods) {
   if (state.mode === "attention") {
-    if (now.fuse === "one") return `L${now.layer}.H${now.head}`;
+    if (now.fuse === "one") return [`L${now.layer}.H${now.head}`, ...data.head_names?.[now.layer]?.[now.head] ?? []].join(" · ");
     return `L${now.layer}, ${now.fuse} of ${data.H} heads`;
   }
   if (state.mode === "rollout") return `Rollout up to L${now.layer}`;
