@@ -15,7 +15,8 @@ from vit.shapes import shapes_sample
 THUMB, SIDE = 96, 768  # pixels
 SEED, SHAPES = 7, 5  # of the generator, and how many of its pictures
 # (name, label, package that brings it, file of the package)
-PHOTOGRAPHS = (
+PHOTOGRAPHS = (  # the first one is what the app opens with: a cat, which the default model knows
+    ("cat", "Cat", "skimage", "data/chelsea.png"),
     ("lion", "Lion", "gradio", "media_assets/images/lion.jpg"),
     ("tower", "Tower at dusk", "gradio", "media_assets/images/tower.jpg"),
     ("cheetah", "Cheetah", "gradio", "media_assets/images/cheetah1.jpg"),

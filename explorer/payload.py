@@ -250,9 +250,11 @@ def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[by
     return maps_payload(found, card, target), [method.entry for method in usable]
 
 
-def payloads(trace: Trace, card: Card, model: ViT | None = None) -> Iterator[bytes]:
+def payloads(
+    trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None
+) -> Iterator[bytes]:
     """The head, the embeddings, then every layer."""
-    yield head_payload(trace, card, model)
+    yield head_payload(trace, card, model, roles)
     yield embeddings_payload(trace, model)
     rollouts = maps.rollout_all(trace)
     for layer in range(trace.attn.shape[0]):

@@ -219,7 +219,7 @@ def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_pat
         page.set_input_files("#picture input[type=file]", str(file))
         expect(page.get_by_text(said)).to_be_visible()
     assert near(page.evaluate(COLOUR), tuple(colour))
-    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("lion"))
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("cat"))
     model = page.locator("#model input")
     name = model.input_value()
     model.fill("no such model")

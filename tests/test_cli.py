@@ -169,7 +169,7 @@ def test_commands_promise_what_exports_can_hold(folder: Path) -> None:
 
 def test_without_a_picture_there_is_one(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert run("matrix") == 0
-    assert Path("lion-matrix.png").is_file() and "lion: " in capsys.readouterr().out
+    assert Path("cat-matrix.png").is_file() and "cat: " in capsys.readouterr().out
 
 
 def test_a_model_that_knows_shapes_is_shown_a_shape(folder: Path) -> None:

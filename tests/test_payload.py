@@ -14,6 +14,7 @@ from PIL import Image
 
 from explorer import maps, payload, stats
 from explorer.render import COLORMAPS
+from explorer.roles import Roles
 from vit import ViT, trace
 from vit.card import Card
 from vit.pictures import denormalize
@@ -150,7 +151,11 @@ def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
     letters = dict(L=3, H=4, T=found.tokens.shape[1], P=15, h=3, w=5, Q=len(sent), K=len(found.logits))
     letters |= dict(C=len(COLORMAPS), N=len(stats.patch_filters(model)), p=4)
     assert set(letters) | {"B"} == set(payload.SCHEMA["letters"])
-    head, embeddings, first, *others = payload.payloads(found, CARD, model)
+    roles = Roles("", "", 1, {"sink": [[0.9] * 4, [0.1] * 4, [0.1] * 4]}, {"layer": 1})
+    head, embeddings, first, *others = payload.payloads(found, CARD, model, roles)
+    named = payload.unpack(head)[1]
+    assert named["head_names"] == [[["sink"]] * 4, [[]] * 4, [[]] * 4] and named["opening"] == {"layer": 1}
+    assert "opening" not in payload.unpack(payload.head_payload(found, CARD, model))[1]
     assert [agrees(message, letters) for message in (head, embeddings, first)] == [set()] * 3
     assert all(agrees(message, letters) == {"similarity_embed"} for message in others)
     agrees(payload.maps_at_hand(found, CARD, model)[0], letters)

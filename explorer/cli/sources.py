@@ -73,7 +73,9 @@ def default_picture(card: Card) -> tuple[str, Image.Image]:
         return "shape", shapes_sample(EXAMPLE, 0)[0]
     for name, _, path in photographs():
         return name, open_picture(path)
-    raise Usage("Name a picture: the example photographs come with gradio, which is not installed.")
+    raise Usage(
+        "Name a picture: the example photographs come with scikit-image and gradio, which are not installed."
+    )
 
 
 def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
