@@ -22,9 +22,10 @@ from explorer.ablation import without_heads
 from explorer.forms import Export, ExportError, Rows, told_apart
 from explorer.methods import METHODS
 from explorer.payload import class_name
-from explorer.subject import PLAIN, Style, Subject, map_title, readme, what_is_read, what_was_asked
+from explorer.subject import PLAIN, Style, Subject, explained, map_title, readme, what_is_read, what_was_asked
 from vit.card import Card
 from vit.model import ViT
+from vit.objective import Contrast
 
 # ---- recipes ---------------------------------------------------------------------------------------
 
@@ -38,6 +39,7 @@ def maps(
     head: int | None = None,
     fuse: str = "mean",
     target: int | None = None,
+    contrast: Contrast = None,
     scale: str = "map",
     style: Style = PLAIN,
     progress: Callable[[int, int], None] | None = None,
@@ -45,10 +47,11 @@ def maps(
     """One or several methods on the picture, side by side. Those that need gradients need a trace of
     the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name."""
     traced, model = subject.trace, subject.model
-    options = {"query": query, "layer": layer, "head": head, "fuse": fuse, "target": target}
+    options: dict[str, Any] = {"query": query, "layer": layer, "head": head, "fuse": fuse}
+    options |= {"target": target, "contrast": contrast}
     if not methods or scale not in ("map", "uniform"):
         raise ExportError("Maps need at least one method, and a scale: map or uniform.")
-    asked = what_was_asked(subject, methods, query, target)
+    asked = what_was_asked(subject, methods, query, target, contrast)
 
     @cache
     def made() -> dict[str, Tensor]:
@@ -263,19 +266,23 @@ def heads(
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 
-def ledger(subject: Subject, *, target: int | None = None, style: Style = PLAIN) -> Export:
+def ledger(
+    subject: Subject, *, target: int | None = None, contrast: Contrast = None, style: Style = PLAIN
+) -> Export:
     """What every head, MLP and patch gave to one class, adding up to its logit. A CSV has one row per
     entry; an NPZ heads (L, H, T), mlp (L,), embed (T,), bias, logit."""
-    made = cache(lambda: ledgers.ledger(subject.trace, subject.model, target))
+    made = cache(lambda: ledgers.ledger(subject.trace, subject.model, target, contrast))
+
+    def words() -> str:
+        return explained(subject.card, made().target, contrast)
 
     def figure() -> Figure:
         book = made()
-        answer = class_name(subject.card, book.target)
         return render.ledger_figure(
             book.head_grid().numpy(),
             book.mlp.numpy(),
             {"embedding": float(book.embed.sum()), "biases": book.bias},
-            title=f"What gave {answer} its logit of {render.number(book.logit)}",
+            title=f"What gave {words()} its logit of {render.number(book.logit)}",
             theme=style.theme,
         )
 
@@ -284,7 +291,7 @@ def ledger(subject: Subject, *, target: int | None = None, style: Style = PLAIN)
         parts = {"heads": book.heads, "mlp": book.mlp, "embed": book.embed}
         numbers = {"bias": book.bias, "logit": book.logit, "target": book.target}
         found = {k: x.numpy() for k, x in parts.items()} | {k: np.array(x) for k, x in numbers.items()}
-        about = f"class explained: {class_name(subject.card, book.target)}"
+        about = f"class explained: {words()}"
         shapes = "heads (L, H, T), mlp (L,), embed (T,) and bias add up to logit"
         return found | readme(subject, about, shapes)
 

@@ -222,6 +222,19 @@ def best_control(runners: Sequence[Runner]) -> Runner:
     return max((r for r in runners if r.name in CONTROLS), key=lambda runner: runner.score)
 
 
+def beliefs(runners: Sequence[Runner]) -> dict[str, list[str]]:
+    """Of one picture: the measures by which each method's map is ahead of every control, without the one that
+    hides patches as the method itself does."""
+    rows = {runner.name: runner.figures() for runner in runners}
+    judged = [name for name in next(iter(rows.values())) if name in ("score", ROAD) or "sensitivity" in name]
+    bars = {name: max(rows[control][name] for control in rows.keys() & CONTROLS) for name in judged}
+    return {
+        name: [by for by in judged if row[by] > bars[by] and by != f"sensitivity {METHODS[name].judged_by}"]
+        for name, row in rows.items()
+        if name in METHODS
+    }
+
+
 # ---- a data set ------------------------------------------------------------------------------------
 
 

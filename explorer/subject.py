@@ -11,6 +11,7 @@ from explorer.methods import METHODS
 from explorer.payload import class_name, class_scores
 from vit.card import Card
 from vit.model import Hook, ViT, ViTConfig
+from vit.objective import Contrast
 from vit.pictures import as_picture
 from vit.trace import Trace, trace
 
@@ -70,11 +71,17 @@ PLAIN = Style()
 
 
 def subject_of(
-    name: str, image: Tensor, model: ViT, card: Card, target: int | None = None, edits: Sequence[Hook] = ()
+    name: str,
+    image: Tensor,
+    model: ViT,
+    card: Card,
+    target: int | None = None,
+    edits: Sequence[Hook] = (),
+    contrast: Contrast = None,
 ) -> Subject:
-    """Run the model on a preprocessed image (3, height, width); with a target, keep its gradients too; edits
-    intervene."""
-    return Subject(name, trace(model, image, target=target, edits=edits), model, card)
+    """Run the model on a preprocessed image (3, height, width); with a target, and perhaps what it is
+    explained against, keep its gradients too; edits intervene."""
+    return Subject(name, trace(model, image, target=target, contrast=contrast, edits=edits), model, card)
 
 
 def readme(subject: Subject, *lines: str) -> dict[str, np.ndarray]:
@@ -87,7 +94,8 @@ def map_title(name: str, traced: Trace, layer: int | None, head: int | None, fus
     """The method, and the layer and the heads that its map shows."""
     known, parts = METHODS[name].options, [METHODS[name].label]
     if "layer" in known:
-        parts.append(f"L{(-1 if layer is None else layer) % (len(traced.tokens) - 1)}")
+        at = METHODS[name].default("layer") if layer is None else layer
+        parts.append(f"L{at % (len(traced.tokens) - 1)}")
     if "head" in known and head is not None:
         parts.append(f"H{head % traced.attn.shape[1]}")
     elif "head" in known:
@@ -95,13 +103,25 @@ def map_title(name: str, traced: Trace, layer: int | None, head: int | None, fus
     return ", ".join(parts)
 
 
+def explained(card: Card, target: int, contrast: Contrast = None) -> str:
+    """The class in words, and what it is explained against."""
+    if contrast is None:
+        return class_name(card, target)
+    other = "all others" if isinstance(contrast, str) else class_name(card, contrast)
+    return f"{class_name(card, target)} and not {other}"
+
+
 def what_was_asked(
-    subject: Subject, methods: Sequence[str], query: int | None, target: int | None
+    subject: Subject,
+    methods: Sequence[str],
+    query: int | None,
+    target: int | None,
+    contrast: Contrast = None,
 ) -> list[str]:
     """The query and the class in words, where one of the methods depends on them."""
     words = []
     if any("query" in METHODS[name].options for name in methods):
         words.append(f"query: {subject.token_name(query)}")
     if target is not None and any(METHODS[name].class_specific for name in methods):
-        words.append(f"class explained: {class_name(subject.card, target)}")
+        words.append(f"class explained: {explained(subject.card, target, contrast)}")
     return words

@@ -29,13 +29,14 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import app
-from explorer import forms, maps, stats, ui
+from explorer import faithfulness, forms, maps, stats, ui
 from explorer import look as looks
 from explorer.ablation import without_heads
 from explorer.examples import Example, make_examples, suited
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
+from explorer.record import load_record, record_of, save_record
 from explorer.session import Session
 from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why
 from explorer.views.page import Edits, Shown
@@ -260,11 +261,37 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     runners = why.run_race(look, target, True, lambda *args: done.append(args))
     report = why.race_report(look, target, runners)
     assert done and done[-1][0] == done[-1][1]
-    assert "centre prior" in report and "beats the centre" in why.maps_grid(look, target, runners)
+    lanes = 3 + (faithfulness.best_control(runners).order is not None)  # the best three, and the bar
+    assert "centre prior" in report and report.count("vx-lane") == lanes
+    raced = why.maps_grid(look, target, runners)
+    assert raced.count("<figure") == len(METHODS) + 1 and "the bar" in raced and "cost: P " not in raced
+    ahead = faithfulness.beliefs(runners)
+    believed = raced.partition("No reason to believe")[0]
+    for name, by in ahead.items():
+        assert (f'data-method="{name}"' in believed) == (len(by) > 1)
     book = why.ledger_report(look, target)
     adds = not look.model.config.post_norm
     assert ("It adds up" in book) == ("What is lost without each head" in book) == adds
     has_no_code(grid + report + book)
+
+
+def test_why_begins_with_what_was_measured_of_these_weights(checkpoints, tmp_path) -> None:
+    (tmp_path / "new.png").write_bytes(picture_bytes(44))
+    folder = Path(shutil.copytree(checkpoints["cls"], tmp_path / "measured"))
+    look = Session(extra=(str(folder),)).look(tmp_path / "new.png", str(folder))
+    assert "Measured on" not in why.maps_grid(look, 2)
+    samples = [faithfulness.Sample(torch.randn(3, 12, 20)) for _ in range(2)]
+    plan = faithfulness.Plan(points=3, subsets=8)
+    table = faithfulness.table(look.model, samples, ["rollout", "knockout", "legrad"], plan)
+    save_record(record_of(table, look.model, "pets", "tiny"), folder)
+    (tmp_path / "other.png").write_bytes(picture_bytes(45))
+    look = Session(extra=(str(folder),)).look(tmp_path / "other.png", str(folder))
+    grid = why.maps_grid(look, 2)
+    raced = [row for row in table.rows if row.name in METHODS]
+    assert "Measured on 2 test pictures of pets" in grid
+    assert all(f"{row.leads['score'].mean:+.2f}: {row.verdict}" in grid for row in raced)
+    assert re.findall(r'data-method="(\w+)"', grid)[:3] == [row.name for row in raced]
+    assert load_record(folder, randomised(ViT(tiny_config(num_classes=9)))) is None  # of other weights
 
 
 def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypatch) -> None:

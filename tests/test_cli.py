@@ -288,6 +288,9 @@ STYLE = Style("dark", "magma", True, True)
         ("film --fps 5", "film", "fps", 5),
         ("film --head 2", "film", "head", 2),
         ("map --theme dark --colormap magma --smooth --lines", "maps", "style", STYLE),
+        ("map --method knockout --target 4 --contrast 1", "maps", "contrast", 1),
+        ("map --method relevance --contrast others", "maps", "contrast", "others"),
+        ("ledger --target 4 --contrast 1", "ledger", "contrast", 1),
         ("faithfulness --mode drop --points 4", "race", "plan", faithfulness.Plan(("drop",), 4, 8)),
         ("faithfulness --method rollout --road", "race", "plan", faithfulness.Plan(randoms=8, road=True)),
     ],
@@ -473,6 +476,8 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
             "'dog' is no class of tiny: give a number below 7 or one of tench",
         ),
         (["ledger", "cat.png", "--target", "ch"], "'ch' may be several classes"),
+        (["map", "cat.png", "--contrast", "1"], "--contrast means nothing to Attention"),
+        (["ledger", "cat.png", "--target", "4", "--contrast", "4"], "Class 4 cannot be told from itself"),
         (["ledger", "cat.png", "--target", "7"], "'7' is no class"),
         (["map", "cat.png", "--out", "x.gif"], "map cannot write .gif: let --out end in .png, .svg, .npz"),
         (

@@ -4,7 +4,6 @@ The references are written from the papers' formulas in numpy; they share no lin
 """
 
 import dataclasses
-import inspect
 import threading
 import warnings
 from pathlib import Path
@@ -568,8 +567,7 @@ def test_every_method_takes_the_common_options_and_no_unknown_ones() -> None:
     model, t = model_and_trace("cls")
     common = dict.fromkeys(COMMON - {"layer"}) | {"model": model}
     for method in METHODS.values():
-        default = inspect.signature(method.function).parameters.get("layer")
-        layer = -1 if default is None else default.default
+        layer = method.default("layer") if "layer" in method.options else -1
         torch.testing.assert_close(method(t, **common, layer=layer), method(t, model=model))
         with pytest.raises(TypeError, match="colour"):
             method(t, model=model, colour="red")

@@ -15,6 +15,7 @@ from vit.config import VARIANTS, ViTConfig
 from vit.cost import cost
 from vit.grid import Grid
 from vit.model import Hook
+from vit.objective import OTHERS, Contrast
 from vit.trace import MaskPatches, ZeroHeads
 
 MAX_ATTENTION = 8 * 2**30  # bytes
@@ -87,6 +88,9 @@ QUERY = Option(
 LAYER = Option("--layer", type=int, help="from 0; -1 is the last (default)")
 HEAD = Option("--head", type=int, help="from 0 (default: mean of all)")
 TARGET = Option("--target", help="class to explain, by name or number (default: the model's answer)")
+CONTRAST = Option(
+    "--contrast", help='what the class is explained against, "why A and not B": another class, or others'
+)
 OFF = Option("--off", metavar="HEADS", help='heads to switch off: "L3.H2 L4.H0"')
 HIDE = Option("--hide", metavar="PATCHES", help='patches that no token may see: "4,7 4,8"')
 SCALE = Option(
@@ -162,7 +166,8 @@ def ask(request: Request, config: ViTConfig, card: Card, size: tuple[int, int]) 
     methods = methods_of(request, config, size)
     if methods:
         check_heard(request, methods)
-    return Asked(methods, token, target, parse_edits(request, methods, config, grid_size))
+    contrast = parse_contrast(request.contrast, card, config.num_classes)
+    return Asked(methods, token, target, contrast, parse_edits(request, methods, config, grid_size))
 
 
 def parse_size(text: str | None, patch_size: int, usual: tuple[int, int]) -> tuple[int, int]:
@@ -272,6 +277,14 @@ def parse_target(text: str | None, card: Card, num_classes: int) -> int | None:
     return found[0]
 
 
+def parse_contrast(text: str | None, card: Card, num_classes: int) -> Contrast:
+    """ "others", or a class as `parse_target` reads it; None stays None."""
+    named = {name.lower() for name in card.class_names}
+    if text is not None and text.lower() == OTHERS and OTHERS not in named:
+        return OTHERS
+    return parse_target(text, card, num_classes)
+
+
 def methods_of(request: Request, config: ViTConfig, size: tuple[int, int]) -> Sequence[str]:
     """The methods asked for; "all" means those that this model, this size and a film through depth allow."""
     if "all" not in request.methods:
@@ -291,11 +304,11 @@ def check_heard(request: Request, methods: Sequence[str]) -> None:
         raise Usage("A film through depth shows every layer: leave out --layer, or add --through training.")
     heard = {option for name in methods for option in METHODS[name].options}
     if any(METHODS[name].class_specific for name in methods):
-        heard.add("target")
+        heard |= {"target", "contrast"}
     if request.scale == "uniform" and not any(METHODS[name].rows_sum_to_1 for name in methods):
         able = ", ".join(method.label for method in METHODS.values() if method.rows_sum_to_1)
         raise Usage(f"--scale uniform is for rows that sum to 1 ({able}): leave it out.")
-    for option in ("query", "layer", "head", "target"):
+    for option in ("query", "layer", "head", "target", "contrast"):
         if getattr(request, option) is not None and option not in heard:
             labels = ", ".join(METHODS[name].label for name in methods)
             raise Usage(f"--{option} means nothing to {labels}: leave it out or choose another --method.")

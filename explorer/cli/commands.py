@@ -8,6 +8,7 @@ from explorer.cli import data, models, objects, pictures, site
 from explorer.cli.arguments import (
     BOXES,
     COLORMAP,
+    CONTRAST,
     DATA,
     FPS,
     HEAD,
@@ -109,7 +110,7 @@ RUNTIME = Option(
 ROWS = (
     Command(
         "map", "where the model looks, or what speaks for a class", pictures.run_on_pictures, FIGURE,
-        (*MAPS, METHOD, QUERY, LAYER, HEAD, TARGET, *EDITS, SCALE), pictures.make_map,
+        (*MAPS, METHOD, QUERY, LAYER, HEAD, TARGET, CONTRAST, *EDITS, SCALE), pictures.make_map,
         {"methods": ("attention", "rollout")},
     ),
     Command(
@@ -126,7 +127,7 @@ ROWS = (
     ),
     Command(
         "ledger", "what every head and MLP gave to the logit", pictures.run_on_pictures, FIGURE,
-        (PICTURES, SIZE, THEME, TARGET), pictures.make_ledger,
+        (PICTURES, SIZE, THEME, TARGET, CONTRAST), pictures.make_ledger,
     ),
     Command(
         "ablation", "what the logit loses without each head", pictures.run_on_pictures, FIGURE,

@@ -55,7 +55,9 @@ def run_on_pictures(request: Request, command: Command) -> int:
         image = preprocess(picture, card, size)
         target = answer_of(model, image, asked.target) if explains else asked.target
         gradients_of = target if whole or need_gradients(asked.methods) else None
-        subject = subject_of(name + changed(request), image, model, card, gradients_of, asked.edits)
+        contrast = asked.contrast if gradients_of is not None else None
+        title = name + changed(request)
+        subject = subject_of(title, image, model, card, gradients_of, asked.edits, contrast)
         made = command.make(subject, request, replace(asked, target=target))
         saved = [made.save(out) for out in outputs(request, name + changed_file(request), command.endings[0])]
         if asked.edits:
@@ -77,6 +79,7 @@ def make_map(subject: Subject, request: Request, asked: Asked) -> Export:
         layer=request.layer,
         head=request.head,
         target=asked.target,
+        contrast=asked.contrast,
         scale=request.scale,
         style=request.style,
         progress=progress_bar(f"{subject.name}: passes"),
@@ -97,7 +100,7 @@ def make_stats(subject: Subject, request: Request, asked: Asked) -> Export:
 
 
 def make_ledger(subject: Subject, request: Request, asked: Asked) -> Export:
-    return export.ledger(subject, target=asked.target, style=request.style)
+    return export.ledger(subject, target=asked.target, contrast=asked.contrast, style=request.style)
 
 
 def make_ablation(subject: Subject, request: Request, asked: Asked) -> Export:

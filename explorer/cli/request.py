@@ -7,6 +7,7 @@ from typing import Any
 from explorer.forms import Export
 from explorer.subject import Style, Subject
 from vit.model import Hook
+from vit.objective import Contrast
 
 OK, PARTIAL, NOTHING = 0, 1, 2  # exit codes
 
@@ -29,6 +30,7 @@ class Request:
     layer: int | None = None
     head: int | None = None
     target: str | None = None
+    contrast: str | None = None
     off: str | None = None
     hide: str | None = None
     scale: str = "map"
@@ -67,6 +69,7 @@ class Asked:
     methods: Sequence[str] = ()
     token: int | None = None  # that looks
     target: int | None = None  # class to explain
+    contrast: Contrast = None  # what it is explained against
     edits: tuple[Hook, ...] = ()
 
 

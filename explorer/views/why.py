@@ -1,9 +1,10 @@
 """Why this answer? Every method points at the patches that it holds responsible for one class. They
 disagree, so do not believe a map because it looks right: the **race** below hides and shows patches in
-each map's order and measures what happens to the answer. A map that does not beat a blob in the middle of
-the picture has earned no belief.
+each map's order and measures what happens to the answer. A map that does not beat maps that never saw the
+model, by more than one measure, has earned no belief.
 """
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from explorer.ledger import Ledger, ledger
 from explorer.look import Look
 from explorer.methods import METHODS
 from explorer.payload import class_name
+from explorer.record import BEST, Record, load_record
 from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
@@ -28,6 +30,7 @@ from explorer.views.page import (
     news,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
+from vit.library import folder_of
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
@@ -39,35 +42,80 @@ BEFORE = note("Not raced yet: no map has earned belief. Run the race to measure 
 
 
 def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> str:
-    """Every method's map of one class; those that take many passes wait for the race."""
-    picture = look.picture_address
-    scores = {runner.name: runner for runner in runners or ()}
-    order = [r.name for r in runners if r.name in METHODS] if runners else []
-    names = order + [name for name in METHODS if name not in order]
-    bar = faithfulness.best_control(runners) if runners else None
-    figures = []
-    for name in names:
-        method = METHODS[name]
-        caption = f"<b>{escape(method.label)}</b>"
-        why_not = look.refusal(method)
-        if name in scores and bar is not None:
-            values = scores[name].map
-            caption += (
-                f"{verdict(scores[name].score, bar.score, bar.name)}<span>{escape(method.about)}</span>"
-            )
-        elif why_not:
-            figures.append(waiting(method.label, why_not))
-            continue
-        elif look.must_wait(method, target):
-            words = f"Takes {look.cost_in_words(method)}: tick “slow methods too” and run the race."
-            figures.append(waiting(method.label, words))
-            continue
-        else:
-            values = look.map(method, target)
-            caption += f"<span>{escape(method.about)}</span>"
-        caption += f"<cite>{escape(method.source)}</cite>"
-        figures.append(picture_map(picture, values, caption, signed=method.signed, method=name))
+    """Every method's map of one class, the most to be believed first: as raced on this picture, or else as
+    measured of this checkpoint; those that take many passes wait for the race."""
+    if not runners:
+        found = record_of(look)
+        measured = [each.name for each in found.found if each.name in METHODS] if found else []
+        names = [*measured, *(name for name in METHODS if name not in measured)]
+        words = note(measured_words(found)) if found else ""
+        return words + grid(figure_of(look, name, target, told(found, name)) for name in names)
+    ahead = faithfulness.beliefs(runners)
+    raced = sorted((r for r in runners if r.name in ahead), key=lambda r: (len(ahead[r.name]) < 2, -r.score))
+    figures = {r.name: figure_of(look, r.name, target, verdict(r, ahead[r.name]), r.map) for r in raced}
+    good = [figure for name, figure in figures.items() if len(ahead[name]) > 1]
+    bad = [figure for name, figure in figures.items() if len(ahead[name]) < 2]
+    bad += [figure_of(look, name, target, "") for name in METHODS if name not in figures]
+    bar = faithfulness.best_control(runners)
+    words = f'<b>{escape(bar.name)}</b><span class="vx-verdict">{bar.score:+.2f}, the bar</span>'
+    return (
+        heading(f"Ahead of every map that never saw the model, by more than one measure: {len(good)}")
+        + grid([picture_map(look.picture_address, bar.map, words), *good])
+        + heading("No reason to believe them on this picture")
+        + grid(bad)
+    )
+
+
+def figure_of(look: Look, name: str, target: int, words: str, values: torch.Tensor | None = None) -> str:
+    """One method's map with what is known of it, or why there is none."""
+    method = METHODS[name]
+    if why_not := look.refusal(method):
+        return waiting(method.label, why_not)
+    if values is None and look.must_wait(method, target):
+        words = f"Takes {look.cost_in_words(method)}: tick “slow methods too” and run the race."
+        return waiting(method.label, words)
+    values = look.map(method, target) if values is None else values
+    caption = f"<b>{escape(method.label)}</b>{words}<span>{escape(method.about)}</span>"
+    cost = look.cost_in_words(method)
+    caption += f"<cite>cost: {escape(cost)}<br>{escape(method.source)}</cite>"
+    return picture_map(look.picture_address, values, caption, signed=method.signed, method=name)
+
+
+def grid(figures: Iterable[str]) -> str:
     return f'<div class="vx-maps">{"".join(figures)}</div>'
+
+
+def heading(text: str) -> str:
+    return f'<h3 class="vx-h3">{escape(text)}</h3>'
+
+
+def record_of(look: Look) -> Record | None:
+    """What was measured of this very checkpoint, if anything was."""
+    return look.remember("record", lambda: (load_record(folder_of(look.name), look.model),))[0]
+
+
+def measured_words(found: Record) -> str:
+    """Which map to look at first, and by how much it leads."""
+    leader = found.leader
+    on = f"Measured on {found.images} test pictures of {found.data}"
+    if leader is None:
+        return f"{on}, no map beats every control by more than one measure: run the race on this picture."
+    lead = f"{leader.lead.mean:.2f} [{leader.lead.low:.2f}, {leader.lead.high:.2f}]"
+    return (
+        f"{on}, {METHODS[leader.name].label} leads: its score is {lead} above "
+        f"that of “{found.bar}”, the best map that never saw the model. The maps stand in that order; "
+        "the race measures them on this picture."
+    )
+
+
+def told(found: Record | None, name: str) -> str:
+    """The measured verdict on one method."""
+    each = found.of(name) if found else None
+    if each is None:
+        return ""
+    good = each.verdict == BEST
+    words = f"measured {each.lead.mean:+.2f}: {each.verdict}"
+    return f'<span class="vx-verdict {"is-good" if good else "is-bad"}">{escape(words)}</span>'
 
 
 def waiting(label: str, reason: str) -> str:
@@ -78,11 +126,14 @@ def waiting(label: str, reason: str) -> str:
     )
 
 
-def verdict(score: float, bar: float, control: str) -> str:
-    """A score beside that of the best map that never saw the model."""
-    good = score > bar
-    words = f"{'ahead of' if good else 'not ahead of'} {control}"
-    return f'<span class="vx-verdict {"is-good" if good else "is-bad"}">{score:+.2f}, {words}</span>'
+def verdict(runner: Runner, ahead: Sequence[str]) -> str:
+    """A score, and the measures by which the map is ahead of every control."""
+    words = (
+        f"{runner.score:+.2f}, ahead by {' and '.join(ahead)}" if ahead else f"{runner.score:+.2f}, not ahead"
+    )
+    if METHODS[runner.name].judged_by:
+        words += ", in part by its own operation"
+    return f'<span class="vx-verdict {"is-good" if len(ahead) > 1 else "is-bad"}">{escape(words)}</span>'
 
 
 # the race -------------------------------------------------------------------------------------------
@@ -138,7 +189,8 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
     ]
     columns = ["map", "score", *list(runners[0].figures())[1:]]
     return (
-        '<div class="vx-row">'
+        race_shown(look, shown[:4])
+        + '<div class="vx-row">'
         + panel(
             "Deletion: lower is better",
             curves("deletion"),
@@ -155,10 +207,45 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
         + panel(
             "All figures",
             table(columns, rows, range(1, len(columns))),
-            "Score: insertion minus deletion area, the mean of two ways to hide a patch (painted "
-            "grey, or left out "
-            "of the sequence); 0 in the long run for random orders.",
+            "Score: insertion minus deletion area, the mean of two ways to hide a patch (painted grey, or "
+            "left out of the sequence); 0 in the long run for random orders. Sensitivity: does it say how "
+            "much? The correlation with what the logit loses without random sets of patches. Where they "
+            "disagree, believe neither alone.",
         )
+    )
+
+
+def race_shown(look: Look, runners: Sequence[Runner]) -> str:
+    """The race as it went: squares vanish in each map's order, and what is left of the class is drawn."""
+    figures = [lane(look, runner) for runner in runners if runner.order is not None]
+    words = (
+        "Each picture loses its squares in its map's order, the most important first, while the curve shows "
+        "what is left of the class."
+    )
+    again = '<label class="vx-again"><input type="checkbox"> Once more</label>'
+    return panel("The race", f'<div class="vx-race">{again}{grid(figures)}</div>', words)
+
+
+def lane(look: Look, runner: Runner) -> str:
+    """One picture that loses its squares, and its curve; both begin together and take as long."""
+    h, w = runner.map.shape
+    assert runner.order is not None
+    squares = "".join(
+        f'<rect x="{patch % w}" y="{patch // w}" width="1.02" height="1.02" style="--at:{at / (h * w):.4f}"/>'
+        for at, patch in enumerate(runner.order.tolist())
+    )
+    curve = next(iter(runner.curves.values()))
+    points = " ".join(
+        f"{100 * x:.1f},{40 - 38 * min(max(y, 0), 1):.1f}"
+        for x, y in zip(curve.fractions.tolist(), curve.deletion.tolist())
+    )
+    words = f"{name_of(runner)}: deletion area {curve.deletion_area:.2f}"
+    return (
+        f'<figure class="vx-map"><div><img src="{escape(look.picture_address)}" alt="">'
+        f'<svg class="vx-over vx-squares" viewBox="0 0 {w} {h}" preserveAspectRatio="none" '
+        f'aria-hidden="true">{squares}</svg></div><svg class="vx-lane" viewBox="0 0 100 42" role="img" '
+        f'aria-label="{escape(words)}"><polyline points="{points}"/></svg>'
+        f"<figcaption>{escape(words)}</figcaption></figure>"
     )
 
 
