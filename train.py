@@ -20,7 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,67 +45,12 @@ from vit.muon import Muon
 from vit.options import AUGMENTATIONS, Options, flag, spelled
 from vit.pictures import normalize
 from vit.positions import resample_pos_embed
-from vit.report import Report, evaluate, model_card, predict, score
+from vit.recipes import RECIPES
+from vit.report import Report, evaluate, model_card, predict, scale_of, score
 from vit.runs import Run, StopSignal, Team, check_folder, claimed, join_team, tidy, tune_malloc, usable
 from vit.schedule import Schedule
 from vit.teacher import FILE as TEACHER
 from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
-
-# Recipes ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """about: what it is, and where it was run, the accuracy on the whole test split and the time."""
-
-    about: str
-    options: dict[str, Any]
-
-
-CIFAR = dict(data="cifar10", image_size=32, patch_size=4)
-RECIPES = {
-    "shapes": Recipe(
-        "98.65 %, 3 minutes on two cores with AMX: generated shapes on clutter, nothing to download",
-        dict(data="shapes", image_size=64, patch_size=8, embed_dim=128, num_heads=4, depth=6, epochs=4.5)
-        | dict(batch_size=64, shift=0.06, ema=0.995, eval_images=500),
-    ),
-    "cifar10": Recipe(
-        "CIFAR-10, 2.7 M parameters: 90.06 % and 7.8 hours on two cores as four runs, see its card",
-        CIFAR
-        | dict(image_size=48, train_size=32, test_size=52, sizes="24:0.45 32:0.85 40:0.97")
-        | dict(epochs=204.0, hold=0.25, warmup=1.0, lr=1.5e-3, ema=0.999)
-        | dict(min_area=0.45, shift=0.06, colour=0.4, rotation=10.0, mix=0.75)
-        | dict(weight_decay=0.1, drop_path=0.1),
-    ),
-    "imagenette": Recipe(
-        "82.90 %, 1.5 hours on one busy core: Imagenette, 2.8 M parameters, 256 patches of 8 px",
-        dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.57 96:0.9")
-        | dict(epochs=30.0, hold=0.606, warmup=2.0, batch_size=64, eval_images=800)
-        | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.5),
-    ),
-    "photos": Recipe(
-        "cats, dogs and Imagenette's ten, 6 heads: a teacher first, then from the weights of imagenette",
-        dict(data="photos", init="imagenette", num_heads=6, teacher="teacher", lr=1.5e-3, hold=0.35)
-        | dict(image_size=128, train_size=160, patch_size=8, sizes="64:0.63 96:0.91", epochs=20.4)
-        | dict(batch_size=64, min_area=0.3, aspect=1.8, colour=0.3, rotation=8.0, mix=0.3, eval_images=600),
-    ),
-    "teacher": Recipe(
-        "84.20 %, half an hour on one busy core: the convolutional network from which photos learns",
-        dict(data="photos", network="conv", image_size=128, train_size=160, sizes="64:0.6 96:1.0")
-        | dict(epochs=12.5, batch_size=64, warmup=1.0, hold=0.3, eval_images=1000)
-        | dict(min_area=0.3, aspect=1.8, colour=0.3, rotation=8.0, mix=0.3),
-    ),
-    "folder": Recipe(
-        "any folder of pictures (--data), best with --init imagenette: dogs and cats in minutes",
-        dict(image_size=128, train_size=160, patch_size=8, sizes="64:0.4 96:0.75", epochs=20.0, batch_size=64)
-        | dict(min_area=0.3, colour=0.3, rotation=8.0, mix=0.2, lr=1e-3, eval_images=200),
-    ),
-    "tutorial": Recipe(
-        "75.12 %, 12 minutes on two cores: five epochs, as long as the usual tutorial's",
-        CIFAR | dict(epochs=5.0, shift=0.125, batch_size=96, lr=1.5e-3),
-    ),
-}
-
 
 # The model and its optimisers ------------------------------------------------------------------------
 
@@ -289,7 +234,7 @@ def begin(
         with StopSignal() as stop:
             complete = train(run, data, test, team, save_every, stop, teacher)
         if team.rank == 0 and complete:
-            finish(run, test)
+            finish(run, data, test)
         elif team.rank == 0:
             same = "same command, without --fresh," if args.fresh else "same command"
             print(f"Stopped after step {run.step}; the {same} goes on from there.")
@@ -414,7 +359,26 @@ def train(
         bar.update(options.batch_size)
 
 
-def finish(run: Run, test: Split) -> None:
+CALIBRATED = 2048  # training pictures
+
+
+@torch.no_grad()
+def calibrate(model: ViT, run: Run, data: Split) -> None:
+    """Scale the head so that probabilities are as often right as they say: on training pictures cropped and
+    coloured as while learning, which are about as hard as new ones. No answer changes."""
+    schedule = Schedule(replace(run.options, mix=0.0, sizes=""), len(data))
+    logits, labels = [], []
+    for step in range(min(schedule.per_epoch, CALIBRATED // run.options.batch_size + 1)):
+        images, targets = make_batch(data, step, schedule, run.card)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=run.bf16):
+            logits.append(model(images).float())
+        labels.append(targets.argmax(dim=1))
+    scale = scale_of(torch.cat(logits), torch.cat(labels))
+    for parameter in model.head.parameters():
+        parameter.mul_(scale)
+
+
+def finish(run: Run, data: Split, test: Split) -> None:
     """Measure what was saved, as it was saved, on the whole test split, and write that on its card."""
     options = run.options
     if isinstance(run.ema, ConvTeacher):
@@ -423,6 +387,8 @@ def finish(run: Run, test: Split) -> None:
         print(f"{run.folder}: a teacher that has {accuracy:.2%} of {len(test)} test pictures right.")
         return
     assert isinstance(run.ema, ViT)
+    if options.calibrate:
+        calibrate(run.ema, run, data)
     save(run.folder, run.ema, run.card)
     saved = load_folder(run.folder)[0].to(next(run.model.parameters()).device)
     accuracy, _ = score(predict(saved, test, run.card), test.labels)

@@ -13,6 +13,7 @@ from vit import ViT, load, save
 from vit.card import Card, CheckpointError
 from vit.data import find_pictures, load_split
 from vit.options import Options
+from vit.recipes import Recipe
 from vit.teacher import FILE, Conv, ConvTeacher, Guide, distance, load_teacher, save_teacher
 from vit.trace import trace
 
@@ -98,7 +99,7 @@ def test_attention_on_the_evidence_alone_is_no_distance_away():
 def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, tmp_path, monkeypatch):
     """Stopped in the teacher's run and in the ViT's, the same command ends with the same weights."""
     tiny = dict(network="conv", image_size=16, batch_size=8, epochs=2.0, eval_images=6, precision="fp32")
-    monkeypatch.setitem(t.RECIPES, "tiny-teacher", t.Recipe("", tiny))
+    monkeypatch.setitem(t.RECIPES, "tiny-teacher", Recipe("", tiny))
     words = ("--teacher", "tiny-teacher", "--epochs", "2")
     whole = run(pictures, tmp_path / "whole", *words)
     assert (tmp_path / "whole-tiny-teacher" / FILE).is_file()
@@ -173,3 +174,14 @@ def test_crops_are_as_long_as_they_may_be():
         seen = t.augment(ramp, (16, 16), min_area=0.3, aspect=aspect, flip=False)
         spans[aspect] = seen[:, 0, 8, -1] - seen[:, 0, 8, 0]
     assert spans[1.8].min() < 0.8 * spans[1.0].min() and spans[1.8].max() > 0.9
+
+
+def test_in_the_end_probabilities_are_scaled_and_no_answer_changes(pictures, tmp_path):
+    plain = run(pictures, tmp_path / "plain", "--epochs", "2")
+    assert same(plain, run(pictures, tmp_path / "scaled", "--epochs", "2", "--calibrate"))
+    old, new = load(tmp_path / "plain")[0].head, load(tmp_path / "scaled")[0].head
+    scale = (new.weight.norm() / old.weight.norm()).item()
+    assert scale > 1.1 and torch.allclose(new.weight, old.weight * scale, atol=2e-3)
+    run(pictures, tmp_path / "scaled", "--epochs", "2", "--calibrate")  # complete already: not scaled twice
+    again = load(tmp_path / "scaled")[0].head
+    assert torch.equal(again.weight, new.weight)

@@ -53,6 +53,7 @@ class Options:
     flip: bool = option(True, "mirror each picture with probability 1/2")
     mix: float = option(0.0, "share of batches blended by MixUp or CutMix, none in the last 15%% of the run")
     ema: float = option(0.998, "the kept weights are a moving average over some 1 / (1 - ema) steps")
+    calibrate: bool = option(False, "in the end, scale the head: probabilities as often right as they say")
     seed: int = option(0, "another seed, another run")
     init: str = option("", "begin with a checkpoint's weights; the head is new for classes it does not know")
     teacher: str = option("", "learn from a convolutional network, too: its folder, or its recipe")
