@@ -10,7 +10,7 @@ export function tableOf(colors, index) {  // 256 colours as 0xAABBGGRR
 }
 
 // How a cell's values become the numbers 0 ... 255 of a colour table.
-export function rangeOf(sheet, i, scale, data) {
+export function rangeOf(sheet, i, { scale, curve }, data) {
   const single = (k) => k % sheet.cols < sheet.cols - sheet.fused;
   const topOf = (from, to) => {
     let top = 0;
@@ -19,21 +19,29 @@ export function rangeOf(sheet, i, scale, data) {
   };
   if (sheet.unit === "cosine") return { low: 0, high: 1 };
   if (sheet.unit === "share" && scale === "uniform") return { uniform: 1 / data.T };
+  const root = curve === "root" && (sheet.unit === "share" || sheet.unit === "value");
   if (sheet.unit === "value") {
     const high = Math.max(sheet.tops[i], -sheet.lows[i]);
-    return { low: sheet.lows[i] < 0 ? -high : 0, high, signed: sheet.lows[i] < 0 };
+    return { low: sheet.lows[i] < 0 ? -high : 0, high, signed: sheet.lows[i] < 0, root };
   }
   const row = Math.floor(i / sheet.cols) * sheet.cols;
-  if (scale === "all") return { low: 0, high: topOf(0, sheet.count) };
-  if (scale === "layer" && sheet.fused) return { low: 0, high: topOf(row, row + sheet.cols) };
-  return { low: 0, high: sheet.tops[i] };
+  if (scale === "all") return { low: 0, high: topOf(0, sheet.count), root };
+  if (scale === "layer" && sheet.fused) return { low: 0, high: topOf(row, row + sheet.cols), root };
+  return { low: 0, high: sheet.tops[i], root };
 }
 
 export function level(value, range) {  // 0 ... 1
-  const t = range.uniform
+  let t = range.uniform
     ? 0.5 + Math.log2(Math.max(value / range.uniform, 1e-9)) / (2 * OCTAVES)
     : (value - range.low) / (range.high - range.low || 1);
+  if (range.root) t = range.signed ? 0.5 + Math.sign(value) * Math.sqrt(Math.abs(t - 0.5) / 2) : Math.sqrt(Math.max(0, t));
   return t < 0 ? 0 : t > 1 ? 1 : t;
+}
+
+// Sides that stand together share one scale.
+export function shareRange(views) {
+  const high = Math.max(...views.map(({ range }) => range.high ?? 0));
+  for (const view of views) if (view.range.high !== undefined && view.sheet.unit === "share") view.range = { ...view.range, high };
 }
 
 export function tableFor(range, state, data) {
@@ -51,8 +59,15 @@ export function colorize(out, sheet, i, range, table) {
     return;
   }
   const values = sheet.values, at = i * size + first;
-  if (range.uniform) for (let k = 0; k < count; k++) out[k] = table[Math.round(255 * level(values[at + k], range))];
-  else {
+  if (range.uniform || range.signed)
+    for (let k = 0; k < count; k++) out[k] = table[Math.round(255 * level(values[at + k], range))];
+  else if (range.root) {
+    const gain = 255 * 255 / (range.high || 1);
+    for (let k = 0; k < count; k++) {
+      const step = Math.sqrt(values[at + k] * gain) + 0.5;
+      out[k] = table[step > 255 ? 255 : step | 0];
+    }
+  } else {
     const gain = 255 / (range.high - range.low || 1), low = range.low;
     for (let k = 0; k < count; k++) {
       const step = (values[at + k] - low) * gain + 0.5;

@@ -2,6 +2,8 @@
 
 import { el, icon, ICONS } from "./elements.js";
 import { compares, directional, embeddings, lowestLayer, modes, shown } from "./state.js";
+import { canAnswer, lead } from "./story.js";
+import { term, VIEWS } from "./terms.js";
 import { MATRIX, PANEL, written } from "./words.js";
 
 export function sync(viewer) {
@@ -14,7 +16,8 @@ export function sync(viewer) {
   parts.direction.show(state.direction);
   parts.intervene.hidden = !options.intervene;
   parts.intervene.ariaPressed = String(viewer.intervening);
-  parts.copy.hidden = !viewer.addressed;
+  parts.copy.hidden = !viewer.addressed || location.protocol === "file:";  // such a link leads nobody anywhere
+  sayLead(viewer);
   for (const row of parts.classes.children) {
     const chosen = +row.dataset.index === shown(viewer).target;
     row.classList.toggle("is-target", chosen);
@@ -45,11 +48,17 @@ function syncEmbedding(viewer) {
 }
 
 function syncSettings(viewer) {
-  const { state, parts } = viewer;
+  const { state, parts } = viewer, filters = state.mode === "embeddings" && state.embedding === "filters";
+  const colours = filters || state.mode === "embeddings" && state.embedding === "pca";
   const scales = { attention: null, rollout: ["map", "all", "uniform"] }[state.mode];
   const allowed = scales === undefined ? ["map", "all"] : scales;
   parts.scale.hidden = !(directional(viewer) || state.mode === "embeddings" && state.embedding === "norms");
   parts.scale.show(allowed && !allowed.includes(state.scale) ? "map" : state.scale, allowed);
+  parts.curve.hidden = !(directional(viewer) || state.mode === "method") || state.scale === "uniform" && directional(viewer);
+  parts.curve.show(state.curve);
+  parts.colormapBox.hidden = colours;  // what changes nothing is not there
+  parts.opacityBox.hidden = parts.overlayBox.hidden = filters;
+  parts.fade.hidden = colours;
   parts.colormap.value = state.colormap;
   parts.opacity.value = state.opacity;
   parts.fade.show(state.fade);
@@ -77,10 +86,21 @@ function syncTransport(viewer) {
 function syncPanel({ state, parts, data }) {
   parts.panelTitle.textContent = PANEL[state.mode] ?? { positions: "Every position", filters: "Patch filters" }[state.embedding]
     ?? "Through depth";
-  parts.panelNote.textContent = state.mode === "attention" ? `${data.L} layers × ${data.H} heads` : "";
+  parts.panelNote.replaceChildren(...state.mode !== "attention" ? []
+    : [`${data.L} `, term("layer", "layers"), ` × ${data.H} `, term("head", "heads")]);
+  parts.explain.textContent = VIEWS[state.mode] ?? VIEWS[state.embedding];
   parts.matrixNote.textContent = MATRIX[state.mode];
   parts.sheetCanvas.ariaLabel = `${parts.panelTitle.textContent}, for the current query. Arrow keys move.`;
   parts.matrix.ariaLabel = "Token by token matrix of the chosen head. Hover or click a row to choose the query.";
+}
+
+function sayLead(viewer) {
+  const { parts, options } = viewer, said = lead(viewer), text = said.map(([words]) => words).join("");
+  parts.lead.hidden = options.lead === false;
+  parts.tabs.hidden = options.lead === false;
+  if (parts.lead.textContent !== text)
+    parts.lead.replaceChildren(...said.map(([words, kind]) => kind ? el("strong", {}, words) : words));
+  parts.canAnswer.textContent = canAnswer(viewer);
 }
 
 export function syncEdits(viewer) {
@@ -102,11 +122,13 @@ export function syncEdits(viewer) {
   parts.editSide.show(state.matrix);
 }
 
-// "2 patches hidden · L1.H2 off · lion 90 % → 12 %", or nothing.
+// "2 patches hidden · L1.H2 off · now church 34 % (was springer 45 %)", or nothing.
 function editsInWords({ state, data, after, answered }) {
   const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
   const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`].filter(Boolean);
-  const likeliest = data.classes[0], now = answered && likeliest && after?.class_values[likeliest.index];
-  if (said.length && (now || now === 0)) said.push(`${likeliest.name} ${written(likeliest.value, data)} → ${written(now, data)}`);
-  return said.join(" · ");
+  const before = data.classes[0], now = answered && after?.classes[0];
+  if (!said.length || !before || !now) return said.join(" · ");
+  const change = (one, other) => `${one.name} ${written(one.value, data)} → ${written(other, data)}`;
+  if (now.index !== before.index) said.push(`now it says ${now.name} ${written(now.value, data)}`);
+  return [...said, change(before, after.class_values[before.index])].join(" · ");
 }

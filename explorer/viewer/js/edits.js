@@ -1,6 +1,9 @@
 // Interventions: hidden patches, heads switched off.
 
 import { tellEdits } from "./changes.js";
+import { mostLookedAt } from "./story.js";
+import { shown } from "./state.js";
+import { fused } from "./weights.js";
 
 export function edit(viewer, patch) {
   viewer.answered = false;
@@ -25,3 +28,11 @@ export function switchHead(viewer, layer, head) {
 }
 
 export const undoAll = (viewer) => edit(viewer, { patches: [], heads: [] });
+
+// What the answer's own token, or else all patches, look at most in the last layer.
+export function hideMostLookedAt(viewer) {
+  const { data } = viewer, values = new Float32Array(data.T), layer = data.layers[data.L - 1];
+  if (!layer) return;
+  fused(values, 0, layer, "mean", data.pre ? 0 : shown(viewer).query, "row", data);
+  edit(viewer, { patches: mostLookedAt(values, data) });
+}

@@ -1,13 +1,13 @@
 // One frame: the views that the state asks for, each drawn large and, the first one, small for every head.
 
-import { colorize, level, rangeOf, tableFor } from "./colour.js";
+import { colorize, level, rangeOf, shareRange, tableFor } from "./colour.js";
 import { arrange, placeOf } from "./layout.js";
 import { paintMatrix } from "./matrix.js";
 import {
-  arcs, blank, cover, cross, gridLines, hatch, mapPixels, outline, overlay, paintCell, photo, ring,
+  arcs, blank, cover, cross, gridLines, hatch, invite, mapPixels, outline, overlay, paintCell, photo, ring,
 } from "./paint.js";
 import { say } from "./readout.js";
-import { asksQuery, cellOf, compares, directional, ofImage, shown } from "./state.js";
+import { asksQuery, cellOf, directional, ofImage, seen, shown } from "./state.js";
 import { titleOf } from "./words.js";
 import { fillSheet, sheetOf } from "./weights.js";
 
@@ -30,7 +30,7 @@ function frame(viewer) {
   if (!viewer.theme.ink) readTheme(viewer);
   const now = shown(viewer), views = viewsOf(viewer, now), layer = Math.max(0, now.layer);
   for (const view of views) if (state.mode !== "method" && !view.data.layers[layer]) viewer.need(view.data, layer);
-  paintSheet(viewer, views[compares(viewer) && state.matrix === "after" ? 1 : 0], now);
+  paintSheet(viewer, views[0], now);
   views.forEach((view, index) => paintPane(viewer, panes[index].canvas, view, now, index));
   paintMatrix(viewer, views[0].data, now);
   say(viewer, now, views);
@@ -39,18 +39,21 @@ function frame(viewer) {
 
 // A view: {data, direction, sheet, cell, label, range}.
 function viewsOf(viewer, now) {
-  const { data, after, state, methods, memories, size } = viewer, oriented = directional(viewer);
+  const { after, state, methods, memories, size } = viewer, oriented = directional(viewer);
   const view = (from, direction, index, label) => {
     const sheet = fillSheet(arrange(sheetOf(from, state, now, direction, methods), size), memories[index]);
     const cell = Math.min(cellOf(viewer, now, sheet), sheet.count - 1);
-    return { data: from, direction, sheet, cell, label, range: rangeOf(sheet, cell, state.scale, from) };
+    return { data: from, direction, sheet, cell, label, range: rangeOf(sheet, cell, state, from) };
   };
   const direction = oriented && state.direction === "column" ? "column" : "row";
-  if (compares(viewer)) return [view(data, direction, 0, "Before"), view(after, direction, 1, "After")];
+  const from = seen(viewer), when = !after ? "" : from === after ? ", after the intervention" : ", before the intervention";
   const looks = { row: "Looks at", column: "Is looked at by" };
-  if (oriented && state.direction === "both") return [view(data, "row", 0, looks.row), view(data, "column", 1, looks.column)];
-  const title = titleOf(state, now, data, methods) + (after ? ", before the intervention" : "");
-  return [view(data, direction, 0, oriented ? looks[direction] : title)];
+  if (oriented && state.direction === "both") {
+    const views = ["row", "column"].map((each, index) => view(from, each, index, looks[each] + when));
+    shareRange(views);
+    return views;
+  }
+  return [view(from, direction, 0, (oriented ? looks[direction] : titleOf(state, now, from, methods)) + when)];
 }
 
 function paintSheet(viewer, view, now) {
@@ -62,18 +65,22 @@ function paintSheet(viewer, view, now) {
   const loading = root.classList.contains("is-loading");  // then the last maps stay until theirs have come
   if (!loading) pixels.fill(0);
   const one = state.scale === "all" || state.scale === "uniform" && sheet.unit === "share";
-  const shared = one && sheet.unit !== "value" ? rangeOf(sheet, 0, state.scale, data) : null;
+  const shared = one && sheet.unit !== "value" ? rangeOf(sheet, 0, state, data) : null;
+  const missing = [];
   for (let i = 0; i < sheet.count; i++) {
     const [x, y] = placeOf(i, sheet, size);
     if (!sheet.ready[i]) {
       if (!loading || !pixels[y * width + x]) blank(pixels, width, x, y, size);
+      missing.push(i);
       continue;
     }
-    const range = shared ?? rangeOf(sheet, i, state.scale, data);
+    const range = shared ?? rangeOf(sheet, i, state, data);
     paintCell(pixels, width, x, y, sheet, i, range, tableFor(range, state, data), size);
   }
   const context = canvas.getContext("2d");
   context.putImageData(viewer.sheetImage, 0, 0);
+  if (state.mode === "method" && !data.source.closed)
+    for (const i of missing) invite(context, placeOf(i, sheet, size), size, theme);
   if (state.mode === "attention") for (const key of state.heads) {
     const [layer, head] = key.split(".").map(Number);
     cross(context, placeOf(layer * sheet.cols + head, sheet, size), size, theme);
@@ -94,12 +101,15 @@ function paintPane(viewer, canvas, view, now, index) {
   if (covered) {
     paintMap(viewer, view);
     overlay(context, state.opacity, state.smooth);
+  } else if (ready && sheet.colors) {  // a filter, as large as the picture
+    colorize(mapPixels(sheet.cellWidth, sheet.cellHeight), sheet, cell, null, null);
+    overlay(context, 1, false);
   }
-  if (size.patch / size.dpr >= 9) gridLines(context, data, size.patch);
+  if (ofImage(viewer) && size.patch / size.dpr >= 9) gridLines(context, data, size.patch);
   if (state.links && directional(viewer) && ready)
-    arcs(context, sheet.values.subarray(cell * sheet.size, cell * sheet.size + data.T), now.query, data, size);
+    arcs(context, sheet.values.subarray(cell * sheet.size, cell * sheet.size + data.T), now.query, data, size, theme);
   for (const patch of state.patches)
-    if (compares(viewer) && index === 0) outline(context, patch, data, size, theme.paper, false);  // still to be seen
+    if (viewer.after && data === viewer.data) outline(context, patch, data, size, "#fff", false);  // still to be seen
     else hatch(context, patch, data, size, theme);
   if (now.query >= data.pre && asksQuery(viewer))
     outline(context, now.query - data.pre, data, size, theme.accent, state.pinned && hover.query === undefined);
@@ -119,7 +129,7 @@ function paintMap({ state, mix }, { sheet, cell, range, data }) {
   if (sheet.colors) return colorize(pixels, sheet, cell, range, null);
   const table = tableFor(range, state, data), stride = state.mode === "attention" ? sheet.cols : 1;
   const to = mix && cell + stride < sheet.count && sheet.ready[cell + stride] ? cell + stride : -1;
-  const toRange = to < 0 ? null : rangeOf(sheet, to, state.scale, data);
+  const toRange = to < 0 ? null : rangeOf(sheet, to, state, data);
   for (let k = 0; k < data.P; k++) {
     let t = level(sheet.values[cell * sheet.size + sheet.first + k], range);
     if (to >= 0) t += mix * (level(sheet.values[to * sheet.size + sheet.first + k], toRange) - t);

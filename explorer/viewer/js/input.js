@@ -90,6 +90,7 @@ export const KEYS = [
   ["Enter", "pin the query; Esc lets it go"],
   ["1 2 3", "one head, mean, max over heads"],
   ["d", "direction: looks at, is looked at by, both"],
+  ["b", "after an intervention: before, after"],
   ["x", "Intervene: hide or show the query patch"],
   ["o", "Intervene: switch the head off or on"],
   ["?", "this list"],
@@ -107,6 +108,7 @@ function answerTo(viewer, { key, shiftKey }) {
   if (key === "Home") return { query: 0, pinned: true };
   if (key === "Enter") return { query: shown(viewer).query, pinned: true };
   if ("123".includes(key) && state.mode === "attention") return { fuse: ["one", "mean", "max"][key - 1] };
+  if (key === "b" && viewer.after) return { matrix: state.matrix === "after" ? "before" : "after" };
   if (key === "d" && directional(viewer)) return { direction: TURN[state.direction] };
   if (key === " ") viewer.play();
   else if (key === "?") viewer.parts.help.showModal();
@@ -133,13 +135,16 @@ function onKey(viewer, event) {
   if (patch) viewer.commit(patch, event);
 }
 
+// Who keeps the keys: whatever is typed into or has a choice of its own, and other viewers.
+const KEEPERS = "input, select, textarea, dialog, [contenteditable], [role=listbox], [role=slider], [role=combobox], .vit-viewer";
+
 // -> what to call when the viewer goes. The page's main viewer also hears the keys that nobody else has, while its
 // picture is on the screen.
 export function listenToKeys(viewer) {
   const { root, parts } = viewer;
   const own = (event) => onKey(viewer, event);
   const free = (event) => {
-    if (event.target !== document.body || event.defaultPrevented) return;
+    if (event.defaultPrevented || event.target.closest?.(KEEPERS)) return;
     const box = parts.stage.getBoundingClientRect();
     if (box.width && box.bottom > 0 && box.top < window.innerHeight) own(event);
   };

@@ -5,45 +5,42 @@ import { el } from "./elements.js";
 import { pickOf, shown, twoPanes } from "./state.js";
 import { sheetOf } from "./weights.js";
 
-const SIDE = 236, SPACE = 24, BETWEEN = 12;  // CSS pixels: the third column, between columns, between two pictures
+const SIDE = 250, SPACE = 28, BETWEEN = 12;  // CSS pixels: the answer, between columns, between two pictures
+const AROUND = 330;  // what stands above and below the picture on the first screen
 
+// Three columns: picture, answer, small maps. Two: picture, then answer over small maps. One: all under the picture.
 export function layout(viewer) {
   const { root, data, parts, panes, options, size } = viewer, width = root.clientWidth;
   if (!data || !width) return;
-  const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1);
-  const two = twoPanes(viewer);
-  const columns = width >= 1180 && !two ? 3 : width >= 720 ? 2 : 1;
-  root.dataset.columns = columns;
-  const side = columns === 3 ? SIDE : 0, free = width - (side ? side + SPACE : 0);
-  const room = [width, Math.min(0.46 * width, 560), Math.max(0.4 * free, free - SPACE - 546)][columns - 1];
+  const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1), two = twoPanes(viewer);
+  const columns = root.dataset.columns = width >= 1000 && !two ? 3 : width >= 640 ? 2 : 1;
+  const tallest = options.picture_height ?? Math.max(columns === 1 ? 220 : 320, Math.min(1000, window.innerHeight - AROUND));
+  const free = width - (columns === 3 ? SIDE + 2 * SPACE : columns === 2 ? SPACE : 0);
+  const aspect = data.w / data.h * (two ? 2 : 1);
+  const wanted = columns === 1 ? width : Math.min(tallest * aspect, (two ? 0.62 : 0.54) * free);
+  const room = columns === 1 ? width : free - Math.max(wanted, 300);
   layoutSheet(viewer, room, columns);
-  placeParts(viewer, columns, room);
-  const panel = Math.max(size.sheet, columns === 2 ? Math.min(444, 0.46 * width) : 444);
-  const stage = columns === 1 ? width : free - SPACE - panel;
-  const paneWidth = (two ? (stage - BETWEEN) / 2 : stage) * dpr;
-  const tallest = (options.picture_height ?? Math.max(320, Math.min(600, window.innerHeight - 396))) * dpr;
-  size.patch = Math.max(1, Math.floor(Math.min(paneWidth / data.w, tallest / data.h)));
-  const picture = size.patch * data.w / dpr * (two ? 2 : 1) + (two ? BETWEEN : 0);
+  const stage = columns === 1 ? width : Math.max(wanted, 300);
+  const paneWidth = two ? (stage - BETWEEN) / 2 : stage, height = columns === 1 ? phoneHeight(options) : tallest;
+  size.patch = Math.max(1, Math.floor(dpr * Math.min(paneWidth / data.w, height / data.h)));
   panes[1].node.hidden = !two;
   parts.panes.classList.toggle("is-two", two);
   for (const { canvas } of panes) sizeCanvas(canvas, size.patch * data.w, size.patch * data.h, dpr);
-  const stageWidth = Math.min(stage, Math.max(picture, 330));
-  parts.body.style.gridTemplateColumns = columns === 1 ? "minmax(0, 1fr)"
-    : `${stageWidth}px minmax(0, 1fr)${side ? ` ${side}px` : ""}`;
-  const matrix = Math.round((columns === 1 ? width : SIDE) * dpr);
-  sizeCanvas(parts.matrix, matrix, matrix, dpr);
-  buildCharts(viewer);
+  const picture = Math.max(300, size.patch * data.w / dpr * (two ? 2 : 1) + (two ? BETWEEN : 0));
+  parts.body.style.gridTemplateColumns = ["minmax(0, 1fr)", `${picture}px minmax(0, 1fr)`,
+    `${picture}px ${SIDE}px minmax(0, 1fr)`][columns - 1];
+  if (viewer.more) layoutFigures(viewer, width);
   viewer.photos.length = 0;
   size.key = "";  // whatever was cached in pixels is stale
 }
 
-// Settings and charts stand where the columns leave room.
-function placeParts({ root, parts, size }, columns, room) {
-  const [home, behind] = [[parts.body, parts.panel], [parts.stage, parts.transport], [root, parts.body]][columns - 1];
-  if (parts.settings.parentNode !== home) behind.after(parts.settings);  // moving a control would take its focus
-  const beside = room - size.sheet >= 205;  // few heads leave room for the charts
-  const chartsHome = columns === 3 || beside ? parts.panelRow : parts.side;
-  if (parts.charts.parentNode !== chartsHome) chartsHome.append(parts.charts);
+// The picture stays on the screen while what it says is read under it.
+const phoneHeight = ({ picture_height, lead }) => picture_height ?? (lead === false ? 560 : Math.max(200, 0.46 * window.innerHeight));
+
+function layoutFigures(viewer, width) {
+  const { parts, size } = viewer, side = Math.round(Math.min(width, 360) * size.dpr);
+  sizeCanvas(parts.matrix, side, side, size.dpr);
+  buildCharts(viewer);
 }
 
 // The small maps: as large as the room allows, in whole device pixels per patch.
@@ -55,7 +52,8 @@ function layoutSheet(viewer, room, columns) {
   size.rowHead = Math.round((sheet.label?.(0) ? 18 : 0) * dpr);
   size.spread = sheet.fused ? Math.round((crowded ? 4 : 8) * dpr) : 0;
   const least = Math.round(dpr), most = Math.round((sheet.label ? 8 : 4) * dpr);
-  const inside = (room - size.gutter) * dpr - size.spread, tallest = columns === 1 ? 900 : sheet.label ? 540 : 460;
+  const inside = (room - size.gutter) * dpr - size.spread;
+  const tallest = columns === 1 ? 900 : Math.max(460, Math.min(900, window.innerHeight - AROUND));
   Object.assign(size, bestFit(sheet, { inside, down: (tallest - size.head) * dpr, rowHead: size.rowHead, least }));
   size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
   size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;

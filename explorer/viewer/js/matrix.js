@@ -3,6 +3,7 @@
 import { directional } from "./state.js";
 
 export function paintMatrix(viewer, data, now) {
+  if (!viewer.more) return;
   const { state, parts, size, theme, matrixImage } = viewer, canvas = parts.matrix;
   const layer = data.layers[Math.max(0, now.layer)], kind = state.mode === "method" ? "attention" : state.mode;
   const key = [kind, data.name, now.layer, now.head, now.fuse, data.loaded, state.colormap, viewer.generation].join();

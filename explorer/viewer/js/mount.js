@@ -3,7 +3,9 @@
    mount(element, source, options) -> handle
      source   see sources.js, or null for now
      options  {name, state, emit(event, payload), methods, link, address, modes, intervene, predictions, picture_height,
-              own: () => true where the picture is the visitor's, so that no link leads to it}
+              own: () => true where the picture is the visitor's, so that no link leads to it,
+              lead: false where the viewer is not what a page is about: no sentence, nothing to try, no tabs,
+              tries: [{label, ...}] more things to try, lesson: {...}: told as the DOM event "vit-try"}
      handle   {state, data, after, hover, set(patch), setSource(source), setAfter(source), answer(), addMaps(message),
               refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
@@ -65,7 +67,7 @@ function create(root, options) {
     pointer: { pane: -1, token: -1 },   // the patch under the pointer, pinned or not
     data: null, after: null, answered: true,  // whether `after` is the answer to the interventions of now
     generation: 0, intervention: null, complaint: "",
-    intervening: false, painting: null, lifted: null, lift: null,  // lifted: a promise, while a pointer paints
+    more: false, intervening: false, painting: null, lifted: null, lift: null,  // lifted: a promise, while a pointer paints
     playing: null, mix: 0, said: -Infinity, legendKey: "", scheduled: false,
     still: matchMedia("(prefers-reduced-motion: reduce)"), touch: matchMedia("(hover: none)"),
     parts: {}, panes: [], dots: [], size: {}, theme: {}, timers: {},
@@ -80,6 +82,7 @@ function create(root, options) {
     draw: (event) => draw(viewer, event),
     layout: () => layout(viewer),
     sync: () => sync(viewer),
+    tell: (name, detail) => root.dispatchEvent(new CustomEvent("vit-" + name, { detail, bubbles: true })),
     refresh() { layout(viewer); sync(viewer); draw(viewer); },
     play: () => play(viewer),
     need: (data, what) => fetchMore(viewer, data, what),

@@ -49,13 +49,12 @@ export function gridLines(context, { w, h }, patch) {
 
 export function outline(context, index, { w }, { patch, dpr }, color, strong) {
   const x = index % w * patch, y = Math.floor(index / w) * patch;
-  const wide = Math.max(1, Math.round((strong ? 2.5 : 1.5) * dpr));
-  context.lineWidth = wide + 2 * Math.round(dpr);
-  context.strokeStyle = "rgba(0, 0, 0, 0.75)";
-  context.strokeRect(x, y, patch, patch);
-  context.lineWidth = wide;
-  context.strokeStyle = color;
-  context.strokeRect(x, y, patch, patch);
+  const wide = Math.max(1, Math.round((strong ? 2.5 : 1.5) * dpr)), edge = Math.round(dpr);
+  for (const [more, ink] of [[4 * edge, "#000"], [2 * edge, "#fff"], [0, color]]) {  // seen on any ground
+    context.lineWidth = wide + more;
+    context.strokeStyle = ink;
+    context.strokeRect(x, y, patch, patch);
+  }
 }
 
 export function hatch(context, index, { w }, { patch, dpr }, theme) {
@@ -71,7 +70,7 @@ export function hatch(context, index, { w }, { patch, dpr }, theme) {
 }
 
 // Arcs from the query to the patches that weigh most. values: (T,).
-export function arcs(context, values, query, data, { patch, dpr }) {
+export function arcs(context, values, query, data, { patch, dpr }, theme) {
   const centre = (token) => [(token - data.pre) % data.w, Math.floor((token - data.pre) / data.w)].map((v) => (v + 0.5) * patch);
   const from = query >= data.pre ? centre(query) : [patch * 0.5 + query * patch, data.h * patch];
   const best = largest(values, data.pre, data.T, LINKS).filter((token) => token !== query && values[token] > 0);
@@ -93,6 +92,18 @@ export function arcs(context, values, query, data, { patch, dpr }) {
       context.fill();
     }
   }
+  if (query < data.pre) badge(context, data.prefix_names[query], from, dpr, theme);
+}
+
+// A token that has no place on the picture stands at its lower edge.
+function badge(context, text, [x, y], dpr, theme) {
+  context.font = `600 ${12 * dpr}px system-ui, sans-serif`;
+  const wide = context.measureText(text).width + 10 * dpr, high = 20 * dpr;
+  context.fillStyle = theme.accent;
+  context.fillRect(Math.max(0, x - wide / 2), y - high, wide, high);
+  context.fillStyle = "#fff";
+  context.textBaseline = "middle";
+  context.fillText(text, Math.max(0, x - wide / 2) + 5 * dpr, y - high / 2);
 }
 
 // ---- small maps, straight into the pixels of their canvas. size: see layout.js
@@ -143,6 +154,16 @@ function thin(colors, stride, width, height, pool) {  // in place: what is read 
 export function blank(pixels, stride, x, y, { cellWidth, cellHeight }) {
   for (let row = 0, at = y * stride + x; row < cellHeight; row++, at += stride)
     pixels.fill(0x18808080, at, at + cellWidth);
+}
+
+// On a small map that is not there yet, and comes when it is chosen.
+export function invite(context, [x, y], { cellWidth, cellHeight, dpr }, theme) {
+  context.font = `${12 * dpr}px system-ui, sans-serif`;
+  context.fillStyle = theme.soft;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  if (cellWidth > 60 * dpr) context.fillText("compute", x + cellWidth / 2, y + cellHeight / 2);
+  context.textAlign = "start";
 }
 
 export function ring(context, [x, y], { cellWidth, cellHeight, dpr }, color, width) {

@@ -1,9 +1,10 @@
 // The elements of a viewer, and those that depend on the trace.
 
-import { undoAll, hideQuery, switchHead } from "./edits.js";
+import { hideMostLookedAt, hideQuery, switchHead, undoAll } from "./edits.js";
 import { choice, el, icon, ICONS, toggle } from "./elements.js";
 import { KEYS, listenToPicture } from "./input.js";
 import { copyLink } from "./address.js";
+import { listenToTerms, term } from "./terms.js";
 import { written } from "./words.js";
 
 export function buildParts(viewer) {
@@ -11,16 +12,20 @@ export function buildParts(viewer) {
   const part = (name, node) => parts[name] = node;
   viewer.panes = [pane(viewer, 0), pane(viewer, 1)];
   root.classList.add("vit-viewer");
+  root.toggleAttribute("data-plain", viewer.options.lead === false);  // not what its page is about
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", viewer.options.name ?? "Viewer of a Vision Transformer");
   root.replaceChildren(
-    bar(viewer, part),
-    part("edits", edits(viewer, part)),
+    top(viewer, part),
     part("body", el("div", { class: "vit-body" },
-      part("stage", stage(viewer, part)), part("panel", panel(part)), part("side", side(part)))),
-    part("settings", settings(viewer, part)),
+      part("stage", stage(viewer, part)), part("tabs", tabs(viewer)), part("side", side(part)), part("panel", panel(part)))),
+    bar(viewer, part),
+    part("explain", el("p", { class: "vit-quiet vit-explain" })),
+    part("more", more(viewer, part)),
     part("live", el("div", { class: "vit-sr", "aria-live": "polite" })),
-    part("help", help()));
+    part("card", el("div", { class: "vit-card", role: "tooltip", hidden: true })),
+    part("help", help(viewer)));
+  listenToTerms(viewer);
 }
 
 function pane(viewer, index) {
@@ -34,9 +39,48 @@ function pane(viewer, index) {
 
 const MODES = [["attention", "Attention"], ["rollout", "Rollout"], ["method", "Methods"], ["embeddings", "Embeddings"]];
 
+const press = (onclick, text, attributes = {}) =>
+  el("button", { type: "button", class: "vit-button", onclick, ...attributes }, text);
+
+// One line: what the model says, and what can be done with all of it.
+function top(viewer, part) {
+  return el("div", { class: "vit-top" },
+    part("lead", el("h2", { class: "vit-lead", role: "status" })),
+    el("div", { class: "vit-tools" },
+      part("working", el("span", { class: "vit-working", role: "status" })),
+      part("intervene", el("button", {
+        type: "button", class: "vit-button", title: "Hide patches, switch heads off", "aria-pressed": "false",
+        onclick: () => { viewer.intervening = !viewer.intervening; viewer.sync(); viewer.draw(); },
+      }, icon(ICONS.intervene), el("span", { class: "vit-text" }, "Intervene"))),
+      part("copy", el("button", {
+        type: "button", class: "vit-button", title: "Copy a link to this view", onclick: () => copyLink(viewer),
+      }, icon(ICONS.link), part("copyText", el("span", { class: "vit-text" }, "Copy link")))),
+      press(() => viewer.parts.help.showModal(), "?",
+        { class: "vit-button vit-round vit-keys", title: "All keys (?)", "aria-label": "All keys" })));
+}
+
+// On a phone one of these stands under the picture.
+const TABS = { answer: "Answer", heads: "Heads", lesson: "Lesson" };
+function tabs(viewer) {
+  const { root, options } = viewer, names = Object.keys(TABS).filter((name) => name !== "lesson" || options.lesson);
+  root.dataset.tab = "answer";
+  const open = (name) => {
+    if (name === "lesson") return viewer.tell("try", options.lesson);
+    root.dataset.tab = name;
+    for (const node of list.children) node.ariaSelected = String(node.dataset.name === name);
+    viewer.refresh();
+  };
+  const list = el("div", { class: "vit-tabs", role: "tablist", "aria-label": "Under the picture" }, ...names.map((name) =>
+    el("button", {
+      type: "button", class: "vit-tab", role: "tab", "data-name": name, "aria-selected": String(name === "answer"),
+      onclick: () => open(name),
+    }, TABS[name])));
+  return list;
+}
+
 function bar(viewer, part) {
   const { commit } = viewer;
-  return el("div", { class: "vit-bar" },
+  return part("bar", el("div", { class: "vit-bar" },
     part("mode", choice("View", MODES, (mode) => commit({ mode }))),
     part("direction", choice("Direction", [["row", "Looks at"], ["column", "Is looked at by"], ["both", "Both"]],
       (direction) => commit({ direction }))),
@@ -44,35 +88,41 @@ function bar(viewer, part) {
     part("embedding", choice("Show", [["pca", "PCA colours"], ["similarity", "Similarity"], ["norms", "Norms"],
       ["positions", "Positions"], ["filters", "Patch filters"]], (embedding) => commit({ embedding }))),
     el("span", { class: "vit-spring" }),
-    part("working", el("span", { class: "vit-working", role: "status" })),
-    part("intervene", el("button", {
-      type: "button", class: "vit-button", title: "Hide patches, switch heads off", "aria-pressed": "false",
-      onclick: () => { viewer.intervening = !viewer.intervening; viewer.refresh(); },
-    }, icon(ICONS.intervene), el("span", { class: "vit-text" }, "Intervene"))),
-    part("copy", el("button", {
-      type: "button", class: "vit-button", title: "Copy a link to this view", onclick: () => copyLink(viewer),
-    }, icon(ICONS.link), part("copyText", el("span", { class: "vit-text" }, "Copy link")))),
-    el("button", {
-      type: "button", class: "vit-button vit-round vit-keys", title: "All keys (?)", "aria-label": "All keys",
-      onclick: () => viewer.parts.help.showModal(),
-    }, "?"));
+    part("moreButton", press(() => openMore(viewer), "More", { "aria-expanded": "false", title: "Scales, colours, matrix, charts" }))));
 }
 
+export function openMore(viewer) {
+  viewer.more = !viewer.more;
+  viewer.parts.moreButton.ariaExpanded = String(viewer.more);
+  viewer.parts.more.hidden = !viewer.more;
+  viewer.refresh();
+}
+
+const more = (viewer, part) => el("section", { class: "vit-more", hidden: true, "aria-label": "More" },
+  part("settings", settings(viewer, part)),
+  el("div", { class: "vit-figures" },
+    part("matrixBox", el("div", { class: "vit-block" },
+      el("h3", {}, term("matrix", "Token × token"), part("matrixNote", el("span", { class: "vit-quiet" }))),
+      part("matrix", el("canvas", {
+        class: "vit-matrix", tabIndex: 0, role: "application", "aria-roledescription": "token matrix",
+      })))),
+    part("charts", el("div", { class: "vit-block vit-charts" }))));
+
 function edits(viewer, part) {
-  const { state } = viewer;
-  const button = (name, text, onclick) => part(name, el("button", { type: "button", class: "vit-button", onclick }, text));
+  const { state } = viewer, button = (name, text, onclick) => part(name, press(onclick, text));
   return el("div", { class: "vit-edits" },
     part("editsSaid", el("span", { class: "vit-said", role: "status" })),
+    part("editSide", choice("Shown", [["before", "Before"], ["after", "After"]], (matrix) => viewer.set({ matrix }))),
     button("editQuery", "Hide query patch", () => hideQuery(viewer)),
     button("editHead", "Switch head off", () => switchHead(viewer, state.layer, state.head)),
-    button("editUndo", "Undo all", () => undoAll(viewer)),
-    part("editSide", choice("Small maps", [["before", "Before"], ["after", "After"]], (matrix) => viewer.set({ matrix }))));
+    button("editUndo", "Undo all", () => undoAll(viewer)));
 }
 
 function stage(viewer, part) {
   const pickHead = (value) => viewer.commit(["mean", "max"].includes(value) ? { fuse: value } : { fuse: "one", head: +value });
   return el("section", { class: "vit-stage", "aria-label": "Image" },
     part("panes", el("div", { class: "vit-panes" }, viewer.panes[0].node, viewer.panes[1].node)),
+    part("edits", edits(viewer, part)),
     el("p", { class: "vit-readout" }, part("title", el("b")), " ", part("words", el("span"))),
     part("chips", el("div", { class: "vit-chips", role: "group", "aria-label": "Prefix tokens" })),
     el("div", { class: "vit-under" },
@@ -96,23 +146,19 @@ function stage(viewer, part) {
 function panel(part) {
   return el("section", { class: "vit-panel", "aria-label": "Small maps" },
     el("h3", {}, part("panelTitle", el("span")), part("panelNote", el("span", { class: "vit-quiet" }))),
-    part("panelRow", el("div", { class: "vit-panel-row" },
-      part("sheetBox", el("div", { class: "vit-sheet" },
-        part("sheetCanvas", el("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "small maps" })),
-        part("labels", el("div", { class: "vit-labels", "aria-hidden": "true" })))))),
+    part("sheetBox", el("div", { class: "vit-sheet" },
+      part("sheetCanvas", el("canvas", { tabIndex: 0, role: "application", "aria-roledescription": "small maps" })),
+      part("labels", el("div", { class: "vit-labels", "aria-hidden": "true" })))),
     part("about", el("p", { class: "vit-quiet vit-about" })));
 }
 
 function side(part) {
-  return el("section", { class: "vit-side", "aria-label": "Prediction and figures" },
-    part("classesBox", el("div", { class: "vit-block vit-predictions" }, el("h3", {}, "Prediction"),
-      part("classes", el("div", { class: "vit-classes" })))),
-    el("div", { class: "vit-block" },
-      el("h3", {}, "Token × token", part("matrixNote", el("span", { class: "vit-quiet" }))),
-      part("matrix", el("canvas", {
-        class: "vit-matrix", tabIndex: 0, role: "application", "aria-roledescription": "token matrix",
-      }))),
-    part("charts", el("div", { class: "vit-block vit-charts" })));
+  return el("section", { class: "vit-side", "aria-label": "Answer" },
+    part("classesBox", el("div", { class: "vit-block vit-predictions" }, el("h3", {}, term("answer", "What it answers")),
+      part("classes", el("div", { class: "vit-classes" })),
+      part("canAnswer", el("p", { class: "vit-quiet vit-can" })))),
+    part("triesBox", el("div", { class: "vit-block" }, el("h3", {}, "Things to try"),
+      part("tries", el("div", { class: "vit-tries" })))));
 }
 
 function settings({ set, commit }, part) {
@@ -124,20 +170,22 @@ function settings({ set, commit }, part) {
       ["layer", "Layer", "One scale for all heads of a layer"], ["all", "All", "One scale for all maps"],
       ["uniform", "× uniform", "Relative to uniform attention, logarithmic: a flat head looks flat"]],
       (scale) => commit({ scale }))),
-    field("Colours", part("colormap", el("select", { onchange: (e) => commit({ colormap: e.target.value }) }))),
-    field("Opacity", part("opacity", el("input", {
+    part("curve", choice("Brightness", [["root", "Square root", "One outlier does not eat the scale"],
+      ["linear", "Linear", "Twice the weight is twice as bright"]], (curve) => commit({ curve }))),
+    part("colormapBox", field("Colours", part("colormap", el("select", { onchange: (e) => commit({ colormap: e.target.value }) })))),
+    part("opacityBox", field("Opacity", part("opacity", el("input", {
       type: "range", min: 0, max: 1, step: 0.05, oninput: (e) => set({ opacity: +e.target.value }),
-    }))),
-    el("div", { class: "vit-field" }, el("span", { class: "vit-name" }, "Overlay"), el("div", { class: "vit-toggles" },
+    })))),
+    part("overlayBox", el("div", { class: "vit-field" }, el("span", { class: "vit-name" }, "Overlay"), el("div", { class: "vit-toggles" },
       part("fade", toggle("Fade", "Small weights let the image through", (fade) => set({ fade }))),
       part("smooth", toggle("Smooth", "Interpolated between patches: prettier, less true", (smooth) => set({ smooth }))),
-      part("links", toggle("Links", "Arcs to the patches that weigh most", (links) => set({ links }))))));
+      part("links", toggle("Links", "Arcs to the patches that weigh most", (links) => set({ links })))))));
 }
 
-const help = () => el("dialog", { class: "vit-help", "aria-label": "Keys" }, el("h3", {}, "Keys"),
+const help = ({ touch }) => el("dialog", { class: "vit-help", "aria-label": "Keys" }, el("h3", {}, "Keys"),
   el("dl", {}, ...KEYS.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)])),
-  el("p", { class: "vit-quiet" }, "Hover a patch: every head answers. Click pins it. "
-    + "Hover a small map to preview that head, click to keep it."),
+  el("p", { class: "vit-quiet" }, touch.matches ? "Tap a square: every head answers. Tap a small map to see that head large."
+    : "Point at a square: every head answers. Click pins it. Point at a small map to preview that head, click to keep it."),
   el("form", { method: "dialog" }, el("button", { class: "vit-button" }, "Close")));
 
 // ---- of a trace
@@ -160,11 +208,33 @@ export function buildTrace(viewer) {
 }
 
 export function buildClasses(viewer) {
-  const { data, after, parts, options } = viewer;
+  const { data, after, parts, options, still } = viewer;
   parts.classesBox.hidden = !data.classes.length || options.predictions === false && !after;
-  const likeliest = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
-  if (now && !likeliest.some((c) => c.index === now.index)) likeliest.push(now);
-  parts.classes.replaceChildren(...likeliest.map((one) => classRow(viewer, one)));
+  const rows = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
+  if (now && !rows.some((c) => c.index === now.index)) rows.push(now);
+  if (after) rows.sort((a, b) => after.class_values[b.index] - after.class_values[a.index]);
+  const place = (node) => node.getBoundingClientRect().top;
+  const places = new Map([...parts.classes.children].map((node) => [node.dataset.index, place(node)]));
+  parts.classes.replaceChildren(...rows.map((one) => classRow(viewer, one)));
+  for (const node of still.matches ? [] : parts.classes.children) {  // who has overtaken whom
+    const moved = (places.get(node.dataset.index) ?? NaN) - place(node);
+    if (moved) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
+  }
+  buildTries(viewer);
+}
+
+// Four things to try: those of the page that the viewer lives in, and its own.
+function buildTries(viewer) {
+  const { parts, options, data } = viewer;
+  const own = [
+    options.intervene && { label: "Hide what it looks at", run: () => hideMostLookedAt(viewer) },
+    ...(options.tries ?? []),
+    { label: "Play through the layers", run: () => viewer.play() },
+    data.H > 1 && { label: "One head alone", run: () => viewer.commit({ mode: "attention", fuse: "one", head: 0 }) },
+    { label: "Who looks at this square?", run: () => viewer.commit({ mode: "attention", direction: "column" }) },
+  ].filter(Boolean).slice(0, 4);
+  parts.triesBox.hidden = options.lead === false;
+  parts.tries.replaceChildren(...own.map(({ label, run, ...what }) => press(run ?? (() => viewer.tell("try", what)), label)));
 }
 
 function classRow(viewer, { index, name }) {
@@ -174,7 +244,7 @@ function classRow(viewer, { index, name }) {
   const fill = el("span", { class: "vit-bar-fill" }), track = el("span", { class: "vit-bar-track", hidden: !shares }, fill);
   const share = el("span", { class: "vit-share" }, written(before, data));
   const row = el("button", {
-    type: "button", class: "vit-class", title: explains ? `Explain “${name}”` : "", "data-index": index,
+    type: "button", class: "vit-class" + (index === (after ?? data).classes[0].index ? " is-answer" : ""), title: explains ? `Explain “${name}”` : "", "data-index": index,
     disabled: !explains,
     onclick: () => { viewer.set({ target: index }); viewer.emit("target", { target: index }); },
   }, el("span", { class: "vit-name" }, name), share, track);

@@ -3,7 +3,7 @@
 import { later } from "./changes.js";
 import { markDots } from "./charts.js";
 import { OCTAVES, tableFor } from "./colour.js";
-import { compares, ofImage } from "./state.js";
+import { ofImage } from "./state.js";
 import { percent, place, sentence, short } from "./words.js";
 
 const READING_MS = 120;
@@ -29,11 +29,11 @@ function speak(viewer, now, views) {
     panes[index].value.textContent = valueText(viewer, views[index], index);
     panes[index].canvas.ariaLabel = `${label}. ${name}: ${what}`;
   });
-  const which = compares(viewer) ? 1 : 0, [title, words] = sentences[which];
+  const [title, words] = sentences[0];
   parts.title.textContent = title;
   parts.words.textContent = words + (/[….]$/.test(words) ? "" : ".");
-  sayPrefix(viewer, now, views[which]);
-  showLegend(viewer, views[which]);
+  sayPrefix(viewer, now, views[0]);
+  showLegend(viewer, views[0]);
   if (!viewer.playing) later(viewer, "live", 500, () => { parts.live.textContent = `${title}: ${words}`; });
 }
 
@@ -84,4 +84,5 @@ function showLegend(viewer, { sheet, cell, range, data }) {
   parts.legendHigh.textContent = range.uniform ? String(2 ** OCTAVES) : sheet.unit === "cosine" ? "1" : text(range.high);
   parts.legendName.textContent = sheet.unit === "cosine" ? "cosine" : sheet.unit === "value" ? "this map"
     : sheet.unit === "norm" && state.scale !== "all" ? "this depth" : names[state.scale];
+  if (range.root) parts.legendName.textContent += ", √";
 }

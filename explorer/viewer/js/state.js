@@ -9,6 +9,7 @@ export const START = {
   pinned: false,
   direction: "row",     // row: looks at | column: is looked at by | both
   scale: "map",         // what the brightest colour means: this map | layer | all | uniform (relative to it)
+  curve: "root",        // brightness is the square root of a weight, so that one outlier does not eat the scale | linear
   colormap: "viridis",
   opacity: 0.85,
   fade: true,           // small weights let the image through
@@ -18,15 +19,16 @@ export const START = {
   target: -1,           // class explained by Method; -1: the likeliest
   embedding: "pca",     // pca | similarity | norms | positions | filters
   basis: "joint",       // of pca: one for all depths | depth: one for each
-  matrix: "after",      // which side of an intervention the small maps show: before | after
+  matrix: "after",      // which side of an intervention is shown: before | after
   patches: [],          // hidden patches
   heads: [],            // heads switched off, as "layer.head"
 };
 export const ONE_OF = {
   fuse: ["one", "mean", "max"], direction: ["row", "column", "both"], scale: ["map", "layer", "all", "uniform"],
+  curve: ["root", "linear"],
   basis: ["joint", "depth"], matrix: ["before", "after"],
 };
-export const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "embedding", "basis",
+export const SHARED = ["mode", "layer", "head", "fuse", "query", "pinned", "direction", "scale", "curve", "embedding", "basis",
   "colormap", "opacity", "fade", "smooth", "links"];
 
 export const directional = ({ state }) => state.mode === "attention" || state.mode === "rollout";
@@ -35,7 +37,8 @@ export const asksQuery = (viewer) => directional(viewer)
   || viewer.state.mode === "embeddings" && ["similarity", "positions"].includes(viewer.state.embedding);
 export const lowestLayer = ({ state }) => state.mode === "embeddings" ? -1 : 0;
 export const compares = ({ after, state }) => !!after && state.mode !== "method";  // maps are of the picture as it is
-export const twoPanes = (viewer) => compares(viewer) || (viewer.state.direction === "both" && directional(viewer));
+export const twoPanes = (viewer) => viewer.state.direction === "both" && directional(viewer);
+export const seen = (viewer) => compares(viewer) && viewer.state.matrix === "after" ? viewer.after : viewer.data;
 
 const ALL = ["attention", "rollout", "method", "embeddings"];
 export const modes = ({ options, methods, data }) => (options.modes ?? ALL)

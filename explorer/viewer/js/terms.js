@@ -1,0 +1,53 @@
+// Every term is explained where it stands: one sentence each, on a card, for pointer, finger, keyboard and reader.
+
+import { el } from "./elements.js";
+
+export const TERMS = {
+  patch: "The picture is cut into equal squares, the patches. To the model each is one word of a sentence: a token.",
+  head: "A head is one of several small searchlights in a layer. For every square it decides how much it takes from each other one.",
+  layer: "The model works in layers, one after the other. In each, all squares exchange what they know; L0 is the first.",
+  cls: "[CLS] is an extra token in front of the squares. It has no place on the picture; the answer is read from it.",
+  register: "Registers are extra tokens that belong to no square: room in which the model keeps notes.",
+  attention: "Attention: how much one token takes from each other one. The shares of a row add up to 100 %.",
+  uniform: "Uniform is what everyone would get if all were looked at alike. × uniform: how many times that.",
+  scale: "The brightest colour is the largest weight of this map. Brightness is the square root of the weight, so that one "
+    + "outlier does not leave all the rest dark; the numbers beside the pointer are the weights themselves. More: other scales.",
+  prefix: "Share of the attention that goes to the extra tokens in front, and not to the picture.",
+  answer: "What the model says of the whole picture. The bars are probabilities as the model gives them; they are not how often it is right.",
+  matrix: "Row by row, who looks (top to bottom) at whom (left to right), for the head in view.",
+  distance: "How far away a head looks, on average, in pixels. Low: at its neighbours. High: across the picture.",
+  entropy: "How widely a head spreads its attention, in nats. 0: at one token only; the dashed line: at all alike.",
+};
+
+// What can be chosen in the row of views, each in a sentence.
+export const VIEWS = {
+  attention: "Attention: what the square under the pointer looks at, in every head of every layer.",
+  rollout: "Rollout: attention of all layers multiplied together: what could have reached a token from where.",
+  method: "Methods: which squares mattered for the answer, by one way of working it out each. They do not agree.",
+  pca: "PCA colours: tokens that the model finds alike have the same colour.",
+  similarity: "Similarity: how alike two tokens are to the model, after each layer.",
+  norms: "Norms: how long each token's list of numbers is, as a vector. A few may stand out.",
+  positions: "Positions: how alike the places are that the model has learned, before it sees any picture.",
+  filters: "Patch filters: the patterns of pixels that the first step of the model looks for.",
+};
+
+export const term = (name, text) => el("button", {
+  type: "button", class: "vit-term", "data-term": name, "aria-description": TERMS[name],
+}, text);
+
+export function listenToTerms({ root, parts }) {
+  const card = parts.card;
+  const show = (event) => {
+    const at = event.target.closest?.(".vit-term");
+    if (!at) return hide();
+    card.textContent = TERMS[at.dataset.term];
+    card.hidden = false;
+    const box = at.getBoundingClientRect(), own = root.getBoundingClientRect();
+    card.style.left = Math.max(0, Math.min(box.left - own.left, own.width - card.offsetWidth)) + "px";
+    card.style.top = box.bottom - own.top + 6 + "px";
+  };
+  const hide = () => { card.hidden = true; };
+  for (const name of ["pointerover", "focusin", "click"]) root.addEventListener(name, show);
+  root.addEventListener("pointerleave", hide);
+  root.addEventListener("keydown", (event) => event.key === "Escape" && hide());
+}
