@@ -57,7 +57,13 @@ TABS = (
     ("about", "About", about),
 )
 EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events
-FEW = 20  # classes that are listed beside the model
+# what the page offers to try, beside what the viewer can do by itself
+LESSON = {"label": "How does this work?", "tab": "inside"}
+TRIES = (
+    {"label": "A picture that it cannot know", "example": "lion"},
+    {"label": "What was it like before training?", "tab": "training"},
+    LESSON,
+)
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
 PIECE = 2**20  # bytes of a file that are read at once
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
@@ -83,15 +89,8 @@ def file_address(path: Path) -> str:
 # handlers -------------------------------------------------------------------------------------------
 
 
-ANSWERS = {
-    "softmax": "Whatever the picture, it answers",
-    "sigmoid": "It says of each by itself how likely it is",
-    "none": "It gives a number, not a probability, for",
-}
-
-
 def describe(look: Look) -> str:
-    """What this model is, and what it can say at all."""
+    """What this model is; what it can answer at all is said beside its answer."""
     config, card = look.model.config, look.card
     h, w = Grid.of(look.image_size, config.patch_size).shape
     parameters = sum(p.numel() for p in look.model.parameters())
@@ -103,8 +102,6 @@ def describe(look: Look) -> str:
     if card.accuracy is not None:
         facts.append(f"{100 * card.accuracy:.1f} % right on its test set")
     words = " · ".join(facts)
-    if 0 < len(card.class_names) <= FEW:
-        words += f"<br>{ANSWERS[card.scores]}: {html.escape(', '.join(card.class_names))}."
     if card.note:
         words += f"<br>{html.escape(card.note)}"
     return f'<p class="vx-card">{words}</p>'
@@ -230,10 +227,9 @@ def build(session: Session) -> gr.Blocks:
                 model = gr.Dropdown(
                     choices,
                     value=session.names()[0],
-                    label="Model",
+                    label=f"Model, or {place}",
                     allow_custom_value=True,
                     elem_id="model",
-                    info=f"or type {place}",
                 )
                 size = gr.Dropdown(list(SIZES), value=TRAINED, label="Picture size", elem_id="size")
                 card = gr.HTML("", elem_id="card", apply_default_css=False)
@@ -253,9 +249,8 @@ def build(session: Session) -> gr.Blocks:
                     for name, label, view in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
                             if viewer is None:
-                                gr.Markdown(explore.__doc__, elem_classes="vx-lead")
                                 viewer = attention_viewer(
-                                    elem_id="viewer", methods=methods, link="main", predictions=True
+                                    elem_id="viewer", methods=methods, link="main", tries=TRIES, lesson=LESSON
                                 )
                                 states = shown, target, edits, picked
                                 page = Page(session, picture, model, size, *states, viewer, beacon)

@@ -59,7 +59,7 @@ def test_the_modules_do_what_they_say(tmp_path: Path):
     write_fixtures(tmp_path)
     files = sorted(str(path) for path in (ROOT / "tests" / "js").glob("*.test.mjs"))
     assert files
-    node("--test", *files, VIT_FIXTURES=str(tmp_path))
+    node("--test", "--test-reporter=dot", *files, VIT_FIXTURES=str(tmp_path))
 
 
 def test_one_script_exports_what_the_modules_export(tmp_path: Path):

@@ -69,7 +69,12 @@ def visit(browser: Browser, page_file: Path) -> Iterator[Open]:
     contexts, complaints = [], []
 
     def visit(
-        file: Path = page_file, address: str = "", width: int = 1440, height: int = 900, **options
+        file: Path = page_file,
+        address: str = "",
+        width: int = 1440,
+        height: int = 900,
+        served: bool = False,
+        **options,
     ) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
@@ -78,7 +83,8 @@ def visit(browser: Browser, page_file: Path) -> Iterator[Open]:
         page.on("console", lambda message: complaints.append(message.text) if ours(message.text) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: complaints.append(request.url) if outside(request.url) else None)
-        page.goto(file.as_uri() + (f"#{address}" if address else ""))
+        context.route(SERVED + "*", lambda route: route.fulfill(path=file, content_type="text/html"))
+        page.goto((SERVED if served else file.as_uri()) + (f"#{address}" if address else ""))
         page.wait_for_function(READY)
         settle(page)
         return page
@@ -93,8 +99,11 @@ def ours(message: str) -> bool:
     return "willReadFrequently" not in message  # said of this test's own reading back
 
 
+SERVED = "http://viewer.test/"  # where a test has the page from a server: a file has no link to copy
+
+
 def outside(url: str) -> bool:
-    return not url.startswith(("file:", "data:", "blob:"))
+    return not url.startswith(("file:", "data:", "blob:", SERVED))
 
 
 # ---- what is seen ----------------------------------------------------------------------------------
@@ -102,10 +111,10 @@ def outside(url: str) -> bool:
 
 def colors(values: torch.Tensor, high: float, name: str = "viridis") -> np.ndarray:
     """Each number's colour, and those of the numbers around it that quantisation may turn it into."""
-    level = 255 * values.numpy() / high
-    slack = 255 * (np.sqrt(np.maximum(values.numpy(), 0) / high) / 255 + 1 / 510**2) + 0.51
-    low, top = np.floor(level - slack).clip(0, 255), np.ceil(level + slack).clip(0, 255)
-    return np.stack([COLORMAPS[name][low.astype(int)], COLORMAPS[name][top.astype(int)]]).astype(int)
+    level = 255 * np.sqrt(np.maximum(values.numpy(), 0) / high)  # one step of the bytes is about one of these
+    slack = 2 + 0.01 * level
+    steps = [(level + part * slack).round().clip(0, 255).astype(int) for part in (-1, -0.5, 0, 0.5, 1)]
+    return COLORMAPS[name][np.stack(steps)].astype(int)
 
 
 def assert_shows(pixels: np.ndarray, values: torch.Tensor, high: float) -> None:
@@ -275,10 +284,12 @@ def test_direction_reads_the_column(visit: Open, found: Trace):
 def test_both_directions_stand_side_by_side(visit: Open, found: Trace):
     page = visit(address="query=10&direction=both&fuse=one&layer=1&head=1&fade=0&opacity=1")
     expect(page.locator(".vit-pane:visible")).to_have_count(2)
-    for index, values in enumerate((found.attn[1, 1, 10, PRE:], found.attn[1, 1, PRE:, 10])):
+    sides = found.attn[1, 1, 10, PRE:], found.attn[1, 1, PRE:, 10]
+    high = max(side.max().item() for side in sides)  # one scale for both
+    for index, values in enumerate(sides):
         seen, truth = stage(page, index).reshape(-1, 3), values
         keep = torch.arange(15) != 10 - PRE  # the query's frame lies over its own patch
-        assert_shows(seen[keep.numpy()], truth[keep], truth.max().item())
+        assert_shows(seen[keep.numpy()], truth[keep], high)
 
 
 def test_registers_can_be_asked_and_are_named(visit: Open, found: Trace):
@@ -309,6 +320,7 @@ def test_a_flat_head_looks_flat_and_a_scale_can_be_shared(
     middle = COLORMAPS["viridis"][127:129].astype(int)
     cell = small_map(page, 1, 2).astype(int)
     assert (cell >= middle.min(0) - 2).all() and (cell <= middle.max(0) + 2).all()
+    page.get_by_role("button", name="More").click()
     choose(page, "All")
     high = flat[:, :, 0, PRE:].max().item()
     assert_shows(small_map(page, 1, 2), patch_map(replace(found, attn=flat), 1, 2, 0), high)
@@ -354,7 +366,7 @@ def test_keys_that_nobody_has_go_to_the_main_viewer_alone(visit: Open):
     layers = lambda: page.evaluate("[main.state.layer, __vit.state.layer]")  # noqa: E731
     page.keyboard.press("ArrowDown")
     assert layers() == [1, 0]
-    page.locator("input").last.focus()
+    page.locator("body > input").focus()
     page.keyboard.press("ArrowDown")
     assert layers() == [1, 0], "a field keeps its keys"
     page.locator(".vit-picture").nth(2).focus()
@@ -368,6 +380,8 @@ def test_keys_that_nobody_has_go_to_the_main_viewer_alone(visit: Open):
 
 def test_tab_alone_reaches_every_control(visit: Open):
     page = visit()
+    page.get_by_role("button", name="More").click()
+    page.locator(".vit-picture").first.focus()
     names = set()
     for _ in range(60):
         page.keyboard.press("Tab")
@@ -383,7 +397,6 @@ def test_tab_alone_reaches_every_control(visit: Open):
         "[REG1]",
         "Play",
         "Layer",
-        "Copy link",
         "All keys",
         "viridis",
         "ant",
@@ -435,6 +448,7 @@ def test_play_does_not_blend_where_motion_is_unwelcome(visit: Open, found: Trace
 def test_a_link_brings_another_person_to_the_same_view(visit: Open):
     page = visit()
     click_patch(page, 11)
+    page.get_by_role("button", name="More").click()
     page.locator("select").last.select_option("magma")
     choose(page, "Is looked at by")
     page.locator(".vit-picture").first.focus()
@@ -564,7 +578,7 @@ def test_a_class_that_is_not_among_the_likeliest_is_named_and_followed(
     page.evaluate("a.setAfter(sources[1])")
     expect(page.locator(".vit-class")).to_have_count(3)
     shares = [trace.logits.softmax(dim=-1)[last].item() for trace in (found, after)]
-    row = page.locator(".vit-class").nth(2)
+    row = page.locator(".vit-class").first  # it is the answer now
     expect(row.locator(".vit-name")).to_have_text(CARD.class_names[last])
     said = re.findall(r"[\d.]+", row.locator(".vit-share").text_content())
     assert [float(number) for number in said] == pytest.approx([100 * share for share in shares], rel=0.05)
@@ -725,6 +739,7 @@ MATRIX = """(T) => {
 
 def test_rows_of_the_token_matrix_are_queries(visit: Open, found: Trace):
     page = visit(address="layer=1&head=2&fuse=one&query=0")
+    page.get_by_role("button", name="More").click()
     settle(page)
     seen, attn = np.array(page.evaluate(MATRIX, T)).reshape(T, T, 3), found.attn[1, 2]
     level = (255 * (attn / attn.max()).sqrt()).numpy()
@@ -795,6 +810,7 @@ def test_the_largest_of_all_heads_is_no_share(visit: Open):
 
 def test_norms_have_a_scale_each_after_a_scale_that_they_do_not_know(visit: Open):
     page = visit(address="mode=embeddings&embedding=norms&scale=uniform")
+    page.get_by_role("button", name="More").click()
     expect(page.get_by_role("radio", name="This map", exact=True)).to_be_checked()
     assert len(np.unique(small_map(page, 0, 0).reshape(-1, 3), axis=0)) > 3, (
         "measured against its own largest"
@@ -829,7 +845,9 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
     after = sharp(trace(model, found.image, edits=[ZeroHeads(((0, 1),))]))
     after = replace(after, attn=after.attn.flip(-1))
     page = visit(blank_page(tmp_path / "edit.html", (found, model), (after, model)))
+    picture = page.locator(".vit-picture").first
     page.get_by_role("button", name="Intervene").click()
+    place = picture.bounding_box()
     click_patch(page, 3)
     point_at_cell(page, 0, 1)
     page.keyboard.down("Alt")
@@ -842,12 +860,25 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
         "heads": [[0, 1]],
     }
     page.evaluate("a.setAfter(sources[1])")
-    expect(page.locator(".vit-pane:visible .vit-pane-label")).to_have_text(["Before", "After"])
+    label = page.locator(".vit-pane:visible .vit-pane-label")
+    expect(label).to_have_text(["Looks at, after the intervention"])
     page.wait_for_function("a.after && a.after.loaded === 3")
     settle(page)
     truth = patch_map(after, 2, 0, 0)
     assert_shows(small_map(page, 2, 0), truth, truth.max().item())
+    assert picture.bounding_box() == place, "what is painted stays where it is"
     expect(page.locator(".vit-class .vit-share").first).to_contain_text("→")
+    winner = CARD.class_names[int(after.logits.argmax())]
+    expect(page.locator(".vit-class .vit-name").first).to_have_text(winner)
+    expect(page.locator(".vit-lead")).to_contain_text(
+        "Without 1 of its 15 squares and with L0.H1 switched off"
+    )
+    expect(page.locator(".vit-lead strong")).to_contain_text(winner)
+    page.keyboard.press("b")
+    settle(page)
+    expect(label).to_have_text(["Looks at, before the intervention"])
+    truth = patch_map(found, 2, 0, 0)
+    assert_shows(small_map(page, 2, 0), truth, truth.max().item())
     page.get_by_role("button", name="Undo all").click()
     page.wait_for_function(
         "heard.at(-1)[0] === 'edits' && !heard.at(-1)[1].heads.length && !heard.at(-1)[1].patches.length"
@@ -856,6 +887,7 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
 
 def test_charts_point_at_heads(visit: Open):
     page = visit()
+    page.get_by_role("button", name="More").click()
     dot = page.locator(".vit-chart").first.locator("circle").nth(6)  # layer 1, head 2
     box = dot.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -865,9 +897,9 @@ def test_charts_point_at_heads(visit: Open):
 
 
 def test_a_copied_link_is_answered_in_words_on_a_phone_too(visit: Open):
-    page = visit(width=390, height=844)
+    page = visit(width=390, height=844, served=True)
     words, button = (
-        page.locator(".vit-bar .vit-button .vit-text").last,
+        page.locator(".vit-tools .vit-button .vit-text").last,
         page.get_by_role("button", name="Copy link"),
     )
     width = "(words) => words.getBoundingClientRect().width"
@@ -881,10 +913,10 @@ def test_a_copied_link_says_that_a_picture_of_ones_own_stays_behind(
     visit: Open, model: ViT, found: Trace, tmp_path: Path
 ):
     file = blank_page(tmp_path / "a.html", (found, model))
-    page = visit(file)
-    words = page.locator("#b .vit-bar .vit-button .vit-text").last
+    page = visit(file, served=True)
+    words = page.locator("#b .vit-tools .vit-button .vit-text").last
     for query, told in (("?model=tiny", True), ("?model=tiny&example=lion", False), ("", False)):
-        page.goto(file.as_uri() + query)
+        page.goto(SERVED + query)
         page.evaluate(
             """async () => {
               const url = async (message) => URL.createObjectURL(new Blob([await message]));
@@ -908,6 +940,7 @@ def test_a_smoothed_map_says_so(visit: Open):
     choose(page, "Patch filters")
     expect(label).to_have_text("Patch filters")
     choose(page, "Attention")
+    page.get_by_role("button", name="More").click()
     page.get_by_label("Smooth").uncheck()
     expect(label).to_have_text("Looks at")
 

@@ -79,7 +79,7 @@ PAGE = """<!doctype html>
   --color-accent: light-dark(#e8590c, #ff922b);
 }}
 body {{ margin: 0; background: var(--background-fill-primary); font: 14px/1.5 system-ui, sans-serif; }}
-main {{ max-width: 1320px; margin: 0 auto; padding: 16px; color: var(--body-text-color); }}
+main {{ max-width: 1900px; margin: 0 auto; padding: 16px; color: var(--body-text-color); }}
 h1 {{ font-size: 17px; line-height: 24px; font-weight: 600; margin: 0 0 12px; }}
 {css}
 </style>

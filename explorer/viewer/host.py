@@ -63,6 +63,10 @@ def attention_viewer(
     intervene: bool = True,
     predictions: bool = True,
     picture_height: int | None = None,
+    lead: bool = True,
+    tries: Sequence[Mapping[str, str]] = (),
+    lesson: Mapping[str, str] | None = None,
+    state: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> gr.HTML:
     """A viewer to put into `gr.Blocks`; return a new value (see above) to show another trace.
@@ -73,7 +77,10 @@ def attention_viewer(
     link: viewers on one page with the same link share query, layer, head and settings. address: keep the
     state in the address bar (one viewer per page). predictions: list the classes, always or only after an
     intervention. picture_height: the most that the image takes, in pixels (it follows the window if not
-    given). The template is static: user text in a `gr.HTML` template would be executed.
+    given). lead: the viewer is what its page is about: it begins with the sentence of what the model says,
+    offers things to try and, on a phone, tabs under the picture. tries: more of them, [{"label", ...}];
+    lesson: where the phone's third tab leads; both are told as the DOM event "vit-try". state: what it starts
+    with. The template is static: user text in a `gr.HTML` template would be executed.
     """
     options = {
         "name": name,
@@ -84,6 +91,10 @@ def attention_viewer(
         "intervene": intervene,
         "predictions": predictions,
         "picture_height": picture_height,
+        "lead": lead,
+        "tries": list(tries),
+        "lesson": lesson,
+        "state": dict(state or {}),
     }
     return gr.HTML(
         value=value,

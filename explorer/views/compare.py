@@ -68,6 +68,8 @@ def build(page: Page) -> None:
                     name=f"Side {side}",
                     link="compare",
                     address=False,
+                    lead=False,
+                    state={"scale": "uniform"},  # one scale for all that stands together
                     intervene=False,
                     picture_height=360,
                     modes=("attention", "rollout", "embeddings"),

@@ -1,6 +1,4 @@
-"""Point at a patch: every head answers. A click pins it<span class="vx-keys">, arrow keys step, `?` shows all
-keys</span>.
-"""
+"""The first screen: the viewer says and shows it all; under it the self-check and files to take home."""
 
 import secrets
 

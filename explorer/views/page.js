@@ -88,3 +88,9 @@ document.addEventListener("keydown", (event) => {
     inViewer({ mode: "method", method: map.dataset.method });
   }
 });
+
+// Things to try that lead elsewhere on the page: {tab} or {example}.
+document.addEventListener("vit-try", ({ detail }) => {
+  if (detail.tab) document.getElementById(`tab-${detail.tab}-button`)?.click();
+  if (detail.example) document.querySelector(`[data-example="${CSS.escape(detail.example)}"]`)?.click();
+});

@@ -128,6 +128,8 @@ def build(page: Page) -> None:
         elem_id="training-viewer",
         link="training",
         address=False,
+        lead=False,
+        state={"scale": "uniform"},  # one scale for all that stands together
         intervene=False,
         picture_height=360,
         predictions=True,

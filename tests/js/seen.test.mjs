@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { unpack } from "../../explorer/viewer/js/bytes.js";
-import { colorize, level, rangeOf, tableFor, tableOf } from "../../explorer/viewer/js/colour.js";
+import { colorize, level, rangeOf, shareRange, tableFor, tableOf } from "../../explorer/viewer/js/colour.js";
 import { bestFit } from "../../explorer/viewer/js/layout.js";
+import { canAnswer, lead, mostLookedAt } from "../../explorer/viewer/js/story.js";
 import { pooled, stamp } from "../../explorer/viewer/js/paint.js";
 import { percent, place, sentence, short, titleOf, written } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
@@ -15,12 +16,12 @@ const sheet = (changes = {}) => ({
 
 test("what the brightest colour means", () => {
   const data = { T: 20 };
-  assert.equal(rangeOf(sheet(), 0, "map", data).high, 0.2);
-  assert.equal(rangeOf(sheet(), 0, "layer", data).high, 0.4, "of the heads, not of their fusion");
-  assert.equal(rangeOf(sheet(), 0, "all", data).high, 0.4, "nor of what has not come");
-  assert.equal(rangeOf(sheet(), 0, "uniform", data).uniform, 1 / 20);
-  assert.deepEqual(rangeOf(sheet({ unit: "value" }), 3, "map", data), { low: -0.5, high: 0.5, signed: true });
-  assert.deepEqual(rangeOf(sheet({ unit: "cosine" }), 3, "map", data), { low: 0, high: 1 });
+  assert.equal(rangeOf(sheet(), 0, { scale: "map" }, data).high, 0.2);
+  assert.equal(rangeOf(sheet(), 0, { scale: "layer" }, data).high, 0.4, "of the heads, not of their fusion");
+  assert.equal(rangeOf(sheet(), 0, { scale: "all" }, data).high, 0.4, "nor of what has not come");
+  assert.equal(rangeOf(sheet(), 0, { scale: "uniform" }, data).uniform, 1 / 20);
+  assert.deepEqual(rangeOf(sheet({ unit: "value" }), 3, { scale: "map", curve: "root" }, data), { low: -0.5, high: 0.5, signed: true, root: true });
+  assert.deepEqual(rangeOf(sheet({ unit: "cosine" }), 3, { scale: "map", curve: "root" }, data), { low: 0, high: 1 });
 });
 
 test("levels lie between 0 and 1, and the middle of the relative scale is uniform", () => {
@@ -82,4 +83,51 @@ test("a pooled pixel is the largest of its block, and a stamped patch is a squar
   const pixels = new Uint32Array(16);
   stamp(pixels, 4, 0, 0, new Uint32Array([7, 8]), 2, 1, 2);
   assert.deepEqual([...pixels], [7, 7, 8, 8, 7, 7, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+});
+
+test("on the square-root scale an outlier leaves the rest to be seen, and signs keep their sides", () => {
+  const range = { low: 0, high: 1, root: true }, signed = { low: -1, high: 1, root: true, signed: true };
+  assert.equal(level(0.25, range), 0.5);
+  assert.deepEqual([-1, -0.25, 0, 0.25, 1].map((v) => level(v, signed)), [0, 0.25, 0.5, 0.75, 1]);
+  const out = new Uint32Array(1), table = Uint32Array.from({ length: 256 }, (_, i) => i);
+  colorize(out, { cellWidth: 1, cellHeight: 1, size: 1, first: 0, values: new Float32Array([0.25]) }, 0, range, table);
+  assert.equal(out[0], 128, "in the small maps, too");
+  const views = [0.2, 0.8].map((high) => ({ sheet: { unit: "share" }, range: { low: 0, high } }));
+  shareRange(views);
+  assert.deepEqual(views.map(({ range }) => range.high), [0.8, 0.8]);
+});
+
+test("the first sentence is everyday words with the model's own numbers", () => {
+  const data = {
+    P: 256, scores: "softmax", class_values: new Float32Array(10),
+    classes: [{ index: 1, name: "cat", value: 0.97 }, { index: 2, name: "dog", value: 0.02 }],
+  };
+  const said = (viewer) => lead({ options: { intervene: true }, ...viewer }).map(([words]) => words).join("").replaceAll("\u00a0", " ");
+  const state = { patches: [], heads: [] };
+  assert.equal(said({ data, state, answered: true }), "The model cut this picture into 256 squares and says: cat, 97 %.");
+  const after = { classes: [{ index: 2, name: "dog", value: 0.6 }] }, edited = { patches: [1, 2], heads: ["1.0"] };
+  assert.equal(said({ data, after, state: edited, answered: true }),
+    "Without 2 of its 256 squares and with L1.H0 switched off, it now says: dog, 60 % (before: cat, 97 %).");
+  assert.match(said({ data, after, state: edited, answered: false }), /looking again/);
+  const same = { classes: [{ index: 1, name: "cat", value: 0.5 }] };
+  assert.match(said({ data, after: same, state: edited, answered: true }), /it still says: cat, 50 % \(before: 97 %\)\.$/);
+  assert.match(said({ data: { ...data, classes: [] }, state, answered: true }), /gives no answer/);
+  const number = { ...data, scores: "none", classes: [{ index: 0, name: "age", value: 31.25 }] };
+  assert.match(said({ data: number, state, answered: true }), /says: age 31\.25\.$/);
+});
+
+test("what it can answer at all is said, and when to be wary", () => {
+  const of = (count, changes = {}) => canAnswer({ data: {
+    scores: "softmax", class_values: new Float32Array(count), classes: [{ name: "b", value: 0.9 }, { name: "a", value: 0.1 }], ...changes,
+  } });
+  assert.match(of(2), /among 2 answers: a, b\. Whatever/);
+  assert.match(of(1000), /among 1,000 answers\. Whatever/);
+  assert.match(of(2, { classes: [{ name: "a", value: 0.3 }] }), /not sure/);
+  assert.match(of(3, { scores: "sigmoid" }), /scores 3 labels, each for itself/);
+  assert.match(of(1), /one number/);
+  assert.equal(of(0), "");
+});
+
+test("what is looked at most is what is worth hiding", () => {
+  assert.deepEqual(mostLookedAt([9, 0.1, 0.5, 0.2, 0.4], { pre: 1, T: 5, P: 4 }, 0.5), [1, 3]);
 });

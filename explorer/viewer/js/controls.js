@@ -31,12 +31,14 @@ export function sync(viewer) {
   syncEdits(viewer);
 }
 
-function syncMethod({ state, parts, methods }) {
+function syncMethod({ state, parts, methods, touch }) {
   parts.method.hidden = state.mode !== "method";
   if (parts.method.length !== methods.length)
     parts.method.replaceChildren(...methods.map(({ name, label }) => el("option", { value: name }, label)));
   parts.method.value = state.method;
-  parts.about.textContent = state.mode === "method" ? methods.find((m) => m.name === state.method)?.about ?? "" : "";
+  parts.about.textContent = state.mode === "method" ? methods.find((m) => m.name === state.method)?.about ?? ""
+    : touch.matches ? "Tap a square: every head answers for it. Tap a small map to see it large."
+    : "Point at a square: every head answers for it. A click keeps it; so it does on a small map.";
 }
 
 function syncEmbedding(viewer) {

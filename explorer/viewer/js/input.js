@@ -15,10 +15,7 @@ function tokenAt({ data }, event) {
 
 export function listenToPicture(viewer, canvas, index) {
   const { state, pointer } = viewer;
-  const endStroke = () => {
-    viewer.painting = viewer.lifted = null;
-    viewer.lift?.();
-  };
+  const endStroke = () => { viewer.painting = null; };
   canvas.addEventListener("pointermove", (event) => {
     if (!viewer.data) return;
     if (!event.buttons) endStroke();  // lifted where the page does not hear of it
@@ -36,7 +33,6 @@ export function listenToPicture(viewer, canvas, index) {
     if (patch < 0) return;
     viewer.painting = !state.patches.includes(patch);
     hide(viewer, patch, viewer.painting);
-    viewer.lifted = new Promise((resolve) => { viewer.lift = resolve; });
     for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, endStroke, { once: true });
   });
   canvas.addEventListener("pointerleave", (event) => {

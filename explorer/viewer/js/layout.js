@@ -6,7 +6,7 @@ import { pickOf, shown, twoPanes } from "./state.js";
 import { sheetOf } from "./weights.js";
 
 const SIDE = 250, SPACE = 28, BETWEEN = 12;  // CSS pixels: the answer, between columns, between two pictures
-const AROUND = 330;  // what stands above and below the picture on the first screen
+const AROUND = 190;  // what stands above and below the picture in the viewer itself
 
 // Three columns: picture, answer, small maps. Two: picture, then answer over small maps. One: all under the picture.
 export function layout(viewer) {
@@ -14,7 +14,7 @@ export function layout(viewer) {
   if (!data || !width) return;
   const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1), two = twoPanes(viewer);
   const columns = root.dataset.columns = width >= 1000 && !two ? 3 : width >= 640 ? 2 : 1;
-  const tallest = options.picture_height ?? Math.max(columns === 1 ? 220 : 320, Math.min(1000, window.innerHeight - AROUND));
+  const tallest = options.picture_height ?? Math.max(columns === 1 ? 220 : 320, Math.min(1000, firstScreen(root)));
   const free = width - (columns === 3 ? SIDE + 2 * SPACE : columns === 2 ? SPACE : 0);
   const aspect = data.w / data.h * (two ? 2 : 1);
   const wanted = columns === 1 ? width : Math.min(tallest * aspect, (two ? 0.62 : 0.54) * free);
@@ -34,6 +34,10 @@ export function layout(viewer) {
   size.key = "";  // whatever was cached in pixels is stale
 }
 
+// What the first screen leaves for the picture.
+const firstScreen = (root) =>
+  window.innerHeight - AROUND - Math.min(0.4 * window.innerHeight, Math.max(0, root.getBoundingClientRect().top + window.scrollY));
+
 // The picture stays on the screen while what it says is read under it.
 const phoneHeight = ({ picture_height, lead }) => picture_height ?? (lead === false ? 560 : Math.max(200, 0.46 * window.innerHeight));
 
@@ -45,7 +49,7 @@ function layoutFigures(viewer, width) {
 
 // The small maps: as large as the room allows, in whole device pixels per patch.
 function layoutSheet(viewer, room, columns) {
-  const { data, state, methods, size, parts } = viewer, { dpr } = size, attention = state.mode === "attention";
+  const { root, data, state, methods, size, parts } = viewer, { dpr } = size, attention = state.mode === "attention";
   const sheet = sheetOf(data, state, shown(viewer), "row", methods), crowded = room < 420;
   size.gutter = attention ? (crowded ? 24 : 30) : 0;
   size.head = attention ? 18 : 0;
@@ -53,7 +57,7 @@ function layoutSheet(viewer, room, columns) {
   size.spread = sheet.fused ? Math.round((crowded ? 4 : 8) * dpr) : 0;
   const least = Math.round(dpr), most = Math.round((sheet.label ? 8 : 4) * dpr);
   const inside = (room - size.gutter) * dpr - size.spread;
-  const tallest = columns === 1 ? 900 : Math.max(460, Math.min(900, window.innerHeight - AROUND));
+  const tallest = columns === 1 ? 900 : Math.max(460, Math.min(900, firstScreen(root)));
   Object.assign(size, bestFit(sheet, { inside, down: (tallest - size.head) * dpr, rowHead: size.rowHead, least }));
   size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
   size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;

@@ -117,8 +117,6 @@ export async function setAfter(viewer, next) {
       await need(opened, layer());
       if (!current()) return;
     }
-    await viewer.lifted;  // nothing moves under a pointer that paints
-    if (!current()) return;
     viewer.after = opened;
     viewer.answered = true;
     buildClasses(viewer);

@@ -67,7 +67,7 @@ function create(root, options) {
     pointer: { pane: -1, token: -1 },   // the patch under the pointer, pinned or not
     data: null, after: null, answered: true,  // whether `after` is the answer to the interventions of now
     generation: 0, intervention: null, complaint: "",
-    more: false, intervening: false, painting: null, lifted: null, lift: null,  // lifted: a promise, while a pointer paints
+    more: false, intervening: false, painting: null,  // what a stroke does: true hides, false brings back
     playing: null, mix: 0, said: -Infinity, legendKey: "", scheduled: false,
     still: matchMedia("(prefers-reduced-motion: reduce)"), touch: matchMedia("(hover: none)"),
     parts: {}, panes: [], dots: [], size: {}, theme: {}, timers: {},

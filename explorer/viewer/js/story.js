@@ -15,8 +15,9 @@ function without({ state, data }) {
 
 // -> [[text, kind], ...]; kind is "answer" for what the model says.
 export function lead(viewer) {
-  const { data, after, answered } = viewer, edited = without(viewer), squares = plural(data.P, "square");
-  const before = data.classes[0], now = edited && answered ? after?.classes[0] : before;
+  const { data, after, answered, options } = viewer, edited = options.intervene ? without(viewer) : "";
+  const squares = plural(data.P, "square"), before = data.classes[0];
+  const now = !edited ? before : answered ? after?.classes[0] : null;
   if (!before) return [[`The model cut this picture into ${squares}. It gives no answer, but its heads can be watched.`]];
   const say = ({ name, value }) => data.scores === "none" ? [`${name} ${written(value, data)}`, "answer"]
     : [`${name}, ${written(value, data)}`, "answer"];
