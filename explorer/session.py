@@ -25,6 +25,7 @@ import torch
 
 from explorer.cache import EVERYONE, Cache, MiB
 from explorer.look import TRAINED, Loaded, Look
+from vit import library
 from vit.card import Card, CheckpointError, check_channels
 from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
 from vit.hub import fetch, read_pretrained
@@ -40,16 +41,8 @@ DAY = 24 * 3600.0  # seconds
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
-# Small published models worth a look beside the bundled ones; fetched on first use.
-PUBLISHED = {
-    "facebook/dino-vits8": "DINO S/8: heads that found objects without labels",
-    "facebook/dino-vits16": "DINO S/16",
-    "facebook/dinov2-with-registers-small": "DINOv2 S/14 with registers",
-    "facebook/dinov2-small": "DINOv2 S/14: look for high-norm tokens",
-    "facebook/deit-tiny-patch16-224": "DeiT Ti/16, ImageNet-1k",
-    "timm/vit_small_patch16_224.augreg_in21k_ft_in1k": "AugReg S/16, ImageNet-1k",
-    "google/vit-base-patch16-224": "ViT B/16, ImageNet-1k",
-}
+# published models worth a look beside the bundled ones, as the picker names them
+PUBLISHED = {model.name: f"{model.label}: {model.look_at}" for model in library.PUBLISHED}
 
 
 @dataclass(eq=False)
@@ -136,7 +129,8 @@ class Session:
     def load(self, name: str) -> tuple[ViT, Card]:
         """A checkpoint that nobody holds yet; of what strangers ask the Hub for, only few and small ones."""
         if not self.public or self.is_on_offer(name):
-            return load(name)
+            own = not self.public or name in self.names()  # of the rest, nobody's token opens what is closed
+            return load(name, token=None if own else False)
         with self._fetching:
             now = time.monotonic()
             for known in [known for known, at in self._fetched.items() if now - at >= DAY]:
@@ -148,7 +142,7 @@ class Session:
                 )
             self._fetched.setdefault(name, now)
         try:
-            folder = fetch(name, self.hub_bytes, self.lent)
+            folder = fetch(name, self.hub_bytes, self.lent, token=False)
         except CheckpointError:  # it has not come, so it is not counted
             with self._fetching:
                 self._fetched.pop(name, None)

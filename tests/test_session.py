@@ -356,7 +356,8 @@ def test_strangers_name_no_folders(checkpoint: str, tmp_path: Path, monkeypatch,
 def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) -> None:
     bounds = []
 
-    def fetch(name: str, max_bytes: int, cache: Path) -> Path:
+    def fetch(name: str, max_bytes: int, cache: Path, token: bool) -> Path:
+        assert token is False, "the owner's token is not lent"
         bounds.append(max_bytes)
         place = cache / f"models--{name.replace('/', '--')}"
         (place / "blobs").mkdir(parents=True, exist_ok=True)

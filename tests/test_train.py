@@ -70,9 +70,11 @@ def test_snapshots_are_log_spaced_and_end_with_the_model(finished):
     assert snapshots[-1].metrics["accuracy"] == 1.0
     last, model = load_snapshot(snapshots[-1].path)[0], load(finished)[0]
     image = torch.randn(1, 3, 16, 16)
-    assert torch.allclose(last(image), model(image), atol=0.002)
-    model.load_state_dict(torch.load(finished / "state.pt", weights_only=True)["model"])
-    assert not torch.allclose(last(image), model(image), atol=0.002), "the average, not the weights of now"
+    assert torch.allclose(last(image), model(image), atol=0.03)  # the noise of few bits: tests/test_codec.py
+    vectors = {name: x for name, x in last.state_dict().items() if x.ndim == 1}  # kept as they are
+    assert all(torch.equal(x, model.state_dict()[name]) for name, x in vectors.items())
+    now = torch.load(finished / "state.pt", weights_only=True)["model"]
+    assert not all(torch.allclose(x, now[name], atol=2e-4) for name, x in vectors.items()), "the average"
 
 
 def test_the_average_remembers_as_long_as_it_says():

@@ -12,6 +12,7 @@ from PIL import Image
 from test_pretrained import same, scrambled
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from explorer.cli.commands import main
 from explorer.methods import METHODS
 from vit import Card, CheckpointError, ViT, load, trace
 from vit.pictures import preprocess
@@ -239,3 +240,29 @@ def test_one_class_is_none(pictures: Path) -> None:
         (pictures / name).rename(pictures / f".{name}")
     with pytest.raises(CheckpointError, match="needs at least two folders with a readable picture each"):
         with_prototypes(load("shapes")[0], Card("tiny"), pictures)
+
+
+# --- the command line -----------------------------------------------------------------------------------
+
+
+def test_words_and_prototypes_on_the_command_line(pictures: Path, tmp_path_factory, capsys) -> None:
+    clips, out = tmp_path_factory.mktemp("clip"), tmp_path_factory.mktemp("out")
+    clip().save_pretrained(clips)
+    tokenizer().save_pretrained(clips)
+    picture = str(pictures / "red" / "0.png")
+    typed = ["--model", str(clips), "--words", "a dog, grass"]
+    assert (
+        main(["map", picture, *typed, "--method", "relevance", "--target", "grass", "--out", f"{out}/m.csv"])
+        == 0
+    )
+    assert "grass" in capsys.readouterr().out
+    assert main(["where", picture, *typed, "--out", f"{out}/w.csv", "--out", f"{out}/w.png"]) == 0
+    said = capsys.readouterr().out
+    assert "0: grass, " in said and f"like '{CONTROL}'" in said
+    assert (out / "w.csv").read_text().startswith(f"row,column,a dog,grass,{CONTROL}\n")
+    shown = ["--model", "shapes", "--prototypes", str(pictures)]
+    assert main(["map", picture, *shown, "--method", "relevance", "--out", f"{out}/p.csv"]) == 0
+    assert "red 100 %" in capsys.readouterr().out
+    assert main(["where", picture, "--model", str(clips)]) == 2
+    assert "Say what to look for" in capsys.readouterr().err
+    assert main(["map", picture, *typed, "--prototypes", str(pictures)]) == 2

@@ -22,6 +22,55 @@ from vit.model import ViT
 HERE = Path(__file__).resolve().parent
 INSTALLED = HERE / "checkpoints"  # where `pip install .` puts them
 BUNDLED = INSTALLED if INSTALLED.is_dir() else HERE.parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model of the Hub that is worth a look: fetched when it is first asked for."""
+
+    name: str
+    label: str
+    family: str
+    licence: str
+    megabytes: int  # of its weights
+    look_at: str  # what it teaches
+
+
+# in the order of what teaches most
+PUBLISHED = (
+    Published(
+        "facebook/dino-vits8", "DINO S/8", "DINO", "Apache-2.0", 87,
+        "heads that found objects without a label: [CLS] in the last layer, head by head",
+    ),
+    Published(
+        "facebook/dinov2-with-registers-small", "DINOv2 S/14 with registers", "DINOv2", "Apache-2.0", 88,
+        "what registers do: compare its token norms with those of DINOv2 without them",
+    ),
+    Published(
+        "facebook/dinov2-small", "DINOv2 S/14", "DINOv2", "Apache-2.0", 88,
+        "patches of the background with far too long tokens, and heads that look at them",
+    ),
+    Published(
+        "openai/clip-vit-base-patch32", "CLIP B/32", "CLIP", "MIT", 605,
+        "classes that you type; where each word is",
+    ),
+    Published(
+        "google/vit-base-patch16-224", "ViT B/16, ImageNet-1k", "ViT", "Apache-2.0", 346,
+        "the paper's own model, with a thousand classes to explain",
+    ),
+    Published(
+        "timm/vit_small_patch16_224.augreg_in21k_ft_in1k", "AugReg S/16, ImageNet-1k", "ViT", "Apache-2.0",
+        88, "the same, small enough for every method",
+    ),
+    Published(
+        "facebook/deit-tiny-patch16-224", "DeiT Ti/16, ImageNet-1k", "DeiT", "Apache-2.0", 23,
+        "the smallest with a thousand classes: the race is quick",
+    ),
+    Published(
+        "facebook/dino-vits16", "DINO S/16", "DINO", "Apache-2.0", 87,
+        "DINO with four times fewer patches: the same objects, coarser",
+    ),
+)  # fmt: skip
 FIRST = ("photos", "imagenette", "cifar10", "catsdogs", "shapes")  # of the bundled ones: the most to show
 
 

@@ -91,6 +91,14 @@ TARGET = Option("--target", help="class to explain, by name or number (default: 
 CONTRAST = Option(
     "--contrast", help='what the class is explained against, "why A and not B": another class, or others'
 )
+WORDS = Option(
+    "--words",
+    metavar="WORDS",
+    help='classes are what you type, "a dog, grass": for CLIP and its kin',
+)
+PROTOTYPES = Option(
+    "--prototypes", metavar="DIR", help="classes are folders of a few pictures each: for any model"
+)
 OFF = Option("--off", metavar="HEADS", help='heads to switch off: "L3.H2 L4.H0"')
 HIDE = Option("--hide", metavar="PATCHES", help='patches that no token may see: "4,7 4,8"')
 SCALE = Option(

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from explorer.cli import data, models, objects, pictures, site
+from explorer.cli import data, models, objects, pictures, site, words
 from explorer.cli.arguments import (
     BOXES,
     COLORMAP,
@@ -27,6 +27,7 @@ from explorer.cli.arguments import (
     OUT,
     PICTURES,
     POINTS,
+    PROTOTYPES,
     QUERY,
     RECORD,
     ROAD,
@@ -39,6 +40,7 @@ from explorer.cli.arguments import (
     THROUGH,
     VARIANT,
     WATCH,
+    WORDS,
 )
 from explorer.cli.request import NOTHING, Command, Option, Request
 from vit.console import spell_what_it_can
@@ -55,6 +57,10 @@ examples
       what speaks for one class, on a whole folder
   python -m explorer map cat.jpg --method rollout,relevance --off "L3.H2 L4.H0" --hide "4,7 4,8"
       the same after an intervention: two heads switched off, two patches hidden
+  python -m explorer where cat.jpg --words "a cat, grass" --model openai/clip-vit-base-patch16
+      where each word is, beside a prompt that means nothing; `map --words` explains them as classes
+  python -m explorer map cat.jpg --method relevance --prototypes animals/ --model facebook/dino-vits16
+      a few pictures in a folder per class become the classes of a model without a head
   python -m explorer grid cat.jpg --model facebook/dino-vits8
       every head of every layer on one sheet, for a model from the Hugging Face Hub
   python -m explorer film cat.jpg --out cat.gif
@@ -82,6 +88,7 @@ FIGURE = (".png", ".svg", ".npz", ".csv", ".md")
 SHEET = (PICTURES, SIZE, THEME, COLORMAP)
 MAPS = (*SHEET, SMOOTH, LINES)
 EDITS = (OFF, HIDE)
+CLASSES = (TARGET, WORDS, PROTOTYPES)
 LAYER_THEN = LAYER.but(help="through training: from 0; -1 is the last (default)")
 INSTEAD_OF_DATA = PICTURES.but(help="files or folders, in place of --data")
 ONE_OR_MANY = PICTURES.but(
@@ -110,7 +117,7 @@ RUNTIME = Option(
 ROWS = (
     Command(
         "map", "where the model looks, or what speaks for a class", pictures.run_on_pictures, FIGURE,
-        (*MAPS, METHOD, QUERY, LAYER, HEAD, TARGET, CONTRAST, *EDITS, SCALE), pictures.make_map,
+        (*MAPS, METHOD, QUERY, LAYER, HEAD, *CLASSES, CONTRAST, *EDITS, SCALE), pictures.make_map,
         {"methods": ("attention", "rollout")},
     ),
     Command(
@@ -127,11 +134,14 @@ ROWS = (
     ),
     Command(
         "ledger", "what every head and MLP gave to the logit", pictures.run_on_pictures, FIGURE,
-        (PICTURES, SIZE, THEME, TARGET, CONTRAST), pictures.make_ledger,
+        (PICTURES, SIZE, THEME, *CLASSES, CONTRAST), pictures.make_ledger,
     ),
     Command(
         "ablation", "what the logit loses without each head", pictures.run_on_pictures, FIGURE,
-        (PICTURES, SIZE, THEME, TARGET), pictures.make_ablation,
+        (PICTURES, SIZE, THEME, *CLASSES), pictures.make_ablation,
+    ),
+    Command(
+        "where", "where words are in a picture: CLIP and its kin", words.run_where, FIGURE, (*MAPS, WORDS),
     ),
     Command(
         "film", "play through depth, or through training", pictures.run_on_pictures, (".gif", ".mp4"),

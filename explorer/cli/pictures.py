@@ -23,6 +23,7 @@ from explorer.cli.sources import (
     progress_bar,
     read_or_name,
 )
+from explorer.cli.words import classes_of
 from explorer.forms import Export
 from explorer.methods import METHODS
 from explorer.subject import Subject, subject_of
@@ -38,6 +39,8 @@ def run_on_pictures(request: Request, command: Command) -> int:
     files = find_files(request.pictures)
     check_endings(request, command, len(files))
     model, card, size = model_and_size(request)
+    classes = classes_of(request, model, card)
+    model, card = classes(None)
     asked = ask(request, model.config, card, size)
 
     whole = command.name == "html" and model.config.num_classes > 0  # the page explains the answer, too
@@ -53,6 +56,7 @@ def run_on_pictures(request: Request, command: Command) -> int:
         if picture is None:
             continue
         image = preprocess(picture, card, size)
+        model, card = classes(image)
         target = answer_of(model, image, asked.target) if explains else asked.target
         gradients_of = target if whole or need_gradients(asked.methods) else None
         contrast = asked.contrast if gradients_of is not None else None

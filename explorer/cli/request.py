@@ -51,6 +51,8 @@ class Request:
     keep: str | None = None
     record: bool = False
     variant: str | None = None
+    words: str | None = None
+    prototypes: str | None = None
     folder: str = ""
     models: Sequence[str] = ()
     title: str = "ViT Explorer"
