@@ -44,10 +44,12 @@ def show(
     """The interactive viewer of this trace, for Jupyter or as a file that needs no server and no network.
 
     card: names the classes and gives the image its true colours. model: adds position embeddings, patch
-    filters and the methods that run it once; a trace of a target adds those that need gradients. state: what
-    to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout"; negative numbers count from
-    the end. Raises ValueError for what this trace or the viewer does not have.
+    filters, the methods that run it once, and the lesson, step by step; a trace of a target adds those that
+    need gradients. state: what to show first, such as layer=3, head=1, fuse="one", query=0, mode="rollout";
+    negative numbers count from the end. Raises ValueError for what this trace or the viewer does not have.
     """
+    from explorer.lesson.follow import Choice
+    from explorer.lesson.page import section
     from explorer.payload import maps_at_hand, payloads
     from explorer.viewer import viewer_html
 
@@ -64,4 +66,9 @@ def show(
         state = {"target": trace.target} | state
     title = title or card.name
     page = viewer_html(head, layers, embeddings, [maps], methods=methods, title=title, state=state)
+    if model is not None:
+        prefix, middle = trace.num_prefix_tokens, trace.grid.count // 2 + trace.grid_size[1] // 2
+        patch = state["query"] - prefix if state.get("query", -1) >= prefix else middle
+        choice = Choice(patch, state.get("layer", model.config.depth // 2), state.get("head", 0))
+        page = page.replace("</html>", section(trace, model, card, choice) + "</html>")
     return Shown(page, height)

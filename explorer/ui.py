@@ -25,7 +25,7 @@ from explorer.look import PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.session import PUBLISHED, ROUTE, Session
 from explorer.viewer.host import attention_viewer
-from explorer.views import about, compare, explore, heads, inside, training, why
+from explorer.views import about, compare, explore, heads, lesson, training, why
 from explorer.views.page import (
     EACH,
     HUB_QUEUE,
@@ -49,11 +49,11 @@ TITLE = "ViT Explorer"
 LINE = "See where a Vision Transformer looks, why it answers, and how it learned to."
 TABS = (
     ("explore", "Explore", explore),
+    ("lesson", "How it works", lesson),
     ("why", "Why", why),
     ("heads", "Heads & layers", heads),
     ("training", "Training", training),
     ("compare", "Compare", compare),
-    ("inside", "Inside", inside),
     ("about", "About", about),
 )
 EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events

@@ -33,12 +33,13 @@ from explorer import faithfulness, forms, maps, stats, ui
 from explorer import look as looks
 from explorer.ablation import without_heads
 from explorer.examples import Example, make_examples, suited
+from explorer.lesson.follow import Choice
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.record import load_record, record_of, save_record
 from explorer.session import Session
-from explorer.views import compare, explore, heads, inside, page, parts, take_home, training, why
+from explorer.views import compare, explore, heads, lesson, page, parts, take_home, training, why
 from explorer.views.page import Edits, Shown
 from vit import ViT, save
 from vit.card import Card, CheckpointError
@@ -237,7 +238,7 @@ def test_the_self_check_is_green(look: Look) -> None:
     assert "vx-good" in strip and "vx-bad" not in strip and "bf16" not in strip
 
 
-def test_a_look_in_bf16_says_what_that_costs_and_inside_is_exact(checkpoints, picture, monkeypatch) -> None:
+def test_a_look_in_bf16_says_what_it_costs_and_the_lesson_is_exact(checkpoints, picture, monkeypatch) -> None:
     monkeypatch.setattr("explorer.look.runs_in_bf16", lambda model: True)
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     strip = explore.check_strip(look)
@@ -245,9 +246,12 @@ def test_a_look_in_bf16_says_what_that_costs_and_inside_is_exact(checkpoints, pi
     shown, exact = look.trace().attn, look.trace(exact=True).attn
     off = max((a - b).abs().sum(dim=-1).mean().item() / 2 for a, b in zip(shown, exact))
     assert off > 0 and explore.bf16_check(look).value >= off
-    torch.testing.assert_close(inside.block_tensors(look, 1)["attn"], exact[1])
-    first = f"{float(look.trace(exact=True).logits.max()):+.3f}"
-    assert first in inside.story(look, 0, 0, 1, 0)
+    told = json.loads(lesson.lesson_bytes(look, Choice(0, 1, 0)))["steps"]
+    said = {step["name"]: step["data"] for step in told}
+    shares = exact[1, :, look.model.config.num_prefix_tokens]
+    torch.testing.assert_close(torch.tensor(said["heads"]["shares"]), shares, rtol=1e-5, atol=1e-6)
+    best = float(look.trace(exact=True).logits.max())
+    assert said["answer"]["classes"][0]["logit"] == pytest.approx(best, rel=1e-5)
 
 
 def test_the_why_page_stands_every_model(look: Look) -> None:
@@ -421,26 +425,28 @@ def test_what_is_slow_is_slow_at_the_size_that_is_shown(session, checkpoints, pi
     assert "Takes 60 forwards" in why.maps_grid(look, 0)
 
 
-def test_the_inside_page_tells_the_true_numbers(look: Look) -> None:
-    told = inside.story(look, 2, 4, 1, 3)
+def test_the_lesson_is_where_its_value_says(look: Look) -> None:
+    value = lesson.lesson_value(look, Choice(14, 1, 3))
+    told = json.loads(served(look, value["lesson"]))
+    assert told["choice"] == {"patch": 14, "layer": 1, "head": 3} and told["layers"] == 3
+    said = {step["name"]: step["data"] for step in told["steps"]}
     token = look.trace().num_prefix_tokens + 14
-    attn = look.trace().attn[1, 3, token]
-    assert f"{100 * float(attn.max()):.2f} %" in told
-    first = f"{float(look.trace().tokens[2, token, 0]):+.3f}"
-    assert f"x2 = [{first}" in told
-    config, last = look.model.config, look.trace().tokens[-1:]
-    if config.num_classes:
-        assert f"{float(look.trace().logits.max()):+.3f}" in told
-    else:
-        assert f"features = [{float(look.model.read_out(last)[0, 0]):+.3f}" in told
-    assert ("the head reads [CLS] and [DIST]:" in told) == config.distillation
-    has_no_code(told)
+    shares = torch.tensor(said["softmax"]["shares"])
+    torch.testing.assert_close(shares, look.trace().attn[1, 3, token], rtol=1e-5, atol=1e-6)
+    assert ("why" in said) == bool(look.model.config.num_classes)
+    assert Image.open(io.BytesIO(served(look, value["picture"]))).size == (20, 12)
 
 
-def test_the_block_shown_inside_is_the_block_of_the_trace(look: Look) -> None:
-    tensors = inside.block_tensors(look, 2)
-    torch.testing.assert_close(tensors["attn"], look.trace().attn[2])
-    torch.testing.assert_close(tensors["resid_post"], look.trace().tokens[3])
+def test_what_a_stranger_asks_the_lesson_for_is_checked() -> None:
+    start = Choice(1, 2, 3)
+    for asked in (None, "x", [1], {"patch": "7"}, {"patch": None}, {"patch": [1]}):
+        assert lesson.choice_of(asked, start) == start
+    assert lesson.choice_of({"patch": 4.0, "head": 0}, start) == Choice(4, 2, 0)
+    for url in (None, 3, "javascript:alert(1)", "file:///x", "https://" + "x" * 3000):
+        with pytest.raises(ValueError, match="no address that a phone could open"):
+            lesson.code_of(url)
+    code = lesson.code_of('https://example.org/?tab=lesson#how=7&"><script>')
+    assert code["qr"].startswith("<svg") and "script" not in code["qr"]
 
 
 def test_the_timeline_has_every_snapshot(look: Look) -> None:
@@ -492,7 +498,7 @@ def test_other_sizes_and_shapes_are_looked_at(session, checkpoints, tmp_path, si
     h, w = look.trace().grid_size
     assert (h > w) == ("whole" in size), "the picture's own shape"
     assert (h * w > 40) == ("twice" in size)
-    board = heads.report(look, 0) + why.maps_grid(look, 0) + inside.story(look, h - 1, w - 1, 0, 0)
+    board = heads.report(look, 0) + why.maps_grid(look, 0)
     _, meta = unpack(served(look, look.viewer_value()["head"]))
     assert meta["grid_size"] == [h, w] and f"patch ({h - 1}, {w - 1})" in board
     assert len(training.timeline_value(look.session, look, look.name)["moments"]) == 3
@@ -753,18 +759,14 @@ def test_a_moment_that_is_chosen_is_the_moment_that_is_compared(demo, session, c
     assert moment.value == 10 and viewer["head"] == then.addresses()["head"]
 
 
-def test_inside_follows_a_pin_once(demo, checkpoints, picture) -> None:
+def test_the_lesson_starts_at_the_pin_and_then_is_the_visitors(demo, checkpoints, picture) -> None:
     shown, pin = Shown(str(picture), checkpoints["cls"]), {"query": 9, "layer": 2, "head": 1}
-    opened = handler(demo, "on_open", "inside")
-
-    def sliders(*before: Any) -> tuple[Any, list[int]]:
-        followed, *found, _ = opened(shown, *before, visitor())
-        return followed, [slider.value for slider in found]
-
-    followed, at = sliders(pin, {}, 0, 0, 0, 0)
-    assert at == [1, 3, 2, 1], "[CLS], then rows of 5 patches"
-    assert sliders(pin, followed, 0, 4, 1, 3) == (followed, [0, 4, 1, 3]), "moved since"
-    assert sliders(pin | {"layer": 0}, followed, 0, 4, 1, 3)[1] == [1, 3, 0, 1]
+    opened = handler(demo, "on_open", "lesson")
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    assert lesson.start_of(look, pin) == Choice(8, 2, 1), "[CLS], then the patches"
+    assert lesson.start_of(look, {"query": 0}) == Choice(7, 1, 0), "the middle of the picture"
+    by_pin, chosen = (opened(shown, pin, choice, visitor())["lesson"] for choice in (None, Choice(0, 0, 0)))
+    assert by_pin != chosen and by_pin == opened(shown, pin, Choice(8, 2, 1), visitor())["lesson"]
 
 
 def test_a_run_that_is_not_there_is_called_so(demo, checkpoints, picture) -> None:
@@ -799,7 +801,7 @@ def test_the_names_in_a_models_card_are_text(checkpoints, picture, tmp_path) -> 
     has_no_code(
         ui.describe(look) + heads.report(look, 2) + why.maps_grid(look, 2) + why.ledger_report(look, 2)
     )
-    has_no_code(inside.story(look, 0, 0, 0, 0) + compare.answer(look))
+    has_no_code(compare.answer(look))
 
 
 def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_path, monkeypatch) -> None:

@@ -226,8 +226,8 @@ def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_pat
     model.press("Enter")
     expect(page.get_by_text("no such model").first).to_be_visible()
     expect(model).to_have_value(name)
-    tab(page, "Inside")
-    expect(page.locator("#inside-story .vx-step")).to_have_count(12)
+    tab(page, "How it works")
+    expect(page.locator("#lesson .les-dots li")).to_have_count(15)
 
 
 def test_every_tab_shows_its_figures(visit: Visit) -> None:
@@ -238,8 +238,8 @@ def test_every_tab_shows_its_figures(visit: Visit) -> None:
     page.get_by_role("button", name="Run the race").click()
     expect(page.locator("#why-report")).to_contain_text("Deletion: lower is better", timeout=PATIENCE)
     expect(page.locator("#why-maps .vx-verdict").nth(7)).to_be_visible()
-    tab(page, "Inside")
-    expect(page.locator("#inside-story .vx-step")).to_have_count(12)
+    tab(page, "How it works")
+    expect(page.locator("#lesson .les-dots li")).to_have_count(15)
     tab(page, "Compare")
     for side in "AB":
         page.wait_for_function(f"() => document.querySelector('#compare-{side} .vit-viewer')?.viewer.data")
@@ -436,21 +436,18 @@ def test_a_picture_that_did_not_come_can_be_chosen_again(visit: Visit) -> None:
     expect(page.locator("#viewer .working")).to_be_empty()
 
 
-def test_what_is_pinned_is_what_inside_and_the_files_are_about(visit: Visit) -> None:
+def test_what_is_pinned_is_what_the_lesson_and_the_files_are_about(visit: Visit) -> None:
     page = visit()
     page.get_by_role("button", name="Take it home").click()
     link = page.locator("#files a[aria-label='Attention of what is pinned as PNG']")
     first = link.get_attribute("href")
-    tab(page, "Inside")
-    expect(page.locator("#inside-row input[type=number]")).to_have_value("2")
-    tab(page, "Explore")
     page.locator("#viewer .vit-pane canvas").first.focus()
     page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Shift+ArrowDown")
     expect(link).not_to_have_attribute("href", first or "")  # the list stays open, and follows
     row = (page.evaluate(STATE)["query"] - 3) // 5
-    tab(page, "Inside")
-    expect(page.locator("#inside-row input[type=number]")).to_have_value(str(row))
+    tab(page, "How it works")
+    expect(page.locator("#lesson .les-left")).to_contain_text(f"our square ({row},")
 
 
 def test_a_model_without_a_head_says_what_it_cannot(visit: Visit, session: Session) -> None:

@@ -5,7 +5,7 @@ const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp
 
 page.connect = (tabs, trigger) => {
   Object.assign(page, { tabs, trigger });
-  const asked = new URL(location.href).searchParams.get("tab");
+  const named = new URL(location.href).searchParams.get("tab"), asked = named === "inside" ? "lesson" : named;  // its old name
   if (tabs.includes(asked)) document.getElementById(`tab-${asked}-button`)?.click();
 };
 

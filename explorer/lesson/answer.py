@@ -1,0 +1,151 @@
+"""The numbers of the lesson's last steps: what the answer is read from, the answer, and whether it is why.
+
+P patches, L layers, D the width of a token, K classes.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from explorer.faithfulness import order_of, perturbation_curves, random_map
+from explorer.lesson.follow import Follow, number, numbers, strongest
+from explorer.payload import class_name
+from vit.trace import MaskPatches, trace
+
+SHOWN = 5  # classes
+STEPS = 7  # points of a curve
+Numbers = dict[str, Any]
+
+
+def looked_at(f: Follow) -> Tensor:
+    """(P,): what the read token takes from every patch in the last layer, the mean over heads; of a mean
+    over patches, how much each of them changed there."""
+    if f.read is not None:
+        return f.end["attn"][:, f.read, f.prefix :].mean(dim=0)
+    before, after = f.trace.tokens[-2, f.prefix :], f.trace.tokens[-1, f.prefix :]
+    return (after - before).norm(dim=-1)
+
+
+def read(f: Follow) -> Numbers:
+    """What the answer is read from, in the last layer."""
+    found = looked_at(f)
+    if f.read is None:
+        return {"kind": "mean", "map": numbers(found), "share": number(1 / f.trace.grid.count)}
+    head = f.choice.head
+    shares, scores = f.end["attn"][head, f.read], f.end["scores"][head, f.read]
+    best = strongest(shares, SHOWN)
+    return {
+        "kind": "token",
+        "name": f.name_of(f.read),
+        "q": numbers(f.end["q"][head, f.read]),
+        "scores": numbers(scores),
+        "shares": numbers(shares),
+        "best": best,
+        "z": numbers(f.end["z"][head, f.read]),
+        "map": numbers(found),
+        "alone": number(shares[f.read]),
+    }
+
+
+def answer(f: Follow) -> Numbers:
+    """The likeliest classes, and what was multiplied to get the first."""
+    logits = f.trace.logits
+    if not f.config.num_classes:
+        with torch.no_grad():
+            stream = f.trace.tokens[-1][None].to(next(f.model.parameters()))
+            features = f.model.read_out(stream)[0].float().cpu()
+        return {"classes": [], "features": numbers(features)}
+    values = f.card.values(logits)
+    best = strongest(logits, SHOWN)
+    classes = [
+        {"name": class_name(f.card, k), "logit": number(logits[k]), "value": number(values[k]),
+         "written": f.card.written(float(values[k]), 1)}
+        for k in best
+    ]  # fmt: skip
+    return {"classes": classes, "count": len(logits), "kind": f.card.scores} | product(f, best[0])
+
+
+def product(f: Follow, k: int) -> Numbers:
+    """The vector that a plain head reads, its weights for class k and their bias; nothing where two heads
+    answer together."""
+    if f.config.distillation or not isinstance(f.model.head, torch.nn.Linear):
+        return {}
+    with torch.no_grad():
+        x = f.model.norm(f.trace.tokens[-1][None].to(next(f.model.parameters())))[0]
+        pooled = x[0] if f.read is not None else x[f.prefix :].mean(dim=0)
+        vector = f.model.fc_norm(pooled).float().cpu()
+    weight, bias = f.model.head.weight[k].float().cpu(), f.model.head.bias
+    if abs(float(vector @ weight) + float(0 if bias is None else bias[k]) - float(f.trace.logits[k])) > 1e-2:
+        return {}  # another kind of pooling stands between
+    return {
+        "vector": numbers(vector),
+        "weights": numbers(weight),
+        "bias": 0.0 if bias is None else number(bias[k]),
+    }
+
+
+def without(f: Follow) -> list[Numbers]:
+    """The answer when the patches that were looked at most are hidden from everybody."""
+    order, found = strongest(looked_at(f), f.trace.grid.count), []
+    watched = strongest(f.trace.logits, SHOWN)
+    for share in (0.0, 0.05, 0.1, 0.2, 0.4):
+        hidden = order[: round(share * len(order))]
+        logits = f.trace.logits
+        if hidden:
+            logits = trace(f.model, f.trace.image, edits=(MaskPatches(tuple(hidden), f.prefix),)).logits
+        values = f.card.values(logits)
+        found.append(
+            {
+                "hidden": hidden,
+                "values": numbers(values[watched]),
+                "written": [f.card.written(float(values[k]), 1) for k in watched],
+                "says": class_name(f.card, int(logits.argmax())),
+            }
+        )
+    return found
+
+
+def why(f: Follow) -> Numbers:
+    """Squares taken away in two orders, painted grey: those that were looked at most first, and by chance."""
+    target = int(f.trace.logits.argmax())
+    traced = replace(f.trace, target=target)
+    chance = random_map(f.trace.grid_size, 0)
+    orders = [order_of(looked_at(f).unflatten(0, f.trace.grid_size)), order_of(chance)]
+    looked, random = perturbation_curves(f.model, traced, torch.stack(orders), "grey", STEPS, f.card)
+    return {
+        "class": class_name(f.card, target),
+        "fractions": numbers(looked.fractions),
+        "looked": numbers(looked.deletion),
+        "random": numbers(random.deletion),
+        "orders": [order.tolist() for order in orders],
+        "areas": [number(torch.trapezoid(c.deletion, c.fractions)) for c in (looked, random)],
+    }
+
+
+def bag(f: Follow) -> Numbers:
+    """The answer if no patch is told where it is; nothing where positions are not simply added."""
+    if f.positions is None or f.config.pre_norm or not f.config.num_classes:
+        return {}
+    tokens = f.trace.tokens[0].clone()
+    tokens[f.prefix :] = f.embedded
+    with torch.no_grad():
+        stream = tokens[None].to(next(f.model.parameters()))
+        places = f.model.places(f.trace.grid)
+        logits = f.model.read_out(f.model.run(stream, places=places))[0].float().cpu()
+    said = {}
+    for name, found in (("with", f.trace.logits), ("without", logits)):
+        k = int(found.argmax())
+        said[name] = {
+            "name": class_name(f.card, k),
+            "written": f.card.written(float(f.card.values(found)[k]), 1),
+        }
+    return said
+
+
+def shared(f: Follow) -> dict[str, Any]:
+    """What takes passes of its own, and is the same whatever is followed."""
+    if not f.config.num_classes:
+        return {}
+    return {"bag": bag(f), "without": without(f), "why": why(f)}

@@ -1,0 +1,142 @@
+"""The numbers of the lesson's steps from pixels through one layer: each takes all of them from the trace.
+
+T tokens, P patches, L layers, H heads, D the width of a token, d that of one head, p the side of a patch.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+
+from explorer.lesson.follow import Follow, number, numbers, strongest
+
+FILTERS = 8  # of the patch embedding that are sent with their weights
+KEYS = 320  # tokens whose keys are sent; of more, those with the highest scores
+TOP = 5  # tokens that are named
+
+Numbers = dict[str, Any]
+
+
+def cut(f: Follow) -> Numbers:
+    """The picture as a grid."""
+    h, w = f.trace.grid_size
+    return {"rows": h, "columns": w, "side": f.config.patch_size, "count": f.trace.grid.count}
+
+
+def flatten(f: Follow) -> Numbers:
+    """The patch as colours, and as the list that the model reads."""
+    return {"colours": f.colours, "values": numbers(f.pixels.flatten()), "count": f.pixels.numel()}
+
+
+def embed(f: Follow) -> Numbers:
+    """The patch against the patterns that answer it most strongly: weights · values + bias."""
+    proj, found = f.model.patch_embed.proj, f.embedded[f.choice.patch]  # (D,)
+    chosen = strongest(found.abs(), FILTERS)
+    weight = proj.weight.detach().float().cpu()  # (D, 3, p, p)
+    bias = [0.0 if proj.bias is None else number(proj.bias[j]) for j in chosen]
+    return {
+        "values": numbers(f.pixels.flatten()),
+        "output": numbers(found),
+        "filters": [
+            {"index": j, "weights": numbers(weight[j].flatten()), "bias": b, "result": number(found[j])}
+            for j, b in zip(chosen, bias)
+        ],
+    }
+
+
+def position(f: Follow) -> Numbers:
+    """Embedding + position = what the first layer reads."""
+    found: Numbers = {
+        "embed": numbers(f.embedded[f.choice.patch]),
+        "sum": numbers(f.trace.tokens[0, f.token]),
+    }
+    if f.positions is not None:
+        found["position"] = numbers(f.positions[f.choice.patch])
+        alike = F.cosine_similarity(f.positions[f.choice.patch], f.positions, dim=-1)
+        found["alike"] = numbers(alike)
+    return found | {"normed": bool(f.config.pre_norm)}
+
+
+def prefix(f: Follow) -> Numbers:
+    """The tokens in front, as they begin."""
+    start = f.trace.tokens[0, : f.prefix]
+    names = list(f.trace.prefix_names)
+    return {"names": names, "start": numbers(start), "tokens": f.trace.tokens.shape[1], "read": f.read}
+
+
+def ask(f: Follow) -> Numbers:
+    """Query, key and value of our token in this head."""
+    x, head, token = f.here, f.choice.head, f.token
+    reads = f.trace.tokens[f.choice.layer, token] if f.config.post_norm else x["norm1"][token]
+    parts = {name: numbers(x[name][head, token]) for name in ("q", "k", "v")}
+    return {"before": numbers(f.trace.tokens[f.choice.layer, token]), "reads": numbers(reads)} | parts
+
+
+def scores(f: Follow) -> Numbers:
+    """q · k / √d for every token, with the keys themselves."""
+    x, head, token = f.here, f.choice.head, f.token
+    found = x["scores"][head, token]  # (T,)
+    sent = sorted({*strongest(found, KEYS), token})
+    return {
+        "q": numbers(x["q"][head, token]),
+        "tokens": sent,
+        "keys": numbers(x["k"][head, sent]),
+        "scores": numbers(found),
+        "root": number(f.config.head_dim**0.5),
+        "best": strongest(found, 1)[0],
+    }
+
+
+def softmax(f: Follow) -> Numbers:
+    """Scores to shares."""
+    found, shares = f.here["scores"][f.choice.head, f.token], f.here["attn"][f.choice.head, f.token]
+    best = strongest(shares, TOP)
+    return {"scores": numbers(found), "shares": numbers(shares), "best": best, "sum": number(shares.sum())}
+
+
+def mix(f: Follow) -> Numbers:
+    """The values of the tokens that count most, and the sum over all."""
+    x, head = f.here, f.choice.head
+    shares = x["attn"][head, f.token]
+    best = strongest(shares, TOP)
+    return {
+        "best": best,
+        "shares": numbers(shares[best]),
+        "rest": number(shares.sum() - shares[best].sum()),
+        "values": numbers(x["v"][head, best]),
+        "z": numbers(x["z"][head, f.token]),
+    }
+
+
+def heads(f: Follow) -> Numbers:
+    """The same in every head; what they add to our token."""
+    x, token = f.here, f.token
+    return {
+        "shares": numbers(x["attn"][:, token]),
+        "z": numbers(x["z"][:, token]),
+        "added": numbers(x["attn_out"][token]),
+        "before": numbers(f.trace.tokens[f.choice.layer, token]),
+        "after": numbers(x["resid_mid"][token]),
+    }
+
+
+def mlp(f: Follow) -> Numbers:
+    """The hidden numbers, and what they make of our token."""
+    x, token = f.here, f.token
+    hidden = x["mlp_post"][token]
+    return {
+        "hidden": numbers(hidden),
+        "active": int((hidden > 0).sum()),
+        "count": hidden.numel(),
+        "before": numbers(x["resid_mid"][token]),
+        "after": numbers(f.trace.tokens[f.choice.layer + 1, token]),
+    }
+
+
+def layers(f: Follow) -> Numbers:
+    """How alike every patch is to ours at every depth, and how long our token has become."""
+    patches = f.trace.tokens[:, f.prefix :]  # (L+1, P, D)
+    ours = f.trace.tokens[:, f.token, None]
+    return {
+        "alike": numbers(F.cosine_similarity(ours, patches, dim=-1)),
+        "length": numbers(f.trace.tokens[:, f.token].norm(dim=-1)),
+    }

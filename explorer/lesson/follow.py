@@ -1,0 +1,140 @@
+"""What the lesson follows: one patch through one head of one layer, and the tensors on its way.
+
+T tokens, P patches, L layers, H heads, D the width of a token, d that of one head, p the side of a patch.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vit.card import Card
+from vit.model import ViT, ViTConfig
+from vit.pictures import as_picture
+from vit.positions import resample_pos_embed
+from vit.trace import Recorder, Trace
+
+DIGITS = 6  # significant ones of a number that is sent
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a visitor follows; a patch counts from 0, row by row."""
+
+    patch: int = 0
+    layer: int = 0
+    head: int = 0
+
+    def within(self, trace: Trace, config: ViTConfig) -> "Choice":
+        """The nearest choice that this model has."""
+        limits = (trace.grid.count, config.depth, config.num_heads)
+        found = (self.patch, self.layer, self.head)
+        return Choice(*(min(max(int(value), 0), limit - 1) for value, limit in zip(found, limits)))
+
+
+@dataclass(frozen=True, eq=False)
+class Follow:
+    """One picture that a model has looked at, and the choice in it."""
+
+    trace: Trace
+    model: ViT
+    card: Card
+    choice: Choice
+
+    @property
+    def config(self) -> ViTConfig:
+        return self.model.config
+
+    @property
+    def prefix(self) -> int:
+        return self.trace.num_prefix_tokens
+
+    @property
+    def token(self) -> int:
+        """The patch that is followed, as a token."""
+        return self.prefix + self.choice.patch
+
+    @property
+    def read(self) -> int | None:
+        """The token that the head reads; None where it reads the patches' mean."""
+        return 0 if self.config.pool == "cls" and self.prefix else None
+
+    @property
+    def last(self) -> int:
+        return self.config.depth - 1
+
+    def name_of(self, token: int) -> str:
+        return self.trace.token_name(token)
+
+    def block(self, layer: int) -> dict[str, Tensor]:
+        """Every activation of one block by name, without the axis of images: made again from the stream in
+        front of it."""
+        seen = Recorder()
+        stream = self.trace.tokens[layer][None].to(next(self.model.parameters()))  # (1, T, D)
+        with torch.no_grad():
+            self.model.run(stream, layer, layer + 1, self.model.places(self.trace.grid), seen)
+        return {name: found[layer][0].float().cpu() for name, found in seen.seen.items() if layer in found}
+
+    @cached_property
+    def here(self) -> dict[str, Tensor]:
+        """The block that is chosen."""
+        return self.block(self.choice.layer)
+
+    @cached_property
+    def end(self) -> dict[str, Tensor]:
+        """The last block, from which the answer is read."""
+        return self.here if self.choice.layer == self.last else self.block(self.last)
+
+    @cached_property
+    def embedded(self) -> Tensor:
+        """(P, D): every patch after the projection."""
+        with torch.no_grad():
+            image = self.trace.image[None].to(next(self.model.parameters()))
+            return self.model.patch_embed(image)[0].float().cpu()
+
+    @cached_property
+    def positions(self) -> Tensor | None:
+        """(P, D) added to the patches; None where nothing is added."""
+        table = getattr(self.model, "pos_embed", None)
+        if table is None or table.shape[1] < self.config.num_patches:
+            return None
+        whole = resample_pos_embed(table.detach().float().cpu(), self.config.grid_size, self.trace.grid_size)
+        return whole[0, -self.trace.grid.count :]
+
+    @property
+    def pixels(self) -> Tensor:
+        """(3, p, p): the patch as the model takes it, normalised."""
+        rows, columns = self.square
+        return self.trace.image[:, rows, columns]
+
+    @property
+    def colours(self) -> list[list[list[int]]]:
+        """(p, p, 3): the same as 0 to 255."""
+        rows, columns = self.square
+        colours: list[list[list[int]]] = as_picture(self.trace.image, self.card)[rows, columns].tolist()
+        return colours
+
+    @property
+    def square(self) -> tuple[slice, slice]:
+        p, (row, column) = self.config.patch_size, self.trace.grid.place(self.choice.patch)
+        return slice(row * p, row * p + p), slice(column * p, column * p + p)
+
+
+def numbers(x: Any) -> Any:
+    """A tensor or its lists, to `DIGITS` significant digits: what is sent and shown."""
+    values = x.tolist() if isinstance(x, Tensor) else list(x)
+    if values and isinstance(values[0], list):
+        return [numbers(row) for row in values]
+    return [float(f"{value:.{DIGITS}g}") for value in values]
+
+
+def number(x: Tensor | float) -> float:
+    return float(f"{float(x):.{DIGITS}g}")
+
+
+def strongest(shares: Tensor, count: int) -> list[int]:
+    """The tokens with the largest values, largest first."""
+    found: list[int] = shares.argsort(descending=True, stable=True)[:count].tolist()
+    return found

@@ -1,0 +1,239 @@
+// The lesson on the screen: one step at a time, the picture beside it, and what was chosen travels along.
+//
+// `mount(element, options)` gives a handle whose receive(value) shows a lesson:
+//   {lesson: the JSON of explorer/lesson/steps.py or its address, picture: address, qr: {url, qr}, open: true}
+// and which says through options.emit("choose", {patch, layer, head}) and emit("link", {url}) what it would like.
+// options: lessons: {"patch.layer.head": JSON}, all that a page without a server can show; address: keep the state
+// in the address bar.
+
+import { el } from "../../viewer/js/elements.js";
+import * as first from "./first.js";
+import * as layer from "./layer.js";
+import * as last from "./last.js";
+import { lessonHash, readLesson } from "./address.js";
+import { printHandout } from "./handout.js";
+import { Picture } from "./picture.js";
+import { Presenter, showLink } from "./present.js";
+import { GUESSES, grade, quiz, total } from "./quiz.js";
+import { tableOf } from "./tools.js";
+
+export const DRAWINGS = { ...first, ...layer, ...last };
+
+class Lesson {
+  constructor(node, options) {
+    Object.assign(this, { node, options, lesson: null, tables: {}, opacity: 0.9, drawn: null });
+    this.state = { how: 0, hover: -1, guesses: [], answers: {}, ...(options.address ? readLesson(location.hash) : {}) };
+    this.picture = new Picture(this);
+    this.build();
+    this.presenter = new Presenter(this);
+    node.addEventListener("keydown", (event) => this.key(event));
+    if (options.address) addEventListener("popstate", () => this.returned());
+    this.swipes();
+  }
+
+  build() {
+    const button = (text, act, more = {}) => el("button", { type: "button", class: "les-button", onclick: act, ...more }, text);
+    this.chapter = el("p", { class: "les-chapter" });
+    this.title = el("h2", { tabIndex: -1 });
+    this.sentence = el("p", { class: "les-sentence" });
+    this.draw = el("div", { class: "les-draw" });
+    this.formula = el("p", { class: "les-formula" });
+    this.question = el("div", { class: "les-question", "aria-live": "polite" });
+    this.more = el("div", { class: "les-more" });
+    this.back = button("Back", () => this.go(this.state.how - 1));
+    this.next = button("Next", () => this.go(this.state.how + 1), { class: "les-button is-main" });
+    this.dots = el("ol", { class: "les-dots", "aria-label": "Steps" });
+    this.score = el("output", { class: "les-score" });
+    this.status = el("p", { class: "les-status", role: "status" });
+    this.choices = { layer: this.stepper("Layer", "layer"), head: this.stepper("Head", "head") };
+    this.node.classList.add("is-waiting");
+    this.status.textContent = "The lesson is being made from this picture.";
+    this.link = button("Class link", () => this.options.emit?.("link", { url: this.url() }));
+    this.node.replaceChildren(
+      el("header", { class: "les-head" }, this.chapter, this.title, this.sentence),
+      el("div", { class: "les-body" }, el("div", { class: "les-left" }, this.picture.node,
+        el("div", { class: "les-choices" }, this.choices.layer.node, this.choices.head.node), this.status),
+      el("div", { class: "les-right" }, this.question, this.draw, this.formula, this.more)),
+      el("nav", { class: "les-nav", "aria-label": "Lesson" }, this.back, this.dots, this.next),
+      el("div", { class: "les-tools" }, this.score, button("Present", () => this.presenter.start()),
+        button("Handout", () => printHandout(this, DRAWINGS)), ...(this.options.emit ? [this.link] : [])));
+  }
+
+  stepper(label, name) {
+    const said = el("output"), by = (step) => this.choose({ [name]: this.lesson.choice[name] + step });
+    const less = el("button", { type: "button", class: "les-button", "aria-label": `${label} before`, onclick: () => by(-1) }, "−");
+    const more = el("button", { type: "button", class: "les-button", "aria-label": `${label} after`, onclick: () => by(1) }, "+");
+    return { node: el("div", { class: "les-stepper", role: "group", "aria-label": label }, less, el("span", {}, label, " ", said), more),
+      show: (value, count) => { said.textContent = value; less.disabled = value <= 0; more.disabled = value >= count - 1; } };
+  }
+
+  // what the drawings ask of it ---------------------------------------------------------------------------------
+
+  get step() { return this.lesson.steps[this.state.how]; }
+  get ink() { return getComputedStyle(this.node).getPropertyValue("--les-accent").trim() || "#4338ca"; }
+  get bar() { return getComputedStyle(this.node).getPropertyValue("--les-bar").trim() || "#8a8f98"; }
+
+  nameOf(token) {
+    const { prefix, grid: [, w] } = this.lesson, patch = token - prefix.length;
+    return token < prefix.length ? prefix[token] : `square (${Math.floor(patch / w)}, ${patch % w})`;
+  }
+
+  keyOf(step) {  // a question about squares is another one for another choice
+    const { patch, layer, head } = this.lesson.choice;
+    return step.question?.kind === "squares" ? `${step.name} ${patch}.${layer}.${head}` : step.name;
+  }
+
+  revealed() { return !this.step.question || this.keyOf(this.step) in this.state.answers; }
+
+  guessed() {
+    const { question } = this.step;
+    return question?.kind === "squares" ? { guesses: this.state.guesses, right: this.revealed() ? question.right.slice(0, 10) : [] } : {};
+  }
+
+  // what is done to it ------------------------------------------------------------------------------------------
+
+  press(patch) {
+    const { question } = this.step;
+    if (question?.kind !== "squares" || this.revealed()) return this.choose({ patch });
+    const { guesses } = this.state, at = guesses.indexOf(patch);
+    if (at >= 0) guesses.splice(at, 1);
+    else guesses.push(patch);
+    if (guesses.length === GUESSES) return this.answer(this.step, { given: [...guesses], ...grade(question, guesses) });
+    this.redraw();
+  }
+
+  pointed(patch) { this.drawn?.pointed?.(patch); }
+
+  answer(step, given) {
+    this.state.answers[this.keyOf(step)] = given;
+    this.redraw();
+  }
+
+  choose(change) {
+    const { choice, grid, layers, heads } = this.lesson, limits = { patch: grid[0] * grid[1], layer: layers, head: heads };
+    const next = { ...choice };
+    for (const [name, value] of Object.entries(change)) next[name] = Math.max(0, Math.min(limits[name] - 1, value));
+    const key = `${next.patch}.${next.layer}.${next.head}`;
+    if (key === `${choice.patch}.${choice.layer}.${choice.head}`) return;
+    this.state.guesses = [];
+    if (this.options.lessons?.[key]) return this.receive({ lesson: this.options.lessons[key] });
+    if (!this.options.emit) {
+      this.status.textContent = "This page holds the numbers of one square, layer and head; the app has those of all.";
+      return;
+    }
+    this.status.textContent = "…";
+    this.options.emit("choose", next);
+  }
+
+  go(how, { history = true } = {}) {
+    const to = Math.max(0, Math.min(this.lesson.steps.length - 1, how));
+    if (to === this.state.how && this.drawn) return;
+    this.state.how = to;
+    this.state.guesses = [];
+    this.redraw();
+    this.title.focus({ preventScroll: true });
+    if (this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
+    if (history) this.remember(true);
+  }
+
+  key(event) {
+    if (this.presenter.on || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, select, textarea, dialog")) return;
+    const by = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key];
+    if (!by || !this.lesson) return;
+    event.preventDefault();
+    this.go(this.state.how + by);
+  }
+
+  swipes() {
+    let from = null;
+    this.draw.addEventListener("touchstart", (event) => {
+      from = event.target.closest("input") ? null : [event.touches[0].clientX, event.touches[0].clientY];
+    }, { passive: true });
+    this.draw.addEventListener("touchend", (event) => {
+      if (!from) return;
+      const x = event.changedTouches[0].clientX - from[0], y = event.changedTouches[0].clientY - from[1];
+      if (Math.abs(x) > 60 && Math.abs(x) > 2 * Math.abs(y)) this.go(this.state.how + (x < 0 ? 1 : -1));
+    }, { passive: true });
+  }
+
+  // address and history -----------------------------------------------------------------------------------------
+
+  url() { return location.href.split("#")[0] + lessonHash(location.hash, { how: this.state.how, ...this.lesson.choice }); }
+
+  remember(push) {
+    if (!this.options.address || !this.lesson) return;
+    const hash = lessonHash(location.hash, { how: this.state.how, ...this.lesson.choice });
+    if (hash !== location.hash) history[push ? "pushState" : "replaceState"](history.state, "", location.pathname + location.search + hash);
+  }
+
+  returned() {
+    const { how, ...choice } = readLesson(location.hash);
+    if (!this.lesson || how === undefined) return;
+    if (how !== this.state.how) this.go(how, { history: false });
+    if (Object.entries(choice).some(([name, value]) => this.lesson.choice[name] !== value)) this.choose(choice);
+  }
+
+  // what comes --------------------------------------------------------------------------------------------------
+
+  async receive(value) {
+    if (value?.qr) showLink(this, value.qr);
+    if (!value?.lesson) return;
+    const asked = this.asked = Symbol();
+    const lesson = typeof value.lesson === "string" ? await fetch(value.lesson).then((answer) => answer.json()) : value.lesson;
+    if (asked !== this.asked) return;  // another one came meanwhile
+    if (value.picture && value.picture !== this.shownPicture) {
+      const photo = new Image();
+      photo.src = value.picture;
+      await photo.decode().catch(() => {});
+      this.picture.photo = photo.naturalWidth ? photo : null;
+      this.shownPicture = value.picture;
+      this.state.answers = {};
+    }
+    const before = this.lesson;
+    this.lesson = lesson;
+    this.opacity = lesson.colours.opacity;
+    this.tables = { map: tableOf(lesson.colours.map), signed: tableOf(lesson.colours.signed) };
+    this.state.how = Math.min(this.state.how, lesson.steps.length - 1);
+    this.status.textContent = "";
+    this.node.classList.remove("is-waiting");
+    this.redraw();
+    const { patch, layer, head } = this.state;  // what the address asks for, once
+    if (before) this.remember(false);
+    else this.choose(Object.fromEntries(Object.entries({ patch, layer, head }).filter(([, value]) => value !== undefined)));
+    this.node.dispatchEvent(new CustomEvent("les-shown", { bubbles: true }));
+  }
+
+  redraw() {
+    const { lesson, step, state } = this, count = lesson.steps.length;
+    this.chapter.textContent = `${step.chapter} · ${state.how + 1} of ${count}`;
+    this.title.textContent = step.title;
+    this.sentence.textContent = step.sentence;
+    this.formula.textContent = this.revealed() ? step.formula : "";
+    this.choices.layer.show(lesson.choice.layer, lesson.layers);
+    this.choices.head.show(lesson.choice.head, lesson.heads);
+    this.question.replaceChildren(...[quiz(this, step)].filter(Boolean));
+    const box = el("div", { class: "les-drawing" });
+    this.draw.replaceChildren(box);
+    this.picture.show(this.guessed());
+    this.drawn = DRAWINGS[step.name](box, step.data, this) ?? {};
+    this.draw.hidden = !box.childNodes.length;
+    this.more.replaceChildren(details("The lines of vit/model.py", el("pre", { tabIndex: 0 }, step.code)),
+      details("Exact numbers", el("pre", { tabIndex: 0 }, JSON.stringify(step.data).slice(0, 20000))), details("For who teaches", el("p", {}, step.note)));
+    this.back.disabled = state.how === 0;
+    this.next.disabled = state.how === count - 1;
+    this.dots.replaceChildren(...lesson.steps.map((other, i) => el("li", {}, el("button", { type: "button", title: other.title,
+      "aria-label": `${i + 1}: ${other.title}`, ...(i === state.how ? { "aria-current": "step" } : {}), onclick: () => this.go(i) }, `${i + 1}`))));
+    const { points, of } = total(state.answers);
+    this.score.textContent = of ? `${points} of ${of} points` : "";
+  }
+}
+
+const details = (name, content) => el("details", {}, el("summary", {}, name), content);
+
+export function mount(node, options = {}) {
+  node.classList.add("les");
+  node.setAttribute("role", "region");
+  node.setAttribute("aria-label", "How it works, step by step");
+  return new Lesson(node, options);
+}

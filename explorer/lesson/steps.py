@@ -1,0 +1,277 @@
+"""The steps of the lesson, one row each, and the JSON that the browser draws.
+
+A sentence has at most 25 everyday words. Its braces, and those of the formula, take numbers of the step.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from explorer.lesson import answer, attention
+from explorer.lesson.follow import Choice, Follow, strongest
+from explorer.payload import class_name
+from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY
+from vit import model as code
+from vit.card import Card
+from vit.model import ViT
+from vit.trace import Trace
+
+VERSION = 1
+MOST_WORDS = 25
+Numbers = dict[str, Any]
+START = Choice()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One screen: what it says, the lines of vit/model.py that do it, and its numbers."""
+
+    name: str  # of its drawing
+    chapter: str
+    title: str
+    sentence: str
+    formula: str
+    numbers: Callable[[Follow], Numbers]
+    where: Any  # what of vit/model.py does it,
+    lines: tuple[str, ...]  # and how those of its lines begin
+    note: str = ""  # for who teaches
+
+
+ATTEND = code.Attention.forward
+STEPS = (
+    Step(
+        "cut", "Squares become numbers", "Cut",
+        "The picture falls apart into {h} × {w} squares of {p} × {p} pixels. Click one: it is ours "
+        "in every step.",
+        "{height} × {width} pixels = {h} · {w} squares of {p} · {p} pixels",
+        attention.cut, code.PatchEmbed, ("self.proj = nn.Conv2d", "config.in_chans, config.embed_dim"),
+        "Let the class choose the square: it stays theirs to the end.",
+    ),
+    Step(
+        "flatten", "Squares become numbers", "Flatten",
+        "Every pixel has a red, a green and a blue value. Our square becomes a list of {n} numbers.",
+        "{p} · {p} pixels · 3 colours = {n} numbers",
+        attention.flatten, code.PatchEmbed, ("return self.proj(images)",),
+        "Nothing else is known of the square: no edges, no names.",
+    ),
+    Step(
+        "embed", "Squares become numbers", "Compare with patterns",
+        "The square is compared with {D} learned patterns. How well each one fits becomes one of {D} "
+        "new numbers.",
+        "pattern · square + bias = one of {D} numbers",
+        attention.embed, code.PatchEmbed, ("return self.proj(images)",),
+        "Point at a pattern: its products with the square add up to one number.",
+    ),
+    Step(
+        "position", "Squares become numbers", "Where am I?",
+        "Numbers for the place are added. Without them the model would not know where in the picture "
+        "a square was.",
+        "embedding + position = what the first layer reads",
+        attention.position, code.ViT.embed, ("pos_embed = resample_pos_embed", "x = x + torch.cat"),
+        "Ask first: would the answer be the same with the squares in any order?",
+    ),
+    Step(
+        "prefix", "Squares become numbers", "Who will answer?", "{prefix}",
+        "{T} tokens = {before} in front + {P} squares",
+        attention.prefix, code.ViT.embed, ("tokens = [token for token", "x = torch.cat"),
+        "It is the same for every picture until the first layer has run.",
+    ),
+    Step(
+        "ask", "One layer", "Ask, offer, carry",
+        "From every token come three short lists: what it looks for, what it offers, and what it "
+        "would pass on.",
+        "query, key, value: {d} numbers each, in each of {H} heads",
+        attention.ask, ATTEND, ("q, k, v = self.qkv", "q, k, v = tap"),
+        "The three lists are three views of the same token.",
+    ),
+    Step(
+        "scores", "One layer", "Does it fit?",
+        "What our square looks for is compared with what each token offers: multiply number by "
+        "number, then add.",
+        "q · k / √{d}", attention.scores, ATTEND, ("scores = tap",),
+        "Point at another square and watch the sum change.",
+    ),
+    Step(
+        "softmax", "One layer", "Shares of attention",
+        "The scores become shares of attention: none is negative, and together they are 100 %. The "
+        "slider sharpens them.",
+        "share = exp(score) / sum of all exp(score)", attention.softmax, ATTEND, ("attn = tap",),
+        "Ask before the reveal: which squares will this head look at?",
+    ),
+    Step(
+        "mix", "One layer", "Mix",
+        "Our square collects what the others pass on, each weighted by its share. The sum is this "
+        "head's result.",
+        "z = share · value, added up over {T} tokens", attention.mix, ATTEND, ("z = tap",),
+        "Most of the sum comes from a few tokens, or from very many: it depends on the head.",
+    ),
+    Step(
+        "heads", "One layer", "All heads together",
+        "All {H} heads do this at once, each in its own way. Together they change our token a little.",
+        "before + change = after", attention.heads, ATTEND, ("return self.proj(z",),
+        "The change is added: what was there before is still there.",
+    ),
+    Step(
+        "mlp", "One layer", "Think alone",
+        "Now every token is on its own: {count} small detectors look at its numbers, and {active} of "
+        "ours respond.",
+        "{D} numbers → {count} detectors → {D} numbers, added again",
+        attention.mlp, code.Mlp.forward, ("x = tap", "return self.fc2"),
+        "This is where most of the weights are.",
+    ),
+    Step(
+        "layers", "All layers", "Again and again",
+        "The same two moves repeat in all {L} layers. Watch which squares become more and more like ours.",
+        "how alike two tokens are: 1 the same direction, 0 nothing in common",
+        attention.layers, code.ViT.run, ("for layer in range", "tokens = self.blocks"),
+        "Play it. Squares of one thing often become alike.",
+    ),
+    Step(
+        "read", "The answer", "What the answer is read from", "{read}", "{read_formula}",
+        answer.read, code.ViT.read_out, ("patches = x", "pooled ="),
+        "The same drawing as before, now for the token that must answer.",
+    ),
+    Step(
+        "answer", "The answer", "The answer", "{answer}", "{answer_formula}",
+        answer.answer, code.ViT.read_out, ("logits = self.head", "pooled ="),
+        "Hide what it looked at: does the answer stay?",
+    ),
+    Step(
+        "why", "The answer", "But is it why?",
+        "Did it really need those squares? We take them away, one after the other, and watch the answer.",
+        "area under the curve: {looked} looked at first, {random} by chance; smaller means they mattered",
+        lambda f: {}, code.ViT.forward, ("tokens = self.embed", "return self.read_out"),
+        "Attention is a hint. What happens without the squares is the test.",
+    ),
+)  # fmt: skip
+
+
+def steps_for(model: ViT) -> tuple[Step, ...]:
+    """Those that this model has: without a head there is no class to ask why about."""
+    return STEPS if model.config.num_classes else STEPS[:-1]
+
+
+def lines_of(step: Step) -> str:
+    """The lines of vit/model.py that do it, as they stand there."""
+    source = inspect.cleandoc(inspect.getsource(step.where)).splitlines()
+    found = [line for line in source if line.strip().startswith(step.lines)]
+    return inspect.cleandoc("\n".join(found))
+
+
+def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, Any]:
+    """What the braces of sentences and formulas stand for."""
+    config, (h, w) = f.config, f.trace.grid_size
+    image = f.trace.image
+    names, read = f.trace.prefix_names, f.read
+    front = (
+        f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
+        f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
+        + ("It has seen nothing yet; in the end it must answer." if read is not None else "They only help.")
+        if names
+        else "No extra token stands in front: in the end the answer comes from the average of all squares."
+    )
+    classes = data["answer"]["classes"]
+    why = shared.get("why", {}).get("areas", (0, 0))
+    return {
+        "h": h, "w": w, "p": config.patch_size, "height": image.shape[1], "width": image.shape[2],
+        "n": f.pixels.numel(), "D": config.embed_dim, "d": config.head_dim, "H": config.num_heads,
+        "L": config.depth, "P": f.trace.grid.count, "T": f.trace.tokens.shape[1], "before": len(names),
+        "count": data["mlp"]["count"], "active": data["mlp"]["active"], "prefix": front,
+        "read": "The answer is read from the average of all squares: "
+        "here is how much the last layer changed each one."
+        if read is None
+        else f"Now follow {f.name_of(read)}, from which the answer is read: "
+        "in the last layer it collects from these squares.",
+        "read_formula": f"average over {f.trace.grid.count} squares"
+        if read is None
+        else f"{f.name_of(read)}: q · k / √{config.head_dim}, then shares, then the mix",
+        "answer": "For each answer the model keeps one list of numbers. "
+        "The list that fits what was collected best wins."
+        if classes
+        else "This model gives no answer: it ends with these numbers, for others to build on.",
+        "answer_formula": "list · numbers + bias = logit" if classes else f"{config.embed_dim} features",
+        "looked": f"{why[0]:.3f}", "random": f"{why[1]:.3f}",
+    }  # fmt: skip
+
+
+def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, Numbers]:
+    """What is asked before the reveal, with the right answer."""
+    shares = f.here["attn"][f.choice.head, f.token, f.prefix :]
+    count = max(3, len(shares) // 10)
+    asked: dict[str, Numbers] = {
+        "softmax": {
+            "kind": "squares",
+            "ask": "Which squares will this head look at? Click three.",
+            "right": strongest(shares, count),
+        }
+    }
+    if bag := shared.get("bag"):
+        same = bag["with"]["name"] == bag["without"]["name"]
+        asked["position"] = yes_or_no("If no square were told its place: would the answer be the same?", same)
+    if f.config.num_classes > 2:
+        top = strongest(f.trace.logits, 1)[0]
+        others = strongest(f.trace.logits, 4)
+        options = sorted(others)
+        names = [class_name(f.card, k) for k in options]
+        asked["answer"] = {
+            "kind": "choice",
+            "ask": "What will it say?",
+            "options": names,
+            "right": options.index(top),
+        }
+    if why := shared.get("why"):
+        asked["why"] = yes_or_no(
+            "Will the squares it looked at matter more than squares by chance?",
+            why["areas"][0] < why["areas"][1],
+        )
+    return asked
+
+
+def yes_or_no(ask: str, yes: bool) -> Numbers:
+    return {"kind": "choice", "ask": ask, "options": ["Yes", "No"], "right": 0 if yes else 1}
+
+
+def lesson_of(
+    trace: Trace, model: ViT, card: Card, choice: Choice = START, shared: Numbers | None = None
+) -> dict[str, Any]:
+    """The whole lesson of one choice as JSON. shared: what `answer.shared` gave for this picture, if it is
+    there already."""
+    follow = Follow(trace, model, card, choice.within(trace, model.config))
+    shared = answer.shared(follow) if shared is None else shared
+    data = {step.name: step.numbers(follow) for step in steps_for(model)}
+    if "why" in data:
+        data["why"] = shared["why"]
+        data["answer"] |= {"without": shared["without"]}
+        data["position"] |= {"bag": shared["bag"]}
+    words, asked = words_of(follow, data, shared), questions(follow, data, shared)
+    choice = follow.choice
+    return {
+        "version": VERSION,
+        "model": card.name,
+        "choice": {"patch": choice.patch, "layer": choice.layer, "head": choice.head},
+        "grid": list(trace.grid_size),
+        "layers": model.config.depth,
+        "heads": model.config.num_heads,
+        "prefix": list(trace.prefix_names),
+        "size": list(trace.image.shape[1:]),
+        "colours": {
+            "map": COLORMAPS[DEFAULT].tobytes().hex(),
+            "signed": COLORMAPS[DEFAULT_SIGNED].tobytes().hex(),
+            "opacity": OPACITY,
+        },
+        "steps": [
+            {
+                "name": step.name,
+                "chapter": step.chapter,
+                "title": step.title,
+                "sentence": step.sentence.format(**words),
+                "formula": step.formula.format(**words),
+                "code": lines_of(step),
+                "note": step.note,
+                "question": asked.get(step.name),
+                "data": data[step.name],
+            }
+            for step in steps_for(model)
+        ],
+    }

@@ -1,0 +1,254 @@
+"""The lesson: every number on every step is the trace's, for every kind of model; its words are few."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from families import FAMILIES
+
+import vit.model
+from explorer.lesson import answer, attention, page
+from explorer.lesson.follow import Choice, Follow
+from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of
+from explorer.payload import class_name
+from vit import Card, ViT, trace
+from vit.pictures import as_picture
+from vit.trace import MaskPatches, Recorder
+
+CARD = Card("tiny", tuple("abcdefg"))
+CHOICE = Choice(patch=7, layer=1, head=2)
+KINDS = FAMILIES | {"no head": dict(num_classes=0)}
+
+
+@pytest.fixture(params=KINDS, ids=str, scope="module")
+def follow(request: pytest.FixtureRequest) -> Follow:
+    torch.manual_seed(0)
+    model = randomised(ViT(tiny_config(**KINDS[request.param])))
+    card = CARD if model.config.num_classes else Card("headless")
+    return Follow(trace(model, torch.randn(3, 12, 20)), model, card, CHOICE)
+
+
+@pytest.fixture(scope="module")
+def seen(follow: Follow) -> dict:
+    """What a whole forward pass shows, (name, layer) -> tensor without the axis of images."""
+    recorder = Recorder()
+    with torch.no_grad():
+        follow.model(follow.trace.image[None], recorder)
+    return {(name, layer): x[0] for name, layers in recorder.seen.items() for layer, x in layers.items()}
+
+
+def close(found, expected) -> None:
+    found, expected = torch.as_tensor(found).float(), torch.as_tensor(expected).float()
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+# a step, and its numbers ----------------------------------------------------------------------------------
+
+
+def test_cut_and_flatten_show_the_pixels_that_the_model_saw(follow: Follow) -> None:
+    assert attention.cut(follow) == {"rows": 3, "columns": 5, "side": 4, "count": 15}
+    square = follow.trace.image[:, 4:8, 8:12]  # patch 7 of 3 x 5 is (1, 2)
+    data = attention.flatten(follow)
+    close(data["values"], square.flatten())
+    assert data["colours"] == as_picture(follow.trace.image, follow.card)[4:8, 8:12].tolist()
+    assert data["count"] == 48
+
+
+def test_embed_shows_products_that_add_up(follow: Follow, seen: dict) -> None:
+    data = attention.embed(follow)
+    close(data["output"], seen["embed", None][7])
+    for pattern in data["filters"]:
+        sum_ = np.dot(pattern["weights"], data["values"]) + pattern["bias"]
+        assert sum_ == pytest.approx(float(seen["embed", None][7, pattern["index"]]), abs=1e-4)
+        assert pattern["result"] == pytest.approx(sum_, abs=1e-4)
+
+
+def test_position_adds_up_to_what_the_first_layer_reads(follow: Follow, seen: dict) -> None:
+    data = attention.position(follow)
+    close(data["sum"], seen["pos", None][follow.token])
+    if not data["normed"]:
+        close(np.add(data["embed"], data["position"]), seen["pos", None][follow.token])
+    assert data["alike"][7] == pytest.approx(1)
+
+
+def test_the_tokens_in_front_begin_as_they_do(follow: Follow, seen: dict) -> None:
+    data = attention.prefix(follow)
+    assert data["names"] == list(follow.config.prefix_names) and data["tokens"] == 15 + len(data["names"])
+    if data["names"]:
+        close(data["start"], seen["pos", None][: follow.prefix])
+    assert data["read"] == (0 if follow.config.pool == "cls" else None)
+
+
+def test_queries_keys_and_values_are_the_heads(follow: Follow, seen: dict) -> None:
+    data = attention.ask(follow)
+    for name in "qkv":
+        close(data[name], seen[name, 1][2, follow.token])
+    before = seen["resid_post", 0][follow.token]
+    close(data["before"], before)
+    close(data["reads"], before if follow.config.post_norm else seen["norm1", 1][follow.token])
+
+
+def test_scores_are_sums_of_products(follow: Follow, seen: dict) -> None:
+    data = attention.scores(follow)
+    close(data["scores"], seen["scores", 1][2, follow.token])
+    made = [np.dot(data["q"], key) / data["root"] for key in data["keys"]]
+    close(made, seen["scores", 1][2, follow.token, data["tokens"]])
+    assert data["best"] == int(np.argmax(data["scores"])) and follow.token in data["tokens"]
+
+
+def test_shares_are_the_softmax_of_scores(follow: Follow, seen: dict) -> None:
+    data = attention.softmax(follow)
+    close(data["shares"], seen["attn", 1][2, follow.token])
+    close(torch.tensor(data["scores"]).exp() / torch.tensor(data["scores"]).exp().sum(), data["shares"])
+    assert data["sum"] == pytest.approx(1) and data["best"][0] == int(np.argmax(data["shares"]))
+
+
+def test_the_mix_is_shares_times_values(follow: Follow, seen: dict) -> None:
+    data = attention.mix(follow)
+    close(data["z"], seen["z", 1][2, follow.token])
+    close(data["values"], seen["v", 1][2, data["best"]])
+    close(data["shares"], seen["attn", 1][2, follow.token, data["best"]])
+    assert sum(data["shares"]) + data["rest"] == pytest.approx(1, abs=1e-5)
+
+
+def test_heads_change_the_token_by_what_they_write(follow: Follow, seen: dict) -> None:
+    data = attention.heads(follow)
+    close(data["shares"], seen["attn", 1][:, follow.token])
+    close(data["z"], seen["z", 1][:, follow.token])
+    close(data["added"], seen["attn_out", 1][follow.token])
+    close(data["after"], seen["resid_mid", 1][follow.token])
+    if not follow.config.post_norm:
+        close(np.add(data["before"], data["added"]), data["after"])
+
+
+def test_the_mlp_counts_what_responds(follow: Follow, seen: dict) -> None:
+    data, hidden = attention.mlp(follow), seen["mlp_post", 1][follow.token]
+    close(data["hidden"], hidden)
+    assert (data["active"], data["count"]) == (int((hidden > 0).sum()), len(hidden))
+    close(data["before"], seen["resid_mid", 1][follow.token])
+    close(data["after"], seen["resid_post", 1][follow.token])
+
+
+def test_layers_tell_how_alike_and_how_long(follow: Follow, seen: dict) -> None:
+    data = attention.layers(follow)
+    stream = [seen["pos", None], *(seen["resid_post", layer] for layer in range(3))]
+    for depth, tokens in enumerate(stream):
+        ours = tokens[follow.token]
+        assert data["length"][depth] == pytest.approx(float(ours.norm()), rel=1e-4)
+        patches = tokens[follow.prefix :]
+        close(data["alike"][depth], patches @ ours / patches.norm(dim=1) / ours.norm())
+
+
+def test_what_is_read_is_followed_in_the_last_layer(follow: Follow, seen: dict) -> None:
+    data = answer.read(follow)
+    if follow.config.pool == "mean":
+        change = seen["resid_post", 2][follow.prefix :] - seen["resid_post", 1][follow.prefix :]
+        close(data["map"], change.norm(dim=1))
+        assert data["kind"] == "mean" and data["share"] == pytest.approx(1 / 15, rel=1e-5)
+        return
+    attn = seen["attn", 2]
+    close(data["shares"], attn[2, 0])
+    close(data["scores"], seen["scores", 2][2, 0])
+    close(data["z"], seen["z", 2][2, 0])
+    close(data["map"], attn[:, 0, follow.prefix :].mean(dim=0))
+    assert data["name"] == "[CLS]" and data["alone"] == pytest.approx(float(attn[2, 0, 0]), rel=1e-4)
+
+
+def test_the_answer_is_the_models_and_adds_up(follow: Follow) -> None:
+    data, logits = answer.answer(follow), follow.trace.logits
+    if not follow.config.num_classes:
+        with torch.no_grad():
+            close(data["features"], follow.model.read_out(follow.trace.tokens[-1:])[0])
+        return
+    best = int(logits.argmax())
+    assert data["classes"][0]["name"] == class_name(CARD, best)
+    values = CARD.values(logits).sort(descending=True).values[:5]
+    close([known["value"] for known in data["classes"]], values)
+    close([known["logit"] for known in data["classes"]], logits.sort(descending=True).values[:5])
+    if follow.config.distillation:  # two heads answer together
+        assert "vector" not in data
+        return
+    assert np.dot(data["vector"], data["weights"]) + data["bias"] == pytest.approx(
+        float(logits[best]), abs=1e-3
+    )
+
+
+def test_what_if_and_why_are_passes_of_the_model(follow: Follow) -> None:
+    if not follow.config.num_classes:
+        assert answer.shared(follow) == {}
+        return
+    found = answer.shared(follow)
+    for what_if in found["without"][1:]:
+        edits = (MaskPatches(tuple(what_if["hidden"]), follow.prefix),) if what_if["hidden"] else ()
+        logits = trace(follow.model, follow.trace.image, edits=edits).logits
+        watched = follow.trace.logits.argsort(descending=True)[:5]
+        close(what_if["values"], CARD.values(logits)[watched])
+        assert what_if["says"] == class_name(CARD, int(logits.argmax()))
+    why, best = found["why"], int(follow.trace.logits.argmax())
+    whole, gone = follow.trace.image[None], torch.zeros_like(follow.trace.image)[None]
+    with torch.no_grad():
+        for image, at in ((whole, 0), (gone, -1)):
+            value = float(CARD.values(follow.model(image)[0])[best])
+            assert why["looked"][at] == pytest.approx(value, abs=1e-5) == why["random"][at]
+        half = why["fractions"].index(pytest.approx(why["fractions"][3]))
+        shown = torch.ones(15)
+        shown[why["orders"][0][: round(why["fractions"][half] * 15)]] = 0
+        gate = shown.view(3, 5).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        value = float(CARD.values(follow.model(whole * gate)[0])[best])
+        assert why["looked"][half] == pytest.approx(value, abs=1e-4)
+
+
+# the whole --------------------------------------------------------------------------------------------------
+
+
+def test_every_step_has_few_words_code_and_all_its_numbers(follow: Follow) -> None:
+    lesson = lesson_of(follow.trace, follow.model, follow.card, CHOICE)
+    assert len(lesson["steps"]) == (15 if follow.config.num_classes else 14)
+    for step in lesson["steps"]:
+        assert len(step["sentence"].split()) <= MOST_WORDS, step["sentence"]
+        assert not re.search(r"[{}]|nan|None", step["sentence"] + step["formula"])
+        assert step["code"] and step["title"] and step["note"]
+        question = step["question"]
+        if question and question["kind"] == "choice":
+            assert 0 <= question["right"] < len(question["options"])
+    said = json.loads(json.dumps(lesson, allow_nan=False))
+    assert said["choice"] == {"patch": 7, "layer": 1, "head": 2}
+    by_name = {step["name"]: step["data"] for step in said["steps"]}
+    assert by_name["scores"] == attention.scores(follow)
+
+
+def test_what_a_browser_asks_for_is_brought_within_the_model() -> None:
+    model = randomised(ViT(tiny_config()))
+    traced = trace(model, torch.randn(3, 12, 20))
+    found = Choice(patch=10**9, layer=-4, head=99).within(traced, model.config)
+    assert found == Choice(14, 0, 3)
+
+
+def test_the_squares_that_are_right_are_those_of_the_map(follow: Follow) -> None:
+    once = {"bag": {}, "without": [], "why": {"areas": [0, 1]}}
+    lesson = lesson_of(follow.trace, follow.model, follow.card, CHOICE, once)
+    (step,) = (step for step in lesson["steps"] if step["name"] == "softmax")
+    shares = np.array(step["data"]["shares"][follow.prefix :])
+    right = step["question"]["right"]
+    assert len(right) == 3 and shares[right].min() >= np.delete(shares, right).max()
+
+
+def test_the_code_is_the_models() -> None:
+    source = {line.strip() for line in Path(vit.model.__file__).read_text(encoding="utf-8").splitlines()}
+    for step in STEPS:
+        assert {line.strip() for line in lines_of(step).splitlines()} <= source
+        assert len(lines_of(step).splitlines()) >= 1
+
+
+def test_a_page_of_one_file_holds_the_lesson_of_the_model_as_it_is() -> None:
+    model = randomised(ViT(tiny_config()))
+    traced = trace(model, torch.randn(3, 12, 20))
+    held = page.section(traced, model, CARD, CHOICE)
+    assert "ViTLesson.mount" in held and held.count('"choice": {"patch": 7, "layer": 1, "head": ') == 4
+    assert "http://" not in held.replace("http://www.w3.org", "") and "https://" not in held
+    changed = trace(model, traced.image, edits=(MaskPatches((0, 7), 1),))
+    assert page.section(changed, model, CARD, CHOICE) == "", "its numbers would be those of another pass"
