@@ -94,11 +94,31 @@ def ledger(trace: Trace, model: ViT, target: int | None = None, contrast: Contra
     of_classes = objective.weights(trace.logits)  # (K,)
     weight = next(model.parameters())
     tokens, attn = trace.tokens.to(weight), trace.all_attn().to(weight)
+    heads, mlp, embed, bias = (part.float().cpu() for part in entries(model, tokens, attn, of_classes))
+    return Ledger(
+        heads=heads,
+        mlp=mlp,
+        embed=embed,
+        bias=float(bias),
+        objective=objective,
+        logit=float(of_classes.double() @ trace.logits.double()),
+        grid=trace.grid,
+        num_prefix_tokens=trace.num_prefix_tokens,
+    )
+
+
+def entries(
+    model: ViT, tokens: Tensor, attn: Tensor, of_classes: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(heads (L, H, T), mlp (L,), embed (T,), bias ()) of the ledger of Σ_k of_classes[k] · logit[k].
+
+    tokens (L+1, T, D) and attn (L, H, T, T) as in a trace. Tensors in, tensors out: it can be exported.
+    """
     rows = pooled_rows(model, tokens.shape[1])
-    directions, bias = read_out_directions(model, tokens[-1], rows, of_classes)  # (R, D)
+    directions, bias = read_out_directions(model, tokens[-1], rows, of_classes)  # (R, D), ()
 
     heads, mlp = [], []
-    for layer in range(config.depth):
+    for layer in range(model.config.depth):
         block = block_at(model, layer)
         stream = tokens[layer]
         carried = values(block, stream)  # (H, T, d)
@@ -110,19 +130,10 @@ def ledger(trace: Trace, model: ViT, target: int | None = None, contrast: Contra
         added = torch.einsum("hrd,hdD->rD", looked @ carried, output) + constant
         thought = block.ls2(block.mlp(block.norm2(stream[rows] + added)))  # (R, D)
         mlp.append((thought * directions).sum())
-        bias += float((directions @ constant).sum())
-    embed = tokens.new_zeros(tokens.shape[1])
-    embed[rows] = (tokens[0, rows] * directions).sum(dim=-1)
-    return Ledger(
-        heads=torch.stack(heads).float().cpu(),
-        mlp=torch.stack(mlp).float().cpu(),
-        embed=embed.float().cpu(),
-        bias=bias,
-        objective=objective,
-        logit=float(of_classes.double() @ trace.logits.double()),
-        grid=trace.grid,
-        num_prefix_tokens=trace.num_prefix_tokens,
-    )
+        bias = bias + (directions @ constant).sum()
+    read_at = torch.tensor(rows, device=tokens.device)
+    embed = tokens.new_zeros(tokens.shape[1]).index_add(0, read_at, (tokens[0, rows] * directions).sum(dim=-1))
+    return torch.stack(heads), torch.stack(mlp), embed, bias
 
 
 def class_to_explain(trace: Trace, model: ViT, target: int | None) -> int:
@@ -156,8 +167,8 @@ def pooled_rows(model: ViT, num_tokens: int) -> list[int]:
 
 def read_out_directions(
     model: ViT, tokens: Tensor, rows: list[int], of_classes: Tensor
-) -> tuple[Tensor, float]:
-    """(R, D) directions and a constant, so that y = Σ_r directions[r] · tokens[rows[r]] + constant, where
+) -> tuple[Tensor, Tensor]:
+    """(R, D) directions and a constant (), so that y = Σ_r directions[r] · tokens[rows[r]] + constant, where
     y = Σ_k of_classes[k] · logit[k].
 
     tokens: (T, D), the residual stream after the last block.
@@ -176,7 +187,7 @@ def read_out_directions(
     sigma = (normed.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()  # (R or 1, 1)
     directions = (read / sigma).expand(len(rows), -1) / len(rows)  # mean of patches, or of two heads
     constants = weights @ norm.bias + torch.stack([of_classes @ head.bias for head in heads])
-    return directions, float(constants.mean())
+    return directions, constants.mean()
 
 
 def block_at(model: ViT, layer: int) -> Block:
