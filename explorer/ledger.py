@@ -132,7 +132,9 @@ def entries(
         mlp.append((thought * directions).sum())
         bias = bias + (directions @ constant).sum()
     read_at = torch.tensor(rows, device=tokens.device)
-    embed = tokens.new_zeros(tokens.shape[1]).index_add(0, read_at, (tokens[0, rows] * directions).sum(dim=-1))
+    embed = tokens.new_zeros(tokens.shape[1]).index_add(
+        0, read_at, (tokens[0, rows] * directions).sum(dim=-1)
+    )
     return torch.stack(heads), torch.stack(mlp), embed, bias
 
 

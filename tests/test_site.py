@@ -12,6 +12,7 @@ import torch
 from conftest import CI, randomised, tiny_config
 from PIL import Image
 
+from explorer.ledger import ledger
 from explorer.maps import rollout_all
 from explorer.payload import embeddings_payload, head_payload, layer_payload
 from explorer.site.folder import described
@@ -85,6 +86,7 @@ def run(graph: bytes, weights, model: ViT, folder: Path, **inputs) -> list[np.nd
     tokens = config.num_prefix_tokens + config.num_patches
     gate = np.ones((config.depth, config.num_heads), np.float32)
     given = {"hidden": np.zeros(tokens, np.float32), "gate": gate}
+    given["classes"] = np.zeros(config.num_classes, np.float32)
     return session.run(None, given | inputs)
 
 
@@ -101,6 +103,17 @@ def test_the_graph_does_what_the_model_does_under_interventions(pool: str, tmp_p
     theirs = trace(model, image, edits=(MaskPatches((3, 7), 2), ZeroHeads(((1, 2),))))
     for a, b in zip(ours, (theirs.logits, theirs.attn, theirs.tokens)):
         np.testing.assert_allclose(a, b.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pool": "mean", "num_registers": 2}, {"distillation": True}])
+def test_the_graphs_ledger_is_pythons(changes: dict, tmp_path: Path) -> None:
+    model = randomised(ViT(tiny_config(**changes)))
+    graph, weights = export_graph(model, model.config.image_size)
+    image, classes = torch.rand(3, 12, 20), np.eye(7, dtype=np.float32)[4]
+    ours = run(graph, weights, model, tmp_path, image=image[None].numpy(), classes=classes)[3:]
+    theirs = ledger(trace(model, image), model, 4)
+    for a, b in zip(ours, (theirs.heads, theirs.mlp, theirs.embed, torch.tensor(theirs.bias))):
+        np.testing.assert_allclose(a, b.numpy(), atol=5e-5)
 
 
 def test_other_weights_in_the_same_graph(graph_of_tiny, tmp_path: Path) -> None:

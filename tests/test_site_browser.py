@@ -16,6 +16,7 @@ from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from explorer.ledger import ledger
 from explorer.site.folder import Picture, Shared, write_site
 from explorer.site.onefile import write_one_file
 from vit import load, trace
@@ -135,6 +136,20 @@ def test_hidden_patches_and_heads_switched_off_change_the_answer_as_in_python(
     assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in ours)
     page.evaluate("vitSite.heard('edits', { patches: [], heads: [] })")
     page.wait_for_function("() => !vitSite.viewer.after")
+
+
+def test_the_ledgers_map_of_an_own_picture_is_made_in_the_page(visit, shared: Shared) -> None:
+    page = visit()
+    buffer = io.BytesIO()
+    shape(33).save(buffer, "PNG")
+    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
+    page.evaluate("vitSite.heard('need_maps', { method: 'logit_ledger', target: 3 })")
+    page.wait_for_function("() => vitSite.viewer.data.maps.size")
+    ours = np.array(page.evaluate("[...[...vitSite.viewer.data.maps.values()][0]]"))
+    image = preprocess(shape(33), shared.card, shared.card.size_for(shared.model.config))
+    theirs = ledger(trace(shared.model, image), shared.model, 3).map().flatten().numpy()
+    np.testing.assert_allclose(ours, theirs, atol=2e-2 * np.abs(theirs).max())
 
 
 def test_an_own_picture_is_looked_at_and_stays_here(visit, shared: Shared) -> None:

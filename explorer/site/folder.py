@@ -24,9 +24,10 @@ import numpy as np
 from PIL import Image
 
 from explorer import stats
+from explorer.methods import METHODS
 from explorer.payload import as_bytes, cosine_bytes, maps_at_hand, pack
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
-from explorer.site.graph import Weight, export_graph, pack_weights
+from explorer.site.graph import Weight, export_graph, has_ledger, pack_weights
 from explorer.site.runtime import SCRIPT, WASM, SiteError, runtime_files
 from explorer.viewer.script import joined
 from vit.card import Card
@@ -87,6 +88,7 @@ def write_site(
         "title": title,
         "runtime": {"script": f"runtime/{SCRIPT}", "wasm": f"runtime/{WASM}.gz"},
         "pictures": listed,
+        "methods": [method.entry for method in METHODS.values() if not method.is_long],
         "models": [write_model(folder, shared, pictures, progress) for shared in models],
     }
     write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
@@ -136,14 +138,14 @@ def write_model(
             continue  # an earlier stage, at another size: another graph
         written = written_weights(folder, f"{where}/moments/{step:07d}.bin.gz", moment, weights, 8)
         entry["moments"].append({"step": step, "metrics": metrics, **written})
-    entry["maps"], entry["methods"] = {}, []
+    entry["maps"] = {}
     for number, each in enumerate(pictures):
         progress(f"{shared.name}: maps of {each.name}")
         image = preprocess(each.picture, card, size)
         target = None
         if model.config.num_classes:
             target = int(trace(model, image, keep=()).logits.argmax())
-        content, entry["methods"] = maps_at_hand(trace(model, image, target=target), card, model)
+        content, _ = maps_at_hand(trace(model, image, target=target), card, model)
         write(folder / where / "maps" / f"{number}.bin", content)
         entry["maps"][each.name] = f"{where}/maps/{number}.bin"
     return entry
@@ -176,6 +178,7 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
         "mean": list(card.mean),
         "std": list(card.std),
         "scores": card.scores,
+        "ledger": has_ledger(model),
         "classNames": list(card.class_names),
         "accuracy": card.accuracy,
         "note": card.note,

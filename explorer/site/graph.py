@@ -2,6 +2,8 @@
 
     image (1, 3, height, width), hidden (T,), gate (L, H)
         -> logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
+    and, where the model has a ledger (explorer/ledger.py), classes (K,)
+        -> ledger_heads (L, H, T), ledger_mlp (L,), ledger_embed (T,), ledger_bias ()
 
 hidden: 0, or minus infinity for a token that nobody may look at. gate: what each head's output is multiplied
 by. One graph serves all moments of a training run: only the weights differ, and lie in files of their own.
@@ -17,11 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from explorer.ledger import entries
+from explorer.methods import METHODS
 from vit.grid import Grid
 from vit.model import ViT
 
 OPSET = 18
-INPUTS, OUTPUTS = ("image", "hidden", "gate"), ("logits", "attn", "tokens")
+INPUTS, OUTPUTS = ["image", "hidden", "gate"], ["logits", "attn", "tokens"]
+LEDGER = ["ledger_heads", "ledger_mlp", "ledger_embed", "ledger_bias"]
 
 
 class Live(nn.Module):
@@ -31,7 +36,9 @@ class Live(nn.Module):
         super().__init__()
         self.vit = model
 
-    def forward(self, image: Tensor, hidden: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, hidden: Tensor, gate: Tensor, classes: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         seen: dict[str, list[Tensor]] = {"pos": [], "attn": [], "resid_post": []}
         prefix = self.vit.config.num_prefix_tokens
 
@@ -50,7 +57,14 @@ class Live(nn.Module):
             return x
 
         logits = self.vit(image, hook)
-        return logits[0], torch.cat(seen["attn"]), torch.cat(seen["pos"] + seen["resid_post"])
+        attn, tokens = torch.cat(seen["attn"]), torch.cat(seen["pos"] + seen["resid_post"])
+        more = () if classes is None else entries(self.vit, tokens, attn, classes)
+        return logits[0], attn, tokens, *more
+
+
+def has_ledger(model: ViT) -> bool:
+    """Does this model's answer fall apart into what heads and tokens gave to it?"""
+    return bool(model.config.num_classes) and not METHODS["logit_ledger"].refusal(model.config, 1)
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,10 @@ def export_graph(model: ViT, image_size: tuple[int, int]) -> tuple[bytes, list[W
     config = model.config
     tokens = config.num_prefix_tokens + Grid.of(image_size, config.patch_size).count
     image = torch.zeros(1, config.in_chans, *image_size)
-    inputs = (image, torch.zeros(tokens), torch.ones(config.depth, config.num_heads))
+    inputs: tuple[Tensor, ...] = (image, torch.zeros(tokens), torch.ones(config.depth, config.num_heads))
+    names, found = INPUTS, OUTPUTS
+    if has_ledger(model):
+        inputs, names, found = (*inputs, torch.ones(config.num_classes)), [*names, "classes"], found + LEDGER
     live = Live(deepcopy(model).float().cpu()).eval().requires_grad_(False)
     program = torch.onnx.export(
         live,
@@ -83,8 +100,8 @@ def export_graph(model: ViT, image_size: tuple[int, int]) -> tuple[bytes, list[W
         dynamo=True,
         optimize=False,
         opset_version=OPSET,
-        input_names=INPUTS,
-        output_names=OUTPUTS,
+        input_names=names,
+        output_names=found,
         verbose=False,
     )
     assert program is not None  # None only with dynamo=False

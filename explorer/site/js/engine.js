@@ -28,6 +28,15 @@ export function interventions({ patches = [], heads = [] }, { L, H, T, prefix })
   return { hidden, gate };
 }
 
+/* (P,): what each patch gave to a class, directly, through all heads: the map of explorer/ledger.py. */
+export function ledgerMap({ ledger_heads: heads, ledger_embed: embed }, { T, prefix }) {
+  const map = embed.slice(prefix);
+  for (let m = 0; m < heads.length / T; m++) {
+    for (let p = 0; p < T - prefix; p++) map[p] += heads[m * T + prefix + p];
+  }
+  return map;
+}
+
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
 export class Look {
   constructor(outputs, pixels, about) {

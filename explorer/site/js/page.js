@@ -6,7 +6,7 @@ import { Camera } from "./camera.js";
 import { Engine, pixelsOf, pixelsOfFile } from "./client.js";
 import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
 
-const CLOSED = "This map needs gradients, which are computed for the example pictures only: choose one of them.";
+const CLOSED = "This map is not computed in the browser: it comes along for the example pictures and their answers only.";
 const byId = (id) => document.getElementById(id);
 
 class Page {
@@ -19,7 +19,7 @@ class Page {
     this.now = { model: null, picture: null, moment: -1, edits: null };
     this.prepared = null;  // the picture as the model takes it
     this.viewer = mount(byId("viewer"), null, {
-      methods: [], address: true, emit: (name, payload) => this.heard(name, payload),
+      methods: site.methods, address: true, emit: (name, payload) => this.heard(name, payload),
       own: () => this.now.picture?.own ?? false,
     });
     this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => this.say(text, true));
@@ -157,7 +157,18 @@ class Page {
 
   heard(name, payload) {
     if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
-    if (name === "need_maps") this.viewer.refuse({ [payload.method]: CLOSED });
+    if (name === "need_maps") this.map(payload).catch((error) => this.say(error.message, true));
+    if (name === "target") this.viewer.set({ target: payload.target }, true);
+  }
+
+  /* A map that does not come along: the ledger's is made here, for any class. */
+  async map({ method, target }) {
+    const { model } = this.now, turn = this.turn, { ledger, classNames } = model.about;
+    if (method !== "logit_ledger" || !ledger) return this.viewer.refuse({ [method]: CLOSED });
+    const index = target >= 0 ? target : this.viewer.data.classes[0].index;
+    const map = await this.engine.ask("ledger", { prepared: { image: this.prepared.image }, target: index });
+    if (turn !== this.turn) return;
+    this.viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[index] }, arrays: { logit_ledger: map } });
   }
 
   // ---- own pictures, the camera, training

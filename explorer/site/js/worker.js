@@ -1,9 +1,9 @@
 /* The model in a worker: onnxruntime-web runs the graph, engine.js makes messages of what it did.
 
-   Asked: {id, ask: "begin" | "open" | "look" | "moment" | "head" | "layer" | "embeddings" | "row", ...}; answered: {id, answer} or
+   Asked: {id, ask: "begin" | "open" | "look" | "moment" | "head" | "layer" | "embeddings" | "row" | "ledger", ...}; answered: {id, answer} or
    {id, error: one sentence}. A look is kept under its number until "forget". */
 
-import { Look, interventions, prepare } from "./engine.js";
+import { Look, interventions, ledgerMap, prepare } from "./engine.js";
 import { expand } from "./weights.js";
 
 const looks = new Map();
@@ -19,12 +19,14 @@ async function start(weights, list) {
 
 const tensor = (data, dims) => new ort.Tensor("float32", data, dims);
 
-async function run({ image, hidden, gate }) {
-  const { L, H, T, imageSize } = about;
-  const out = await session.run({
-    image: tensor(image, [1, 3, ...imageSize]), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]),
-  });
-  const found = { logits: out.logits.data.slice(), attn: out.attn.data.slice(), tokens: out.tokens.data.slice() };
+const PASS = ["logits", "attn", "tokens"], LEDGER = ["ledger_heads", "ledger_embed"];
+
+async function run({ image, hidden, gate, classes }, wanted) {  // what is not wanted is not computed
+  const { L, H, T, imageSize, ledger, classNames } = about;
+  const feeds = { image: tensor(image, [1, 3, ...imageSize]), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) };
+  if (ledger) feeds.classes = tensor(classes ?? new Float32Array(classNames.length), [classNames.length]);
+  const out = await session.run(feeds, wanted);
+  const found = Object.fromEntries(wanted.map((name) => [name, out[name].data.slice()]));
   for (const each of Object.values(out)) each.dispose();
   return found;
 }
@@ -48,9 +50,14 @@ const ASKED = {
   },
   async look({ key, picture, prepared, edits }) {
     const ready = prepared ?? prepare(picture, about);
-    const begun = performance.now(), outputs = await run({ image: ready.image, ...interventions(edits ?? {}, about) });
+    const begun = performance.now(), outputs = await run({ image: ready.image, ...interventions(edits ?? {}, about) }, PASS);
     looks.set(key, new Look(outputs, ready.pixels, about));
     return { ...ready, ms: performance.now() - begun };
+  },
+  async ledger({ prepared, target }) {
+    const classes = new Float32Array(about.classNames.length);
+    classes[target] = 1;
+    return ledgerMap(await run({ image: prepared.image, ...interventions({}, about), classes }, LEDGER), about);
   },
   head: ({ key }) => looks.get(key).head(),
   layer: ({ key, layer }) => looks.get(key).layer(layer),
