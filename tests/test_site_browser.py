@@ -76,6 +76,7 @@ def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
+        page.set_default_timeout(90_000)  # a busy machine starts a model late
         page.on("request", lambda r: r.url.startswith((url, "blob:", "data:")) or wrong.append(r.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(url + query)
