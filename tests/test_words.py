@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import transformers as hf
@@ -173,9 +174,28 @@ def test_a_table_of_words_goes_without_a_text_tower(pair, tmp_path: Path) -> Non
     assert words == WORDS and (tmp_path / "words.safetensors").stat().st_size < 1000
     same(back, vectors, 1e-3)
     with pytest.raises(CheckpointError, match=f"was made for {tower.name}, not for another"):
-        load_words(tmp_path / "words.safetensors", replace(tower, name="another"))
+        load_words(tmp_path / "words.safetensors", replace(tower, name="another", projection=None))
     with pytest.raises(CheckpointError, match="is no table of words"):
         load_words(next(tower.folder.glob("model-00001*")), tower)
+
+
+def test_clip_in_timms_layout_takes_its_words_from_a_table(tmp_path: Path) -> None:
+    """Its head is the projection, and the text tower is not in its files."""
+    shape = dict(embed_dim=32, depth=2, num_heads=4, img_size=[32, 32])
+    theirs = scrambled(timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=24, **shape))
+    theirs.head.bias.zero_()
+    timm.models.save_for_hf(theirs, tmp_path / "timm", model_args=shape, safe_serialization=True)
+    tower = load_tower(tmp_path / "timm")
+    image, vectors = torch.randn(3, 32, 32), F.normalize(torch.randn(3, 24), dim=-1)
+    same(tower.project(tower.model(image[None])), theirs(image[None]))
+    other = replace(tower, name="openai/clip", projection=theirs.head.weight.clone())  # the same elsewhere
+    save_words(tmp_path / "table.safetensors", vectors, WORDS, other)
+    words, back = load_words(tmp_path / "table.safetensors", tower)
+    model, _ = with_words(tower, back, words, image)
+    same(model(image[None])[0], 100 * F.normalize(theirs(image[None])[0], dim=0) @ back.T, 1e-4)
+    assert dense_map(tower, back, IMAGE).maps.shape == (3, 2, 3)
+    with pytest.raises(CheckpointError, match="has no tokenizer among its files"):
+        text_vectors(tower, WORDS)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ What `with_words` gives is a plain ViT whose head is made of the words: every me
 classes. K words, E numbers of the space that pictures and texts share, D the tower's width.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from torch import Tensor
 from vit.card import Card, CheckpointError
 from vit.checkpoint import MAX_BYTES, build, parse_json, read_json, read_tensors, write_atomically
 from vit.grid import Grid
-from vit.hub import fetch, read_parts, read_pretrained
+from vit.hub import fetch, is_projection, read_parts, read_pretrained
 from vit.library import resolve
 from vit.model import ViT
 
@@ -54,6 +55,13 @@ class Tower:
         """E, the numbers of a word's vector."""
         return self.model.config.embed_dim if self.projection is None else len(self.projection)
 
+    @property
+    def space(self) -> str:
+        """Which space this is: the same for the same tower in either layout, whatever its name."""
+        if self.projection is None:
+            return self.name
+        return hashlib.sha256(self.projection.half().numpy().tobytes()).hexdigest()[:16]
+
     def project(self, features: Tensor) -> Tensor:
         """Features (..., D) of the tower -> the shared space (..., E), not normalised."""
         return features if self.projection is None else features @ self.projection.T
@@ -67,6 +75,8 @@ def load_tower(name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | boo
     place = resolve(name)
     folder = place.folder or fetch(place.name, max_bytes, token=token, also=TOKENIZER)
     config = read_json(folder / "config.json")
+    if is_projection(config, place.name):
+        return tower_of_timm(folder, place.name, max_bytes)
     kind = config.get("model_type")
     if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "tipsv2"):
         raise CheckpointError(
@@ -87,6 +97,16 @@ def load_tower(name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | boo
         raise CheckpointError(f"{card.name} has a visual_projection of the shape {list(projection.shape)}.")
     scale = parts.get("logit_scale", torch.tensor(config.get("logit_scale_init_value", 2.6592)))
     return Tower(card.name, model, card, folder, projection, float(scale.exp().clamp(max=1e3)))
+
+
+def tower_of_timm(folder: Path, name: str, max_bytes: int) -> Tower:
+    """CLIP's image tower in timm's layout, whose head is the projection; there is no text tower: words come
+    from a table (`load_words`). Raises CheckpointError."""
+    model, card = read_pretrained(folder, name, max_bytes)
+    parts = read_parts(folder, name, ("head.weight", "head.bias"))
+    if "head.weight" not in parts or parts.get("head.bias", torch.zeros(1)).any():
+        raise CheckpointError(f"{card.name} has no head that is CLIP's projection alone.")
+    return Tower(card.name, model, card, folder, parts["head.weight"], 100.0)  # where CLIP's training ends
 
 
 # --- words to vectors -----------------------------------------------------------------------------------
@@ -231,7 +251,12 @@ def dense_map(tower: Tower, vectors: Tensor, image: Tensor, control: Tensor | No
 
 def save_words(file: str | Path, vectors: Tensor, words: Sequence[str], tower: Tower) -> None:
     """A table of words for whoever has no text tower at hand, in float16: 1 kB a word."""
-    about = {"format": "vit-words", "words": json.dumps(list(words)), "tower": tower.name}
+    about = {
+        "format": "vit-words",
+        "words": json.dumps(list(words)),
+        "space": tower.space,
+        "tower": tower.name,
+    }
     write_atomically(Path(file), serialize({"vectors": vectors.half().contiguous()}, about))
 
 
@@ -242,7 +267,7 @@ def load_words(file: str | Path, tower: Tower) -> tuple[tuple[str, ...], Tensor]
     words = parse_json('{"words": ' + about.get("words", "null") + "}", f"The words of {path.name}")["words"]
     if about.get("format") != "vit-words" or not isinstance(words, list) or "vectors" not in tensors:
         raise CheckpointError(f"{path.name} is no table of words: make one with save_words.")
-    if about.get("tower") != tower.name:
+    if about.get("space") != tower.space:
         raise CheckpointError(f"{path.name} was made for {about.get('tower')}, not for {tower.name}.")
     vectors = tensors["vectors"].float()
     if vectors.shape != (len(words), tower.width):
