@@ -20,6 +20,7 @@ from explorer import maps, render
 from explorer.cache import EVERYONE, MiB, nbytes
 from explorer.methods import METHODS, Method
 from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
+from explorer.record import Record, load_record
 from explorer.roles import Roles, read_roles
 from vit.card import Card
 from vit.checkpoint import Snapshot
@@ -79,6 +80,11 @@ class Loaded:
     def roles(self) -> Roles | None:
         """What was measured of these heads, if it was."""
         return read_roles(self.folder, self.model)
+
+    @cached_property
+    def record(self) -> Record | None:
+        """What was measured of its maps, if it was."""
+        return load_record(self.folder, self.model)
 
     @cached_property
     def half(self) -> ViT:
@@ -389,7 +395,10 @@ def make_picture(look: Look) -> bytes:
 
 
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
-    return head_payload(look.trace(edits=edits), look.card, look.model, look.loaded.roles)
+    record = look.loaded.record
+    leader = record.leader(quick=True) if record else None
+    believed = leader.name if leader else ""
+    return head_payload(look.trace(edits=edits), look.card, look.model, look.loaded.roles, believed)
 
 
 def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:

@@ -123,10 +123,13 @@ def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tu
     return tokens.astype(np.int32), np.concatenate([prefix, num_prefix + block_of]).astype(np.int32)
 
 
-def head_payload(trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None) -> bytes:
+def head_payload(
+    trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None, believed: str = ""
+) -> bytes:
     """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
     model: to say what can be shown of its embeddings. roles: what was measured of its heads.
+    believed: the method whose maps were measured to lead.
     """
     height, width = trace.image.shape[-2:]
     h, w = trace.grid_size
@@ -154,6 +157,8 @@ def head_payload(trace: Trace, card: Card, model: ViT | None = None, roles: Role
     }
     if roles is not None:
         meta |= {"head_names": roles.all_names(), "opening": roles.opening}
+    if believed:
+        meta["believed"] = believed
     arrays = {
         "class_values": card.values(trace.logits).numpy(),  # (K,) probabilities, or what `scores` says
         "image": np.frombuffer(encode_image(trace.image, card), np.uint8),
@@ -251,10 +256,10 @@ def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[by
 
 
 def payloads(
-    trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None
+    trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None, believed: str = ""
 ) -> Iterator[bytes]:
     """The head, the embeddings, then every layer."""
-    yield head_payload(trace, card, model, roles)
+    yield head_payload(trace, card, model, roles, believed)
     yield embeddings_payload(trace, model)
     rollouts = maps.rollout_all(trace)
     for layer in range(trace.attn.shape[0]):

@@ -41,27 +41,14 @@ class Record:
     table: str  # Markdown
     about: str  # the model in words
 
-    @property
-    def leader(self) -> Found | None:
-        """The method that leads among those that beat every control by all measures; None: there is none."""
+    def leader(self, quick: bool = False) -> Found | None:
+        """The method that leads among those that beat every control, by more than one measure and behind in
+        none; None: there is none. quick: among those that take a few passes at most."""
         able = [found for found in self.found if found.name in METHODS and found.verdict == BEST]
-        return able[0] if able else None
+        return next((found for found in able if not (quick and METHODS[found.name].is_long)), None)
 
     def of(self, name: str) -> Found | None:
         return next((found for found in self.found if found.name == name), None)
-
-    def sentence(self, name: str) -> str:
-        """What was measured of one method, for the visitor; empty if nothing was."""
-        found = self.of(name)
-        if found is None or name not in METHODS:
-            return ""
-        place = [each.name for each in self.found if each.name in METHODS].index(name) + 1
-        by = f"{found.lead.mean:+.2f} [{found.lead.low:+.2f}, {found.lead.high:+.2f}]"
-        return (
-            f"On {self.images} test pictures of {self.data}: number {place} of "
-            f"{sum(each.name in METHODS for each in self.found)}, {by} against {self.bar}, the best map that "
-            f"never saw the model; {found.verdict}."
-        )
 
 
 def record_of(table: Table, model: ViT, data: str, about: str) -> Record:

@@ -275,7 +275,8 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
         assert (f'data-method="{name}"' in believed) == (len(by) > 1)
     book = why.ledger_report(look, target)
     adds = not look.model.config.post_norm
-    assert ("It adds up" in book) == ("What is lost without each head" in book) == adds
+    assert ("It adds up</h3>" in book) == ("What is lost without each head" in book) == adds
+    assert "It adds up, too" in book and float(re.findall(r"Gap: (-?[\d.e+-]+)\.<", book)[-1]) < 1e-3
     has_no_code(grid + report + book)
 
 

@@ -152,10 +152,12 @@ def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
     letters |= dict(C=len(COLORMAPS), N=len(stats.patch_filters(model)), p=4)
     assert set(letters) | {"B"} == set(payload.SCHEMA["letters"])
     roles = Roles("", "", 1, {"sink": [[0.9] * 4, [0.1] * 4, [0.1] * 4]}, {"layer": 1})
-    head, embeddings, first, *others = payload.payloads(found, CARD, model, roles)
+    head, embeddings, first, *others = payload.payloads(found, CARD, model, roles, "cp_lrp")
     named = payload.unpack(head)[1]
     assert named["head_names"] == [[["sink"]] * 4, [[]] * 4, [[]] * 4] and named["opening"] == {"layer": 1}
-    assert "opening" not in payload.unpack(payload.head_payload(found, CARD, model))[1]
+    plain = payload.unpack(payload.head_payload(found, CARD, model))[1]
+    assert "opening" not in plain and "believed" not in plain
+    assert named["believed"] == "cp_lrp"
     assert [agrees(message, letters) for message in (head, embeddings, first)] == [set()] * 3
     assert all(agrees(message, letters) == {"similarity_embed"} for message in others)
     agrees(payload.maps_at_hand(found, CARD, model)[0], letters)

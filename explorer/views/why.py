@@ -19,7 +19,8 @@ from explorer.ledger import Ledger, ledger
 from explorer.look import Look
 from explorer.methods import METHODS
 from explorer.payload import class_name
-from explorer.record import BEST, Record, load_record
+from explorer.record import BEST, Record
+from explorer.totals import total_effects
 from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
@@ -30,7 +31,6 @@ from explorer.views.page import (
     news,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
-from vit.library import folder_of
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
@@ -45,7 +45,7 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
     """Every method's map of one class, the most to be believed first: as raced on this picture, or else as
     measured of this checkpoint; those that take many passes wait for the race."""
     if not runners:
-        found = record_of(look)
+        found = look.loaded.record
         measured = [each.name for each in found.found if each.name in METHODS] if found else []
         names = [*measured, *(name for name in METHODS if name not in measured)]
         words = note(measured_words(found)) if found else ""
@@ -89,14 +89,9 @@ def heading(text: str) -> str:
     return f'<h3 class="vx-h3">{escape(text)}</h3>'
 
 
-def record_of(look: Look) -> Record | None:
-    """What was measured of this very checkpoint, if anything was."""
-    return look.remember("record", lambda: (load_record(folder_of(look.name), look.model),))[0]
-
-
 def measured_words(found: Record) -> str:
     """Which map to look at first, and by how much it leads."""
-    leader = found.leader
+    leader = found.leader()
     on = f"Measured on {found.images} test pictures of {found.data}"
     if leader is None:
         return f"{on}, no map beats every control by more than one measure: run the race on this picture."
@@ -294,7 +289,7 @@ def ablation_panel(look: Look, target: int) -> str:
 def ledger_report(look: Look, target: int) -> str:
     """The class's logit as a sum: by head, by patch, and its largest entries."""
     if why_not := look.refusal(METHODS["logit_ledger"]):
-        return note(why_not)
+        return note(why_not) + totals_report(look, target)
     book = ledger_of(look, target)
     answer, heads = class_name(look.card, target), book.head_grid().numpy()
     columns = {"MLP": book.mlp.numpy()}
@@ -333,6 +328,42 @@ def ledger_report(look: Look, target: int) -> str:
             + table(["entry", "logit"], rows, [1])
             + "</details>",
             f"Direct effects, with the final LayerNorm's scale frozen. Gap: {book.gap:.0e}.",
+        )
+        + "</div>"
+        + totals_report(look, target)
+    )
+
+
+def totals_report(look: Look, target: int) -> str:
+    """The logit as another sum: what each token gave in all, by whatever way."""
+    if look.refusal(METHODS["cp_lrp"]):
+        return ""
+    made = partial(total_effects, look.trace(exact=True), look.model, target)
+    totals = look.remember(("totals", target), made)
+    prefix = float(totals.tokens[: totals.num_prefix_tokens].sum())
+    rows = [
+        ["patches", f"{float(totals.map().sum()):+.3f}"],
+        *(
+            [[", ".join(look.model.config.prefix_names), f"{prefix:+.3f}"]]
+            if totals.num_prefix_tokens
+            else []
+        ),
+        ["biases", f"{totals.bias:+.3f}"],
+        [f"logit of {class_name(look.card, target)}", f"{totals.logit:+.3f}"],
+    ]
+    return (
+        '<div class="vx-row is-narrow">'
+        + panel(
+            "What each patch gave in all",
+            picture_map(look.picture_address, totals.map(), "", signed=True),
+            "By whatever way, through all heads and MLPs: total effects, where the map above shows direct "
+            "ones.",
+        )
+        + panel(
+            "It adds up, too",
+            table(["part", "logit"], rows, [1]),
+            "With every LayerNorm's scale, attention and the MLPs' gates held at what they were (CP-LRP). "
+            f"Gap: {totals.gap:.0e}.",
         )
         + "</div>"
     )

@@ -26,6 +26,17 @@ test("whatever an address says becomes what the trace has", () => {
   assert.equal(fresh.state.layer, 2, "at first the last layer");
 });
 
+test("the method that was measured to lead comes first, unless another one was chosen", () => {
+  const methods = [{ name: "attention" }, { name: "cp_lrp" }], data = trace({ believed: "cp_lrp" });
+  for (const [state, found, expected] of [
+    [{}, data, "cp_lrp"], [{ method: "attention" }, data, "attention"], [{ method: "gone" }, trace(), "attention"],
+  ]) {
+    const one = viewer(state, { methods, data: found });
+    clamp(one);
+    assert.equal(one.state.method, expected);
+  }
+});
+
 test("what is hovered lies over what is pinned, and the likeliest class is explained", () => {
   const now = shown(viewer({ layer: 1 }, { hover: { query: 7 } }));
   assert.deepEqual([now.layer, now.query, now.target], [1, 7, 6]);

@@ -103,7 +103,8 @@ export function clamp(viewer) {
   });
   for (const [name, choices] of Object.entries(ONE_OF)) if (!choices.includes(state[name])) state[name] = START[name];
   if (!Object.hasOwn(data.tables, state.colormap)) state.colormap = Object.keys(data.tables)[0];
-  if (!methods.some((m) => m.name === state.method)) state.method = methods[0]?.name ?? "";
+  const known = (name) => methods.some((m) => m.name === name);
+  if (!known(state.method)) state.method = known(data.believed) ? data.believed : methods[0]?.name ?? "";
   if (state.mode === "embeddings" && !embeddings(viewer).includes(state.embedding)) state.embedding = embeddings(viewer)[0];
   if (!modes(viewer).includes(state.mode)) state.mode = "attention";
 }
