@@ -19,7 +19,14 @@ from torch import Tensor
 from explorer import maps, render
 from explorer.cache import EVERYONE, MiB, nbytes
 from explorer.methods import METHODS, Method
-from explorer.payload import embeddings_payload, head_payload, layer_payload, maps_payload
+from explorer.payload import (
+    EXACT_BUDGET,
+    embeddings_payload,
+    exact_payload,
+    head_payload,
+    layer_payload,
+    maps_payload,
+)
 from explorer.record import Record, load_record
 from explorer.roles import Roles, read_roles
 from vit.card import Card
@@ -352,10 +359,17 @@ class Look:
         """
         layers = range(self.model.config.depth if depth is None else depth)
         made = [self.address(("layer", at, edits), partial(make_layer, self, at, edits)) for at in layers]
+        exact = depth is None and self.keeps_attention
+        if exact:
+            exact = 4 * self.model.config.num_heads * self.cost.tokens**2 <= EXACT_BUDGET
         return {
             "head": self.address(("head", edits), partial(make_head, self, edits)),
             "layers": made,
             "embeddings": self.address(("embeddings", edits), partial(make_embeddings, self, edits)),
+            "exact": [
+                self.address(("exact", at, edits), partial(make_exact, self, at, edits))
+                for at in (layers if exact else ())
+            ],
         }
 
     def maps_value(self, name: str, target: int | None, edits: tuple[Hook, ...]) -> dict[str, Any]:
@@ -410,6 +424,10 @@ def make_layer(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:
     if not look.keeps_attention:
         return layer_payload(traced, layer, attn=look.attention(layer, edits))
     return layer_payload(traced, layer, rollout=look.rollouts(edits)[layer + 1])
+
+
+def make_exact(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:
+    return exact_payload(look.trace(edits=edits).attn[layer], layer)
 
 
 def make_maps(look: Look, names: Sequence[str], target: int | None) -> bytes:

@@ -50,6 +50,9 @@ from vit.trace import Trace
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "schema.json").read_text(encoding="utf-8"))
 MAGIC, VERSION = b"ViTX", SCHEMA["version"]
 ROW_BUDGET = 2**23  # bytes of attention per layer
+EXACT_BUDGET = (
+    2**24
+)  # bytes of a layer's attention in float32; beyond, what is read is about right, and says so
 TOP_CLASSES = 10
 MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
 
@@ -199,6 +202,11 @@ def layer_payload(
     if layer == 0:
         arrays["similarity_embed"] = cosine_bytes(stats.token_similarity(trace, 0, rows))
     return pack(arrays, {"kind": "layer", "layer": layer})
+
+
+def exact_payload(attn: Tensor, layer: int) -> bytes:
+    """Attention (H, T, T) of one layer as it is, for the numbers that are read beside the pointer."""
+    return pack({"exact": attn.float().numpy()}, {"kind": "exact", "layer": layer})
 
 
 def embeddings_payload(trace: Trace, model: ViT | None = None) -> bytes:

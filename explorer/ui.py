@@ -58,7 +58,7 @@ TABS = (
 )
 EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events
 # what the page offers to try, beside what the viewer can do by itself
-LESSON = {"label": "How does this work?", "tab": "inside"}
+LESSON = {"label": "How does this work?", "tab": "lesson"}
 TRIES = (
     {"label": "A picture that it cannot know", "example": "lion"},
     {"label": "What was it like before training?", "tab": "training"},

@@ -475,3 +475,37 @@ def test_it_fits_a_phone(visit: Visit, theme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     page.locator("#viewer .vit-pane canvas").first.tap(position={"x": 100, "y": 100})
     shows(page, "s.pinned")
+
+
+def test_back_and_forward_go_through_pages_and_pictures(visit: Visit) -> None:
+    page = visit("?tab=why&example=tower")
+    expect(page.get_by_role("tab", name="Why", exact=True)).to_have_attribute("aria-selected", "true")
+    assert "tab=why" in page.url, "a link is not forgotten while the page comes"
+    page.get_by_role("tab", name="Explore", exact=True).click()
+    page.wait_for_function("() => !location.search.includes('tab=')")
+    page.locator("[data-example=cheetah]").click()
+    page.wait_for_function("() => location.search.includes('example=cheetah')")
+    page.go_back()
+    expect(page.locator("[data-example=tower]")).to_have_attribute("aria-pressed", "true")
+    page.go_back()
+    expect(page.get_by_role("tab", name="Why", exact=True)).to_have_attribute("aria-selected", "true")
+    page.go_forward()
+    expect(page.get_by_role("tab", name="Explore", exact=True)).to_have_attribute("aria-selected", "true")
+    page.go_forward()
+    expect(page.locator("[data-example=cheetah]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_what_is_read_beside_the_pointer_is_exact(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#viewer .vit-readout")).to_contain_text("gives")
+    page.wait_for_function(f"() => {VIEWER}.data.exact?.size")
+    expect(page.locator("#viewer .vit-readout")).not_to_contain_text("≈")
+
+
+def test_keys_step_after_an_example_was_chosen(visit: Visit) -> None:
+    page = visit()
+    page.locator("[data-example=cheetah]").click()
+    page.wait_for_function("() => location.search.includes('example=cheetah')")
+    before = page.evaluate(STATE)["layer"]
+    page.keyboard.press("ArrowUp")
+    shows(page, f"s.layer !== {before}")

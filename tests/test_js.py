@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import CI, randomised, tiny_config
 
-from explorer.payload import SCHEMA, maps_payload, payloads, unpack
+from explorer.payload import SCHEMA, exact_payload, maps_payload, payloads, unpack
 from explorer.render import COLORMAPS
 from explorer.viewer.script import JS, joined, state_names, viewer_script
 from vit import ViT, trace
@@ -39,7 +39,14 @@ def write_fixtures(folder: Path) -> None:
     card = Card(name="tiny", class_names=tuple("abcdefg"))
     head, embeddings, *layers = payloads(found, card, model)
     maps = maps_payload({"one": torch.rand(3, 5)}, card, 2)
-    for name, message in {"head": head, "embeddings": embeddings, "layer0": layers[0], "maps": maps}.items():
+    exact = exact_payload(found.attn[0], 0)
+    for name, message in {
+        "head": head,
+        "embeddings": embeddings,
+        "layer0": layers[0],
+        "maps": maps,
+        "exact0": exact,
+    }.items():
         (folder / f"{name}.bin").write_bytes(message)
     arrays, meta = unpack(head)
     filters = unpack(embeddings)[0]["filters"]

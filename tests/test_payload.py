@@ -161,6 +161,7 @@ def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
     assert [agrees(message, letters) for message in (head, embeddings, first)] == [set()] * 3
     assert all(agrees(message, letters) == {"similarity_embed"} for message in others)
     agrees(payload.maps_at_hand(found, CARD, model)[0], letters)
+    assert agrees(payload.exact_payload(found.attn[1], 1), letters) == set()
     short = trace(model, torch.randn(3, 12, 20), keep=("resid_post",))
     attn = attention_at(model, short.tokens[1], 1)
     assert agrees(payload.layer_payload(short, 1, attn=attn), letters) >= {"rollout", "rollout_max"}

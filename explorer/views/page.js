@@ -5,19 +5,48 @@ const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp
 
 page.connect = (tabs, trigger) => {
   Object.assign(page, { tabs, trigger });
-  const named = new URL(location.href).searchParams.get("tab"), asked = named === "inside" ? "lesson" : named;  // its old name
-  if (tabs.includes(asked)) document.getElementById(`tab-${asked}-button`)?.click();
+  page.restore();
 };
+
+// ---- the address: what was chosen is in it, and is there before anything is painted; Back and Forward go through it
+
+const named = () => new URL(location.href).searchParams;
+const ABOUT = ["model", "example", "size"];
+
+// Gradio opens its first tab by itself, when it is ready, and hears of clicks only then: asked until it has answered.
+page.restore = (ends = performance.now() + 15000) => {
+  const tab = named().get("tab") === "inside" ? "lesson" : named().get("tab");  // its old name
+  const asked = page.tabs.includes(tab) ? tab : page.tabs[0];
+  const button = document.getElementById(`tab-${asked}-button`);
+  page.restoring = asked;
+  if (button?.ariaSelected === "true" && page.open === asked || performance.now() > ends) {
+    page.restoring = null;
+    document.documentElement.classList.remove("vx-restoring");
+    return page.refresh();
+  }
+  if (button?.ariaSelected === "true") page.opened(asked);
+  else button?.click();
+  setTimeout(() => page.restoring && page.restore(ends), 60);
+};
+if (named().has("tab")) document.documentElement.classList.add("vx-restoring");
+
+function write(address, step) {
+  if (address.href === location.href) return;
+  if (step) history.pushState(null, "", address);
+  else history.replaceState(history.state, "", address);
+}
 
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
+  const first = !page.stamp, address = new URL(location.href);
   page.stamp = value.stamp;
-  const address = new URL(location.href);
-  for (const key of ["model", "example", "size"]) {
+  for (const key of ABOUT) {
     if (value[key]) address.searchParams.set(key, value[key]);
     else if (key in value) address.searchParams.delete(key);
   }
-  history.replaceState(history.state, "", address);
+  write(address, !first && !page.going);  // what the address asked for is no step of its own
+  page.going = false;
+  page.shown = { model: address.searchParams.get("model"), size: address.searchParams.get("size") };
   const picture = "example" in value;  // else only another class of the one that is there
   if (page.open !== "explore" || !picture) return page.refresh();
   document.addEventListener("vit-loaded", page.refresh, { once: true });  // the picture first, then its self-check
@@ -25,13 +54,25 @@ page.news = (value) => {
 };
 
 page.opened = (tab) => {
+  if (page.restoring && tab !== page.restoring) return;  // Gradio's own first tab
+  const moved = tab !== page.open, address = new URL(location.href);  // a link leads to the page that is open
   page.open = tab;
-  const address = new URL(location.href);  // a link leads to the page that is open
   if (tab === page.tabs[0]) address.searchParams.delete("tab");
   else address.searchParams.set("tab", tab);
-  history.replaceState(history.state, "", address);
+  write(address, moved && !page.restoring);
   page.refresh();
 };
+
+addEventListener("popstate", () => {
+  if (!page.trigger) return;
+  const chosen = document.querySelector("[data-example][aria-pressed=true]")?.dataset.example ?? null;
+  const example = named().get("example"), shown = page.shown ?? {};
+  if (named().get("model") !== shown.model || named().get("size") !== shown.size) return location.reload();
+  page.restore();
+  if (!example || example === chosen) return;
+  page.going = true;
+  document.querySelector(`[data-example="${CSS.escape(example)}"]`)?.click();
+});
 
 // Each tab is asked once for each news, and only while it is open.
 page.refresh = () => {

@@ -3,7 +3,7 @@ import test from "node:test";
 import { fromBase64, unpack } from "../../explorer/viewer/js/bytes.js";
 import { bytes, schema, truth } from "./fixtures.mjs";
 
-const MESSAGES = { head: "head", layer: "layer0", embeddings: "embeddings", maps: "maps" };
+const MESSAGES = { head: "head", layer: "layer0", embeddings: "embeddings", maps: "maps", exact: "exact0" };
 
 for (const [kind, file] of Object.entries(MESSAGES)) test(`every section of ${kind} is what the schema says`, async () => {
   const { meta, arrays } = await unpack(bytes(file));

@@ -62,8 +62,10 @@ test("a sentence names who gives what to whom", () => {
   const view = { sheet: { unit: "share", size: 4, values: new Float32Array([0.5, 0.25, 0.25, 0]), ready: [1] }, cell: 0, direction: "row" };
   const [title, words] = sentence(state, now, data, view, []);
   assert.equal(title, "L1.H0");
-  assert.equal(words.replaceAll("\u00a0", " "), "patch (0, 1) gives 50 % to [CLS], 25 % to (0, 0), 25 % to itself");
+  assert.equal(words.replaceAll("\u00a0", " "), "patch (0, 1) gives ≈ 50 % to [CLS], 25 % to (0, 0), 25 % to itself");
   assert.equal(sentence(state, now, data, { ...view, sheet: { ...view.sheet, ready: [0] } }, [])[1], "on its way …");
+  const exact = new Float32Array([0.4, 0.3, 0.3, 0]);
+  assert.match(sentence(state, now, data, { ...view, exact }, [])[1], /gives 40\u00a0% to \[CLS\]/, "as it is: without ≈");
   assert.equal(titleOf(state, { fuse: "mean", layer: 1 }, data, []), "L1, mean of 2 heads");
   const measured = { ...data, head_names: [[[], ["local", "row"]]] };
   assert.equal(titleOf(state, { fuse: "one", layer: 0, head: 0 }, measured, []), "L0.H0");

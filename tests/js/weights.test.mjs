@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { unpack } from "../../explorer/viewer/js/bytes.js";
 import { fillSheet, fused, keyOf, largest, read, sheetOf } from "../../explorer/viewer/js/weights.js";
+import { exactOf } from "../../explorer/viewer/js/exact.js";
 import { bytes, close, truth } from "./fixtures.mjs";
 
 const { T, H, L, Q, P, h, w } = truth.letters;
@@ -23,6 +24,21 @@ test("a row, and a column, are Python's within the bound that the payload promis
     read(out, 0, layer.attn, layer.attn_max, h, query, "column", data);
     for (let k = 0; k < T; k++) assert.ok(close(out[k], attn(h, k, query), 0.004), `column ${h} ${query} ${k}`);
   }
+});
+
+test("numbers that are read are exact: row, column, mean and max", async () => {
+  const exact = new Map([[0, (await unpack(bytes("exact0"))).arrays.exact]]), sheet = { fused: 2 };
+  const of = (direction, now) => exactOf({ data: { ...data, exact }, sheet, direction }, { layer: 0, query: 5, ...now });
+  const row = of("row", { fuse: "one", head: 2 }), column = of("column", { fuse: "one", head: 1 });
+  const mean = of("row", { fuse: "mean" }), top = of("row", { fuse: "max" });
+  for (let k = 0; k < T; k++) {
+    assert.equal(row[k], Math.fround(attn(2, 5, k)));
+    assert.equal(column[k], Math.fround(attn(1, k, 5)));
+    const all = Array.from({ length: H }, (_, h) => attn(h, 5, k));
+    assert.ok(close(mean[k], all.reduce((a, b) => a + b) / H, 1e-7));
+    assert.equal(top[k], Math.fround(Math.max(...all)));
+  }
+  assert.equal(of("row", { layer: 1, fuse: "mean" }), null, "it has not come");
 });
 
 test("mean and max over the heads", () => {

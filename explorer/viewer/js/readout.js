@@ -3,10 +3,11 @@
 import { later } from "./changes.js";
 import { markDots } from "./charts.js";
 import { OCTAVES, tableFor } from "./colour.js";
+import { exactOf, needExact } from "./exact.js";
 import { ofImage } from "./state.js";
 import { percent, place, sentence, short } from "./words.js";
 
-const READING_MS = 120;
+const READING_MS = 120, READ_MS = 200;
 
 // Words change at once, but not more often than anyone can read: text costs the browser more than all our canvases.
 export function say(viewer, now, views) {
@@ -22,6 +23,8 @@ export function say(viewer, now, views) {
 function speak(viewer, now, views) {
   const { state, methods, panes, parts } = viewer;
   markDots(viewer, now);
+  for (const view of views) view.exact = exactOf(view, now);
+  if (views.some(({ exact }) => !exact)) later(viewer, "exact", READ_MS, () => readExactly(viewer, now.layer));
   const sentences = views.map((view) => sentence(state, now, view.data, view, methods));
   sentences.forEach(([name, what], index) => {
     const { label } = views[index];
@@ -37,22 +40,29 @@ function speak(viewer, now, views) {
   if (!viewer.playing) later(viewer, "live", 500, () => { parts.live.textContent = `${title}: ${words}`; });
 }
 
-function valueText({ pointer }, { sheet, cell, data }, index) {
+// Somebody rests on a layer: from then on its numbers are exact.
+async function readExactly({ data, after, state, draw }, layer) {
+  const traces = [data, after].filter((trace) => trace?.source.exact);
+  if (state.mode !== "attention" || !traces.length) return;
+  await Promise.all(traces.map((trace) => needExact(trace, layer))).then(() => draw(), () => {});
+}
+
+function valueText({ pointer }, { sheet, cell, data, exact }, index) {
   if (pointer.pane !== index || pointer.token < data.pre || !sheet.ready[cell] || sheet.unit === "color") return "";
-  const value = sheet.values[cell * sheet.size + sheet.first + pointer.token - data.pre];
+  const value = exact?.[pointer.token] ?? sheet.values[cell * sheet.size + sheet.first + pointer.token - data.pre];
   const at = place(pointer.token, data);
-  if (sheet.unit === "share") return `${at} ${percent(value)}, ${short(value * data.T)} × uniform`;
+  if (sheet.unit === "share") return `${at} ${exact ? "" : "≈\u00a0"}${percent(value)}, ${short(value * data.T)} × uniform`;
   return `${at} ${sheet.unit === "cosine" ? value.toFixed(2) : short(value)}`;
 }
 
 const WRITE = { share: percent, norm: short, cosine: (v) => v.toFixed(2) };
 
-function sayPrefix({ state, parts }, now, { sheet, cell, data, direction }) {
+function sayPrefix({ state, parts }, now, { sheet, cell, data, direction, exact }) {
   const ready = sheet.ready[cell], shares = sheet.unit === "share" && ready;
   parts.chips.hidden = !sheet.first;
   let prefix = 0;
   [...parts.chips.children].forEach((chip, token) => {
-    const value = ready && sheet.first ? sheet.values[cell * sheet.size + token] : NaN;
+    const value = ready && sheet.first ? exact?.[token] ?? sheet.values[cell * sheet.size + token] : NaN;
     if (shares) prefix += value;
     chip.classList.toggle("is-query", token === now.query);
     chip.ariaPressed = String(token === state.query);

@@ -2,6 +2,7 @@
 
      head(), layer(l), embeddings()   promises of a message: an ArrayBuffer, or {meta, arrays} (explorer/schema.json);
                                       `arrays.image` may be an ImageBitmap. Optional: embeddings
+     exact(l)                         optional: a layer's attention without rounding, for the numbers that are read
      expect(layer)                    optional: hears which layer will be wanted first
      closed: true                     nobody computes the maps that are missing */
 
@@ -61,6 +62,7 @@ export function addresses(value, gone) {
       return coming;
     },
     embeddings: value.embeddings && (() => download(value.embeddings, gone)),
+    exact: value.exact?.length ? (l) => download(value.exact[l], gone) : undefined,
     expect(layer) {  // fetched beside the head, not after it
       const last = value.layers.length - 1, l = layer < 0 ? last : Math.min(layer, last);
       early.set(l, download(value.layers[l], gone));

@@ -29,14 +29,15 @@ export function titleOf(state, now, data, methods) {
 }
 
 const SENTENCES = {
-  share({ values, token, who, data, direction }) {
+  share({ values, token, who, data, direction, exact }) {
+    const about = exact ? "" : "≈\u00a0";
     const best = largest(values, 0, data.T, 4);
     const parts = best.filter((k) => values[k] > 0).map((k) => [values[k], among(k, token, data)]);
     if (direction === "column") {
       const list = parts.map(([v, name]) => `${name} (${percent(v)})`).join(", ");
-      return `${who} gets most from ${list} of what they give`;
+      return `${who} gets most from ${about}${list} of what they give`;
     }
-    return `${who} gives ${parts.map(([v, name]) => `${percent(v)} to ${name}`).join(", ")}`;
+    return `${who} gives ${about}${parts.map(([v, name]) => `${percent(v)} to ${name}`).join(", ")}`;
   },
   value({ values, data, now, methods }) {
     const best = largest(values, 0, data.P, 3).map((k) => place(k + data.pre, data)).join(", ");
@@ -69,12 +70,13 @@ export function sentence(state, now, data, view, methods) {
   const computed = data.refused[now.method] ?? (data.source.closed ? "not in this file for this class"
     : now.method === state.method ? "this map is being computed …" : "choose it, and this map is computed …");
   if (!sheet.ready[cell]) return [title, state.mode === "method" ? computed : "on its way …"];
-  const at = cell * sheet.size, values = sheet.colors ? null : sheet.values.subarray(at, at + sheet.size);
+  const at = cell * sheet.size, { exact } = view;
+  const values = sheet.colors ? null : exact ?? sheet.values.subarray(at, at + sheet.size);
   // Of a large picture not every row is sent: then it is the nearest one's that is drawn.
-  const whole = direction === "column" || state.mode === "embeddings" && state.embedding === "positions";
+  const whole = exact || direction === "column" || state.mode === "embeddings" && state.embedding === "positions";
   const token = whole ? now.query : data.tokens_sent[data.row_of[now.query]];
   const who = nameOf(token, data) + (token === now.query ? "" : ", the nearest that was sent,");
-  return [title, SENTENCES[sheet.unit]({ sheet, values, token, who, data, direction, state, now, methods })];
+  return [title, SENTENCES[sheet.unit]({ sheet, values, token, who, data, direction, state, now, methods, exact })];
 }
 
 export const PANEL = { attention: "Every head", rollout: "Rollout through depth", method: "Every method" };
