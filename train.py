@@ -1,7 +1,7 @@
 """Train a Vision Transformer: from pictures to a checkpoint that the explorer opens. Read me top to bottom.
 
   python train.py shapes                      three minutes on two CPU cores with AMX
-  python train.py cifar10                     interrupted? the same command goes on where it was
+  python train.py cifar10                     interrupted? the same command resumes where it stopped
   python train.py photos                      cats, dogs and ten things: first a teacher, then the ViT
   python train.py folder --data PHOTOS --init imagenette        your own classes, in minutes
   python train.py --evaluate cifar10          how often is it right, and where is it wrong?
@@ -13,14 +13,15 @@ CPU, with the very weights of a run that was not.
 """
 
 import argparse
-import errno
 import math
 import os
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,25 @@ from vit.data import Split, class_names_of, load_split
 from vit.folders import readable
 from vit.library import load
 from vit.model import ViT
-from vit.muon import Muon
-from vit.options import AUGMENTATIONS, Options, flag, spelled
+from vit.muon import make_optimizers
+from vit.options import AUGMENTATIONS, Options, add_options, flag, spelled
 from vit.pictures import normalize
 from vit.positions import resample_pos_embed
 from vit.recipes import RECIPES
 from vit.report import Report, evaluate, model_card, predict, scale_of, score
-from vit.runs import Run, StopSignal, Team, check_folder, claimed, join_team, tidy, tune_malloc, usable
+from vit.runs import (
+    Run,
+    StopSignal,
+    Team,
+    check_folder,
+    claimed,
+    in_one_sentence,
+    join_team,
+    tidy,
+    together,
+    tune_malloc,
+    usable,
+)
 from vit.schedule import Schedule
 from vit.teacher import FILE as TEACHER
 from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
@@ -58,11 +71,17 @@ from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
 SHAPE = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers")
 
 
+@lru_cache(maxsize=1)
+def beginning(name: str) -> tuple[ViT, Card]:
+    """The checkpoint of --init, loaded once: it may come from far away."""
+    return load(name)
+
+
 def with_init(options: Options, given: dict[str, Any]) -> Options:
     """The options of a run; one that begins with a checkpoint has its shape. Raises ValueError."""
     if not options.init:
         return options
-    config = load(options.init)[0].config
+    config = beginning(options.init)[0].config
     shape = {name: getattr(config, name) for name in SHAPE}
     for name in SHAPE:
         if name == "num_heads" and options.num_heads % shape[name] == 0 and name in given:
@@ -80,7 +99,7 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
     )
     if not options.init:
         return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
-    old, card = load(options.init)
+    old, card = beginning(options.init)
     check_channels(old.config, options.init)
     model = ViT(replace(old.config, **new, num_heads=options.num_heads))
     weights = old.state_dict()
@@ -96,26 +115,6 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
                 weights[part][class_names.index(name)] = old.state_dict()[part][k]
     model.load_state_dict(weights)
     return model
-
-
-def make_optimizers(model: nn.Module, options: Options) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for the rest; biases, norms and tokens do not decay."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    by_muon = {name for name, p in named if options.optimizer == "muon" and p.ndim == 2 and "blocks" in name}
-    decays = {name for name, p in named if name not in by_muon and p.ndim >= 2 and name.endswith("weight")}
-    groups = [
-        {"params": [p for name, p in named if name in decays], "weight_decay": options.weight_decay},
-        {"params": [p for name, p in named if name not in by_muon | decays], "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), fused=True)
-    if not by_muon:
-        return [adamw]
-    qkv = {name for name in by_muon if name.endswith("qkv.weight")}
-    groups = [
-        {"params": [p for name, p in named if name in qkv], "parts": 3},
-        {"params": [p for name, p in named if name in by_muon - qkv], "parts": 1},
-    ]
-    return [Muon(groups, lr=options.lr, weight_decay=options.weight_decay), adamw]
 
 
 @torch.no_grad()
@@ -191,7 +190,7 @@ def learn(
 def begin(
     options: Options, name: str, folder: Path, args: argparse.Namespace, command: str, save_every: float
 ) -> bool:
-    """Load the pictures, take up the run where it was, train, measure. Returns whether it is complete."""
+    """Load the pictures, take up the run where it stopped, train, measure. Returns whether it is complete."""
     team = Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
     options.check(team.world * team.accumulate)
     data_name = name_of(options.data)
@@ -199,7 +198,7 @@ def begin(
     if team.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder, args.fresh)
-    with claimed(folder, team):
+    with claimed(folder, team), together(team):
         if team.world > 1:
             device = join_team(device)
             if team.rank > 0:
@@ -211,7 +210,7 @@ def begin(
         card = Card(name, data.class_names, image_size=(options.tested_at,) * 2, data=data_name)
         card = replace(card, source="ViT Explorer's train.py")
         if options.init:
-            old = load(options.init)[1]
+            old = beginning(options.init)[1]
             card = replace(card, mean=old.mean, std=old.std)
         seed_step(options.seed, 0)
         conv = options.network == "conv"
@@ -220,7 +219,7 @@ def begin(
         teacher = None
         if options.teacher:
             teacher = load_teacher(teacher_folder(options, folder), data.class_names).to(device)
-        run = Run(options, card, len(data), folder, model, make_optimizers(model, options))
+        run = Run(options, card, data, folder, model, make_optimizers(model, options))
         if team.rank == 0:  # only now: a mistake in the options has cost nothing
             tidy(folder, args.fresh)
         if team.world > 1:
@@ -317,19 +316,7 @@ def train(
     while True:
         new = not run.history or run.history[-1]["step"] < run.step
         if leads and new and run.step in schedule.evaluations():
-            accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
-            # of training since the last row; in the first row nothing is learned yet
-            loss = torch.stack(run.losses).mean().item() if run.losses else test_loss
-            if not math.isfinite(loss):
-                advice = "begin again with --fresh and a smaller --lr."
-                raise ValueError(f"The loss stopped being a number before step {run.step}: {advice}")
-            minutes = run.minutes + (time.monotonic() - began) / 60
-            row = dict(step=run.step, epoch=run.step / schedule.per_epoch, loss=loss, test_loss=test_loss)
-            row |= dict(accuracy=accuracy, lr=schedule.lr(run.step), minutes=minutes)
-            row = {name: round(value, 4 if name != "lr" else 8) for name, value in row.items()}
-            run.record(row, run.step in schedule.snapshots())
-            tqdm.write("  ".join(f"{name} {value:<8g}" for name, value in row.items()))
-            run.losses.clear()
+            look_back(run, few, schedule, run.minutes + (time.monotonic() - began) / 60)
         done = run.step >= schedule.total
         stopping = done or team.any(stop.asked, pictures.images.device)
         if leads and (stopping or time.monotonic() - began > save_every):
@@ -348,15 +335,36 @@ def train(
         learned = learn(net, images, targets, team, options.label_smoothing, run.bf16, guide)
         if leads:
             run.losses.append(learned)
-        nn.utils.clip_grad_norm_(run.model.parameters(), options.clip)
-        for optimizer in run.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.lr(run.step)
-            optimizer.step()
-            optimizer.zero_grad()
-        update_ema(run.ema, run.model, options.ema, run.step)
-        run.step += 1
+        take_step(run, schedule)
         bar.update(options.batch_size)
+
+
+def take_step(run: Run, schedule: Schedule) -> None:
+    """Change the weights by the gradient that was learned, and their average by the weights."""
+    nn.utils.clip_grad_norm_(run.model.parameters(), run.options.clip)
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr(run.step)
+        optimizer.step()
+        optimizer.zero_grad()
+    update_ema(run.ema, run.model, run.options.ema, run.step)
+    run.step += 1
+
+
+def look_back(run: Run, few: Split, schedule: Schedule, minutes: float) -> None:
+    """How well it does by now: a row of the curve, the weights of now and, if it is time, a snapshot."""
+    accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
+    # of training since the last row; in the first row nothing is learned yet
+    loss = torch.stack(run.losses).mean().item() if run.losses else test_loss
+    if not math.isfinite(loss):
+        advice = "begin again with --fresh and a smaller --lr."
+        raise ValueError(f"The loss stopped being a number before step {run.step}: {advice}")
+    row = dict(step=run.step, epoch=run.step / schedule.per_epoch, loss=loss, test_loss=test_loss)
+    row |= dict(accuracy=accuracy, lr=schedule.lr(run.step), minutes=minutes)
+    row = {name: round(value, 4 if name != "lr" else 8) for name, value in row.items()}
+    run.record(row, run.step in schedule.snapshots())
+    tqdm.write("  ".join(f"{name} {value:<8g}" for name, value in row.items()))
+    run.losses.clear()
 
 
 CALIBRATED = 2048  # training pictures
@@ -432,13 +440,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--evaluate", metavar="CHECKPOINT", help="measure a checkpoint instead")
     about = "print the shapes of all tensors instead: of this run's model, or of B/16, S/16, ..."
     add("--dry-run", metavar="VARIANT", nargs="?", const="", help=about)
-    group = parser.add_argument_group("options of a run, each in place of the recipe's")
-    for f in fields(Options):
-        kind: dict[str, Any] = {"type": type(f.default), "metavar": f.name.upper().split("_")[-1]}
-        if isinstance(f.default, bool):
-            kind = {"action": argparse.BooleanOptionalAction}
-        shown = "" if f.default == "" else f" (default: {f.default})"
-        group.add_argument(flag(f.name), default=argparse.SUPPRESS, help=f.metadata["help"] + shown, **kind)
+    add_options(parser.add_argument_group("options of a run, each in place of the recipe's"))
     return parser.parse_args(argv)
 
 
@@ -463,7 +465,8 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
     args = parse(argv)
     given = {f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)}
     options = Options(**(RECIPES[args.recipe].options if args.recipe else {}) | given)
-    try:
+    with in_one_sentence():
+        beginning.cache_clear()  # what it named may have changed since
         if args.dry_run is not None:
             if options.network == "conv":
                 raise ValueError("--dry-run shows a ViT, and this is a convolutional network.")
@@ -487,17 +490,11 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             name = args.recipe if args.recipe not in (None, "folder") else name_of(options.data)
             folder = args.out or Path("runs") / name
             begin_with_teacher(with_init(options, given), name, folder, args, shlex.join(words), save_every)
-    except ValueError as problem:  # and DataError, CheckpointError: every error with one sentence
-        raise SystemExit(f"train.py: {problem}") from problem
-    except OSError as problem:
-        full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "free some space and go on with the same command, but without --fresh."
-        sentence = f"The disk is full. Nothing is lost: {advice}" if full else f"{problem}."
-        raise SystemExit(f"train.py: {sentence}") from problem
 
 
 def command() -> None:
     """`vit-train`, and `python train.py`."""
+    warnings.formatwarning = lambda message, *_: f"train.py: {message}\n"  # for people, not for programmers
     tune_malloc()
     try:
         main(sys.argv[1:])

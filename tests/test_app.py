@@ -145,8 +145,11 @@ def test_the_viewer_is_given_the_trace_of_this_picture(look: Look) -> None:
     assert len(value["layers"]) == 3
     for layer, address in enumerate(value["layers"]):
         arrays, _ = unpack(served(look, address))
-        shown = arrays["attn"].astype(float) / 255
-        assert shown.shape == tuple(look.trace().attn[layer].shape)
+        truth = look.trace().attn[layer]
+        part = (np.arange(truth.shape[-1]) >= look.trace().num_prefix_tokens).astype(int)
+        shown = arrays["attn_max"][..., part] * (arrays["attn"] / 255.0) ** 2
+        assert shown.shape == tuple(truth.shape)
+        np.testing.assert_allclose(shown, truth.numpy(), atol=0.006)
 
 
 def test_every_map_that_is_offered_arrives_and_every_other_says_why(look: Look) -> None:
@@ -375,7 +378,8 @@ def test_a_small_map_is_not_mirrored() -> None:
 def test_the_heads_page_stands_every_model(look: Look) -> None:
     board = heads.report(look, target_of(look))
     L, H = look.trace().attn.shape[:2]
-    assert board.count('class="vx-dot"') % (L * H) == 0 and "Attention distance" in board
+    charts = 4 if look.model.config.prefix_names else 3  # a dot per head; without a prefix one chart less
+    assert board.count('class="vx-dot"') == charts * L * H and "Attention distance" in board
     assert ("Logit lens" in board) == bool(look.model.config.num_classes)
     prefix = look.model.config.prefix_names
     assert ("Share on [CLS]" in board) == (prefix == ("[CLS]",))
@@ -385,6 +389,7 @@ def test_the_heads_page_stands_every_model(look: Look) -> None:
 
 def test_each_class_has_its_own_patches_and_nothing_large_is_kept(look: Look) -> None:
     if target_of(look) is None:
+        assert "Patches that say" not in heads.depth_panels(look, None)
         return
     maps = []
     for target in (1, 3):

@@ -9,6 +9,9 @@ import random
 import shutil
 import signal
 import socket
+import time
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import count as counter
 from pathlib import Path
@@ -23,10 +26,10 @@ from torch import nn
 import train as t
 from vit.card import Card
 from vit.checkpoint import list_snapshots, load_snapshot
-from vit.data import Split
+from vit.data import Split, decode_all
 from vit.library import load
 from vit.options import Options
-from vit.runs import Run, Team
+from vit.runs import Run, RunError, Team
 from vit.schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -180,12 +183,141 @@ def test_a_snapshot_of_steps_that_were_lost_is_forgotten(pictures, finished, tmp
         shutil.copy(finished / "snapshots" / "step_0000012.safetensors", out / "snapshots")
 
 
-def test_a_state_of_another_version_is_refused(pictures, finished, tmp_path):
-    out = shutil.copytree(finished, tmp_path / "run")
-    state = torch.load(out / "state.pt", weights_only=True)
-    torch.save(state | {"version": 1}, out / "state.pt")
-    with pytest.raises(SystemExit, match="holds a run of another version of train"):
-        run(pictures, out)
+def changed(what: str, state: dict) -> object:
+    """A state with one fault."""
+    name, _, fault = what.partition(" ")
+    if what == "a list":
+        return [state]
+    if fault == "missing":
+        return {key: value for key, value in state.items() if key != name}
+    if name == "newer":
+        return state | {"version": 99}
+    if name == "older":
+        return state | {"version": 1}
+    if what == "options unknown":
+        return state | {"options": state["options"] | {"of_tomorrow": 1}}
+    if what == "model of another shape":
+        return state | {"model": {name: x[..., :1] for name, x in state["model"].items()}}
+    if what == "optimizers of another shape":
+        for kept in state["optimizers"][0]["state"].values():
+            kept["momentum_buffer"] = torch.zeros(2, 2)
+        return state
+    faults = {"text": "x", "negative": -1, "numbers": [1.0, 2.0], "rows": [{"step": 0, "loss": "x"}]}
+    return state | {name: faults[fault]}
+
+
+FAULTS = ["a list", "newer", "older", "options unknown", "options missing", "options text", "step missing"]
+FAULTS += ["step text", "step negative", "losses numbers", "losses text", "history rows", "history numbers"]
+FAULTS += ["model missing", "model of another shape", "ema missing", "optimizers missing", "bf16 text"]
+FAULTS += ["optimizers of another shape", "commands numbers", "class_names text", "minutes text"]
+
+
+@pytest.fixture(scope="module")
+def begun(finished) -> tuple[dict, Options]:
+    state = torch.load(finished / "state.pt", weights_only=True)
+    return state, Options(**state["options"] | {"epochs": 6.0})
+
+
+def unfinished(begun, folder: Path) -> Run:
+    """A run of those options that has not yet looked into its folder."""
+    state, options = begun
+    images = torch.zeros(24, 3, 16, 16, dtype=torch.uint8)
+    data = Split(images, torch.arange(24) % 2, ("dark", "light"), state["origin"])
+    model = t.build_model(options, data.class_names)
+    card = Card("x", data.class_names)
+    return Run(options, card, data, folder, model, t.make_optimizers(model, options))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_state_is_one_true_sentence(fault, begun, tmp_path):
+    torch.save(changed(fault, deepcopy(begun[0])), tmp_path / "state.pt")
+    of_versions = {"newer": "of a newer version", "older": "of an older"}
+    of_versions["options unknown"] = "with --of-tomorrow"
+    expected = of_versions.get(fault, r"state\.pt is damaged: put a copy of it back, or --fresh begins again")
+    with pytest.raises(RunError, match=expected) as caught:
+        unfinished(begun, tmp_path).load_state(torch.device("cpu"))
+    assert "same options" not in str(caught.value)  # which would help nothing
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02cposix\nsystem\n.", b"PK\x03\x04" + bytes(100)])
+def test_a_state_that_is_none_is_damaged(content, begun, tmp_path):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(RunError, match="is damaged"):
+        unfinished(begun, tmp_path).load_state(torch.device("cpu"))
+
+
+def test_a_sound_state_is_taken_up(begun, tmp_path):
+    torch.save(begun[0], tmp_path / "state.pt")
+    run = unfinished(begun, tmp_path)
+    run.load_state(torch.device("cpu"))
+    assert run.step == 12 and torch.equal(run.model.head.weight, begun[0]["model"]["head.weight"])
+
+
+def test_other_pictures_of_the_same_number_are_noticed(pictures, tmp_path, monkeypatch):
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+    with monkeypatch.context() as patch:
+        interrupted(patch, 1)
+        run(copy, tmp_path / "run")
+    file = copy / "train" / "dark" / "0.png"
+    whole = file.read_bytes()
+    file.write_bytes((copy / "train" / "dark" / "1.png").read_bytes() + b"of another size")
+    with pytest.raises(SystemExit, match="which have changed since"):
+        run(copy, tmp_path / "run")
+    file.write_bytes(whole)  # at another time, which says nothing
+    run(copy, tmp_path / "run", "--epochs", "1")
+
+
+def test_weights_beyond_fp16_are_one_sentence_with_advice(pictures, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("head.weight holds values that are no finite float16: nothing was saved.")
+
+    monkeypatch.setattr("vit.runs.save", refuse)
+    with pytest.raises(SystemExit, match=r"grew beyond fp16 before step 0: begin again with --fresh"):
+        run(pictures, tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_one_sentence(pictures, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(t, "learn", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(SystemExit, match=r"too little memory: cut each step in parts with --accumulate 2"):
+        run(pictures, tmp_path / "run")
+
+
+def test_a_disk_that_fails_is_one_sentence_that_names_the_file(pictures, tmp_path, monkeypatch):
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("vit.runs.write_atomically", fail)
+    said = r"^train\.py: .*state\.pt: Input/output error; when that is mended, the same command"
+    with pytest.raises(SystemExit, match=said):
+        run(pictures, tmp_path / "run")
+
+
+def test_a_run_whose_folder_was_moved_away_goes_on_in_a_new_one(pictures, finished, tmp_path, monkeypatch):
+    learn, out = t.learn, tmp_path / "run"
+
+    def and_move(*args, **options):
+        if not (tmp_path / "elsewhere").exists():
+            out.rename(tmp_path / "elsewhere")
+        return learn(*args, **options)
+
+    monkeypatch.setattr(t, "learn", and_move)
+    assert same(run(pictures, out), weights(finished)) and load(out)
+
+
+def test_ctrl_c_while_pictures_are_read_waits_for_none_of_the_rest():
+    read = []
+
+    def pixels(index: int):
+        read.append(index)
+        time.sleep(0.02)
+        if index == 3:
+            raise KeyboardInterrupt
+        return torch.zeros(3, 4, 4, dtype=torch.uint8), 0
+
+    with pytest.raises(KeyboardInterrupt):
+        decode_all(pixels, 500, (4, 4), "train")
+    assert len(read) < 100
 
 
 # Several processes
@@ -198,7 +330,7 @@ def rank(rank: int, world: int, port: int, folder: Path, work) -> None:
     work(rank, world, folder)
 
 
-def processes(world: int, folder: Path, work) -> None:
+def processes(world: int, folder: Path, work, codes: Sequence[int] = ()) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:  # a port that is free now
         port = server.getsockname()[1]
     team = [FORKS.Process(target=rank, args=(i, world, port, folder, work)) for i in range(world)]
@@ -206,10 +338,10 @@ def processes(world: int, folder: Path, work) -> None:
         process.start()
     for process in team:
         process.join(120)
-    codes = [process.exitcode for process in team]
+    ended = [process.exitcode for process in team]
     for process in team:
         process.kill()  # one that hangs must not outlive the test
-    assert codes == [0] * world
+    assert ended == list(codes or [0] * world)
 
 
 def gradients(rank: int, world: int, folder: Path, accumulate: int = 1) -> dict[str, torch.Tensor]:
@@ -289,6 +421,28 @@ def test_a_run_of_two_processes_goes_on_with_one(pictures, tmp_path, monkeypatch
     assert (weights(one)["patch_embed.proj.weight"] - begin).abs().max() > 1e-3, "it has learned meanwhile"
 
 
+def until_its_peer_dies(rank: int, world: int, folder: Path) -> None:
+    learn, steps = t.learn, counter()
+
+    def and_die(*args, **options):
+        if rank == 1 and next(steps) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return learn(*args, **options)
+
+    t.learn = and_die
+    try:
+        t.main(json.loads((folder / "args.json").read_text()), 0.0)
+    except SystemExit as said:
+        (folder / "said").write_text(str(said))
+
+
+def test_a_peer_that_is_killed_ends_the_run_with_one_sentence_and_one_goes_on(pictures, tmp_path):
+    (tmp_path / "args.json").write_text(json.dumps(command(pictures, tmp_path / "run", "--epochs", "2")))
+    processes(2, tmp_path, until_its_peer_dies, codes=[0, -signal.SIGKILL])
+    assert "Another process of this run has ended: the same command" in (tmp_path / "said").read_text()
+    run(pictures, tmp_path / "run", "--epochs", "2")
+
+
 # The folder
 
 
@@ -328,7 +482,7 @@ def test_a_run_does_not_go_on_with_other_pictures_or_from_a_damaged_state(pictur
         run(copy, out)
     whole = (out / "state.pt").read_bytes()
     (out / "state.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SystemExit, match="is damaged: --fresh begins again"):
+    with pytest.raises(SystemExit, match="is damaged: put a copy of it back, or --fresh begins again"):
         run(pictures, out)
 
 

@@ -164,10 +164,13 @@ def test_init_brings_the_weights_to_other_pictures_and_classes(finished, picture
     assert torch.allclose(grown(image), old(image), atol=1e-5)  # the same positions, resampled
 
 
-def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(finished, pictures, tmp_path):
+def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(
+    finished, pictures, tmp_path, monkeypatch
+):
     model, card = load(finished)
     save(tmp_path / "old", model, replace(card, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
-    few = "--image-size 16 --batch-size 8 --epochs 1 --eval-images 6"
+    few, loaded = "--image-size 16 --batch-size 8 --epochs 1 --eval-images 6", []
+    monkeypatch.setattr(t, "load", lambda name: loaded.append(name) or load(name))
     t.main(
         [
             "--data",
@@ -179,6 +182,7 @@ def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(finished, 
             *few.split(),
         ]
     )
+    assert len(loaded) == 1  # it may be far away
     begin = list_snapshots(tmp_path / "new")[0].metrics
     assert begin["loss"] == begin["test_loss"] != pytest.approx(math.log(2), abs=1e-3)  # it knows something
     tuned, new = load(tmp_path / "new")

@@ -46,6 +46,7 @@ class Split:
     images: Tensor  # (N, 3, height, width) uint8
     labels: Tensor  # (N,) int64
     class_names: tuple[str, ...]
+    origin: str = ""  # changes whenever the files do; empty for what is drawn or published
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -253,7 +254,7 @@ def load_split(
         if kept := read_cache(cache, fingerprint):
             images, labels, unreadable = kept
             warn_of(unreadable)
-            return Split(images, labels, class_names)
+            return Split(images, labels, class_names, pictures.origin())
 
     def pixels(index: int) -> tuple[Tensor, int]:
         picture, label = pictures[index]
@@ -269,6 +270,7 @@ def load_split(
         if fingerprint_of(pictures) != fingerprint:
             raise DataError(f"{data} changed while its pictures were read: run the same command once more.")
         write_cache(cache, fingerprint, images, labels, unreadable)
+        return Split(images, labels, class_names, pictures.origin())
     return Split(images, labels, class_names)
 
 
@@ -295,7 +297,8 @@ def decode_all(
     images = torch.empty(count, 3, *image_size, dtype=torch.uint8)
     found: list[int] = []
     skipped: dict[int, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter's lock
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside the interpreter's lock
+    try:
         decoded = pool.map(decode, range(count))
         progress = tqdm(decoded, f"reading {split} pictures", count, leave=False, disable=None)
         for index, one in enumerate(progress):
@@ -304,6 +307,8 @@ def decode_all(
             else:
                 images[len(found)] = one[0]
                 found.append(one[1])
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for none of the rest
     return images[: len(found)], torch.tensor(found, dtype=torch.long), skipped
 
 

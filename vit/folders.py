@@ -225,6 +225,13 @@ class Folder:
             digest.update(os.fsencode(f"{file.relative_to(self.root)} {its.st_size} {its.st_mtime_ns}\n"))
         return digest.hexdigest()
 
+    def origin(self) -> str:
+        """Changes whenever another file takes the place of one; the same wherever the folder is copied to."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(os.fsencode(f"{file.relative_to(self.root)} {file.stat().st_size}\n"))
+        return digest.hexdigest()
+
     def warn_of_the_rest(self) -> None:
         """One line for all that lies there and is no picture of a class."""
         if self.left_out:

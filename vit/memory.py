@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import torch
+
 
 def free_memory() -> float:
     """Bytes that this process may still take: of the machine, of its container, of its own limit.
@@ -10,6 +12,12 @@ def free_memory() -> float:
     Infinite where the system does not say.
     """
     return min(of_the_machine(), of_the_container(), of_this_process())
+
+
+def is_short_of_memory(problem: BaseException) -> bool:
+    """Whether an error says that there was no memory left; PyTorch's own does on a CPU only in words."""
+    said = "can't allocate memory" in str(problem) or "not enough memory" in str(problem)
+    return said or isinstance(problem, MemoryError | torch.OutOfMemoryError)
 
 
 def of_the_machine() -> float:

@@ -1,10 +1,12 @@
-"""Muon: steps along orthogonal matrices. N matrices of (rows, columns)."""
+"""Muon, steps along orthogonal matrices, and which parameters it takes. N matrices of (rows, columns)."""
 
 import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from vit.options import Options
 
 
 def orthogonal(x: Tensor) -> Tensor:
@@ -50,3 +52,23 @@ class Muon(torch.optim.Optimizer):
             directions = orthogonal(torch.stack([u for _, u, _ in matrices]))
             for (w, _, lr), direction in zip(matrices, directions):
                 w.sub_(direction, alpha=0.2 * math.sqrt(columns) * lr)
+
+
+def make_optimizers(model: nn.Module, options: Options) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the rest; biases, norms and tokens do not decay."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    by_muon = {name for name, p in named if options.optimizer == "muon" and p.ndim == 2 and "blocks" in name}
+    decays = {name for name, p in named if name not in by_muon and p.ndim >= 2 and name.endswith("weight")}
+    groups = [
+        {"params": [p for name, p in named if name in decays], "weight_decay": options.weight_decay},
+        {"params": [p for name, p in named if name not in by_muon | decays], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.98), fused=True)
+    if not by_muon:
+        return [adamw]
+    qkv = {name for name in by_muon if name.endswith("qkv.weight")}
+    groups = [
+        {"params": [p for name, p in named if name in qkv], "parts": 3},
+        {"params": [p for name, p in named if name in by_muon - qkv], "parts": 1},
+    ]
+    return [Muon(groups, lr=options.lr, weight_decay=options.weight_decay), adamw]

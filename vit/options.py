@@ -3,7 +3,8 @@
 L layers, H heads, D width of a token.
 """
 
-from dataclasses import dataclass, field
+import argparse
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -138,6 +139,16 @@ FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "com
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def add_options(group: argparse._ArgumentGroup) -> None:
+    """Every option, for the command line; the recipe has its say on those that are not given."""
+    for f in fields(Options):
+        kind: dict[str, Any] = {"type": type(f.default), "metavar": f.name.upper().split("_")[-1]}
+        if isinstance(f.default, bool):
+            kind = {"action": argparse.BooleanOptionalAction}
+        shown = "" if f.default == "" else f" (default: {f.default})"
+        group.add_argument(flag(f.name), default=argparse.SUPPRESS, help=f.metadata["help"] + shown, **kind)
 
 
 def spelled(options: dict[str, Any]) -> list[str]:

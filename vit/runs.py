@@ -1,16 +1,16 @@
 """A training run's folder and its processes: what is kept, who may write, how it stops and goes on."""
 
 import csv
+import errno
 import io
 import os
-import pickle
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 from vit.card import Card
 from vit.checkpoint import list_snapshots, remove_half_written, save, save_snapshot, write_atomically
+from vit.data import Split
+from vit.folders import readable
+from vit.memory import is_short_of_memory
 from vit.model import ViT
 from vit.options import FREE, Options, flag
 from vit.processor import native_bf16
@@ -31,6 +34,10 @@ from vit.teacher import FILE as TEACHER
 STATE = 2  # the version of state.pt: of steps that go on as this file makes them
 
 
+class RunError(ValueError):
+    """A run cannot go on; the message says why and what to do, in one sentence."""
+
+
 class Run:
     """A run in its folder: all that its steps so far have made."""
 
@@ -38,12 +45,13 @@ class Run:
         self,
         options: Options,
         card: Card,
-        images: int,
+        data: Split,
         folder: Path,
         model: nn.Module,
         optimizers: list[torch.optim.Optimizer],
     ):
-        self.options, self.card, self.images, self.folder = options, card, images, folder
+        self.options, self.card, self.folder = options, card, folder
+        self.images, self.origin = len(data), data.origin  # of the training split
         self.model, self.optimizers = model, optimizers
         self.ema = deepcopy(model).eval().requires_grad_(False)
         device = next(model.parameters()).device
@@ -57,7 +65,8 @@ class Run:
         """All that the next step depends on, in one file that is whole at every moment."""
         state = dict(version=STATE, options=asdict(self.options), commands=self.commands)
         state |= dict(bf16=self.bf16, step=self.step, minutes=self.minutes)
-        state |= dict(class_names=list(self.card.class_names), images=self.images, losses=self.losses)
+        state |= dict(class_names=list(self.card.class_names), images=self.images, origin=self.origin)
+        state |= dict(losses=self.losses)
         state |= dict(history=self.history, model=self.model.state_dict(), ema=self.ema.state_dict())
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         buffer = io.BytesIO()
@@ -65,38 +74,52 @@ class Run:
         write_atomically(self.folder / "state.pt", buffer.getvalue())
 
     def load_state(self, device: torch.device) -> None:
-        """Go on where the last complete state was written. Raises ValueError if that was another run."""
-        if not (self.folder / "state.pt").is_file():
+        """Go on where the last complete state was written. Raises RunError if that was another run."""
+        path = self.folder / "state.pt"
+        if not path.is_file():
             return
         try:
-            state = torch.load(self.folder / "state.pt", map_location=device, weights_only=True)
-        except (EOFError, RuntimeError, pickle.UnpicklingError) as problem:
-            raise ValueError(f"{self.folder / 'state.pt'} is damaged: --fresh begins again.") from problem
+            state = torch.load(path, map_location=device, weights_only=True)
+            check_form(state, self.folder)
+            self.check_that_it_goes_on(state)
+            self.restore(state)
+        except (RunError, OSError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as problem:  # whatever torch makes of garbage, and of what is no state of ours
+            raise RunError(f"{path} is damaged: put a copy of it back, or --fresh begins again.") from problem
+
+    def check_that_it_goes_on(self, state: dict[str, Any]) -> None:
+        """Whether these options and pictures are those of the run so far. Raises RunError."""
         advice = "go on with the same options, give another --out, or --fresh to begin again."
-        if state.get("version") != STATE:
-            raise ValueError(f"{self.folder} holds a run of another version of train.py: {advice}")
         for name, then in state["options"].items():
             now = getattr(self.options, name)
             if name not in FREE and now != then:
-                raise ValueError(f"{self.folder} holds a run with {flag(name)} {then}, not {now}: {advice}")
-        if (state["class_names"], state["images"]) != (list(self.card.class_names), self.images):
+                raise RunError(f"{self.folder} holds a run with {flag(name)} {then}, not {now}: {advice}")
+        others = (state["class_names"], state["images"]) != (list(self.card.class_names), self.images)
+        if others or state.get("origin", self.origin) != self.origin:
             there = f"{state['images']} pictures of {len(state['class_names'])} classes"
-            raise ValueError(f"{self.folder} holds a run on {there}, which have changed since: {advice}")
+            raise RunError(f"{self.folder} holds a run on {there}, which have changed since: {advice}")
         schedule, then = Schedule(self.options, self.images), Options(**state["options"])
         complete = state["step"] == Schedule(then, self.images).total
         if state["step"] > schedule.total or (state["step"] == schedule.total and not complete):
             epoch = state["step"] / schedule.per_epoch
-            raise ValueError(f"{self.folder} is at epoch {epoch:g} already: give more --epochs than that.")
+            raise RunError(f"{self.folder} is at epoch {epoch:g} already: give more --epochs than that.")
         if state["step"] == schedule.total:
             # all is learned, so others change nothing
             self.options = replace(then, test_size=self.options.test_size)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `save_state` wrote."""
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
         self.commands = state["commands"]
         self.losses, self.history = state["losses"], state["history"]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        for optimizer, old in zip(self.optimizers, state["optimizers"]):
+        for optimizer, old in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(old)
+            for p, kept in optimizer.state.items():
+                if any(isinstance(x, Tensor) and x.ndim and x.shape != p.shape for x in kept.values()):
+                    raise TypeError("an optimizer's state is not of the shape of its parameter")
 
     def forget_later_snapshots(self) -> None:
         """Those of steps that were lost with the process that took them, and may now come out otherwise."""
@@ -120,10 +143,37 @@ class Run:
         writer.writeheader()
         writer.writerows(self.history)
         if isinstance(self.ema, ViT):
-            save(self.folder, self.ema, self.card)
+            try:
+                save(self.folder, self.ema, self.card)
+            except ValueError as problem:
+                advice = "begin again with --fresh and a smaller --lr."
+                raise RunError(f"The weights grew beyond fp16 before step {self.step}: {advice}") from problem
             if snapshot:
                 save_snapshot(self.folder, self.ema, self.card, self.step, row)
         write_atomically(self.folder / "history.csv", text.getvalue().encode())
+
+
+def check_form(state: Any, folder: Path) -> None:
+    """Whether this is all that `save_state` writes. Raises RunError for another version, and TypeError."""
+    if (version := state["version"]) != STATE:
+        age = "a newer" if isinstance(version, int) and version > STATE else "an older"
+        advice = "go on with that one, give another --out, or --fresh to begin again."
+        raise RunError(f"{folder} holds a run of {age} version of train.py: {advice}")
+    if strange := state["options"].keys() - {f.name for f in fields(Options)}:
+        advice = "go on with that one, give another --out, or --fresh to begin again."
+        raise RunError(f"{folder} holds a run of a version of train.py with {flag(min(strange))}: {advice}")
+    kinds = dict(step=int, minutes=float, bf16=bool, images=int, class_names=list, commands=list, losses=list)
+    kinds |= dict(history=list, model=dict, ema=dict, optimizers=list, options=dict)
+    wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
+    rows, losses, commands = state["history"], state["losses"], state["commands"]
+    if wrong or state["step"] < 0 or not all(isinstance(x, Tensor) and x.ndim == 0 for x in losses):
+        raise TypeError(f"no state of a run: {wrong}")
+    for row in rows:
+        if row.keys() != rows[0].keys() or not all(isinstance(x, int | float) for x in row.values()):
+            raise TypeError("a row of its history is not all numbers")
+    for step, typed in commands:
+        if not (isinstance(step, int) and isinstance(typed, str)):
+            raise TypeError("a command is no text")
 
 
 @dataclass(frozen=True)
@@ -209,6 +259,18 @@ class StopSignal:
         self.asked = True
 
 
+@contextmanager
+def together(team: Team) -> Iterator[None]:
+    """What ends one process of a team ends all, each with one sentence. Raises RunError."""
+    try:
+        yield
+    except RuntimeError as problem:
+        if team.world > 1 and (isinstance(problem, dist.DistError) or "gloo" in str(problem)):
+            advice = "the same command goes on from the last save, with any number of processes."
+            raise RunError(f"Another process of this run has ended: {advice}") from problem
+        raise
+
+
 def join_team(device: torch.device) -> torch.device:
     """Meet the other processes of torchrun; returns this one's device."""
     patience = timedelta(hours=2)  # while the first one downloads and decodes
@@ -219,6 +281,28 @@ def join_team(device: torch.device) -> torch.device:
     torch.cuda.set_device(device)
     dist.init_process_group("nccl", timeout=patience, device_id=device)
     return device
+
+
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Whatever a person can mend is told in one sentence. Raises SystemExit."""
+    try:
+        yield
+    except ValueError as problem:  # and DataError, CheckpointError, RunError
+        raise SystemExit(f"train.py: {problem}") from problem
+    except OSError as problem:
+        advice = "the same command, without --fresh, goes on."
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = "The disk is full. Nothing is lost: free some space;"
+            raise SystemExit(f"train.py: {full} {advice}") from problem
+        file = f"{readable(str(problem.filename))}: " if problem.filename else ""
+        said = f"{file}{problem.strerror or problem}; when that is mended, {advice}"
+        raise SystemExit(f"train.py: {said}") from problem
+    except (MemoryError, RuntimeError) as problem:
+        if not is_short_of_memory(problem):
+            raise
+        advice = "cut each step in parts with --accumulate 2, or more; or give a smaller --batch-size."
+        raise SystemExit(f"train.py: There is too little memory: {advice}") from problem
 
 
 def usable(name: str) -> torch.device:
