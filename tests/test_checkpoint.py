@@ -373,3 +373,23 @@ def test_what_could_not_be_loaded_is_not_saved(folder: Path, tiny_vit: ViT, valu
 def test_only_a_model_from_elsewhere_has_a_note() -> None:
     told = Card("a", source="Loaded without its head.")
     assert told.note == told.source and replace(told, command="python train.py cifar10").note == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "history.csv"])
+def test_a_pipe_or_a_device_in_a_checkpoint_keeps_nobody_waiting(folder: Path, name: str) -> None:
+    for put in (os.mkfifo, lambda path: os.symlink("/dev/zero", path)):
+        (folder / name).unlink(missing_ok=True)
+        put(folder / name)
+        if name == "history.csv":
+            assert module.read_history(folder) == []
+        else:
+            assert refusal(folder).endswith(".")
+            with pytest.raises(CheckpointError, match=r"missing|cut short"):
+                module.load_folder(folder)
+
+
+def test_a_history_with_an_endless_cell_is_one_sentence(folder: Path) -> None:
+    (folder / "history.csv").write_text("step,loss\n1," + "9" * 1_000_000 + "\n")
+    with pytest.raises(CheckpointError, match="a row that is not all numbers"):
+        module.read_history(folder)

@@ -316,7 +316,7 @@ def test_ctrl_c_while_pictures_are_read_waits_for_none_of_the_rest():
         return torch.zeros(3, 4, 4, dtype=torch.uint8), 0
 
     with pytest.raises(KeyboardInterrupt):
-        decode_all(pixels, 500, (4, 4), "train")
+        decode_all(pixels, 500, (3, 4, 4), "train")
     assert len(read) < 100
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -242,7 +242,7 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
     try:
         lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
         return [{column: float(x) for column, x in line.items()} for line in lines]
-    except (OSError, TypeError, ValueError) as error:  # a cell too few, or one that is no number
+    except (OSError, TypeError, ValueError, csv.Error) as error:  # a cell too few, or no number
         raise CheckpointError(
             f"{told(file)} has a row that is not all numbers: mend it or remove the row."
         ) from error
@@ -271,11 +271,12 @@ def remove_half_written(folder: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
-        if os.path.getsize(path) > MAX_JSON:
+        with open_file(path) as file:
+            content = file.read(MAX_JSON + 1)
+        if len(content) > MAX_JSON:
             raise CheckpointError(
                 f"{told(path)} is larger than {MAX_JSON >> 20} MiB: that describes no model."
             )
-        content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(
             f"{told(path)} is missing or cannot be read: restore it or save again."
@@ -304,7 +305,7 @@ def is_ours(folder: Path) -> bool:
 def opened(path: Path) -> Iterator[Any]:
     """A safetensors file whose header was checked. Raises CheckpointError, saying what is wrong with it."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             start = file.read(len(POINTER))
             length = int.from_bytes(start[:8], "little")
             if start == POINTER:
@@ -326,6 +327,13 @@ def opened(path: Path) -> Iterator[Any]:
         raise CheckpointError(f"{told(path)} is cut short or no safetensors file: copy it again.") from error
     with tensors:
         yield tensors
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file to read; a pipe would keep us waiting, and a device may have no end. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is a device, a pipe or a folder")
+    return open(path, "rb")
 
 
 def read_header(path: Path) -> dict[str, str]:

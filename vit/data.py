@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from vit.folders import DataError, Folder, readable
 from vit.memory import free_memory
+from vit.moves import MOVES_CLASSES, Moves
 from vit.pictures import DECODING, PictureError, to_pixels, to_rgb
 from vit.pictures import preprocess as preprocess
 from vit.shapes import SHAPES_CLASSES, Shapes
@@ -39,11 +40,18 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]: ...
 
 
+class Clips(Protocol):
+    """Numbered clips, as frames in order, with their class."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> tuple[list[Image.Image], int]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set, whole in memory (or mapped from the cache file)."""
 
-    images: Tensor  # (N, 3, height, width) uint8
+    images: Tensor  # (N, 3, height, width) uint8; of clips (N, T, 3, height, width)
     labels: Tensor  # (N,) int64
     class_names: tuple[str, ...]
     origin: str = ""  # changes whenever the files do; empty for what is drawn or published
@@ -97,6 +105,8 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
     downloads it, once, from where it is published. seed: of the pictures that are drawn.
     """
     known = DATASETS.get(data)
+    if isinstance(known, ClipSet):
+        raise DataError(f"{data} holds clips, and this takes pictures: name another data set.")
     if known is None or (known.published and local_folder(data).is_dir()):
         where = local_folder(data) if known else Path(os.path.expanduser(data))
         folder = Folder(where, split, IMAGENETTE_CLASSES)
@@ -206,7 +216,16 @@ class Joined:
 PHOTOS = ("catsdogs", "imagenette")  # real photographs: a cat or a dog, or one of Imagenette's ten classes
 
 
-DATASETS = {  # those with the most to show first
+@dataclass(frozen=True)
+class ClipSet:
+    """A data set of clips that has a name. clips: (split, seed) -> its clips."""
+
+    class_names: tuple[str, ...]
+    clips: Callable[[str, int], Clips]
+    published: bool = False
+
+
+DATASETS: dict[str, DataSet | ClipSet] = {  # those with the most to show first
     "imagenette": DataSet((*IMAGENETTE_CLASSES.values(),), lambda split, seed: imagenette(split), True),
     "photos": DataSet(
         ("cat", "dog", *IMAGENETTE_CLASSES.values()), lambda split, seed: Joined(PHOTOS, split, seed), False
@@ -214,6 +233,7 @@ DATASETS = {  # those with the most to show first
     "catsdogs": DataSet(("cat", "dog"), lambda split, seed: catsdogs(split), True),
     "cifar10": DataSet(CIFAR10_CLASSES, lambda split, seed: cifar10(split), True),
     "shapes": DataSet(SHAPES_CLASSES, Shapes, False),
+    "moves": ClipSet(MOVES_CLASSES, Moves),
 }
 
 
@@ -244,7 +264,8 @@ def load_split(
         parts = [load_split(name, *how) for name in pictures.names]
         firsts = accumulate((len(part.class_names) for part in parts[:-1]), initial=0)
         labels = torch.cat([part.labels + first for part, first in zip(parts, firsts)])
-        return Split(torch.cat([part.images for part in parts]), labels, class_names)
+        origin = " ".join(part.origin for part in parts)
+        return Split(torch.cat([part.images for part in parts]), labels, class_names, origin)
     if isinstance(pictures, Folder):
         pictures.warn_of_the_rest()
         key = f"{DECODING} {pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
@@ -260,7 +281,7 @@ def load_split(
         picture, label = pictures[index]
         return to_pixels(to_rgb(picture), image_size, crop_pct, interpolation), label
 
-    images, labels, skipped = decode_all(pixels, len(pictures), image_size, split)
+    images, labels, skipped = decode_all(pixels, len(pictures), (3, *image_size), split)
     unreadable = [f"{name_of(pictures, index)}: {why}" for index, why in skipped.items()]
     warn_of(unreadable)
     if empty := {*range(len(class_names))} - {*labels.tolist()}:
@@ -274,16 +295,31 @@ def load_split(
     return Split(images, labels, class_names)
 
 
+def load_clips(data: str, split: str, image_size: tuple[int, int], seed: int = 0) -> Split:
+    """Every clip of a split, uint8 (N, T, 3, height, width). Raises DataError."""
+    known = DATASETS.get(data)
+    if not isinstance(known, ClipSet):
+        raise DataError(f"{data} is no data set of clips: name one that is, such as moves.")
+    clips = known.clips(split, seed)
+
+    def pixels(index: int) -> tuple[Tensor, int]:
+        frames, label = clips[index]
+        return torch.stack([to_pixels(frame, image_size) for frame in frames]), label
+
+    images, labels, _ = decode_all(pixels, len(clips), (len(clips[0][0]), 3, *image_size), split)
+    return Split(images, labels, known.class_names)
+
+
 def decode_all(
-    pixels: Callable[[int], tuple[Tensor, int]], count: int, image_size: tuple[int, int], split: str
+    pixels: Callable[[int], tuple[Tensor, int]], count: int, shape: tuple[int, ...], split: str
 ) -> tuple[Tensor, Tensor, dict[int, str]]:
     """(images, labels, number of a picture that cannot be read -> why). Raises DataError.
 
     Told before it is spent: all of them have to fit into memory.
     """
-    needed, free = count * 3 * math.prod(image_size), free_memory()
+    needed, free = count * math.prod(shape), free_memory()
     if needed > 0.9 * free:
-        sides = " x ".join(str(side) for side in image_size)
+        sides = " x ".join(str(side) for side in shape[-2:])
         takes = f"{count} {split} pictures of {sides} px take {needed / 1e9:.1f} GB of memory"
         advice = "give a smaller --train-size or --image-size, or fewer pictures."
         raise DataError(f"{takes}, and {max(free, 0) / 1e9:.1f} GB are free: {advice}")
@@ -294,7 +330,7 @@ def decode_all(
         except PictureError as error:
             return str(error)
 
-    images = torch.empty(count, 3, *image_size, dtype=torch.uint8)
+    images = torch.empty(count, *shape, dtype=torch.uint8)
     found: list[int] = []
     skipped: dict[int, str] = {}
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside the interpreter's lock
