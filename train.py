@@ -103,9 +103,9 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
     check_channels(old.config, options.init)
     model = ViT(replace(old.config, **new, num_heads=options.num_heads))
     weights = old.state_dict()
-    if old.config.pos_embed == "learned":
+    if old.config.pos_embed == "learned" and old.pos_embed is not None:
         weights["pos_embed"] = resample_pos_embed(old.pos_embed, old.config.grid_size, model.config.grid_size)
-    else:
+    elif model.pos_embed is not None:
         weights["pos_embed"] = model.pos_embed
     if tuple(class_names) != card.class_names:
         weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}

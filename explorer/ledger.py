@@ -85,6 +85,11 @@ def ledger(trace: Trace, model: ViT, target: int | None = None, contrast: Contra
     Cost: one value projection per layer, and the MLPs of the pooled rows ([CLS]: one of T).
     """
     config = model.config
+    if config.pool == "attention":
+        raise ValueError(
+            "A ledger needs a read-out that is linear once its norm is held: this model pools by attention "
+            "and an MLP."
+        )
     if config.post_norm:
         raise ValueError(
             "A ledger needs a residual stream that only adds: this model normalises it after every "
@@ -161,10 +166,13 @@ def objective_of(trace: Trace, model: ViT, target: int | None, contrast: Contras
 
 
 def pooled_rows(model: ViT, num_tokens: int) -> list[int]:
-    """The tokens that the head reads: [CLS] (and DeiT's distillation token), or all patches."""
-    if model.config.pool == "mean":
-        return list(range(model.config.num_prefix_tokens, num_tokens))
-    return [0, 1] if model.config.distillation else [0]
+    """The tokens that the head reads: [CLS] (and DeiT's distillation token), all patches, or all tokens."""
+    config = model.config
+    if config.pool == "mean":
+        return list(range(config.num_prefix_tokens, num_tokens))
+    if config.pool == "attention":
+        return list(range(num_tokens))
+    return list(range(config.num_class_tokens + config.distillation))
 
 
 def read_out_directions(
@@ -177,10 +185,12 @@ def read_out_directions(
     LayerNorm(x) = γ ⊙ (x − mean x) / σ + β, and w · (γ ⊙ (x − mean x)) = centred(w ⊙ γ) · x.
     """
     norm = model.fc_norm if model.config.norm_after_pool else model.norm
-    assert isinstance(norm, torch.nn.LayerNorm)
     heads = [head for head in (model.head, model.head_dist) if isinstance(head, torch.nn.Linear)]
     of_classes = of_classes.to(tokens)
     weights = torch.stack([of_classes @ head.weight for head in heads])  # (1, D), or (2, D) for DeiT
+    if not isinstance(norm, torch.nn.LayerNorm):  # no final norm: the read-out is linear as it is
+        biases = torch.stack([of_classes @ head.bias for head in heads])
+        return weights.expand(len(rows), -1) / len(rows), float(biases.mean())
     read = weights * norm.weight
     read = read - read.mean(dim=-1, keepdim=True)
     normed = tokens[rows]  # (R, D)

@@ -92,6 +92,14 @@ def one_hot(trace: Trace, rows: list[int]) -> Tensor:
     return row.index_add_(0, torch.tensor(rows), torch.full((len(rows),), 1 / len(rows)))
 
 
+def start_row(trace: Trace, query: Query, model: ViT | None) -> Tensor:
+    """(T,): where a walk through depth starts, one token, several alike, or, where attention pools and no
+    query is given, what the pooling reads of each."""
+    if query is None and trace.pool_attn is not None:
+        return trace.pool_attn.mean(dim=0)
+    return one_hot(trace, rows_of(trace, query, model))
+
+
 def fused_heads(attn: Tensor, fuse: str) -> Tensor:
     if fuse not in FUSE:
         raise ValueError(f"Heads can be fused by {', '.join(FUSE)}, not by {fuse!r}.")
@@ -225,7 +233,7 @@ def rollout(
     if not 0 <= residual <= 1:
         raise ValueError(f"residual is a share between 0 and 1, not {residual}.")
     looked = transitions(trace, fuse, discard, layer)  # (L, T, T)
-    row = one_hot(trace, rows_of(trace, query, model)).to(looked)  # (T,)
+    row = start_row(trace, query, model).to(looked)  # (T,)
     for attn in looked.flip(0):
         row = residual * row + (1 - residual) * (row @ attn)
     return to_map(trace, row)
@@ -330,7 +338,7 @@ def gradient_rollout(
     of the I alone, is left out: under mean pooling it would give all patches nearly the same.
     """
     attn, grad = trace.all_attn(), gradient_of(trace, target, contrast)
-    stayed = one_hot(trace, rows_of(trace, query, model)).to(attn)
+    stayed = start_row(trace, query, model).to(attn)
     carried = torch.zeros_like(stayed)
     for at in reversed(range(layer_at(trace, layer) + 1)):
         fused = (attn[at] * grad[at]).mean(dim=0).clamp_(min=0)  # (T, T)
@@ -357,7 +365,7 @@ def relevance(
     Without a query, map = (R_L − I)[q]: under mean pooling every patch would start with the same 1/P.
     """
     attn, grad = trace.all_attn(), gradient_of(trace, target, contrast)
-    start = one_hot(trace, rows_of(trace, query, model)).to(attn)  # I[q]
+    start = start_row(trace, query, model).to(attn)  # I[q]
     carried = torch.zeros_like(start)  # (R − I)[q]
     for at in reversed(range(layer_at(trace, layer) + 1)):
         fused = (attn[at] * grad[at]).clamp_(min=0).mean(dim=0)  # (T, T)

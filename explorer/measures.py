@@ -59,7 +59,7 @@ def _drop(model: ViT, trace: Trace, image: Tensor, read: Reader) -> Callable[[Te
     places = model.places(trace.grid)
 
     def value(shown: Tensor) -> Tensor:
-        if not shown.shape[1] and model.config.pool == "mean":
+        if not shown.shape[1] and model.config.pool != "cls":
             return _grey(model, trace, image, read)(shown)
         found = []
         for some in shown.split(BATCH):

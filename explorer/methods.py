@@ -48,7 +48,7 @@ class Method:
     signed: bool = False
     needs_model: bool = False
     needs_grad: bool = False  # a trace with a target
-    additive_stream: bool = False  # needs a residual stream that is a sum: no post_norm
+    additive_stream: bool = False  # needs a residual stream that is a sum and read as one: no post_norm
     rows_sum_to_1: bool = False  # so that "times uniform" can be said of its map
     max_tokens: int | None = None
 
@@ -92,6 +92,8 @@ class Method:
             return f"{self.label} explains a class, and this model has no classification head."
         if self.additive_stream and config.post_norm:
             return f"{self.label} needs a residual stream that only adds: this model has post_norm."
+        if self.additive_stream and config.pool == "attention":
+            return f"{self.label} needs a linear read-out: this model pools by attention and an MLP."
         if self.max_tokens is not None and num_tokens > self.max_tokens:
             most = f"is made for up to {self.max_tokens} tokens"
             return f"{self.label} {most}, and this picture has {num_tokens}."

@@ -212,13 +212,31 @@ def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
 def position_similarity(model: ViT, grid_size: tuple[int, int] | None = None) -> Tensor:
     """(h, w, h, w): cosine between the position embeddings of patches (Dosovitskiy et al. 2021, fig. 7).
 
+    Without a table, positions are rotary: then what is left of a query's product with a key like it when the
+    two are turned by their places, the mean of the cosines of all angles between them, layers and heads.
+
     grid_size: the grid of an image of another size, whose positions are interpolated. Fixed sin-cos
     positions look the part without having been learned.
     """
     grid_size = grid_size or model.config.grid_size
+    if model.pos_embed is None:
+        return rotary_similarity(model, Grid(grid_size))
     table = resample_pos_embed(model.pos_embed, model.config.grid_size, grid_size)[0].float().cpu()
     patches = F.normalize(table[-Grid(grid_size).count :], dim=-1)  # (P, D)
     return (patches @ patches.mT).reshape(*grid_size, *grid_size)
+
+
+def rotary_similarity(model: ViT, grid: Grid) -> Tensor:
+    """(h, w, h, w): mean cosine of the angles by which rotary positions turn patches apart; 1 without any."""
+    places = model.places(grid)
+    found = []
+    for layer in range(model.config.depth if model.rope_freqs is not None else 1):
+        turn = model.turn(layer, places)
+        if turn is None:
+            return torch.ones(*grid.shape, *grid.shape)
+        cos, sin = (x[:, model.config.num_prefix_tokens :].float().cpu() for x in turn)  # (H, P, d/2)
+        found.append((cos @ cos.mT + sin @ sin.mT).mean(dim=0) / cos.shape[-1])
+    return torch.stack(found).mean(dim=0).reshape(*grid.shape, *grid.shape)
 
 
 @torch.no_grad()

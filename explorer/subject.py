@@ -54,7 +54,9 @@ def what_is_read(config: ViTConfig) -> str:
     """What the head reads, in words."""
     if config.pool == "mean":
         return "the mean over patches"
-    return "[CLS] and [DIST]" if config.distillation else "[CLS]"
+    if config.pool == "attention":
+        return "the pooling's query"
+    return " and ".join(config.prefix_names[: config.num_class_tokens + config.distillation])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,33 @@ FAMILIES: dict[str, dict] = {
     "layer scale, SwiGLU": dict(layer_scale=0.3, activation="swiglu", mlp_ratio=6.0, num_registers=1),
     "tanh GELU, sincos": dict(activation="gelu_tanh", pos_embed="sincos"),
     "query and key norm": dict(qk_norm=True, qkv_bias=False),
+    "two class tokens": dict(num_class_tokens=2, num_registers=1),
+    "no final norm": dict(final_norm=False, layer_scale=0.3),
+    "DINOv3": dict(
+        rope="axial",
+        rope_span=(-6.28, 6.28),
+        rope_offset=0.5,
+        pos_embed="none",
+        num_registers=2,
+        layer_scale=0.3,
+    ),
+    "EVA-02": dict(
+        rope="axial",
+        rope_theta=10000.0,
+        rope_span=(0.0, 4.0),
+        activation="swiglu",
+        mlp_ratio=4.0,
+        mlp_norm=True,
+        pool="mean",
+        norm_after_pool=True,
+    ),
+    "mixed rope": dict(rope="mixed", rope_theta=10.0, pos_embed="none"),
+    "SigLIP": dict(class_token=False, pool="attention", activation="gelu_tanh"),
+    "Perception Encoder": dict(
+        rope="axial", rope_theta=10000.0, rope_span=(1.0, 5.0), pre_norm=True, pool="attention", pool_heads=2
+    ),
     "post-norm": dict(post_norm=True),
-}
-# a ledger needs a residual stream that only adds
-ADDING = {name: changes for name, changes in FAMILIES.items() if not changes.get("post_norm")}
+}  # fmt: skip
+# a ledger needs a residual stream that only adds, and a read-out that is linear
+NOT_ADDING = ("post-norm", "SigLIP", "Perception Encoder")
+ADDING = {name: changes for name, changes in FAMILIES.items() if name not in NOT_ADDING}

@@ -94,7 +94,8 @@ def test_every_named_activation_is_shown_once_per_layer_with_its_shape(changes: 
     c = tiny_config(**changes)
     recorder = Recorder()
     ViT(c).eval()(torch.randn(2, 3, 12, 20), recorder)
-    assert set(recorder.seen) == set(NAMES.split())
+    pooling = {"pool_scores", "pool_attn"} if c.pool == "attention" else set()
+    assert set(recorder.seen) == set(NAMES.split()) | pooling
     B, T, D, H, d, L = 2, c.num_prefix_tokens + 15, 32, 4, 8, 3
     shapes = {
         "embed": (B, 15, D), "pos": (B, T, D), "norm1": (B, T, D), "q": (B, H, T, d), "k": (B, H, T, d),
@@ -106,6 +107,8 @@ def test_every_named_activation_is_shown_once_per_layer_with_its_shape(changes: 
         per_layer = name not in ("embed", "pos", "norm", "logits")
         assert list(recorder.seen[name]) == (list(range(L)) if per_layer else [None])
         assert all(x.shape == shape for x in recorder.seen[name].values()), name
+    for name in pooling:
+        assert recorder.seen[name][None].shape == (B, c.pool_heads or H, 1, T)
     attn = recorder.stack("attn")
     torch.testing.assert_close(attn.sum(-1), torch.ones_like(attn[..., 0]))
 

@@ -23,12 +23,18 @@ VARIANTS = {
 }
 
 ACTIVATION_NAMES = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
-CHOICES = {"pool": ("cls", "mean"), "pos_embed": ("learned", "sincos"), "activation": ACTIVATION_NAMES}
+CHOICES = {
+    "pool": ("cls", "mean", "attention"),
+    "pos_embed": ("learned", "sincos", "none"),
+    "rope": ("none", "axial", "mixed"),
+    "activation": ACTIVATION_NAMES,
+}
 
 # from the first number on, below the second
-BOUNDS = {
+BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("patch_size", "in_chans", "embed_dim", "depth", "num_heads"), (1, math.inf)),
     **dict.fromkeys(("num_classes", "num_registers", "mlp_ratio"), (0, math.inf)),
+    **{"num_class_tokens": (1, 100), "pool_heads": (0, math.inf), "pool_mlp_ratio": (0, math.inf)},
     **dict.fromkeys(("dropout", "drop_path"), (0, 1)),
 }
 
@@ -46,16 +52,27 @@ class ViTConfig:
     num_heads: int = 12  # H
     mlp_ratio: float = 4.0  # width of the MLP's first layer / D (both halves of it, for SwiGLU)
     class_token: bool = True
+    num_class_tokens: int = 1  # where there are several, the head reads their mean (Pixio)
     num_registers: int = 0  # extra tokens without a position (Darcet et al. 2024)
     distillation: bool = False  # DeiT's second class token, with a head of its own
-    pool: str = "cls"  # what the head reads: "cls", or the "mean" of the patches
+    pool: str = "cls"  # what the head reads: "cls", the "mean" of the patches, or "attention" over all tokens
+    pool_heads: int = 0  # of the attention that pools; 0: as many as num_heads
+    pool_mlp_ratio: float = 0.0  # of the MLP behind it; 0: as mlp_ratio
+    final_norm: bool = True  # False: the head reads the residual stream as it is
     norm_after_pool: bool = False  # the final norm acts on the pooled vector (timm's fc_norm), not on tokens
-    pos_embed: str = "learned"  # or "sincos": fixed, as in MAE
+    pos_embed: str = "learned"  # or "sincos": fixed, as in MAE; or "none"
     pos_embed_prefix: bool = True  # class and distillation token have a position too
+    # queries and keys of patches rotate by their place (Su et al. 2021; Heo et al. 2024): "axial" with fixed
+    # frequencies, "mixed" with learned ones
+    rope: str = "none"
+    rope_theta: float = 100.0  # the longest wavelength, in units of the shortest
+    rope_span: tuple[float, float] | None = None  # places at a picture's two edges; None: patches are counted
+    rope_offset: float = 0.0  # of a place in its patch: 0.5 is the middle
     layer_scale: float | None = None  # a gain per channel on both branches, starting here (CaiT, DINOv2)
     pre_norm: bool = False  # one more LayerNorm in front of the blocks (CLIP)
     post_norm: bool = False  # LayerNorm after each addition: the order of Vaswani et al. 2017
     activation: str = "gelu"
+    mlp_norm: bool = False  # LayerNorm inside the MLP, after the nonlinearity (EVA-02)
     qkv_bias: bool = True
     qk_norm: bool = False  # LayerNorm on every query and key (Dehghani et al. 2023)
     norm_eps: float = 1e-6
@@ -87,8 +104,18 @@ class ViTConfig:
             raise ValueError(f"The width of the MLP, embed_dim x mlp_ratio = {self.mlp_dim}, must be {must}.")
         if self.pool == "cls" and not self.class_token:
             raise ValueError('pool="cls" needs class_token=True; without a class token use pool="mean".')
-        if self.distillation and (self.pool != "cls" or self.norm_after_pool):
-            raise ValueError('distillation=True needs pool="cls" and norm_after_pool=False.')
+        if self.distillation and (self.pool != "cls" or self.norm_after_pool or self.num_class_tokens > 1):
+            raise ValueError('distillation=True needs pool="cls", one class token and norm_after_pool=False.')
+        if self.norm_after_pool and not self.final_norm:
+            raise ValueError("norm_after_pool=True is a final norm: it needs final_norm=True.")
+        if self.embed_dim % (self.pool_heads or 1):
+            raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}.")
+        if self.rope != "none" and self.head_dim % 4:
+            raise ValueError(f"rope needs heads whose width is a multiple of 4, not {self.head_dim}.")
+        if not (0 < self.rope_theta < math.inf and all(map(math.isfinite, self.rope_span or ()))):
+            raise ValueError("rope_theta must be above 0, and rope_span two finite numbers.")
+        if not math.isfinite(self.rope_offset):
+            raise ValueError("rope_offset must be a finite number.")
         if self.pos_embed == "sincos" and self.embed_dim % 4:
             raise ValueError(
                 f"sincos positions need an embed_dim that is a multiple of 4, not {self.embed_dim}."
@@ -122,8 +149,10 @@ class ViTConfig:
     @property
     def prefix_names(self) -> tuple[str, ...]:
         """The tokens in front of the patches, in their order."""
-        registers = (f"[REG{i}]" for i in range(1, self.num_registers + 1))
-        return ("[CLS]",) * self.class_token + ("[DIST]",) * self.distillation + tuple(registers)
+        registers = tuple(f"[REG{i}]" for i in range(1, self.num_registers + 1))
+        count = self.num_class_tokens if self.class_token else 0
+        classes = ("[CLS]",) if count == 1 else tuple(f"[CLS{i}]" for i in range(1, count + 1))
+        return classes + ("[DIST]",) * self.distillation + registers
 
     @property
     def num_prefix_tokens(self) -> int:

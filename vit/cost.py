@@ -24,5 +24,8 @@ def cost(config: ViTConfig, image_size: tuple[int, int] | None = None) -> Cost:
     out = M // 2 if config.activation == "swiglu" else M
     block = T * D * (4 * D + M + out) + 2 * T * T * D  # qkv, proj and the MLP; q kᵀ and attn v
     embed = P * config.in_chans * config.patch_size**2 * D
+    if config.pool == "attention":
+        width = round(D * (config.pool_mlp_ratio or config.mlp_ratio))
+        embed += 2 * T * D * D + 2 * D * D + 2 * T * D + 2 * D * width  # k and v, q and proj, attn, the MLP
     layer_bytes = 4 * config.num_heads * T * T
     return Cost(T, 2 * (embed + config.depth * block + D * K), layer_bytes, config.depth * layer_bytes)

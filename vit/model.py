@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from vit.config import ViTConfig
 from vit.grid import Grid
-from vit.positions import Places, resample_pos_embed, sincos_pos_embed
+from vit.positions import (
+    Places,
+    Turn,
+    axial_frequencies,
+    mixed_frequencies,
+    resample_pos_embed,
+    rope_places,
+    rotate,
+    sincos_pos_embed,
+    turn_of,
+)
 from vit.processor import slow_when_fused
 
 # A hook is handed every named activation, as hook(name, layer, tensor); the model goes on with what it
@@ -27,7 +37,9 @@ HOOK_POINTS = (
     "attn_out", "resid_mid", "norm2",  # (B, T, D)
     "mlp_pre", "mlp_post",  # (B, T, 4D); SwiGLU halves mlp_post
     "resid_post",  # (B, T, D)
-    "norm", "logits",  # (B, T, D), with norm_after_pool not yet normed; (B, K)
+    "norm",  # (B, T, D), with norm_after_pool not yet normed
+    "pool_scores", "pool_attn",  # (B, H', 1, T), only where attention pools
+    "logits",  # (B, K)
 )  # fmt: skip
 Hook = Callable[[str, int | None, Tensor], Tensor]
 Tap = Callable[[str, Tensor], Tensor]  # a hook that already knows its layer
@@ -75,10 +87,13 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = norm(), norm()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
+    def forward(self, x: Tensor, tap: Tap = no_tap, turn: Turn | None = None) -> Tensor:
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
-        q, k, v = tap("q", self.q_norm(q)), tap("k", self.k_norm(k)), tap("v", v)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
+        q, k, v = tap("q", q), tap("k", k), tap("v", v)
         if tap is no_tap and not slow_when_fused(q):
             z = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, d): the (T, T) matrix never exists
         else:  # the same mathematics, spelled out and visible
@@ -91,16 +106,44 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a nonlinearity between them, on every token alone."""
 
-    def __init__(self, config: ViTConfig):
+    def __init__(self, dim: int, width: int, activation: str, norm_eps: float | None = None):
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
-        self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
-        self.fc2 = nn.Linear(config.mlp_dim // (2 if config.activation == "swiglu" else 1), config.embed_dim)
+        inner = width // 2 if activation == "swiglu" else width
+        self.activation = ACTIVATIONS[activation]
+        self.fc1 = nn.Linear(dim, width)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(inner, norm_eps)
+        self.fc2 = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         x = tap("mlp_pre", self.fc1(x))  # (B, T, 4D)
         x = tap("mlp_post", self.activation(x))  # (B, T, 4D); SwiGLU: half
-        return self.fc2(x)  # (B, T, D)
+        return self.fc2(self.norm(x))  # (B, T, D)
+
+
+class AttentionPool(nn.Module):
+    """One learned query looks at all tokens, and what it gathers is what the head reads (Zhai et al. 2022,
+    "Scaling Vision Transformers"; SigLIP)."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        dim = config.embed_dim
+        width = round(dim * (config.pool_mlp_ratio or config.mlp_ratio))
+        self.num_heads = config.pool_heads or config.num_heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, dim))
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim, config.norm_eps)
+        self.mlp = Mlp(dim, width, "gelu" if config.activation == "swiglu" else config.activation)
+
+    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
+        B, T, D = x.shape
+        q = self.q(self.latent).view(1, 1, self.num_heads, -1).transpose(1, 2)  # (1, H', 1, d')
+        k, v = self.kv(x).view(B, T, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H', T, d')
+        scores = tap("pool_scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H', 1, T)
+        attn = tap("pool_attn", scores.softmax(dim=-1))  # (B, H', 1, T), rows sum to 1
+        pooled = self.proj((attn @ v).reshape(B, D))  # (B, H', 1, d') -> (B, D)
+        return pooled + self.mlp(self.norm(pooled))
 
 
 class LayerScale(nn.Module):
@@ -143,24 +186,24 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.ls1 = scale()
         self.norm2 = nn.LayerNorm(dim, config.norm_eps)
-        self.mlp = Mlp(config)
+        self.mlp = Mlp(dim, config.mlp_dim, config.activation, config.norm_eps if config.mlp_norm else None)
         self.ls2 = scale()
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(config.drop_path * layer / max(1, config.depth - 1))
 
-    def attend(self, x: Tensor, tap: Tap) -> Tensor:
+    def attend(self, x: Tensor, tap: Tap, turn: Turn | None) -> Tensor:
         """What attention adds to the residual stream."""
-        return tap("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, tap)))))
+        return tap("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, tap, turn)))))
 
     def think(self, x: Tensor, tap: Tap) -> Tensor:
         """What the MLP adds to the residual stream."""
         return self.drop_path(self.dropout(self.ls2(self.mlp(x, tap))))
 
-    def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:  # (B, T, D) -> (B, T, D)
+    def forward(self, x: Tensor, tap: Tap = no_tap, turn: Turn | None = None) -> Tensor:  # (B, T, D)
         if self.post_norm:
-            x = tap("resid_mid", tap("norm1", self.norm1(x + self.attend(x, tap))))
+            x = tap("resid_mid", tap("norm1", self.norm1(x + self.attend(x, tap, turn))))
             return tap("resid_post", tap("norm2", self.norm2(x + self.think(x, tap))))
-        x = tap("resid_mid", x + self.attend(tap("norm1", self.norm1(x)), tap))
+        x = tap("resid_mid", x + self.attend(tap("norm1", self.norm1(x)), tap, turn))
         return tap("resid_post", x + self.think(tap("norm2", self.norm2(x)), tap))
 
 
@@ -177,18 +220,23 @@ class ViT(nn.Module):
         dim = config.embed_dim
         norm = partial(nn.LayerNorm, dim, config.norm_eps)
         head = partial(nn.Linear, dim, config.num_classes) if config.num_classes else nn.Identity
-        with_position = config.class_token + config.distillation if config.pos_embed_prefix else 0
+        classes = config.num_class_tokens if config.class_token else 0
+        with_position = classes + config.distillation if config.pos_embed_prefix else 0
+        spectrum = (2, config.depth, config.num_heads, config.head_dim // 2)
 
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.class_token else None
+        self.cls_token = nn.Parameter(torch.zeros(1, classes, dim)) if classes else None
         self.dist_token = nn.Parameter(torch.zeros(1, 1, dim)) if config.distillation else None
         self.reg_token = (
             nn.Parameter(torch.zeros(1, config.num_registers, dim)) if config.num_registers else None
         )
-        self.pos_embed = nn.Parameter(torch.zeros(1, with_position + config.num_patches, dim))
+        table = torch.zeros(1, with_position + config.num_patches, dim)
+        self.pos_embed = None if config.pos_embed == "none" else nn.Parameter(table)
+        self.rope_freqs = nn.Parameter(torch.zeros(spectrum)) if config.rope == "mixed" else None
         self.norm_pre = norm() if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
-        self.norm = nn.Identity() if config.norm_after_pool else norm()
+        self.norm = norm() if config.final_norm and not config.norm_after_pool else nn.Identity()
+        self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
         self.fc_norm = norm() if config.norm_after_pool else nn.Identity()
         self.head = head()
         self.head_dist = head() if config.distillation else None
@@ -209,11 +257,15 @@ class ViT(nn.Module):
         for token in (self.cls_token, self.dist_token, self.reg_token):
             if token is not None:
                 nn.init.normal_(token, std=1e-6)
-        if self.config.pos_embed == "learned":
+        c = self.config
+        if self.attn_pool is not None:
+            nn.init.trunc_normal_(self.attn_pool.latent, std=c.embed_dim**-0.5)
+        if self.rope_freqs is not None:
+            self.rope_freqs.copy_(mixed_frequencies((c.depth, c.num_heads), c.head_dim, c.rope_theta))
+        if self.pos_embed is not None and c.pos_embed == "learned":
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        else:
-            patches = sincos_pos_embed(self.config.grid_size, self.config.embed_dim)  # (1, P, D)
-            self.pos_embed[:, -self.config.num_patches :] = patches
+        elif self.pos_embed is not None:
+            self.pos_embed[:, -c.num_patches :] = sincos_pos_embed(c.grid_size, c.embed_dim)  # (1, P, D)
             self.pos_embed.requires_grad_(False)
 
     def forward(self, images: Tensor, hook: Hook | None = None) -> Tensor:
@@ -248,25 +300,41 @@ class ViT(nn.Module):
         stop = depth if stop is None else stop
         if not 0 <= start <= stop <= depth:
             raise ValueError(f"Blocks from {start} up to {stop} do not exist: this model has {depth}.")
+        if places is None and self.config.rope != "none":
+            places = self.places(self.config.grid)
         if places is not None and places.index.shape[-1] != tokens.shape[1]:
             raise ValueError(f"{tokens.shape[1]} tokens cannot have {places.index.shape[-1]} places.")
         for layer in range(start, stop):
-            tokens = self.blocks[layer](tokens, tap_at(layer, hook))
+            tokens = self.blocks[layer](tokens, tap_at(layer, hook), self.turn(layer, places))
         return tokens
+
+    def turn(self, layer: int, places: Places | None) -> Turn | None:
+        """By how much a layer turns queries and keys at these places; None where positions are not rotary."""
+        c = self.config
+        if c.rope == "none" or places is None:
+            return None
+        if self.rope_freqs is None:
+            freqs = axial_frequencies(c.head_dim, c.rope_theta)
+        else:
+            freqs = self.rope_freqs[:, layer]
+        cos, sin = turn_of(rope_places(places, c.rope_span, c.rope_offset), freqs)
+        device = self.patch_embed.proj.weight.device
+        return cos.to(device), sin.to(device)
 
     def embed(self, images: Tensor, hook: Hook | None = None) -> Tensor:
         """Pixels -> the tokens that the first block reads, (B, T, D)."""
         tap = tap_at(None, hook)
         grid = Grid.of((images.shape[-2], images.shape[-1]), self.config.patch_size)
         patches = tap("embed", self.patch_embed(images))  # (B, P, D)
-        pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid.shape)
         tokens = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         B, P, D = patches.shape
         x = torch.cat([*(token.expand(B, -1, -1) for token in tokens), patches], dim=1)  # (B, T, D)
 
-        prefix = pos_embed.shape[1] - P  # tokens in front that have a position; registers have none
-        nowhere = pos_embed.new_zeros(1, x.shape[1] - pos_embed.shape[1], D)
-        x = x + torch.cat([pos_embed[:, :prefix], nowhere, pos_embed[:, prefix:]], dim=1)
+        if self.pos_embed is not None:
+            pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid.shape)
+            prefix = pos_embed.shape[1] - P  # tokens in front that have a position; registers have none
+            nowhere = pos_embed.new_zeros(1, x.shape[1] - pos_embed.shape[1], D)
+            x = x + torch.cat([pos_embed[:, :prefix], nowhere, pos_embed[:, prefix:]], dim=1)
         return tap("pos", self.norm_pre(x))
 
     def read_out(self, tokens: Tensor, hook: Hook | None = None) -> Tensor:
@@ -274,7 +342,12 @@ class ViT(nn.Module):
         tap = tap_at(None, hook)
         x = tap("norm", self.norm(tokens))
         patches = x[:, self.config.num_prefix_tokens :]  # (B, P, D)
-        pooled = x[:, 0] if self.config.pool == "cls" else patches.mean(dim=1)  # (B, D)
+        if self.attn_pool is not None:
+            pooled = self.attn_pool(x, tap)  # (B, D)
+        elif self.config.pool == "mean":
+            pooled = patches.mean(dim=1)
+        else:
+            pooled = x[:, : self.config.num_class_tokens].mean(dim=1)
         logits = self.head(self.fc_norm(pooled))  # (B, K)
         if self.head_dist is not None:  # DeiT answers with the mean of its two heads
             logits = (logits + self.head_dist(x[:, 1])) / 2

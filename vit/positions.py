@@ -48,3 +48,53 @@ def sincos_pos_embed(grid_size: tuple[int, int], dim: int) -> Tensor:
     row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     angles = [axis.flatten()[:, None] * omega for axis in (column, row)]  # each (P, D/4)
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)[None].float()
+
+
+def rope_places(places: Places, span: tuple[float, float] | None, offset: float) -> Tensor:
+    """(T, 2) or (B, T, 2): row and column of every token as rotary positions measure them, in float64.
+
+    Tokens in front of the patches stand at 0, where nothing is rotated.
+    """
+    h, w = places.grid.shape
+    index = places.index.clamp(min=0)
+    at = torch.stack([index // w, index % w], dim=-1).double() + offset
+    if span is not None:
+        low, high = span
+        at = low + at / torch.tensor([h, w]) * (high - low)
+    return at * (places.index >= 0)[..., None]
+
+
+def axial_frequencies(head_dim: int, theta: float) -> Tensor:
+    """(2, 1, d/2): half of the pairs turn with the row, half with the column, the same in all heads."""
+    quarter = head_dim // 4
+    slower = theta ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    still = torch.zeros_like(slower)
+    return torch.stack([torch.cat([slower, still]), torch.cat([still, slower])])[:, None]
+
+
+def mixed_frequencies(heads: tuple[int, ...], head_dim: int, theta: float) -> Tensor:
+    """(2, *heads, d/2): to begin with, each head looks in a direction of its own (Heo et al. 2024)."""
+    length = theta ** -(torch.arange(head_dim // 4) / (head_dim // 4))
+    turned = 2 * math.pi * torch.rand(*heads, 1)
+    row = [length * (turned + side).cos() for side in (0, math.pi / 2)]
+    column = [length * (turned + side).sin() for side in (0, math.pi / 2)]
+    return torch.stack([torch.cat(row, dim=-1), torch.cat(column, dim=-1)])
+
+
+Turn = tuple[Tensor, Tensor]  # cosine and sine of every token's angles, (T, d/2) for each head
+
+
+def turn_of(at: Tensor, frequencies: Tensor) -> Turn:
+    """Each ((B,) H or 1, T, d/2): the angles are row · frequency of rows + column · frequency of columns.
+
+    at: (T, 2) or (B, T, 2), of `rope_places`; frequencies: (2, H or 1, d/2).
+    """
+    angles = torch.einsum("...tc,chf->...htf", at.to(frequencies.device), frequencies.double())
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, turn: Turn) -> Tensor:
+    """Queries or keys (B, H, T, d), each pair of numbers (i, i + d/2) turned by its angle."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = turn
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)

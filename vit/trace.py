@@ -21,7 +21,7 @@ from vit.model import HOOK_POINTS, Hook, ViT
 from vit.objective import Contrast, Objective
 
 # hook points that the model passes once, with layer None
-OUTSIDE = ("embed", "pos", "norm", "logits")
+OUTSIDE = ("embed", "pos", "norm", "pool_scores", "pool_attn", "logits")
 
 
 class Recorder:
@@ -72,7 +72,7 @@ class ZeroHeads:
 
 @dataclass(frozen=True)
 class MaskPatches:
-    """Make patches invisible: no token attends to them in any layer, and a mean pool leaves them out.
+    """Make patches invisible: no token attends to them in any layer, and pooling leaves them out.
 
     patches: indices into the flattened (h, w) grid, from 0. Raises ValueError if nothing is left to see.
     """
@@ -97,13 +97,14 @@ class MaskPatches:
             )
 
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
-        if not self.patches or name not in ("scores", "norm"):
+        scores = name in ("scores", "pool_scores")
+        if not self.patches or not (scores or name == "norm"):
             return x
-        hidden = torch.zeros(x.shape[-1 if name == "scores" else 1], dtype=torch.bool, device=x.device)
+        hidden = torch.zeros(x.shape[-1 if scores else 1], dtype=torch.bool, device=x.device)
         hidden[[self.num_prefix_tokens + patch for patch in self.patches]] = True
         if hidden.all():
             raise ValueError("This model has only patches to look at: leave at least one of them to see.")
-        if name == "scores":
+        if scores:
             return x.masked_fill(hidden, float("-inf"))  # columns: what is looked at
         seen = ~hidden
         seen[: self.num_prefix_tokens] = False
@@ -135,6 +136,8 @@ class Replace:
             if self.layer is None:
                 where = "in each block: say which"
             raise ValueError(f"{self.name!r} is {where}.")
+        if self.name.startswith("pool_") and config.pool != "attention":
+            raise ValueError(f"This model has no {self.name!r}: it does not pool by attention.")
         if self.layer is not None and self.layer >= config.depth:
             raise ValueError(
                 f"There is no layer {self.layer} to replace {self.name!r} in: this model has {config.depth}, "
@@ -161,6 +164,7 @@ class Trace:
     logits: Tensor  # (K,)          empty for a model without a head
     grid: Grid  # the patches, (h, w)
     prefix_names: tuple[str, ...]  # of the tokens in front of the patches: [CLS], [DIST], [REG1] ...
+    pool_attn: Tensor | None = None  # (H', T)  where attention pools: what the head reads of each token
     target: int | None = None  # the class that attn_grad explains,
     contrast: Contrast = None  # and what against, if anything
     attn_grad: Tensor | None = None  # (L, H, T, T)  d y / d attn, y = Objective(target, contrast)(logits)
@@ -289,7 +293,7 @@ def trace(
     layers = asked_layers(model.config, image, target, contrast, layers, keep)
     grid = Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size)
     check_edits(edits, model.config, grid)
-    stream = Recorder({"pos", "resid_post"})
+    stream = Recorder({"pos", "resid_post", "pool_attn"})
     kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)
 
     def leaf(name: str, layer: int | None, x: Tensor) -> Tensor:
@@ -312,6 +316,7 @@ def trace(
         return x.detach().float().cpu()
 
     tokens = to_cpu(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()]))
+    pooling = stream.seen.get("pool_attn")
     none = torch.empty(0, model.config.num_heads, tokens.shape[1], tokens.shape[1])  # (0, H, T, T)
     attn = attn_to_cpu(kept.stack("attn")[:, 0]) if "attn" in kept.seen else none
     elsewhere = ("attn", "resid_post")  # the latter is in `tokens`
@@ -323,6 +328,7 @@ def trace(
         logits=to_cpu(logits if model.config.num_classes else logits[:0]),
         grid=grid,
         prefix_names=model.config.prefix_names,
+        pool_attn=attn_to_cpu(pooling[None][0, :, 0]) if pooling else None,
         target=target,
         contrast=contrast,
         attn_grad=None if gradients is None else to_cpu(gradients),
