@@ -381,7 +381,7 @@ def self_check(model: ViT, trace: Trace) -> list[Check]:
     check("rows sum to 1", (attn.sum(dim=-1) - 1).abs().max(), 1e-5, "attention of every query")
     check("attention · V", _blocks_gap(model, trace, tokens, attn), 1e-4,
           "attention times values, then the MLP, gives each block's output")  # fmt: skip
-    if model.config.num_classes and not model.config.post_norm:
+    if model.config.num_classes and not model.config.post_norm and model.config.pool != "attention":
         book = ledger(trace, model)
         off = abs(book.gap) / max(1.0, abs(book.logit))
         check("ledger adds up", off, 1e-4, "heads, MLPs, embedding and biases sum to the logit")

@@ -260,7 +260,9 @@ def logit(model: ViT, image: Tensor, target: int) -> float:
 def pooled(model: ViT, t: Trace) -> list[int]:
     if model.config.pool == "mean":
         return list(range(t.num_prefix_tokens, t.num_prefix_tokens + h * w))
-    return [0, 1] if model.config.distillation else [0]
+    if model.config.pool == "attention":
+        return list(range(t.tokens.shape[1]))
+    return list(range(model.config.num_class_tokens + model.config.distillation))
 
 
 @families
@@ -486,7 +488,7 @@ def test_min_fusion_of_heads_that_share_nothing_leaves_tokens_where_they_are() -
 def test_only_class_specific_methods_answer_differently_for_two_classes(family: str, name: str) -> None:
     model, first = model_and_trace(family, target=2)
     second = trace(model, first.image, target=5)
-    if family == "post-norm" and name == "logit_ledger":
+    if METHODS[name].refusal(model.config, first.tokens.shape[1]):
         with pytest.raises(ValueError, match="only adds"):
             METHODS[name](first, model=model)
         return
