@@ -403,11 +403,11 @@ def test_an_intervention_of_many_patches_has_a_file_of_its_own() -> None:
 
 def test_what_its_user_should_know_of_a_model_is_said(folder: Path, capsys: pytest.CaptureFixture) -> None:
     shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
-    config = hf.SiglipVisionConfig(**shape, image_size=32, patch_size=16)
-    hf.SiglipVisionModel(config).save_pretrained("siglip")
-    assert run("map", "cat.png", "--out", "m.png", model="siglip") == 0
+    config = hf.Dinov2Config(**shape, image_size=32, patch_size=16, num_labels=5)
+    hf.Dinov2ForImageClassification(config).save_pretrained("dino")
+    assert run("map", "cat.png", "--out", "m.png", model="dino") == 0
     said = capsys.readouterr().err
-    assert "siglip: " in said and "attention pooling" in said and "how pixels are prepared" in said
+    assert "dino: " in said and "class token and mean patch" in said and "how pixels are prepared" in said
     assert run("map", "cat.png", "--out", "m.png") == 0 and "tiny: " not in capsys.readouterr().err
 
 

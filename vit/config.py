@@ -68,6 +68,8 @@ class ViTConfig:
     rope_theta: float = 100.0  # the longest wavelength, in units of the shortest
     rope_span: tuple[float, float] | None = None  # places at a picture's two edges; None: patches are counted
     rope_offset: float = 0.0  # of a place in its patch: 0.5 is the middle
+    rope_columns_first: bool = False  # the first half of the frequencies turns with the column, not the row
+    rope_neighbours: bool = False  # what turns together: numbers 2i and 2i + 1, not i and i + d/2
     layer_scale: float | None = None  # a gain per channel on both branches, starting here (CaiT, DINOv2)
     pre_norm: bool = False  # one more LayerNorm in front of the blocks (CLIP)
     post_norm: bool = False  # LayerNorm after each addition: the order of Vaswani et al. 2017

@@ -82,6 +82,7 @@ class Attention(nn.Module):
         super().__init__()
         dim = config.embed_dim
         self.num_heads = config.num_heads
+        self.rope_neighbours = config.rope_neighbours
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
         norm = partial(nn.LayerNorm, config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity
         self.q_norm, self.k_norm = norm(), norm()
@@ -92,7 +93,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         q, k = self.q_norm(q), self.k_norm(k)
         if turn is not None:
-            q, k = rotate(q, turn), rotate(k, turn)
+            q, k = (rotate(x, turn, self.rope_neighbours) for x in (q, k))
         q, k, v = tap("q", q), tap("k", k), tap("v", v)
         if tap is no_tap and not slow_when_fused(q):
             z = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, d): the (T, T) matrix never exists
@@ -317,6 +318,7 @@ class ViT(nn.Module):
             freqs = axial_frequencies(c.head_dim, c.rope_theta)
         else:
             freqs = self.rope_freqs[:, layer]
+        freqs = freqs.flip(0) if c.rope_columns_first else freqs
         cos, sin = turn_of(rope_places(places, c.rope_span, c.rope_offset), freqs)
         device = self.patch_embed.proj.weight.device
         return cos.to(device), sin.to(device)

@@ -93,8 +93,10 @@ def turn_of(at: Tensor, frequencies: Tensor) -> Turn:
     return angles.cos().float(), angles.sin().float()
 
 
-def rotate(x: Tensor, turn: Turn) -> Tensor:
-    """Queries or keys (B, H, T, d), each pair of numbers (i, i + d/2) turned by its angle."""
-    a, b = x.chunk(2, dim=-1)
+def rotate(x: Tensor, turn: Turn, neighbours: bool = False) -> Tensor:
+    """Queries or keys (B, H, T, d): each pair, (i, i + d/2) or (2i, 2i + 1), turned by its angle."""
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1) if neighbours else x.chunk(2, dim=-1)  # (B, H, T, d/2)
     cos, sin = turn
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
+    turned = (a * cos - b * sin, b * cos + a * sin)
+    x_turned = torch.stack(turned, dim=-1).flatten(-2) if neighbours else torch.cat(turned, dim=-1)
+    return x_turned.to(x.dtype)

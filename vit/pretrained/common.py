@@ -30,8 +30,8 @@ INSIDE = ("module", "_orig_mod", "timm_model")
 NESTED = ("state_dict", "model_state_dict", "model")  # where a training script's file keeps the weights
 # the first tensor on a picture's way, which every layout has once: what stands before its name is a prefix
 FIRST = re.compile(
-    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|vision_model)\.)?"
-    r"embeddings\.(patch_embeddings\.projection|patch_embedding))\.weight$"
+    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vision_model)\.)?"
+    r"embeddings\.(patch_embeddings(\.projection)?|patch_embedding))\.weight$"
 )
 
 

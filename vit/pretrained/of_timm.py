@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from vit.card import LIMITS, CheckpointError
 from vit.checkpoint import build
 from vit.config import ViTConfig
-from vit.model import ACTIVATIONS, ViT
+from vit.model import ViT
 from vit.pretrained.common import (
     CHANNELS,
     NO_CONFIG,
     RELATIVE,
     RMS,
-    ROTARY,
     STAGES,
     STEM,
     WINDOWS,
@@ -30,6 +29,7 @@ from vit.pretrained.common import (
     refuse,
     unwrapped,
 )
+from vit.pretrained.of_eva import describe_eva, eva_tensors, name_of, pooling_of, unlike_our_pooling
 
 # module of timm: why it is refused; others are refused more shortly
 REFUSED = {
@@ -41,7 +41,6 @@ REFUSED = {
     "maxxvit": WINDOWS,
     "vision_transformer_hybrid": STEM,
     "levit": STEM,
-    "eva": ROTARY,
     "hiera": STAGES,
     "pvt_v2": STAGES,
     "mvitv2": STAGES,
@@ -85,12 +84,13 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
             f"The installed timm has no architecture {name!r}: update timm or correct config.json."
         )
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
-    if family not in ("vision_transformer", "deit"):
+    if family not in ("vision_transformer", "deit", "eva"):
         refuse(f"timm's {name}", REFUSED.get(family, f"is not a plain ViT but timm's {family}"))
     arguments, about = config.get("model_args") or {}, config.get("pretrained_cfg") or config
     if not isinstance(arguments, Mapping) or not isinstance(about, Mapping):
         raise CheckpointError("config.json must hold JSON objects under model_args and pretrained_cfg.")
-    known = inspect.signature(timm.models.VisionTransformer).parameters.keys() - {"device", "dtype"}
+    module = timm.models.eva.Eva if family == "eva" else timm.models.VisionTransformer
+    known = inspect.signature(module).parameters.keys() - {"device", "dtype"}
     for key in arguments.keys() - known:
         raise CheckpointError(f"config.json gives {name} an argument {key!r} that timm's ViT does not take.")
     told = {key: about[key] for key in ("num_classes", "input_size", "fixed_input_size") if key in about}
@@ -122,10 +122,12 @@ def numbers_in(value: Any) -> Iterable[float]:
 @one_sentence()
 def describe_timm(m: Any) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of timm's VisionTransformer. Raises CheckpointError, naming the part."""
+    if type(m).__name__ == "Eva":
+        return describe_eva(m), ""
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
     block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, m.head
-    headless = m.global_pool in ("", "map") or not isinstance(head, nn.Linear)
+    headless = not m.global_pool or not isinstance(head, nn.Linear)
     config = configured(
         image_size=tuple(m.patch_embed.img_size),
         patch_size=m.patch_embed.patch_size[0],
@@ -138,8 +140,9 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
         class_token=m.cls_token is not None,
         num_registers=m.num_reg_tokens,
         distillation=type(m).__name__ == "VisionTransformerDistilled",
-        pool="cls" if m.cls_token is not None and m.global_pool != "avg" else "mean",
         norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
+        final_norm=isinstance(m.fc_norm, nn.LayerNorm) or isinstance(m.norm, nn.LayerNorm),
+        pos_embed="none" if m.pos_embed is None else "learned",
         pos_embed_prefix=not m.no_embed_class,
         layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
         pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
@@ -147,9 +150,8 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
         qkv_bias=attn.qkv.bias is not None,
         qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
         norm_eps=block.norm1.eps,
+        **pooling_of(m),
     )
-    if m.global_pool == "map":
-        return config, "Its attention pooling is no part of a plain ViT: loaded without a head."
     return config, ""
 
 
@@ -165,8 +167,6 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield "normalises its patches before it adds positions"
     if stem.patch_size[0] != stem.patch_size[1] or stem.dynamic_img_pad:
         yield "has patches that are not square, or pads its pictures"
-    if m.pos_embed is None:
-        yield "has no position embedding"
     if any(type(block).__name__ != "Block" for block in m.blocks):
         yield f"has blocks of another order ({type(block).__name__})"
     attn, mlp = block.attn, block.mlp
@@ -183,8 +183,10 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield RMS
     if len({norm.eps for norm in norms}) > 1:
         yield "has norms of different eps"
-    if not isinstance(m.norm, nn.LayerNorm) and not isinstance(m.fc_norm, nn.LayerNorm):
-        yield "has no final norm"
+    if isinstance(m.norm, nn.LayerNorm) and isinstance(m.fc_norm, nn.LayerNorm):
+        yield "has two final norms"
+    if m.attn_pool is not None and (why := unlike_our_pooling(m)):
+        yield why
     if m.global_pool not in ("", "token", "avg", "map"):
         yield f"pools by {m.global_pool!r}"
     if m.global_pool == "avg" and m.num_prefix_tokens and m.pool_include_prefix:
@@ -196,26 +198,14 @@ def unlike_ours(m: Any) -> Iterable[str]:
 @one_sentence()
 def timm_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
     """timm's state dict as ours: the names are the same, two tensors may be missing or longer."""
-    dropped = ("attn_pool.",) + (() if config.num_classes else ("head.", "head_dist."))
+    state = eva_tensors(state, config)
+    dropped = () if config.num_classes else ("head.", "head_dist.")
     state = {name: x for name, x in state.items() if not name.startswith(dropped)}
     if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
         state.setdefault("patch_embed.proj.bias", torch.zeros(config.embed_dim))
     if config.num_registers and config.pos_embed_prefix:
         fold_positions(state, "reg_token", int(config.class_token))
     return state
-
-
-def name_of(act: nn.Module) -> str:
-    """Our name of an activation, found by what it does; "" if we have none that does the same."""
-    if list(act.parameters()):  # one that learns, as PReLU does
-        return ""
-    x = torch.linspace(-6, 6, 241)
-    alike = (
-        name
-        for name, f in ACTIVATIONS.items()
-        if name != "swiglu" and torch.allclose(act(x), f(x), atol=1e-6)
-    )
-    return next(alike, "")
 
 
 def imagenet_names(name: str, classes: int) -> list[str] | None:

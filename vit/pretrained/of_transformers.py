@@ -1,5 +1,6 @@
 """transformers' ViT, DeiT, MAE, MSN, DINOv2, CLIP, SigLIP, I-JEPA: one row per model type."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -49,7 +50,6 @@ REFUSED = {
     "swinv2": WINDOWS,
     "vit_hybrid": STEM,
     "levit": STEM,
-    "dinov3_vit": ROTARY,
     "mlcd": ROTARY,
     "vjepa2": VIDEO,
     "vivit": VIDEO,
@@ -79,6 +79,12 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "dinov2": dict(layer_norm_eps=1e-6, patch_size=14),
     "dinov2_with_registers": dict(layer_norm_eps=1e-6, num_register_tokens=4),
     "tipsv2_vision_model": dict(layer_norm_eps=1e-6, image_size=448, patch_size=14, num_register_tokens=1),
+    "dinov3_vit": dict(
+        layer_norm_eps=1e-5, hidden_size=384, intermediate_size=1536, num_attention_heads=6, rope_theta=100.0
+    ),
+    "pixio": dict(
+        layer_norm_eps=1e-6, image_size=256, hidden_size=1280, num_hidden_layers=32, num_attention_heads=16
+    ),
     "clip_vision_model": CLIP,
     "metaclip_2_vision_model": CLIP,
     "chinese_clip_vision_model": CLIP,
@@ -101,20 +107,24 @@ EVERYWHERE: dict[str, Any] = dict(
 )
 ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
 
-# beside the path from pixels to features; SigLIP's `head` is an attention pooling
+# beside the path from pixels to features
 LEFT_BEHIND = re.compile(
-    r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder|vision_model\.head|"
-    r"head\.(probe|attention|layernorm|mlp))\b|mask_token$|position_ids$|\bpooler\."
+    r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder)\b|"
+    r"mask_token$|position_ids$|\bpooler\."
 )
 # both generations of names: those of the files on the Hub, and those of today's modules
 FROM_TRANSFORMERS: Renames = (
-    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|vision_model)\.", ""),
+    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vision_model)\.", ""),
+    (r"^head\.probe$", "attn_pool.latent"),  # SigLIP's attention pooling
+    (r"^head\.attention\.in_proj_", "attn_pool.in_proj."),
+    (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+    (r"^head\.(?:layer)?(norm|mlp)\.", r"attn_pool.\1."),
     (r"^embeddings\.(cls_token|class_embedding)$", "cls_token"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^(embeddings\.)?register_tokens$", "reg_token"),
     (r"^embeddings\.(position_embeddings|position_embedding\.weight)$", "pos_embed"),
-    (r"^embeddings\.(patch_embeddings\.projection|patch_embedding)\.", "patch_embed.proj."),
-    (r"^(encoder\.)?layers?\.(\d+)\.", r"blocks.\2."),
+    (r"^embeddings\.(patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
+    (r"^(encoder\.|model\.)?layers?\.(\d+)\.", r"blocks.\2."),
     (r"^pre_layrnorm\.", "norm_pre."),  # their spelling
     (r"^(layernorm|post_layernorm)\.", "norm."),
     (r"^(cls_)?classifier\.", "head."),
@@ -170,9 +180,9 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
     is_dino, is_clip = kind.startswith(("dinov2", "tipsv2")), TRANSFORMERS[kind] is CLIP
     has_class_token = kind not in ("ijepa", "siglip_vision_model")
+    gated = kind == "dinov3_vit" and c.get("use_gated_mlp")
+    pooling = "attn_pool.latent" in ours and "head.weight" not in ours
     note = ""
-    if kind == "siglip_vision_model" and "head.weight" not in ours and c.get("vision_use_head", True):
-        note = "SigLIP's attention pooling is no part of a plain ViT: loaded without a head."
     if is_dino and "head.weight" in ours:
         note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
     if is_clip and "head.weight" in ours:
@@ -182,10 +192,14 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     patch, other = pair(c["patch_size"])
     if patch != other:
         refuse(f"This {kind} model", "has patches that are not square")
-    if c["hidden_act"] not in ACTS:
+    if c["hidden_act"] not in ACTS and not (gated and c["hidden_act"] == "silu"):
         refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
-    mlp_dim, activation = c["intermediate_size"], ACTS[c["hidden_act"]]
-    if is_dino:
+    if not (c.get("proj_bias", True) and c.get("mlp_bias", True)):
+        refuse(f"This {kind} model", "has projections without bias")
+    mlp_dim, activation = c["intermediate_size"], ACTS.get(c["hidden_act"], "swiglu")
+    if gated:
+        mlp_dim, activation = 2 * mlp_dim, "swiglu"
+    if is_dino or kind == "pixio":
         mlp_dim = int(c["hidden_size"] * c["mlp_ratio"])
     if is_dino and c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
         mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
@@ -201,13 +215,19 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         class_token=has_class_token,
         num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
         distillation=two_heads,
-        pool="cls" if has_class_token else "mean",
-        layer_scale=1.0 if is_dino else None,
+        pool="cls" if has_class_token else "attention" if pooling else "mean",
+        num_class_tokens=c.get("n_cls_tokens", 8) if kind == "pixio" else 1,
+        layer_scale=1.0 if is_dino or kind == "dinov3_vit" else None,
         pre_norm=is_clip,
         activation=activation,
-        qkv_bias=c["qkv_bias"],
+        qkv_bias=c.get("query_bias", c["qkv_bias"]),
         norm_eps=c["layer_norm_eps"],
+        **(DINOV3 | {"rope_theta": float(c["rope_theta"])} if kind == "dinov3_vit" else {}),
     ), note
+
+
+# patch centres from -1 to 1, in turns of a circle
+DINOV3 = dict(pos_embed="none", rope="axial", rope_span=(-2 * math.pi, 2 * math.pi), rope_offset=0.5)
 
 
 def why_refused(kind: str, config: Mapping[str, Any]) -> str:
@@ -224,12 +244,23 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
     state = renamed({name: x for name, x in state.items() if not LEFT_BEHIND.search(name)}, FROM_TRANSFORMERS)
     if not config.num_classes:
         state = {name: x for name, x in state.items() if not name.startswith(("head.", "head_dist."))}
+    if config.pool != "attention":  # a classifier of SigLIP reads the mean patch
+        state = {name: x for name, x in state.items() if not name.startswith("attn_pool.")}
+    for end in ("weight", "bias"):
+        if (together := state.pop(f"attn_pool.in_proj.{end}", None)) is not None:
+            q, k, v = together.chunk(3)
+            state |= {f"attn_pool.q.{end}": q, f"attn_pool.kv.{end}": torch.cat([k, v])}
+    for name in [name for name in state if name.endswith(".attn.q.bias")]:
+        for other in ("k", "v"):  # DINOv3's keys have no bias
+            state.setdefault(name.replace(".q.", f".{other}."), torch.zeros_like(state[name]))
+    if config.activation != "swiglu":
+        state = {name.replace(".mlp.up_proj.", ".mlp.fc1."): x for name, x in state.items()}
     for whole, parts in JOINED.items():
         for first in [name for name in state if f".{parts[0]}." in name]:
             names = [first.replace(parts[0], part) for part in parts]
             if all(name in state for name in names):
                 state[first.replace(parts[0], whole)] = torch.cat([state.pop(name) for name in names])
-    for name, shape in (("cls_token", (1, 1, -1)), ("pos_embed", (1, -1, config.embed_dim))):
+    for name, shape in (("cls_token", (1, -1, config.embed_dim)), ("pos_embed", (1, -1, config.embed_dim))):
         if name in state and state[name].numel() % config.embed_dim == 0:  # CLIP keeps them flat
             state[name] = state[name].reshape(shape)
     if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
