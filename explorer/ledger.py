@@ -190,7 +190,7 @@ def read_out_directions(
     weights = torch.stack([of_classes @ head.weight for head in heads])  # (1, D), or (2, D) for DeiT
     if not isinstance(norm, torch.nn.LayerNorm):  # no final norm: the read-out is linear as it is
         biases = torch.stack([of_classes @ head.bias for head in heads])
-        return weights.expand(len(rows), -1) / len(rows), float(biases.mean())
+        return weights.expand(len(rows), -1) / len(rows), biases.mean()
     read = weights * norm.weight
     read = read - read.mean(dim=-1, keepdim=True)
     normed = tokens[rows]  # (R, D)

@@ -56,6 +56,8 @@ def by_hand(model: ViT, t: Trace, target: int) -> tuple[np.ndarray, np.ndarray, 
         where = final[rows].mean(dim=0) if c.norm_after_pool else final[row]
         sigma = (where.var(correction=0) + c.norm_eps).sqrt()
         head = double.head_dist if c.distillation and row == 1 else double.head
+        if not c.final_norm:
+            return float(u @ head.weight[target]) / len(rows)
         return float((u - u.mean()) / sigma * norm.weight @ head.weight[target]) / len(rows)
 
     heads, mlp = np.zeros((c.depth, c.num_heads, T)), np.zeros(c.depth)
