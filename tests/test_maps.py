@@ -488,7 +488,7 @@ def test_only_class_specific_methods_answer_differently_for_two_classes(family: 
     model, first = model_and_trace(family, target=2)
     second = trace(model, first.image, target=5)
     if METHODS[name].refusal(model.config, first.tokens.shape[1]):
-        with pytest.raises(ValueError, match="only adds|linear"):
+        with pytest.raises(ValueError, match=r"only adds|linear"):
             METHODS[name](first, model=model)
         return
     maps = [METHODS[name](t, model=model) for t in (first, second)]
