@@ -280,7 +280,11 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     adds = not look.model.config.post_norm
     assert ("It adds up</h3>" in book) == ("What is lost without each head" in book) == adds
     assert "It adds up, too" in book and float(re.findall(r"Gap: (-?[\d.e+-]+)\.<", book)[-1]) < 1e-3
-    has_no_code(grid + report + book)
+    told = why.contrast_report(look, target, "others") + why.contrast_report(look, target, target)
+    quick = [m for m in METHODS.values() if m.class_specific and look.is_quick(m) and not look.refusal(m)]
+    assert told.count("<figure") == len(quick) > 5 and "and not any other class" in told
+    assert why.others_of(look, target)[0][1] == "others"
+    has_no_code(grid + report + book + told)
 
 
 def test_why_begins_with_what_was_measured_of_these_weights(checkpoints, tmp_path) -> None:

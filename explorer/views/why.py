@@ -31,6 +31,8 @@ from explorer.views.page import (
     news,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
+from vit.objective import OTHERS
+from vit.trace import Trace, trace
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
@@ -375,6 +377,37 @@ def entry_name(entry: dict[str, Any]) -> str:
     return f"MLP of L{entry['layer']}" if entry["part"] == "mlp" else str(entry["part"])
 
 
+# why A and not B ------------------------------------------------------------------------------------
+
+
+def contrast_report(look: Look, target: int | None, contrast: int | str | None) -> str:
+    """The quick methods' maps of what speaks for one class and not for another, or for all others."""
+    if target is None or contrast is None or contrast == target:
+        return note("Choose what the class shall be told from: what speaks for both drops out of the maps.")
+    look.check_cost(target)
+
+    def make() -> Trace:
+        with look.session.model_lock:
+            return trace(look.model, look.image, target=target, contrast=contrast)
+
+    traced = look.remember(("contrast", target, contrast), make)
+    figures = []
+    for name, method in METHODS.items():
+        if method.class_specific and look.is_quick(method) and not look.refusal(method):
+            values = look.remember(("map", name, target, contrast), partial(method, traced, model=look.model))
+            caption = f"<b>{escape(method.label)}</b>"
+            figures.append(picture_map(look.picture_address, values, caption, signed=method.signed))
+    other = "any other class" if isinstance(contrast, str) else class_name(look.card, contrast)
+    return note(f"Why {class_name(look.card, target)} and not {other}.") + grid(figures)
+
+
+def others_of(look: Look, target: int) -> list[tuple[str, int | str]]:
+    """What a class can be told from: all others, or one of them, the likeliest first."""
+    order = look.trace().logits.argsort(descending=True).tolist()
+    every = [("all the other classes", OTHERS)] * (len(order) > 1)
+    return [*every, *((class_name(look.card, index), index) for index in order if index != target)]
+
+
 # the page -------------------------------------------------------------------------------------------
 
 
@@ -392,6 +425,22 @@ def build(page: Page) -> None:
         '<h2 class="vx-h2">The ledger: what every head gave, adding up exactly</h2>', apply_default_css=False
     )
     book = gr.HTML("", elem_id="why-ledger", apply_default_css=False)
+
+    with gr.Row(elem_classes="vx-tools"):
+        apart = gr.Dropdown([], label="Why this class and not …", elem_id="why-apart", interactive=True)
+    contrasted = gr.HTML("", elem_id="why-contrast", apply_default_css=False)
+
+    def on_open_apart(shown, target, request: gr.Request):
+        look = page.look(shown, request)
+        with kindly():
+            chosen = look.valid_target(target)
+            choices = [] if chosen is None else others_of(look, chosen)
+            return gr.Dropdown(choices, value=None), contrast_report(look, chosen, None)
+
+    def on_apart(shown, target, contrast, request: gr.Request):
+        look = page.look(shown, request)
+        with kindly():
+            return contrast_report(look, look.valid_target(target), contrast)
 
     def on_open(shown, target, request: gr.Request):
         look = page.look(shown, request)
@@ -447,3 +496,5 @@ def build(page: Page) -> None:
     )
     raced.then(lambda: gr.Button("Run the race"), None, [start], queue=False, **QUIET)
     raced.success(on_raced, [page.shown, page.target], [grid, report, book], **QUIET, **MODEL_QUEUE)
+    page.when_open("why", on_open_apart, [page.shown, page.target], [apart, contrasted])
+    apart.input(on_apart, [page.shown, page.target, apart], [contrasted], **LATEST, **QUIET, **MODEL_QUEUE)
