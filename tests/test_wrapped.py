@@ -80,6 +80,17 @@ def test_a_backbone_and_a_head_beside_it_are_one_model() -> None:
     same(from_timm(state, TIMM)(PICTURES), theirs(PICTURES))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_head_behind_a_dropout_and_one_without_bias(bias: bool) -> None:
+    """As people change timm's head by hand."""
+    theirs = of_timm()
+    theirs.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(32, 5, bias=bias)).eval().requires_grad_(False)
+    same(from_timm(theirs)(PICTURES), theirs(PICTURES))
+    theirs.head = nn.Sequential(nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 5))
+    with pytest.raises(CheckpointError, match="has a head of more than one layer"):
+        from_timm(theirs)
+
+
 def test_two_models_in_one_file_are_named() -> None:
     state = of_timm().state_dict()
     both = {prefix + name: x for prefix in ("student.", "teacher.") for name, x in state.items()}

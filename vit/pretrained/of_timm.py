@@ -49,6 +49,7 @@ REFUSED = {
     "davit": CHANNELS,
     "aimv2": RMS,
 }
+HEAD = re.compile(r"^(head|head_dist)\.\d+\.")  # a head of several modules, of which one is linear
 IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
 
 
@@ -60,7 +61,10 @@ def from_timm(model: nn.Module | Mapping[str, Tensor], config: Mapping[str, Any]
     """
     if isinstance(model, nn.Module):
         module = unwrapped(model)
-        state: Mapping[str, Tensor] = module.state_dict()
+        state: Mapping[str, Tensor] = {HEAD.sub(r"\1.", name): x for name, x in module.state_dict().items()}
+        head = linear_of(getattr(module, "head", None))
+        if isinstance(head, nn.Linear) and head.bias is None:  # which is a bias of zero
+            state = {**state, "head.bias": torch.zeros(head.out_features)}
     elif config is None:
         raise CheckpointError(f'{NO_CONFIG[:-1]}, at least {{"architecture": "vit_small_patch16_224"}}.')
     else:
@@ -126,7 +130,7 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
         return describe_eva(m), ""
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
-    block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, m.head
+    block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, linear_of(m.head)
     headless = not m.global_pool or not isinstance(head, nn.Linear)
     config = configured(
         image_size=tuple(m.patch_embed.img_size),
@@ -191,8 +195,16 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield f"pools by {m.global_pool!r}"
     if m.global_pool == "avg" and m.num_prefix_tokens and m.pool_include_prefix:
         yield "pools its class token together with the patches"
-    if not isinstance(m.head, nn.Linear | nn.Identity):
+    if not isinstance(linear_of(m.head), nn.Linear | nn.Identity):
         yield "has a head of more than one layer"
+
+
+def linear_of(head: Any) -> Any:
+    """The linear layer of a head that only has a dropout in front of it; else the head itself."""
+    if not isinstance(head, nn.Sequential):
+        return head
+    layers = [layer for layer in head if not isinstance(layer, nn.Dropout | nn.Identity)]
+    return layers[0] if len(layers) == 1 else head
 
 
 @one_sentence()
