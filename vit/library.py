@@ -39,7 +39,7 @@ class Published:
 # in the order of what teaches most
 PUBLISHED = (
     Published(
-        "timm/vit_small_patch16_dinov3.lvd1689m", "DINOv3 S/16 with registers", "DINOv3", "DINOv3 licence", 86,
+        "timm/vit_small_patch16_dinov3.lvd1689m", "DINOv3 S/16", "DINOv3", "DINOv3 licence", 86,
         "objects and their parts in the colours of the patches; positions that are rotations",
     ),
     Published(
