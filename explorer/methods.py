@@ -235,7 +235,7 @@ ROWS = (
         url="https://arxiv.org/abs/2404.03214",
         trap="A slope, not a share: a patch that no head looks at may have a large one. Early layers "
         "are read by a head that was trained for the last one. The authors stretch each map to "
-        "[0, 1]; here none is.",
+        "[0, 1], and of a model that pools by attention they ask about the pool's; here neither.",
         cost="1 forward, 1 backward",
         needs_model=True,
     ),

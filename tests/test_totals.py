@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from families import FAMILIES
 from test_maps import H, L, families, h, model_and_trace, w
 from torch import Tensor, nn
 
@@ -125,6 +126,18 @@ def test_cp_lrp_adds_up_to_the_logit(family: str, layer: int) -> None:
     assert parts == pytest.approx(totals.logit, abs=1e-4)
     assert torch.equal(totals.map(), METHODS["cp_lrp"](t, model=model, layer=layer))
     assert METHODS["cp_lrp"](t, model=model, layer=layer).abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_the_sum_holds_for_every_kind_of_model(kind: str) -> None:
+    """Rotary positions, attention pooling and whatever else the project can build."""
+    torch.manual_seed(0)
+    model = randomised(ViT(tiny_config(**FAMILIES[kind])))
+    t = trace(model, torch.randn(3, 12, 28), target=2)
+    totals = total_effects(t, model)
+    assert abs(totals.gap) < 1e-4 and totals.logit == pytest.approx(float(t.logits[2]), abs=1e-5)
+    for name in ("cp_lrp", "layernorm_rule", "legrad"):
+        assert METHODS[name](t, model=model).abs().sum() > 1e-3
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
