@@ -83,20 +83,22 @@ def maps(
             theme=style.theme,
         )
 
-    def rows() -> Rows:
-        h, w = traced.grid_size
-        lists = {name: values.tolist() for name, values in made().items()}
-        return [
-            {"row": r, "column": c} | {name: values[r][c] for name, values in lists.items()}
-            for r in range(h)
-            for c in range(w)
-        ]
-
     def arrays() -> dict[str, np.ndarray]:
         lines = [*asked, *(f"{name} (h, w): {label(name)}" for name in methods)]
         return {name: values.numpy() for name, values in made().items()} | readme(subject, *lines)
 
-    return Export(figure=figure, arrays=arrays, rows=rows)
+    return Export(figure=figure, arrays=arrays, rows=lambda: rows_of_maps(made()))
+
+
+def rows_of_maps(found: Mapping[str, Tensor]) -> Rows:
+    """One row per patch of maps (h, w)."""
+    h, w = next(iter(found.values())).shape
+    lists = {name: values.tolist() for name, values in found.items()}
+    return [
+        {"row": r, "column": c} | {name: values[r][c] for name, values in lists.items()}
+        for r in range(h)
+        for c in range(w)
+    ]
 
 
 def head_maps(subject: Subject, query: int | None = None) -> Tensor:
@@ -419,58 +421,62 @@ def race(
 
     @cache
     def runners() -> list[faithfulness.Runner]:
-        model = subject.model
-        return faithfulness.race(
-            model,
-            traced,
-            methods,
-            plan,
-            card=subject.card,
-            progress=progress,
-        )
+        return faithfulness.race(subject.model, traced, methods, plan, card=subject.card, progress=progress)
 
     def figure() -> Figure:
-        controls = {r.name: r for r in runners() if r.name in faithfulness.CONTROLS}
-        ranked = [r for r in runners() if r.name not in controls]
-        by_chance = controls.pop(faithfulness.RANDOM)
-        bar = faithfulness.best_control(list(controls.values()))
-        charts = []
-        for mode in plan.modes:
-            chance = by_chance.each[mode]
-            for kind, better in (("deletion", "lower"), ("insertion", "higher")):
-                of = lambda r, mode=mode, kind=kind: getattr(r.curves[mode], kind).numpy()  # noqa: E731
-                chart = partial(
-                    render.curves_chart,
-                    {METHODS[r.name].label: of(r) for r in ranked[:6]},
-                    others=[of(r) for r in ranked[6:]],
-                    fractions=chance[0].fractions.numpy(),
-                    control=of(bar),
-                    control_name=bar.name,
-                    random=np.stack([getattr(c, kind) for c in chance]),
-                    label=f"patches {HIDDEN[mode]}" if kind == "deletion" else "patches shown",
-                    better=better,
-                    value_name=subject.card.value_name,
-                    title=f"{kind.capitalize()}, hidden patches {HIDDEN[mode]}",
-                    theme=style.theme,
-                )
-                charts.append(chart)
         caption = f"{subject.card.name}: {subject.answers()}  ·  class watched: {watched}"
+        charts = curves_of_race(runners(), plan, subject.card.value_name, style)
         return render.board(charts, title=subject.name, caption=caption, theme=style.theme)
 
     def arrays() -> dict[str, np.ndarray]:
-        found = {}
-        for runner in runners():
-            found[f"{runner.name}/map"] = runner.map.numpy()
-            for mode, curves in runner.curves.items():
-                found["fractions"] = curves.fractions.numpy()
-                found[f"{runner.name}/deletion/{mode}"] = curves.deletion.numpy()
-                found[f"{runner.name}/insertion/{mode}"] = curves.insertion.numpy()
         of = subject.card.value_name
         about = f"METHOD/map (h, w); METHOD/CURVE/MODE: the class's {of} at `fractions`"
-        return found | readme(subject, f"class watched: {watched}", about)
+        return arrays_of_race(runners()) | readme(subject, f"class watched: {watched}", about)
 
     rows = lambda: [{"method": r.name} | r.figures() for r in runners()]  # noqa: E731
     return Export(figure=figure, arrays=arrays, rows=rows)
+
+
+def curves_of_race(
+    runners: Sequence[faithfulness.Runner], plan: faithfulness.Plan, value_name: str, style: Style
+) -> list[Callable[..., Figure]]:
+    """A chart for each way of hiding and each curve: the best six maps, the best control, random orders."""
+    controls = {r.name: r for r in runners if r.name in faithfulness.CONTROLS}
+    ranked = [r for r in runners if r.name not in controls]
+    by_chance = controls.pop(faithfulness.RANDOM)
+    bar = faithfulness.best_control(list(controls.values()))
+    charts = []
+    for mode in plan.modes:
+        chance = by_chance.each[mode]
+        for kind, better in (("deletion", "lower"), ("insertion", "higher")):
+            of = lambda r, mode=mode, kind=kind: getattr(r.curves[mode], kind).numpy()  # noqa: E731
+            chart = partial(
+                render.curves_chart,
+                {METHODS[r.name].label: of(r) for r in ranked[:6]},
+                others=[of(r) for r in ranked[6:]],
+                fractions=chance[0].fractions.numpy(),
+                control=of(bar),
+                control_name=bar.name,
+                random=np.stack([getattr(c, kind) for c in chance]),
+                label=f"patches {HIDDEN[mode]}" if kind == "deletion" else "patches shown",
+                better=better,
+                value_name=value_name,
+                title=f"{kind.capitalize()}, hidden patches {HIDDEN[mode]}",
+                theme=style.theme,
+            )
+            charts.append(chart)
+    return charts
+
+
+def arrays_of_race(runners: Sequence[faithfulness.Runner]) -> dict[str, np.ndarray]:
+    found = {}
+    for runner in runners:
+        found[f"{runner.name}/map"] = runner.map.numpy()
+        for mode, curves in runner.curves.items():
+            found["fractions"] = curves.fractions.numpy()
+            found[f"{runner.name}/deletion/{mode}"] = curves.deletion.numpy()
+            found[f"{runner.name}/insertion/{mode}"] = curves.insertion.numpy()
+    return found
 
 
 HIDDEN = {"grey": "painted grey", "drop": "left out"}
