@@ -445,7 +445,7 @@ def curves_of_race(
     ranked = [r for r in runners if r.name not in controls]
     by_chance = controls.pop(faithfulness.RANDOM)
     bar = faithfulness.best_control(list(controls.values()))
-    charts = []
+    charts: list[Callable[..., Figure]] = []
     for mode in plan.modes:
         chance = by_chance.each[mode]
         for kind, better in (("deletion", "lower"), ("insertion", "higher")):
