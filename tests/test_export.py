@@ -106,8 +106,11 @@ def test_figures_of_heads_have_one_row_per_head(subject: Subject, tmp_path: Path
     assert np.allclose(found["lens"][-1], subject.trace.logits.softmax(0), atol=1e-5)
 
 
+PLAN = faithfulness.Plan(modes=("drop",), points=4, randoms=2)
+
+
 def test_a_race_takes_home_curves_and_maps(subject: Subject, tmp_path: Path) -> None:
-    made = export.race(subject, ["rollout", "relevance"], modes=["drop"], points=4, randoms=2)
+    made = export.race(subject, ["rollout", "relevance"], plan=PLAN)
     found = load(made.save(tmp_path / "r.npz"))
     assert (found["rollout/map"] == METHODS["rollout"](subject.trace, model=subject.model).numpy()).all()
     area = np.trapezoid(found["rollout/deletion/drop"], found["fractions"])
@@ -117,8 +120,9 @@ def test_a_race_takes_home_curves_and_maps(subject: Subject, tmp_path: Path) -> 
 
 
 def test_a_faithfulness_table_becomes_figure_csv_and_markdown(subject: Subject, tmp_path: Path) -> None:
-    images = [(torch.randn(3, 12, 20), None) for _ in range(2)]
-    table = faithfulness.table(subject.model, images, ["rollout"], points=3, randoms=1, resamples=20)
+    images = [faithfulness.Sample(torch.randn(3, 12, 20)) for _ in range(2)]
+    plan = faithfulness.Plan(points=3, randoms=1)
+    table = faithfulness.table(subject.model, images, ["rollout"], plan, resamples=20)
     made = export.faithfulness_table(table, "tiny on noise")
     assert made.save(tmp_path / "t.md").read_text() == table.markdown() + "\n"
     assert [row["method"] for row in read_csv(made.save(tmp_path / "t.csv"))] == [
@@ -127,7 +131,7 @@ def test_a_faithfulness_table_becomes_figure_csv_and_markdown(subject: Subject, 
     assert made.save(tmp_path / "t.svg").read_text().count("<svg") == 1
     numbers = load(made.save(tmp_path / "t.npz"))
     assert numbers["rollout/score"].shape == (2,) and "tiny on noise" in str(numbers["README"])
-    alone = faithfulness.table(subject.model, images[:1], ["rollout"], points=3, randoms=1)
+    alone = faithfulness.table(subject.model, images[:1], ["rollout"], plan)
     made = export.faithfulness_table(alone, "tiny on one picture")
     assert "too few pictures" in made.save(tmp_path / "o.md").read_text()
     assert made.save(tmp_path / "o.png").stat().st_size > 5_000
