@@ -312,9 +312,6 @@ def trace(
             y = Objective(target, contrast)(logits)
             gradients = attention_gradient(model, y, list(kept.seen["attn"].values()), edits)
 
-    def to_cpu(x: Tensor) -> Tensor:
-        return x.detach().float().cpu()
-
     tokens = to_cpu(torch.cat([*stream.seen["pos"].values(), *stream.seen["resid_post"].values()]))
     pooling = stream.seen.get("pool_attn")
     none = torch.empty(0, model.config.num_heads, tokens.shape[1], tokens.shape[1])  # (0, H, T, T)
@@ -351,6 +348,10 @@ def attention_gradient(model: ViT, y: Tensor, attn: Sequence[Tensor], edits: Seq
     # attention in front of an edit that put a constant there changes nothing
     filled = [torch.zeros_like(x) if grad is None else grad for x, grad in zip(attn, found)]
     return torch.stack(filled)[:, 0]
+
+
+def to_cpu(x: Tensor) -> Tensor:
+    return x.detach().float().cpu()
 
 
 def attn_to_cpu(attn: Tensor) -> Tensor:
