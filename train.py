@@ -382,8 +382,9 @@ def calibrate(model: ViT, run: Run, data: Split) -> None:
             logits.append(model(images).float())
         labels.append(targets.argmax(dim=1))
     scale = scale_of(torch.cat(logits), torch.cat(labels))
-    for parameter in model.head.parameters():
-        parameter.mul_(scale)
+    for name, parameter in model.named_parameters():
+        if name.startswith("head"):  # there may be two
+            parameter.mul_(scale)
 
 
 def finish(run: Run, data: Split, test: Split) -> None:

@@ -76,6 +76,12 @@ def imagenette_folder() -> Path:
     return data_folder("imagenette")
 
 
+@pytest.fixture
+def photos_folder(imagenette_folder: Path) -> Path:
+    """Where both of its parts are."""
+    return data_folder("catsdogs").parent
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
     """24 + 12 pictures of two classes that differ in brightness."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from explorer import objects, roles
 from explorer.cli import commands as cli
+from explorer.views.heads import roles_panels
 from vit import Card, Trace, ViT, load, save, trace
 from vit.grid import Grid
 
@@ -98,3 +100,12 @@ def test_names_belong_to_the_weights_that_were_measured(
     assert roles.read_roles(Path("tiny"), model) is not None
     assert roles.read_roles(Path("tiny"), randomised(model)) is None  # other weights
     assert roles.read_roles(None, model) is None
+
+
+def test_the_page_says_what_was_measured_and_on_what():
+    figures = {"sink": [[0.9, 0.1], [0.2, 0.1]], "object": [[0.5, 0.8], [0.3, 0.6]]}
+    found = roles.Roles("", "boxes of photos", 366, figures, {"layer": 1})
+    page = roles_panels(SimpleNamespace(loaded=SimpleNamespace(roles=found)))
+    assert "<b>L0.H0</b> sink" in page and "<b>L0.H1</b> finds the object" in page and "L1.H1</b>" not in page
+    assert "366 pictures of boxes of photos" in page and page.count('class="vx-dot"') == 4
+    assert roles_panels(SimpleNamespace(loaded=SimpleNamespace(roles=None))) == ""

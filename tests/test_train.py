@@ -235,14 +235,14 @@ def test_the_bundled_shapes_checkpoint_is_as_good_as_its_card_says():
 
 @pytest.mark.slow
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+@pytest.mark.parametrize("name", ["cifar10", "imagenette", "photos"])
 def test_bundled_checkpoints_are_as_good_as_their_cards_say(name, request):
     request.getfixturevalue(f"{name}_folder")
     accuracy, on_the_card = said_by_evaluate(name)
     assert accuracy == on_the_card
 
 
-@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette"])
+@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos"])
 def test_bundled_checkpoints_bring_their_training_along(name):
     model, card = load(name)
     snapshots = list_snapshots(BUNDLED / name)
