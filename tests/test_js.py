@@ -6,12 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import CI, randomised, tiny_config
 
 from explorer.payload import SCHEMA, exact_payload, maps_payload, payloads, unpack
-from explorer.render import COLORMAPS
+from explorer.render import COLORMAPS, OPACITY, Scale, paint
 from explorer.viewer.script import JS, joined, state_names, viewer_script
 from vit import ViT, trace
 from vit.card import Card
@@ -106,3 +107,21 @@ def test_what_cannot_be_joined_is_named(tmp_path: Path, text: str, complaint: st
     (tmp_path / "index.js").write_text(text)
     with pytest.raises(ValueError, match=complaint):
         joined([tmp_path / "index.js"], "Thing")
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_browser_lays_a_map_over_a_picture_as_figures_do(signed: bool) -> None:
+    values = torch.linspace(-1.0 if signed else 0.0, 1.2, 23).double().numpy()[None]
+    scale = Scale(np.ones((1, 1)), signed, "")
+    colours, cover = paint(values, scale)
+    tools = (ROOT / "explorer" / "lesson" / "js" / "tools.js").as_uri()
+    script = f"""import {{ place, strength }} from "{tools}";
+    const values = {json.dumps(values[0].tolist())}, signed = {json.dumps(signed)};
+    const found = values.map((value) => [place(value, 1, signed), strength(value, 1, signed)]);
+    console.log(JSON.stringify(found));"""
+    places, strengths = zip(*json.loads(node("--input-type=module", "-e", script)))
+    table = COLORMAPS[scale.colormap]
+    assert np.array_equal(table[list(places)], colours[0])
+    np.testing.assert_allclose(np.array(strengths) * OPACITY, cover[0, :, 0], atol=1e-12)
+    viewer = (JS / "state.js").read_text(encoding="utf-8")
+    assert f"  opacity: {OPACITY}," in viewer, "the viewer begins with what figures have"

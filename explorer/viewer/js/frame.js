@@ -4,7 +4,7 @@ import { colorize, level, rangeOf, shareRange, tableFor } from "./colour.js";
 import { arrange, placeOf } from "./layout.js";
 import { paintMatrix } from "./matrix.js";
 import {
-  arcs, blank, cover, cross, gridLines, hatch, invite, mapPixels, outline, overlay, paintCell, photo, ring,
+  arcs, blank, cross, gridLines, hatch, invite, mapPixels, outline, overlay, paintCell, photo, ring,
 } from "./paint.js";
 import { say } from "./readout.js";
 import { asksQuery, cellOf, directional, ofImage, seen, shown } from "./state.js";
@@ -133,7 +133,7 @@ function paintMap({ state, mix }, { sheet, cell, range, data }) {
   for (let k = 0; k < data.P; k++) {
     let t = level(sheet.values[cell * sheet.size + sheet.first + k], range);
     if (to >= 0) t += mix * (level(sheet.values[to * sheet.size + sheet.first + k], toRange) - t);
-    const alpha = state.fade ? cover(range.signed ? Math.abs(2 * t - 1) : t) : 1;
+    const alpha = state.fade ? (range.signed ? Math.abs(2 * t - 1) : t) : 1;  // the rule of render.pictures.paint
     pixels[k] = table[Math.round(255 * t)] & 0xffffff | Math.round(255 * alpha) << 24;
   }
 }

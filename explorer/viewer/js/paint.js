@@ -37,9 +37,6 @@ export function overlay(context, opacity, smooth) {
   context.globalAlpha = 1;
 }
 
-// How much of the picture a weight of 0 ... 1 covers: little weight lets it through.
-export const cover = (weight) => Math.min(1, 1.15 * weight);
-
 export function gridLines(context, { w, h }, patch) {
   const { width, height } = context.canvas;
   context.fillStyle = "rgba(255, 255, 255, 0.16)";

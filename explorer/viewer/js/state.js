@@ -11,7 +11,7 @@ export const START = {
   scale: "map",         // what the brightest colour means: this map | layer | all | uniform (relative to it)
   curve: "root",        // brightness is the square root of a weight, so that one outlier does not eat the scale | linear
   colormap: "viridis",
-  opacity: 0.85,
+  opacity: 0.9,
   fade: true,           // small weights let the image through
   smooth: false,        // false: by patch, the truth
   links: false,         // arcs to the patches that weigh most

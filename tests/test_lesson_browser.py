@@ -1,0 +1,154 @@
+"""The lesson as a person walks it: with the mouse, the keyboard alone, by touch; presented and printed."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from playwright.sync_api import Browser, Page, expect
+
+from explorer.lesson.follow import Choice
+from explorer.lesson.page import section
+from explorer.lesson.steps import STEPS
+from vit import Card, ViT, trace
+
+pytestmark = pytest.mark.browser
+
+BOX = """() => { const box = document.querySelector('.les .is-picture').getBoundingClientRect();
+  return [box.left, box.top, box.width, box.height]; }"""
+SMALL = """() => [...document.querySelectorAll('.les *')]
+  .filter((node) => node.offsetParent && !node.children.length && node.textContent.trim())
+  .filter((node) => !node.closest('.les-hint') && parseFloat(getComputedStyle(node).fontSize) < 28)
+  .map((node) => node.outerHTML)"""
+HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">"""
+SWIPE = """() => {
+  const target = document.querySelector('.les-draw');
+  const say = (name, clientX) => {
+    const touch = [new Touch({ identifier: 1, target, clientX, clientY: 300 })];
+    const touches = name === 'touchend' ? [] : touch;
+    target.dispatchEvent(new TouchEvent(name, { touches, changedTouches: touch, bubbles: true }));
+  };
+  say('touchstart', 300);
+  say('touchend', 100);
+}"""
+PRINT = "window.print = () => { window.printed = document.querySelectorAll('.les-card').length; }"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    model, card = randomised(ViT(tiny_config(num_registers=1))), Card("tiny", tuple("abcdefg"))
+    path = tmp_path_factory.mktemp("lesson") / "lesson.html"
+    held = section(trace(model, torch.randn(3, 12, 20)), model, card, Choice(7, 1, 2))
+    path.write_text(HEAD + held + "</html>", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def walk(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
+    """walk(hash, **options) -> the page; at the end nothing has complained or called out."""
+    complaints, contexts = [], []
+
+    def open_page(address: str = "", **options) -> Page:
+        contexts.append(browser.new_context(**({"viewport": {"width": 1440, "height": 900}} | options)))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request", lambda request: complaints.append(request.url) if "://" in request.url[:8] else None
+        )
+        page.goto(file.as_uri() + address)
+        expect(page.locator(".les-dots li")).to_have_count(len(STEPS))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [each for each in complaints if not each.startswith(("file:", "data:"))] == []
+
+
+def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk) -> None:
+    page = walk()
+    page.locator(".les h2").focus()
+    for number, step in enumerate(STEPS, 1):
+        expect(page.locator(".les h2")).to_have_text(step.title)
+        show = page.get_by_role("button", name="Show me")
+        if show.count():
+            show.press("Enter")
+            page.locator(".les h2").focus()
+        assert page.locator(".les-drawing").inner_text() or page.locator(".les-drawing canvas").count()
+        assert number == 1 or f"how={number}&" in page.url
+        page.keyboard.press("ArrowRight")
+    page.go_back()
+    expect(page.locator(".les h2")).to_have_text(STEPS[-2].title)
+    again = walk("#how=9")
+    expect(again.locator(".les h2")).to_have_text(STEPS[8].title)
+
+
+def test_three_squares_are_guessed_on_the_picture_and_counted(walk) -> None:
+    page = walk("#how=8")
+    left, top, width, height = page.evaluate(BOX)
+    right = page.evaluate("() => document.querySelector('.les-quiz').innerText")
+    assert "Click three" in right
+    for column in (0, 2, 4):
+        page.mouse.click(left + (column + 0.5) * width / 5, top + height / 2)
+    expect(page.locator(".les-quiz")).to_contain_text("of 3 are among the 3 it looks at most.")
+    expect(page.locator(".les-score")).to_contain_text("of 3 points")
+    expect(page.locator(".les-bars .les-row")).to_have_count(5)
+    hand = page.get_by_label("Temperature")
+    before = page.locator(".les-bars").inner_text()
+    hand.fill("4")
+    assert page.locator(".les-bars").inner_text() != before
+    hand.fill("1")
+    assert page.locator(".les-bars").inner_text() == before, "at 1 the shares are the trace's"
+
+
+def test_a_head_is_chosen_and_what_the_file_has_not_is_said(walk) -> None:
+    page = walk("#how=10")
+    page.get_by_role("button", name="head 3").click()
+    expect(page.locator(".les-choices")).to_contain_text("Head 3")
+    assert "at=1.3" in page.url
+    page.get_by_role("button", name="Layer after").click()
+    expect(page.locator(".les-status")).to_contain_text("the app has those of all")
+
+
+def test_presented_it_is_large_black_and_back(walk) -> None:
+    page = walk("#how=7")
+    page.get_by_role("button", name="Present").click()
+    for _ in range(3):
+        page.keyboard.press("PageDown")
+        assert page.evaluate(SMALL) == []
+    expect(page.locator(".les h2")).to_have_text(STEPS[9].title)
+    page.keyboard.press("b")
+    expect(page.locator(".les-black")).to_be_visible()
+    page.keyboard.press("b")
+    expect(page.locator(".les-black")).to_be_hidden()
+    page.keyboard.press("PageUp")
+    expect(page.locator(".les h2")).to_have_text(STEPS[8].title)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Handout")).to_be_visible()
+
+
+def test_the_handout_has_every_step_and_leaves_nothing_behind(walk) -> None:
+    page = walk()
+    page.evaluate(PRINT)
+    page.get_by_role("button", name="Handout").click()
+    assert page.evaluate("printed") == len(STEPS)
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".les-handout").count() == 0
+
+
+def test_a_phone_sees_picture_and_sentence_together_and_swipes(walk) -> None:
+    page = walk(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for _ in STEPS[:3]:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        box = page.locator(".les .is-picture").bounding_box()
+        assert box["y"] + box["height"] < 844
+        page.get_by_role("button", name="Next").tap()
+    sizes = page.evaluate("[...document.querySelectorAll('.les-button')].filter((b) => b.offsetParent)"
+                          ".map((b) => Math.min(b.offsetWidth, b.offsetHeight))")  # fmt: skip
+    assert min(sizes) >= 44
+    expect(page.locator(".les h2")).to_have_text(STEPS[3].title)
+    page.evaluate(SWIPE)
+    expect(page.locator(".les h2")).to_have_text(STEPS[4].title)
