@@ -349,7 +349,7 @@ class ViT(nn.Module):
         elif self.config.pool == "mean":
             pooled = patches.mean(dim=1)
         else:
-            pooled = x[:, : self.config.num_class_tokens].mean(dim=1)
+            pooled = x[:, : self.config.num_class_tokens].mean(dim=1)  # (B, D): [CLS], or the mean of several
         logits = self.head(self.fc_norm(pooled))  # (B, K)
         if self.head_dist is not None:  # DeiT answers with the mean of its two heads
             logits = (logits + self.head_dist(x[:, 1])) / 2
