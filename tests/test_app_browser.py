@@ -370,7 +370,7 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
     expect(page.locator("#viewer .vit-pane:visible")).to_contain_text("after the intervention")
     assert page.locator("#viewer canvas.vit-picture").first.bounding_box() == box
     said = page.locator("#viewer .vit-edits .vit-said")
-    expect(said).to_have_text(re.compile(r"^4 patches hidden · (now it says .+ · )?cat .+ → .+$"))
+    expect(said).to_have_text(re.compile(r"^4 patches hidden · (now it says .+ · )?.+ → .+$"))
     expect(said).to_have_role("status")
     page.evaluate("""() => {  // the pointer goes down, and is lifted where the page does not hear of it
       const picture = document.querySelector("#viewer canvas.vit-picture");
@@ -380,7 +380,7 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
       say("pointerdown", 0.1, 1);
       say("pointermove", 0.9, 0);
     }""")
-    expect(said).to_have_text(re.compile(r"^5 patches hidden · (now it says .+ · )?cat .+ → .+$"))
+    expect(said).to_have_text(re.compile(r"^5 patches hidden · (now it says .+ · )?.+ → .+$"))
     page.evaluate("""() => {  // undone before it was told: what is there is the answer
       const picture = document.querySelector("#viewer canvas.vit-picture");
       const box = picture.getBoundingClientRect();
@@ -390,7 +390,7 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
       for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
     }""")
     expect(said).not_to_have_text(re.compile("→"), timeout=2000)
-    expect(said).to_have_text(re.compile(r"^5 patches hidden · (now it says .+ · )?cat .+ → .+$"))
+    expect(said).to_have_text(re.compile(r"^5 patches hidden · (now it says .+ · )?.+ → .+$"))
     page.get_by_role("button", name="Intervene").click()
     undo = page.get_by_role("button", name="Undo all")
     undo.focus()
@@ -428,12 +428,12 @@ def test_a_picture_that_did_not_come_can_be_chosen_again(visit: Visit) -> None:
     page = visit()
     page.route("**/shard/*.bin", lambda route: route.fulfill(body="a proxy's error page, say"))
     page.locator("[data-example=tower]").click()
-    expect(page.locator("#viewer .working")).to_contain_text("no message")
+    expect(page.locator("#viewer .vit-working")).to_contain_text("no message")
     page.unroute("**/shard/*.bin")
     before = page.evaluate(COLOUR)
     page.locator("[data-example=tower]").click()
     page.wait_for_function(f"(before) => JSON.stringify(({COLOUR})()) !== JSON.stringify(before)", arg=before)
-    expect(page.locator("#viewer .working")).to_be_empty()
+    expect(page.locator("#viewer .vit-working")).to_be_empty()
 
 
 def test_what_is_pinned_is_what_the_lesson_and_the_files_are_about(visit: Visit) -> None:
@@ -493,6 +493,13 @@ def test_back_and_forward_go_through_pages_and_pictures(visit: Visit) -> None:
     expect(page.get_by_role("tab", name="Explore", exact=True)).to_have_attribute("aria-selected", "true")
     page.go_forward()
     expect(page.locator("[data-example=cheetah]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_other_pages_say_that_an_intervention_is_not_theirs(visit: Visit) -> None:
+    page = visit("?tab=why#patches=3_4")
+    expect(page.locator(".vx-without")).to_contain_text("your 2 hidden patches are for Explore alone")
+    page.get_by_role("tab", name="Explore", exact=True).click()
+    expect(page.locator(".vx-without")).to_be_hidden()
 
 
 def test_what_is_read_beside_the_pointer_is_exact(visit: Visit) -> None:

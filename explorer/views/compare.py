@@ -13,7 +13,7 @@ from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Pag
 from explorer.views.parts import escape
 
 LAST = -1  # the finished model; any other number is a step of its training
-SAME = ""  # the model on the left
+SAME = ""  # the model at the top
 EARLY = -3  # place in the list of moments: the third snapshot, or the end of a model that kept none
 
 
@@ -42,7 +42,7 @@ def answer(look: Look) -> str:
 def build(page: Page) -> None:
     session = page.session
     gr.Markdown(__doc__, elem_classes="vx-lead")
-    choices = [("the model on the left", SAME), *((name, name) for name in session.names())]
+    choices = [("the model at the top", SAME), *((name, name) for name in session.names())]
     choices += [(label, hub_id) for hub_id, label in PUBLISHED.items()]
     sides: list[tuple[gr.Dropdown, gr.Dropdown, gr.HTML, gr.HTML]] = []
     with gr.Row(elem_classes="vx-sides", equal_height=False):

@@ -60,7 +60,22 @@ page.opened = (tab) => {
   if (tab === page.tabs[0]) address.searchParams.delete("tab");
   else address.searchParams.set("tab", tab);
   write(address, moved && !page.restoring);
+  page.sayWithout();
   page.refresh();
+};
+
+// What was hidden or switched off on Explore holds there alone, and the other pages say so.
+const without = document.createElement("p");
+without.className = "vx-note vx-without";
+without.setAttribute("role", "status");
+page.sayWithout = () => {
+  const held = new URLSearchParams(location.hash.slice(1)), count = (name) => held.get(name)?.split("_").length ?? 0;
+  const patches = count("patches"), heads = count("heads");
+  const what = [patches && `${patches} hidden ${patches > 1 ? "patches" : "patch"}`, heads && `${heads} ${heads > 1 ? "heads" : "head"} switched off`];
+  const said = what.filter(Boolean).join(" and ");
+  without.hidden = !said || page.open === page.tabs[0];
+  without.textContent = `This page shows the whole picture and every head: your ${said} are for Explore alone.`;
+  if (!without.isConnected) document.getElementById("tabs")?.before(without);
 };
 
 addEventListener("popstate", () => {

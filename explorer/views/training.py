@@ -105,7 +105,7 @@ def build(page: Page) -> None:
     gr.Markdown(str(__doc__).strip() + follow, elem_classes="vx-lead")
     with gr.Row(elem_classes="vx-tools", visible=not session.public):
         run = gr.Dropdown(
-            [("the model on the left", "")],
+            [("the model at the top", "")],
             value="",
             label="Training run",
             allow_custom_value=True,
@@ -147,7 +147,7 @@ def build(page: Page) -> None:
         return value, note(f"There is no folder {typed} here." if missing else NOTHING)
 
     def on_open(shown, run, request: gr.Request):
-        choices = [("the model on the left", ""), *((name, name) for name in runs(session))]
+        choices = [("the model at the top", ""), *((name, name) for name in runs(session))]
         return gr.Dropdown(choices=choices, value=run or ""), *tell(shown, run, request)
 
     def on_run(shown, run, request: gr.Request):
