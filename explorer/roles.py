@@ -8,7 +8,7 @@ none.  A name says what a head's attention is like, and not what the model does 
 """
 
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,17 +121,24 @@ def measure(
     """Measure every head over pictures, (normalised (3, height, width), mask (height, width) or None).
 
     Raises ValueError where there is none."""
-    seen: dict[str, list[Tensor]] = defaultdict(list)
+    sums: dict[str, Tensor] = {}
+    known: Counter[str] = Counter()  # pictures: not all have a mask
     count = 0
     for image, mask in pictures:
         for name, value in head_figures(trace(model, image, keep=("attn",)), model, mask).items():
-            seen[name].append(value)
+            known[name] += 1
+            if name in sums:
+                sums[name] += (
+                    value  # in place: small tensors kept for each picture would pin the memory between
+                )
+            else:
+                sums[name] = value
         count += 1
         if progress:
             progress(count)
     if not count:
         raise ValueError("Heads are named over pictures, and there was none.")
-    means = {name: torch.stack(values).mean(dim=0) for name, values in seen.items()}
+    means = {name: total / known[name] for name, total in sums.items()}
     fused = means.pop("fused", None)
     opening = {}
     if fused is not None:
