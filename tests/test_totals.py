@@ -18,6 +18,7 @@ from explorer.methods import METHODS
 from explorer.probes import regress, ridge_fit
 from explorer.totals import total_effects
 from vit import MaskPatches, Trace, ViT, trace
+from vit.grid import Grid
 from vit.model import ACTIVATIONS
 from vit.objective import OTHERS, Objective
 
@@ -46,10 +47,22 @@ class ByHand:
         sigma = self.once(lambda: (centred.square().mean(dim=-1, keepdim=True) + layer.eps).sqrt())
         return centred / sigma * layer.weight + layer.bias
 
-    def attend(self, block: nn.Module, x: Tensor) -> Tensor:
+    def turned(self, x: Tensor, layer: int) -> Tensor:
+        """Queries or keys (H, T, d), each pair of numbers turned by its token's angle."""
+        places = self.model.places(Grid((h, w)))
+        turn = self.model.turn(layer, places)
+        if turn is None:
+            return x
+        cos, sin = (each.double() for each in turn)
+        half = x.shape[-1] // 2
+        one, other = x[..., :half], x[..., half:]
+        return torch.cat([one * cos - other * sin, other * cos + one * sin], dim=-1)
+
+    def attend(self, block: nn.Module, x: Tensor, layer: int) -> Tensor:
         T, D = x.shape
         q, k, v = block.attn.qkv(x).view(T, 3, H, D // H).permute(1, 2, 0, 3)
         q, k = self.norm(block.attn.q_norm, q), self.norm(block.attn.k_norm, k)
+        q, k = self.turned(q, layer), self.turned(k, layer)
 
         def softmax() -> Tensor:
             scores = torch.einsum("hid,hjd->hij", q, k) / (D // H) ** 0.5
@@ -70,17 +83,17 @@ class ByHand:
             x = self.once(lambda: one * torch.sigmoid(one)) * other
         else:
             x = x * self.once(lambda: ACTIVATIONS[kind](x) / x)
-        return block.ls2(mlp.fc2(x))
+        return block.ls2(mlp.fc2(self.norm(mlp.norm, x)))
 
     def __call__(self, x: Tensor, start: int = 0) -> Tensor:
         """(T, D) -> logits (K,)."""
         self.at, model, config = 0, self.model, self.model.config
-        for block in list(model.blocks)[start:]:
+        for layer, block in list(enumerate(model.blocks))[start:]:
             if config.post_norm:
-                x = self.norm(block.norm1, x + self.attend(block, x))
+                x = self.norm(block.norm1, x + self.attend(block, x, layer))
                 x = self.norm(block.norm2, x + self.think(block, x))
             else:
-                x = x + self.attend(block, self.norm(block.norm1, x))
+                x = x + self.attend(block, self.norm(block.norm1, x), layer)
                 x = x + self.think(block, self.norm(block.norm2, x))
         x = self.norm(model.norm, x)
         prefix = config.num_prefix_tokens
@@ -90,7 +103,14 @@ class ByHand:
         return (logits + model.head_dist(x[1])) / 2 if config.distillation else logits
 
 
-@families
+BY_HAND = [
+    name
+    for name, changes in FAMILIES.items()
+    if changes.get("pool") != "attention" and changes.get("num_class_tokens", 1) == 1
+]
+
+
+@pytest.mark.parametrize("family", BY_HAND)
 @pytest.mark.parametrize(("name", "held"), [("layernorm_rule", SCALE_ONLY), ("cp_lrp", EXACT)])
 @pytest.mark.parametrize("layer", [0, 3])
 def test_a_total_effect_is_a_slope_of_the_held_network(
