@@ -53,7 +53,7 @@ ROW_BUDGET = 2**23  # bytes of attention per layer
 EXACT_BUDGET = (
     2**24
 )  # bytes of a layer's attention in float32; beyond, what is read is about right, and says so
-TOP_CLASSES = 10
+TOP_CLASSES = 20
 MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
 
 

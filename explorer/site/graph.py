@@ -43,7 +43,7 @@ class Live(nn.Module):
         prefix = self.vit.config.num_prefix_tokens
 
         def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
-            if name == "scores":  # (1, H, T, T): columns are what is looked at
+            if name in ("scores", "pool_scores"):  # (1, H, T or 1, T): columns are what is looked at
                 return x + hidden
             if name == "z" and layer is not None:  # (1, H, T, d)
                 return x * gate[layer].view(1, -1, 1, 1)

@@ -8,7 +8,7 @@ import { classValues, headFigures, patchDistances, quantise, rolloutStep, sentRo
 import { pcaColours } from "./pca.js";
 import { middle, normalise, resize } from "./pixels.js";
 
-const TOP_CLASSES = 10;
+const TOP_CLASSES = 20;
 
 /* {image (3, height, width) float32, pixels (height, width, 3) bytes, size, box}: a picture as the model takes it. */
 export function prepare({ data, width, height }, about) {
