@@ -509,8 +509,9 @@ def test_other_sizes_and_shapes_are_looked_at(session, checkpoints, tmp_path, si
     assert (h > w) == ("whole" in size), "the picture's own shape"
     assert (h * w > 40) == ("twice" in size)
     board = heads.report(look, 0) + why.maps_grid(look, 0)
+    told = json.loads(lesson.lesson_bytes(look, Choice(h * w - 1, 0, 0)))
     _, meta = unpack(served(look, look.viewer_value()["head"]))
-    assert meta["grid_size"] == [h, w] and f"patch ({h - 1}, {w - 1})" in board
+    assert meta["grid_size"] == [h, w] and "vx-map" in board and told["steps"]
     assert len(training.timeline_value(look.session, look, look.name)["moments"]) == 3
 
 

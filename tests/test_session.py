@@ -320,9 +320,10 @@ def test_a_look_at_a_moment_opens_its_snapshot_alone(session, checkpoint, tmp_pa
     for step in (10, 20):
         save_snapshot(checkpoint, randomised(ViT(tiny_config())), CARD, step, {})
     monkeypatch.setattr(sessions, "list_snapshots", None)
-    (Path(checkpoint) / "snapshots" / "step_0000010.safetensors").write_bytes(b"broken")
+    # one is told by the moment before it, and by none that comes later
+    (Path(checkpoint) / "snapshots" / "step_0000020.safetensors").write_bytes(b"broken")
     file = picture_file(tmp_path, 6)
-    assert session.look(file, checkpoint, 20).trace().logits.shape == (7,)
+    assert session.look(file, checkpoint, 10).trace().logits.shape == (7,)
 
 
 # ---- strangers -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from vit import CheckpointError, load
 from vit.card import check_channels
+from vit.checkpoint import open_file
 from vit.library import BUNDLED
 from vit.pretrained import from_timm, from_torchvision, from_transformers
 
@@ -224,16 +225,19 @@ def test_a_pointer_of_git_lfs_is_called_one(tmp_path: Path) -> None:
     assert "lfs/model.safetensors is only a pointer" in told_of(folder) and "git lfs pull" in told_of(folder)
 
 
-def test_weights_that_may_not_be_read_are_called_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("closed", ["model.safetensors", "config.json"])
+def test_files_that_may_not_be_read_are_called_that(
+    closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, *_: Any) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(path: Path) -> Any:
+        if path.name == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path)
 
     folder = tmp_path / "closed"
     transformers_folder(folder)
-    monkeypatch.setattr("vit.checkpoint.open", refuse, raising=False)
-    assert "closed/model.safetensors may not be read by you" in told_of(folder)
+    monkeypatch.setattr("vit.checkpoint.open_file", refuse)
+    assert f"closed/{closed} may not be read by you" in told_of(folder)
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,8 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{told(path)} is larger than {MAX_JSON >> 20} MiB: that describes no model."
             )
+    except PermissionError as error:
+        raise CheckpointError(f"{told(path)} may not be read by you: change its permissions.") from error
     except OSError as error:
         raise CheckpointError(
             f"{told(path)} is missing or cannot be read: restore it or save again."
