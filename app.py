@@ -4,8 +4,12 @@ On a Hugging Face Space this file is the entry (`app_file`); strangers reach it 
 """
 
 import argparse
+import errno
 import os
+import socket
 import sys
+
+from explorer.upkeep import Workplace, keep_swept, many_descriptors, stop_on_term
 
 # before gradio is imported: nothing is sent anywhere
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -58,38 +62,80 @@ def is_public(options: argparse.Namespace) -> bool:
     """Can strangers reach the page? The owner's word counts before ours."""
     if options.public is not None:
         return options.public
-    host = options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    host = host_of(options).strip("[]")
     return options.share or "SPACE_ID" in os.environ or host not in ("127.0.0.1", "localhost", "::1")
+
+
+def host_of(options: argparse.Namespace) -> str:
+    return options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raises OSError, in a sentence, where nothing can listen at this address and port."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise OSError(f"{host} is not known here: check --host.") from error
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        if os.name == "posix":  # where it means: also while old connections to it are being closed
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                why = f"port {port} is taken: give another --port, or leave it out."
+            elif error.errno == errno.EACCES:
+                why = f"port {port} is open to the system alone: give a --port from 1024 on, or leave it out."
+            elif error.errno == errno.EADDRNOTAVAIL:
+                why = f"this machine has no address {host}: check --host, or leave it out."
+            else:
+                why = f"nothing can listen at {host} ({error.strerror}): check --host and --port."
+            raise OSError(why) from error
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    from explorer.session import Session  # here, so that --help answers at once
+    stop_on_term()
+    many_descriptors()
+    workplace = Workplace()  # before gradio is imported
+    try:
+        serve(options)
+    except (ValueError, OSError) as error:  # what the project refuses is a ValueError with a sentence
+        raise SystemExit(f"app.py: {error}") from error
+    except KeyboardInterrupt:
+        print("Stopped.")
+    finally:
+        workplace.close()
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Open the page, and answer until somebody stops it."""
+    host = host_of(options)
+    check_address(host, options.port)
+    from explorer.serve import open_queue  # here, so that --help answers at once
+    from explorer.session import Session, give_back_memory
     from explorer.ui import build, launch_options
     from vit.card import CheckpointError
 
     session = Session(public=is_public(options), extra=tuple(options.checkpoint))
-    try:
-        if not session.names():
-            raise CheckpointError("There is no checkpoint to show: train one with `python train.py shapes`.")
-        for name in options.checkpoint:
-            session.model(name)
-    except (CheckpointError, OSError) as error:
-        raise SystemExit(f"app.py: {error}") from error
+    for name in options.checkpoint:
+        session.model(name)
+    session.open_bundled()
+    for sentence in session.broken.values():
+        print(f"app.py: left out {sentence}", file=sys.stderr)
+    if not session.names():
+        raise CheckpointError("There is no checkpoint to show: train one with `python train.py shapes`.")
     demo = build(session)
-    demo.queue(default_concurrency_limit=4, max_size=64)
-    try:
-        demo.launch(
-            server_name=options.host,
-            server_port=options.port,
-            share=options.share,
-            inbrowser=options.open,
-            **launch_options(session),
-        )
-    except OSError as error:
-        taken = options.port is not None and "port" in str(error)
-        why = f"port {options.port} is taken: give another --port, or leave it out." if taken else error
-        raise SystemExit(f"app.py: {why}") from error
+    open_queue(demo)
+    keep_swept(give_back_memory)
+    demo.launch(
+        server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
+        server_port=options.port,
+        share=options.share,
+        inbrowser=options.open,
+        **launch_options(session),
+    )
 
 
 def command() -> None:
@@ -99,7 +145,9 @@ def command() -> None:
 
         sys.exit(figures(sys.argv[1:], "vit-explorer"))
     main()
+    sys.stdout.flush()
+    os._exit(0)  # at once: threads that still compute would end the process with an error of their own
 
 
 if __name__ == "__main__":
-    main()
+    command()

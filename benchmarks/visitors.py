@@ -4,8 +4,10 @@
 
 The app runs in a process of its own; visitors are raw HTTP clients that upload, wait for their turn, and
 fetch all that their viewer would. A mix-up is an answer that holds another visitor's picture. The table
-also has everything asked again and one picture asked by all, and the processor time that the app spent on
-each visitor, which a busy machine does not change much.
+also has everything asked again, one picture asked by all, a hundred visitors, thirty of whom a third race,
+and a third who race and leave; and the processor time that the app spent on each visitor, which a busy
+machine does not change much. Then what the app holds before, with all, and a minute after they left, and what
+a request costs where strangers may ask. It ends by itself.
 """
 
 import argparse
@@ -16,9 +18,11 @@ import secrets
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,13 +95,11 @@ def visit(url: str, picture: Path, visitor: int, checkpoint: str, gate: threadin
     return Visit(first, bool(np.abs(shown - colour_of(visitor)).max() < 15))
 
 
-def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> dict:
-    """Upload, queue, answer: the viewer's value."""
-    uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
+def ask(http: httpx.Client, session: str, name: str, values: list) -> list:
+    """The answer of one of the app's handlers, in its queue: the values of its outputs."""
     dependencies = http.get("config").json()["dependencies"]
-    event = next(d for d in dependencies if d["api_name"] == "look")
-    data = [{"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}, checkpoint, "as trained"]
-    data += [None] * (len(event["inputs"]) - len(data))  # states, which the server fills in
+    event = next(d for d in dependencies if d["api_name"] == name)
+    data = values + [None] * (len(event["inputs"]) - len(values))  # states, which the server fills in
     asked = {"data": data, "fn_index": event["id"], "session_hash": session}
     http.post("gradio_api/queue/join", json=asked).raise_for_status()
     with http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as answers:
@@ -106,8 +108,47 @@ def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> di
             if message.get("msg") == "process_completed":
                 if not message["success"]:
                     raise RuntimeError(message["output"])
-                return message["output"]["data"][0]
+                return message["output"]["data"]
     raise RuntimeError("the queue closed without an answer")
+
+
+def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> dict:
+    """Upload, queue, answer: the viewer's value."""
+    uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
+    file = {"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}
+    return ask(http, session, "look", [file, checkpoint, "as trained"])[0]
+
+
+def race(url: str, checkpoint: str, target: int, leave: bool) -> float:
+    """Seconds that a race of this class takes, its waiting included; with `leave` the tab is closed in it."""
+    session = secrets.token_hex(8)
+    with (
+        httpx.Client(base_url=url, timeout=600) as http,
+        http.stream("GET", f"gradio_api/heartbeat/{session}"),
+    ):
+        ask(http, session, "on_load", [checkpoint])
+        ask(http, session, "on_start", [])
+        began = time.perf_counter()
+        if leave:
+            http.timeout = httpx.Timeout(10, read=2)
+            with suppress(httpx.ReadTimeout):
+                ask(http, session, "on_race", [None, target, False])
+        else:
+            ask(http, session, "on_race", [None, target, False])
+        return time.perf_counter() - began
+
+
+def held(process: subprocess.Popen) -> dict[str, int]:
+    """What the app holds of the machine."""
+    folder = Path(f"/proc/{process.pid}")
+    places = Path(tempfile.gettempdir()).glob("vit-explorer-*")
+    files = [file for place in places for file in place.rglob("*") if file.is_file()]
+    return {
+        "MiB": round(memory(process)),
+        "threads": len(list((folder / "task").iterdir())),
+        "descriptors": len(list((folder / "fd").iterdir())),
+        "MiB on the disk": round(sum(file.stat().st_size for file in files) / 2**20),
+    }
 
 
 def round_of(
@@ -138,6 +179,54 @@ def round_of(
     }
 
 
+def with_races(
+    app: tuple[subprocess.Popen, str], pictures: list[Path], checkpoint: str, leave: bool
+) -> dict[str, str]:
+    """A third of the visitors race, each another class, while the others look."""
+    racers, owners = len(pictures) // 3, list(range(len(pictures) // 3, len(pictures)))
+    with ThreadPoolExecutor(racers) as pool:
+        races = [pool.submit(race, app[1], checkpoint, target, leave) for target in range(racers)]
+        time.sleep(3)  # they race by now
+        row = round_of(app, pictures[racers:], owners, checkpoint)
+        seconds = sorted(one.result() for one in races if not one.exception())
+    failed = sum(one.exception() is not None for one in races)
+    row["errors"] = str(int(row["errors"]) + failed)
+    return row | {"race, median": f"{statistics.median(seconds):.0f} s" if seconds and not leave else "-"}
+
+
+def request(url: str, checkpoint: str, picture: Path) -> float:
+    """Seconds of a map that is there already, the median of 20."""
+    session = secrets.token_hex(8)
+    with httpx.Client(base_url=url, timeout=300) as http:
+        uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).json()
+        file = {"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}
+        times = []
+        for _ in range(21):
+            began = time.perf_counter()
+            ask(http, session, "map", [file, checkpoint, "as trained", "rollout"])
+            times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def all_rounds(
+    app: tuple[subprocess.Popen, str], visitors: int, checkpoint: str
+) -> dict[str, dict[str, str]]:
+    """The rows of the table."""
+    with TemporaryDirectory() as folder:
+        warm = picture_of(10_000, Path(folder))
+        pictures = [picture_of(visitor, Path(folder)) for visitor in range(max(100, visitors))]
+        few, owners = pictures[:visitors], list(range(visitors))
+        round_of(app, [warm], [10_000], checkpoint)
+        return {
+            "distinct pictures": round_of(app, few, owners, checkpoint),
+            "the same again": round_of(app, few, owners, checkpoint),
+            "one picture for all": round_of(app, [warm] * visitors, [10_000] * visitors, checkpoint),
+            "a hundred at once": round_of(app, pictures[:100], list(range(100)), checkpoint),
+            "a third race": with_races(app, few, checkpoint, leave=False),
+            "a third race and leave": with_races(app, few, checkpoint, leave=True),
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -148,34 +237,33 @@ def main() -> None:
     checkpoint = options.checkpoint or next(iter(list_checkpoints()), None)
     if checkpoint is None:
         raise SystemExit("There is no checkpoint: train one with `python train.py shapes`, or name a folder.")
-    process, address = serve(["app.py", "--checkpoint", checkpoint])
-    url = address + "/"
-    rows = {}
-    try:
-        with TemporaryDirectory() as folder:
-            everyone = list(range(options.visitors))
-            warm = picture_of(10_000, Path(folder))
-            round_of((process, url), [warm], [10_000], checkpoint)
-            before = memory(process)
-            pictures = [picture_of(visitor, Path(folder)) for visitor in everyone]
-            rows["distinct pictures"] = round_of((process, url), pictures, everyone, checkpoint)
-            during = memory(process)
-            rows["the same again"] = round_of((process, url), pictures, everyone, checkpoint)
-            rows["one picture for all"] = round_of(
-                (process, url), [warm] * len(everyone), [10_000] * len(everyone), checkpoint
-            )
-            time.sleep(25)  # closed tabs are noticed at the next heartbeat
-            after = memory(process)
-    finally:
-        process.terminate()
-        process.wait()
-    columns = list(next(iter(rows.values())))
+    seconds = {}
+    for public in ("--no-public", "--public"):
+        process, address = serve(["app.py", "--checkpoint", checkpoint, public])
+        try:
+            with TemporaryDirectory() as folder:
+                seconds[public] = request(address + "/", checkpoint, picture_of(1, Path(folder)))
+            before = held(process)
+            if public == "--public":
+                rows = all_rounds((process, address + "/"), options.visitors, checkpoint)
+                during = held(process)
+                time.sleep(60)  # closed tabs are noticed at the next heartbeat
+                after = held(process)
+        finally:
+            process.terminate()
+            process.wait()
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     print(f"\n{options.visitors} visitors at once, {checkpoint}, {os.cpu_count()} cores\n")
     print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(row.values()) + " |")
+        print(f"| {name} | " + " | ".join(row.get(column, "-") for column in columns) + " |")
+    print("\n| | before | with all | a minute after |\n| --- | ---: | ---: | ---: |")
+    for name in before:
+        print(f"| {name} | {before[name]} | {during[name]} | {after[name]} |")
+    private, public = seconds.values()
     print(
-        f"\nMemory of the app: {before:.0f} MiB before, {during:.0f} with all, {after:.0f} after they left."
+        f"\nA map that is there: {1000 * private:.0f} ms, where strangers ask {1000 * public:.0f} ms: "
+        f"{public / private:.2f} times."
     )
 
 

@@ -14,6 +14,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from explorer import maps, render
@@ -33,7 +35,7 @@ from vit.card import Card
 from vit.checkpoint import Snapshot
 from vit.cost import Cost, cost
 from vit.model import Hook, ViT
-from vit.pictures import as_picture, open_picture, preprocess
+from vit.pictures import as_picture, open_safely, preprocess
 from vit.processor import native_bf16
 from vit.trace import MaskPatches, Trace, ZeroHeads, attention_at, trace
 
@@ -112,6 +114,7 @@ class Keeper(Protocol):
 
     def loaded(self, key: str, name: str, step: int | None) -> Loaded: ...
     def snapshots(self, name: str) -> list[Snapshot]: ...
+    def still_wanted(self, owner: str) -> None: ...
     def remember(self, key: Hashable, make: Callable[[], V], owner: str = EVERYONE) -> V: ...
     def remembered(self, key: Hashable) -> Any: ...
     def promise(
@@ -178,11 +181,18 @@ class Look:
     # the picture -----------------------------------------------------------------------------------
 
     @property
+    def pixels(self) -> Image.Image:
+        """The picture itself, decoded once for all models and moments. Raises PictureError."""
+        key = ("pixels", self.digest)
+        array = self.session.remember(key, lambda: np.asarray(open_safely(self.picture)), self.owner)
+        return Image.fromarray(array)
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels: as the model was trained, or what its `size` makes of that."""
         height, width = map(float, self.card.size_for(self.model.config))
         if self.size in (WHOLE, WHOLE_DOUBLE):  # as many pixels, in the picture's own shape
-            wide, tall = self.remember("shape", lambda: open_picture(self.picture).size)
+            wide, tall = self.remember("shape", lambda: self.pixels.size)
             shape = min(max(wide / tall, 1 / 3), 3.0)
             height, width = math.sqrt(height * width / shape), math.sqrt(height * width * shape)
         factor = 2 if self.size in (DOUBLE, WHOLE_DOUBLE) else 1
@@ -198,7 +208,7 @@ class Look:
         """(3, height, width): the picture as the model takes it."""
         whole = self.size in (WHOLE, WHOLE_DOUBLE)
         card = replace(self.card, crop_pct=1.0) if whole else self.card  # of the whole, nothing is cut off
-        return self.remember("image", lambda: preprocess(open_picture(self.picture), card, self.image_size))
+        return self.remember("image", lambda: preprocess(self.pixels, card, self.image_size))
 
     @property
     def picture_address(self) -> str:
@@ -315,13 +325,19 @@ class Look:
         """Is this map one that takes seconds and is not there yet?"""
         return not self.is_quick(method) and self.remembered(map_key(method, target)) is None
 
-    def map(self, method: Method, target: int | None) -> Tensor:
-        """(h, w): what this method says about the class; made once for all visitors."""
+    def map(self, method: Method, target: int | None, wanted: Callable[[], None] = lambda: None) -> Tensor:
+        """(h, w): what this method says about the class; made once for all visitors. wanted: called between
+        the steps of long work, raises Left to end it, as the visitor's leaving does."""
         *_, target = key = map_key(method, target)
 
         def make() -> Tensor:
             traced = self.trace(target) if method.needs_grad else self.trace()
-            return method(traced, model=self.model, target=target)
+
+            def step(done: int, total: int) -> None:
+                self.session.still_wanted(self.owner)
+                wanted()
+
+            return method(traced, model=self.model, target=target, progress=step)
 
         return self.remember(key, make)
 

@@ -25,11 +25,12 @@ import torch
 
 from explorer.cache import EVERYONE, Cache, MiB
 from explorer.look import TRAINED, Loaded, Look
+from explorer.refusals import Left, sentence_of
 from vit import library
 from vit.card import Card, CheckpointError, check_channels
 from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
 from vit.hub import fetch, read_pretrained
-from vit.library import folder_of, list_checkpoints, load, resolve
+from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
 from vit.model import ViT
 
 V = TypeVar("V")
@@ -66,6 +67,7 @@ class Session:
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
         self.gone: set[str] = set()  # owners whose tab was closed
+        self.stopped: set[str] = set()  # owners who pressed Stop
         self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
         self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
@@ -75,6 +77,7 @@ class Session:
         self.shards: Cache[Path] = Cache(
             self.shard_bytes, lambda path: path.stat().st_size, lambda path: path.unlink(missing_ok=True)
         )
+        self.broken: dict[str, str] = {}  # checkpoints that are here and cannot be opened, and why
         self._on_offer = set(PUBLISHED)  # and what was found to be: no folder is read twice for it
 
     # models ------------------------------------------------------------------------------------
@@ -82,7 +85,16 @@ class Session:
     def names(self) -> list[str]:
         """Checkpoints that are on this machine: those named by the owner first, then the bundled ones."""
         extra = [name.removeprefix("hf-hub:") for name in self.extra]
-        return [*extra, *(name for name in list_checkpoints() if name not in extra)]
+        bundled = (name for name in list_checkpoints() if name not in extra and name not in self.broken)
+        return [*extra, *bundled]
+
+    def open_bundled(self) -> None:
+        """Open every bundled checkpoint once: what cannot be opened is not offered; `broken` says why."""
+        for folder in sorted(BUNDLED.glob("*/")):
+            try:
+                load(folder)
+            except (CheckpointError, OSError) as error:
+                self.broken[folder.name] = f"{folder.name}: {sentence_of(error)}"
 
     def model(self, name: str, step: int | None = None) -> Loaded:
         """A model by name, folder or Hub id, or as it was at a step of training. Raises CheckpointError."""
@@ -158,10 +170,13 @@ class Session:
         """Is this model on this machine, so that it need not be fetched?"""
         return name in self._arrived or folder_of(name) is not None
 
-    def snapshots(self, name: str) -> list[Snapshot]:
-        """The moments of training that this checkpoint kept, in order; none for a model from elsewhere."""
+    def snapshots(self, name: str, damaged: list[str] | None = None) -> list[Snapshot]:
+        """The moments of training that this checkpoint kept, in order; none for a model from elsewhere.
+
+        damaged: takes a sentence for each that cannot be read.
+        """
         folder = folder_of(self.allowed(name))
-        return list_snapshots(folder) if folder else []
+        return list_snapshots(folder, [] if damaged is None else damaged) if folder else []
 
     def allowed(self, name: str) -> str:
         """The one name of this model, or one sentence about why this visitor may not have it
@@ -200,9 +215,28 @@ class Session:
             self.results.release(left)
         return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size)
 
+    def still_wanted(self, owner: str) -> None:
+        """Raises Left where nobody waits for the work any more: called between its steps."""
+        if owner in self.gone:
+            raise Left
+
     def remember(self, key: Hashable, make: Callable[[], V], owner: str = EVERYONE) -> V:
         """A result, made once for all who ask, and kept until they have left or there is no more room."""
-        value = self.results.get(key, make, owner)
+        mine = False
+
+        def made() -> V:
+            nonlocal mine
+            mine = True
+            return make()
+
+        while True:
+            try:
+                value = self.results.get(key, made, owner)
+                break
+            except Left:  # who was making it; this visitor may only have waited for them
+                if mine:
+                    raise
+                self.still_wanted(owner)
         if owner in self.gone:  # closed the tab while it was made
             self.late.add(owner)
         return value
@@ -238,9 +272,13 @@ class Session:
         opened: list[BinaryIO] = []
 
         def write() -> Path:  # a name of its own: removing what was forgotten never hits what was made anew
-            path = self.folder / secrets.token_hex(16)
-            path.write_bytes(make())
-            opened.append(path.open("rb"))  # now: a file too large to keep is removed at once
+            path, content = self.folder / secrets.token_hex(16), make()
+            try:
+                path.write_bytes(content)
+                opened.append(path.open("rb"))  # now: a file too large to keep is removed at once
+            except OSError:  # such as a disk that is full
+                path.unlink(missing_ok=True)
+                raise
             return path
 
         for _ in range(TRIES):

@@ -4,28 +4,22 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
-import asyncio
-import html
-import os
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import gradio as gr
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from markupsafe import Markup
 
+from explorer import serve
 from explorer.examples import Example, make_examples, suited
-from explorer.forms import ExportError
-from explorer.look import PICTURE, SIZES, TRAINED, Look, TooLarge
+from explorer.look import SIZES, TRAINED, Look
 from explorer.methods import METHODS
-from explorer.session import PUBLISHED, ROUTE, Session
+from explorer.refusals import sentence_of
+from explorer.session import PUBLISHED, Session
 from explorer.viewer.host import attention_viewer
-from explorer.views import about, compare, explore, heads, lesson, training, why
+from explorer.views import about, api, compare, explore, heads, lesson, take_home, training, why
 from explorer.views.page import (
     EACH,
     HUB_QUEUE,
@@ -35,26 +29,27 @@ from explorer.views.page import (
     Edits,
     Page,
     Shown,
+    as_text,
+    guard,
     in_toast,
-    kindly,
     news,
+    owner_of,
     target_said,
 )
-from vit.card import CheckpointError
 from vit.grid import Grid
-from vit.pictures import PictureError
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
 LINE = "See where a Vision Transformer looks, why it answers, and how it learned to."
+# (name in the address, label, what is on it)
 TABS = (
-    ("explore", "Explore", explore),
-    ("lesson", "How it works", lesson),
-    ("why", "Why", why),
-    ("heads", "Heads & layers", heads),
-    ("training", "Training", training),
-    ("compare", "Compare", compare),
-    ("about", "About", about),
+    ("explore", "Explore", (explore, take_home)),
+    ("lesson", "How it works", (lesson,)),
+    ("why", "Why", (why,)),
+    ("heads", "Heads & layers", (heads,)),
+    ("training", "Training", (training,)),
+    ("compare", "Compare", (compare,)),
+    ("about", "About", (about,)),
 )
 EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events
 # what the page offers to try, beside what the viewer can do by itself
@@ -64,22 +59,23 @@ TRIES = (
     {"label": "What was it like before training?", "tab": "training"},
     LESSON,
 )
-FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
-PIECE = 2**20  # bytes of a file that are read at once
+SCRIPTS = ("page.js", "waiting.js", "upload.js")  # of the page itself, in this order
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 
-def strip(examples: list[Example], chosen: str = "") -> str:
-    """The row of small pictures under the large one."""
-    buttons = []
-    for e in examples:
-        name, label = html.escape(e.name), html.escape(e.label)  # a data set's folders may be called anything
-        buttons.append(
-            f'<button type="button" data-example="{name}" data-tip="{label}" aria-label="{label}"'
-            f' aria-pressed="{str(e.name == chosen).lower()}">'
-            f'<img src="{file_address(e.thumb)}" alt=""></button>'
+def strip(examples: list[Example], chosen: str = "") -> Markup:
+    """The row of small pictures under the large one. A data set's folders may be called anything."""
+    button = Markup(
+        '<button type="button" data-example="{name}" data-tip="{label}" aria-label="{label}"'
+        ' aria-pressed="{pressed}"><img src="{thumb}" alt=""></button>'
+    )
+    buttons = (
+        button.format(
+            name=e.name, label=e.label, pressed=str(e.name == chosen).lower(), thumb=file_address(e.thumb)
         )
-    return f'<div class="vx-examples">{"".join(buttons)}</div>'
+        for e in examples
+    )
+    return Markup('<div class="vx-examples">{}</div>').format(Markup("").join(buttons))
 
 
 def file_address(path: Path) -> str:
@@ -89,7 +85,7 @@ def file_address(path: Path) -> str:
 # handlers -------------------------------------------------------------------------------------------
 
 
-def describe(look: Look) -> str:
+def describe(look: Look) -> Markup:
     """What this model is; what it can answer at all is said beside its answer."""
     config, card = look.model.config, look.card
     h, w = Grid.of(look.image_size, config.patch_size).shape
@@ -101,10 +97,10 @@ def describe(look: Look) -> str:
     ]
     if card.accuracy is not None:
         facts.append(f"{100 * card.accuracy:.1f} % right on its test set")
-    words = " · ".join(facts)
+    said = [" · ".join(facts)]
     if card.note:
-        words += f"<br>{html.escape(card.note)}"
-    return f'<p class="vx-card">{words}</p>'
+        said.append(card.note)
+    return Markup('<p class="vx-card">{}</p>').format(Markup("<br>").join(said))
 
 
 def cost_of(look: Look) -> str:
@@ -144,33 +140,39 @@ def show(
     """
     look = page.look(chosen, request)
     state = {} if target is None else {"state": {"target": target}}
-    with kindly():
-        if look.cost.flops > LONG:
-            gr.Info(cost_of(look), title="This takes a moment")
-        look.trace()  # here, in the queue: what the browser then asks for is drawn from it
-        example = next((e.name for e in examples.values() if e.path == look.picture), "")
-        return Screen(
-            viewer=look.viewer_value(look.edits(*edits), **state),
-            card=describe(look),
-            thumbs=strip(suited(examples, look.card.data + look.name), example),
-            target=target,
-            edits=edits,
-            shown=chosen,
-            beacon={**news(look), "example": example, "size": "" if look.size == TRAINED else look.size},
-        )
+    if look.cost.flops > LONG:
+        gr.Info(cost_of(look), title="This takes a moment")
+    look.trace()  # here, in the queue: what the browser then asks for is drawn from it
+    example = next((e.name for e in examples.values() if e.path == look.picture), "")
+    return Screen(
+        viewer=look.viewer_value(look.edits(*edits), **state),
+        card=describe(look),
+        thumbs=strip(suited(examples, look.card.data + look.name), example),
+        target=target,
+        edits=edits,
+        shown=chosen,
+        beacon={**news(look), "example": example, "size": "" if look.size == TRAINED else look.size},
+    )
 
 
-def first_model(page: Page, request: gr.Request) -> str:
-    """The model that the address names, fetched if need be, else the first one."""
+def first_model(page: Page, request: gr.Request) -> tuple[str, str]:
+    """(the model that is shown at once, the one that the address names if it must be fetched first)."""
     default = page.session.names()[0]
+    asked = as_text(dict(request.query_params).get("model")) or default
     try:
-        model = page.session.allowed(dict(request.query_params).get("model") or default)
-        page.say_if_fetched(model)
-        page.session.model(model)
-    except (CheckpointError, OSError) as error:
-        gr.Warning(in_toast(f"{error} Showing {default} instead."), title="Another model")
-        return default
-    return model
+        name = page.session.allowed(asked)
+        if not page.session.is_here(name):
+            return default, name
+        page.session.model(name)
+    except (ValueError, OSError) as error:
+        warn_of_another(error, default)
+        return default, ""
+    return name, ""
+
+
+def warn_of_another(error: Exception, default: str) -> None:
+    why_not = sentence_of(error) or "That model could not be opened."
+    gr.Warning(in_toast(f"{why_not} Showing {default} instead."), title="Another model")
 
 
 def first_picture(page: Page, examples: dict[str, Example], model: str, request: gr.Request) -> list[Any]:
@@ -197,10 +199,6 @@ def build(session: Session) -> gr.Blocks:
     """The whole page."""
     examples = make_examples(session.folder / "examples")
     gr.set_static_paths([session.folder / "examples"])
-    choices = [(name, name) for name in session.names()] + [
-        (label, hub_id) for hub_id, label in PUBLISHED.items()
-    ]
-    place = "a Hub id" if session.public else "a Hub id or a folder"
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600), analytics_enabled=False, fill_width=True) as demo:
         skip = '<button class="vx-skip">Skip to the pages</button>'
         gr.HTML(
@@ -208,31 +206,7 @@ def build(session: Session) -> gr.Blocks:
         )
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(elem_id="side", scale=0, min_width=264):
-                picture = gr.Image(
-                    type="filepath",
-                    image_mode=None,
-                    sources=["upload", "clipboard", "webcam"],
-                    height=196,
-                    label="Picture",
-                    show_label=False,
-                    buttons=[],
-                    elem_id="picture",
-                    placeholder="Drop a picture",
-                )
-                # Gradio's own opens the file, and drops what it cannot read without a word
-                picture.preprocess = lambda file: file and file.path  # type: ignore
-                thumbs = gr.HTML(
-                    "", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False
-                )
-                model = gr.Dropdown(
-                    choices,
-                    value=session.names()[0],
-                    label=f"Model, or {place}",
-                    allow_custom_value=True,
-                    elem_id="model",
-                )
-                size = gr.Dropdown(list(SIZES), value=TRAINED, label="Picture size", elem_id="size")
-                card = gr.HTML("", elem_id="card", apply_default_css=False)
+                picture, thumbs, model, size, card = side(session)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 shown, target = gr.State(None), gr.State(None)
                 edits, picked = gr.State(Edits()), gr.State({})
@@ -246,7 +220,7 @@ def build(session: Session) -> gr.Blocks:
                 methods = [method.entry for method in METHODS.values()]
                 with gr.Tabs(elem_id="tabs"):
                     viewer = None
-                    for name, label, view in TABS:
+                    for name, label, views in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
                             if viewer is None:
                                 viewer = attention_viewer(
@@ -254,25 +228,56 @@ def build(session: Session) -> gr.Blocks:
                                 )
                                 states = shown, target, edits, picked
                                 page = Page(session, picture, model, size, *states, viewer, beacon)
-                            view.build(page)
+                            for view in views:
+                                view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
-        connect(demo, page, examples, thumbs, card)
+        screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
+        on_show = show_what_is_chosen(page, examples, screen)
+        api.build(page)
+        arrive_and_leave(demo, page, examples, screen, on_show)
+    guard(demo)
     return demo
 
 
-def connect(
-    demo: gr.Blocks, page: Page, examples: dict[str, Example], thumbs: gr.HTML, card: gr.HTML
-) -> None:
-    """The events that every tab lives from."""
-    screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
-    values = list(screen)
-    inputs = [*page.chosen, page.shown, page.target, page.edits]
+def side(session: Session) -> tuple[gr.Image, gr.HTML, gr.Dropdown, gr.Dropdown, gr.HTML]:
+    """The column on the left: picture, examples, model, size, what the model is."""
+    picture = gr.Image(
+        type="filepath",
+        image_mode=None,
+        sources=["upload", "clipboard", "webcam"],
+        height=196,
+        label="Picture",
+        show_label=False,
+        buttons=[],
+        elem_id="picture",
+        placeholder="Drop a picture",
+    )
+    # Gradio's own opens the file, and drops what it cannot read without a word
+    picture.preprocess = lambda file: file and file.path  # type: ignore
+    thumbs = gr.HTML("", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False)
+    choices = [(name, name) for name in session.names()]
+    place = "a Hub id" if session.public else "a Hub id or a folder"
+    model = gr.Dropdown(
+        [*choices, *((label, hub_id) for hub_id, label in PUBLISHED.items())],
+        value=session.names()[0],
+        label=f"Model, or {place}",
+        allow_custom_value=True,
+        elem_id="model",
+    )
+    size = gr.Dropdown(list(SIZES), value=TRAINED, label="Picture size", elem_id="size")
+    card = gr.HTML("", elem_id="card", apply_default_css=False)
+    if session.broken:
+        left_out = Markup("<br>").join(session.broken.values())
+        gr.HTML(
+            Markup('<p class="vx-card" id="left-out">Left out:<br>{}</p>').format(left_out),
+            apply_default_css=False,
+        )
+    return picture, thumbs, model, size, card
 
-    def on_address(request: gr.Request):
-        return first_model(page, request)
 
-    def on_load(model, request: gr.Request):
-        return first_picture(page, examples, model, request)
+def show_what_is_chosen(page: Page, examples: dict[str, Example], screen: Screen) -> Callable[..., Screen]:
+    """Another picture, model or size: the events that every tab lives from. Returns what shows the choice."""
+    inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
 
     def on_model(model):
         page.fetch(model)
@@ -302,39 +307,11 @@ def connect(
         """What chose another picture before may have failed and have put the old one back by now."""
         return [picture, *on_show(picture, model, size, shown, target, edits, request)]
 
-    def on_target(shown, event: gr.EventData, request: gr.Request):
-        """A class was clicked: explain this one."""
-        look = page.look(shown, request)
-        with kindly():
-            return look.valid_target(target_said(event)), news(look)
-
-    def on_close(request: gr.Request):
-        if request.session_hash:
-            page.session.release(request.session_hash)
-
-    named = demo.load(on_address, None, [page.model], **QUIET, **HUB_QUEUE)
-    named.success(on_load, [page.model], [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
-    fetched = page.model.input(
-        on_model,
-        [page.model],
-        None,
-        api_name="fetch",
-        show_progress="hidden",
-        **EACH,  # who waits for a download may choose another model meanwhile
-        **HUB_QUEUE,
-    )
-    looked = gr.on(
-        [page.picture.input, page.size.input],
-        on_show,
-        inputs,
-        values,
-        api_name="look",
-        show_progress="hidden",
-        **LATEST,
-        **MODEL_QUEUE,
-    )
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
-    picked = thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
+    looked = gr.on([page.picture.input, page.size.input], on_show, inputs, values, **then)
+    # who waits for a download may choose another model meanwhile
+    fetched = page.model.input(on_model, [page.model], None, **EACH, **QUIET, **HUB_QUEUE)
+    picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     named_again = fetched.failure(
         lambda last: last.model if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
     )
@@ -344,52 +321,61 @@ def connect(
     shows.append(picked.success(on_example, inputs, [page.picture, *values], **each))
     for step in (looked, *shows):
         step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)
+    return on_show
+
+
+def arrive_and_leave(
+    demo: gr.Blocks,
+    page: Page,
+    examples: dict[str, Example],
+    screen: Screen,
+    on_show: Callable[..., Screen],
+) -> None:
+    """What a visitor finds, what a click on the viewer tells all tabs, and what is forgotten at the end."""
+    inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
+    wanted = gr.State("")  # the model that the address names, while it is on its way
+
+    def on_address(request: gr.Request):
+        """By its name the page can ask for its place among those who wait."""
+        return *first_model(page, request), {"page": owner_of(request)}
+
+    def on_load(model, request: gr.Request):
+        return first_picture(page, examples, page.name_of(model), request)
+
+    def on_wanted(wanted):
+        """The page does not wait for a download: it shows the first model until then."""
+        try:
+            page.say_if_fetched(wanted)
+            page.session.fetch(wanted)
+        except (ValueError, OSError) as error:
+            warn_of_another(error, page.session.names()[0])
+            return gr.skip()
+        return wanted
+
+    def on_target(shown, event: gr.EventData, request: gr.Request):
+        """A class was clicked: explain this one."""
+        look = page.look(shown, request)
+        return look.valid_target(target_said(event)), news(look)
+
+    def on_close(request: gr.Request):
+        if request.session_hash:
+            page.session.release(request.session_hash)
+
+    named = demo.load(on_address, None, [page.model, wanted, page.beacon], queue=False, **QUIET)
+    named.success(on_load, [page.model], [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
+    came = wanted.change(on_wanted, [wanted], [page.model], **QUIET, **HUB_QUEUE)
+    came.success(on_show, inputs, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)
 
 
-def pieces(file: BinaryIO) -> Iterator[bytes]:
-    """An open file as the network takes it: a large one is never in memory as a whole."""
-    with file:
-        while piece := file.read(PIECE):
-            yield piece
-
-
 def launch_options(session: Session) -> dict[str, Any]:
-    """How the page is served: nothing from elsewhere, nothing kept without a bound."""
-
-    few = asyncio.Semaphore(FILES_AT_ONCE)
-
-    async def shard(request: Request) -> Response:
-        name = request.path_params["name"]
-        taken_home = not name.endswith((".bin", PICTURE))
-        try:
-            async with few if taken_home else nullcontext():
-                file = await run_in_threadpool(session.open_promise, name)
-        except (CheckpointError, PictureError, TooLarge, OSError):  # what it was made from is gone
-            file = None
-        except ExportError:
-            return PlainTextResponse("This file could not be made here: take another kind.", 503)
-        if file is None:
-            return PlainTextResponse("This picture is no longer kept: choose it once more.", 404)
-        kind = "image/png" if name.endswith(".png") else "application/octet-stream"
-        size = str(os.fstat(file.fileno()).st_size)
-        headers = {"Cache-Control": "private, max-age=3600, immutable", "Content-Length": size}
-        return StreamingResponse(pieces(file), media_type=kind, headers=headers)
-
+    """How the page looks and how it is served."""
     return {
         "theme": theme(),
         "css": text_of("page.css"),
-        "head": f"<script>{{{text_of('page.js')}}}</script>",
-        "app_kwargs": {"routes": [Route(f"/{ROUTE}/{{name}}", shard)]},
-        "max_file_size": "10mb",
-        "max_threads": 16,
-        "state_session_capacity": 200,
-        "footer_links": ["api"],
-        "run_history": False,
-        "show_error": False,
-        "ssr_mode": False,
-        "pwa": False,
+        "head": f"<script>{{{''.join(map(text_of, SCRIPTS))}}}</script>",
+        **serve.options(session),
     }
 
 

@@ -136,10 +136,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def url(session) -> Iterator[str]:
     """The whole app on a free port, with the `session` of the test file."""
-    from explorer import ui  # here: most tests need no Gradio, which takes seconds to import
+    from explorer import serve, ui  # here: most tests need no Gradio, which takes seconds to import
 
     demo = ui.build(session)
-    demo.queue(max_size=64)
+    serve.open_queue(demo)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **ui.launch_options(session))
     yield url
     demo.close()

@@ -100,6 +100,34 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
 LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
 
 
+def test_a_page_that_waits_says_who_is_served_first(browser: Browser, url: str, session: Session) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script("window.vitDebug = true")
+    pages = [context.new_page() for _ in range(2)]
+    with session.model_lock:  # a look that takes long
+        for page in pages:
+            page.goto(url + "?size=twice%20as%20large")
+            expect(page.locator("#main")).to_be_visible()
+        expect(pages[1].locator(".vx-waiting")).to_have_text(re.compile("served before you"))
+    for page in pages:
+        page.wait_for_function(READY)
+        expect(page.locator(".vx-waiting")).to_have_count(0)
+    context.close()
+
+
+def test_what_a_phone_takes_is_shrunk_before_it_is_sent(visit: Visit, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2600, 3900, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "phone.jpg", quality=95)
+    assert (tmp_path / "phone.jpg").stat().st_size > 10 * 2**20, "more than the server takes"
+    page = visit()
+    sent = []
+    page.on("request", lambda request: sent.append(request) if "/upload" in request.url else None)
+    page.set_input_files("#picture input[type=file]", str(tmp_path / "phone.jpg"))
+    page.wait_for_function("() => !new URL(location.href).searchParams.has('example')")
+    assert sent and all(len(request.post_data_buffer or b"") < 8 * 2**20 for request in sent)
+
+
 def own(address: str, url: str) -> bool:
     return address.startswith((url, url.replace("127.0.0.1", "localhost"), "data:", "blob:"))
 

@@ -21,8 +21,9 @@ from explorer import session as sessions
 from explorer.cache import EVERYONE, Cache, nbytes
 from explorer.look import TRAINED, WHOLE, Look, TooLarge
 from explorer.methods import METHODS
+from explorer.refusals import Left
 from explorer.session import Session
-from vit import ViT, save, trace
+from vit import ViT, library, save, trace
 from vit.card import Card, CheckpointError
 from vit.checkpoint import save_snapshot
 from vit.trace import ZeroHeads
@@ -316,8 +317,9 @@ def test_snapshots_are_models_of_their_own(session, checkpoint, tmp_path) -> Non
         session.look(file, checkpoint, 31)
 
 
-def test_a_look_at_a_moment_opens_its_snapshot_alone(session, checkpoint, tmp_path, monkeypatch) -> None:
-    for step in (10, 20):
+def test_a_look_at_a_moment_opens_no_later_snapshot(session, checkpoint, tmp_path, monkeypatch) -> None:
+    """Earlier ones it may: a snapshot is kept as what changed since the one before."""
+    for step in (10, 20, 30):
         save_snapshot(checkpoint, randomised(ViT(tiny_config())), CARD, step, {})
     monkeypatch.setattr(sessions, "list_snapshots", None)
     # one is told by the moment before it, and by none that comes later
@@ -399,6 +401,80 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     with pytest.raises(CheckpointError, match="choose from the list"):
         session.model("someone/small-4")  # what was fetched is counted, of use or not
     assert not [place for place in session.lent.iterdir() if "broken" in place.name]
+
+
+def test_only_what_the_owner_offers_is_fetched_with_the_owners_rights(monkeypatch) -> None:
+    tokens = {}
+    monkeypatch.setattr(sessions, "load", lambda name, token: tokens.update({name: token}))
+    session, published = Session(public=True, extra=("me/private",)), next(iter(sessions.PUBLISHED))
+    for name in ("me/private", published):
+        session.load(name)
+    assert tokens == {"me/private": None, published: False}
+    Session(extra=("me/private",)).load("me/other")
+    assert tokens["me/other"] is None
+
+
+def test_what_others_wait_for_is_made_though_its_first_visitor_leaves(session, checkpoint, tmp_path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    made = []
+
+    def make(owner: str) -> str:
+        begun.set()
+        go_on.wait(10)
+        session.still_wanted(owner)
+        made.append(owner)
+        return "made"
+
+    def ask(index: int) -> object:
+        owner = ("leaves", "stays")[index]
+        if index:
+            begun.wait(10)
+        try:
+            return session.remember("key", lambda: make(owner), owner)
+        except Left:
+            return "left"
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(ask, index) for index in (0, 1)]
+        begun.wait(10)
+        time.sleep(0.1)  # the second one waits for the first by now
+        session.release("leaves")
+        go_on.set()
+        assert [answer.result(20) for answer in answers] == ["left", "made"] and made == ["stays"]
+
+
+def test_a_bundled_checkpoint_that_is_broken_is_left_out_and_named(tmp_path, monkeypatch) -> None:
+    for name in ("good", "cut", "empty"):
+        save(tmp_path / name, randomised(ViT(tiny_config())), CARD)
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    (tmp_path / "empty" / "config.json").unlink()
+    for module in (sessions, library):
+        monkeypatch.setattr(module, "BUNDLED", tmp_path)
+    monkeypatch.setattr(sessions, "list_checkpoints", lambda: library.list_checkpoints(tmp_path))
+    session = Session()
+    session.open_bundled()
+    assert session.names() == ["good"] and set(session.broken) == {"cut", "empty"}
+    assert all(str(tmp_path) not in words and words.endswith(".") for words in session.broken.values())
+
+
+def test_a_full_disk_leaves_nothing_behind_and_all_is_well_when_there_is_room(
+    checkpoint, monkeypatch
+) -> None:
+    session = Session(extra=(checkpoint,))
+    name = session.promise("key", lambda: b"x").rpartition("/")[2]
+    real = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        real(path, b"")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        kept(session, name)
+    assert not list(session.folder.iterdir())
+    monkeypatch.setattr(Path, "write_bytes", real)
+    assert kept(session, name) == b"x"
 
 
 @pytest.mark.parametrize("public", [True, False])

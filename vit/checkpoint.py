@@ -138,22 +138,33 @@ def snapshot_step(path: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def list_snapshots(folder: str | Path) -> list[Snapshot]:
-    """The snapshots of a checkpoint or of a run that is still going, in training order."""
+def list_snapshots(folder: str | Path, damaged: list[str] | None = None) -> list[Snapshot]:
+    """The snapshots of a checkpoint or of a run that is still going, in training order.
+
+    damaged: takes a sentence for each that cannot be read; without it the first such raises CheckpointError.
+    """
     snapshots = []
     for path in sorted(Path(folder).glob("snapshots/step_*.safetensors")):
-        about = read_header(path)
         try:
-            step, text = int(about["step"]), about["metrics"]
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{told(path)} does not say when it was taken: it is no snapshot."
-            ) from error
-        metrics = parse_json(text, f"The metrics in {told(path)}")
-        if not all(fits(x, float) for x in metrics.values()):
-            raise CheckpointError(f"The metrics in {told(path)} must be numbers: remove this snapshot.")
-        snapshots.append(Snapshot(path, step, metrics))
+            snapshots.append(describe_snapshot(path))
+        except CheckpointError as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
     return snapshots
+
+
+def describe_snapshot(path: Path) -> Snapshot:
+    """When it was taken and what was measured then. Raises CheckpointError."""
+    about = read_header(path)
+    try:
+        step, text = int(about["step"]), about["metrics"]
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{told(path)} does not say when it was taken: it is no snapshot.") from error
+    metrics = parse_json(text, f"The metrics in {told(path)}")
+    if not all(fits(x, float) for x in metrics.values()):
+        raise CheckpointError(f"The metrics in {told(path)} must be numbers: remove this snapshot.")
+    return Snapshot(path, step, metrics)
 
 
 def load_snapshot(path: str | Path) -> tuple[ViT, Card]:

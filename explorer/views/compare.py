@@ -9,7 +9,7 @@ from explorer.look import Look
 from explorer.payload import class_name
 from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
-from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, Shown, kindly
+from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, Shown, as_text, told
 from explorer.views.parts import escape
 
 LAST = -1  # the finished model; any other number is a step of its training
@@ -79,20 +79,20 @@ def build(page: Page) -> None:
     def one(shown: Shown | None, model: str, step: Any, request: gr.Request, default: int = 0) -> list[Any]:
         """Values for moment, answer and viewer of one side; default: the place in the list of moments of the
         one to show where this model has none of that step."""
-        seen = shown and shown._replace(model=(model or "").strip() or shown.model)
-        with kindly():
-            finished = page.look(seen, request)
-            offered = moments(finished)
-            steps = [value for _, value in offered]
-            chosen = step if step in steps else steps[default % len(steps)]
-            look = finished if chosen == LAST else page.look(seen, request, chosen)
-            return [gr.Dropdown(choices=offered, value=chosen), answer(look), look.viewer_value()]
+        seen = shown and shown._replace(model=as_text(model) or shown.model)
+        finished = page.look(seen, request)
+        offered = moments(finished)
+        steps = [value for _, value in offered]
+        chosen = step if step in steps else steps[default % len(steps)]
+        look = finished if chosen == LAST else page.look(seen, request, chosen)
+        return [gr.Dropdown(choices=offered, value=chosen), answer(look), look.viewer_value()]
 
     def one_or_why(*asked: Any) -> list[Any]:
         """`one`, or why not: what one side cannot show does not hold up the other."""
         try:
             return one(*asked)
-        except gr.Error as problem:
+        except Exception as error:
+            problem = error if isinstance(error, gr.Error) else told(error)
             return [gr.skip(), f'<p class="vx-answer">{problem.message}</p>', gr.skip()]
 
     def on_open(shown, model_a, moment_a, model_b, moment_b, request: gr.Request):
@@ -102,7 +102,7 @@ def build(page: Page) -> None:
         return [*first, *one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)]
 
     def on_side_model(model):
-        if (model or "").strip():
+        if as_text(model):
             page.fetch(model)
 
     def on_side(shown, model, moment, request: gr.Request):

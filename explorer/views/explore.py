@@ -8,7 +8,6 @@ from torch import Tensor
 from explorer import stats
 from explorer.look import Look, too_many_tokens
 from explorer.methods import METHODS
-from explorer.views import take_home
 from explorer.views.page import (
     EACH,
     LATEST,
@@ -17,7 +16,6 @@ from explorer.views.page import (
     SLOW_QUEUE,
     Edits,
     Page,
-    kindly,
     target_said,
 )
 from explorer.views.parts import note
@@ -66,21 +64,19 @@ def build(page: Page) -> None:
 
     def on_checks(shown, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            return check_strip(look)
+        return check_strip(look)
 
     def on_need_maps(shown, edits, event: gr.EventData, request: gr.Request):
         look = page.look(shown, request)
         name = str(getattr(event, "method", ""))
         if name not in METHODS:
             raise gr.Error("This method does not exist.", print_exception=False)
-        with kindly():
-            said = target_said(event)
-            target = look.valid_target(said)
-            value = look.maps_value(name, target, look.edits(*edits))
-            if target not in (None, said):  # a class that this model does not have
-                value["state"] = {"target": target}
-            waits = "maps" not in value and not look.refusal(METHODS[name])
+        said = target_said(event)
+        target = look.valid_target(said)
+        value = look.maps_value(name, target, look.edits(*edits))
+        if target not in (None, said):  # a class that this model does not have
+            value["state"] = {"target": target}
+        waits = "maps" not in value and not look.refusal(METHODS[name])
         wish = {"look": look.identity, "method": name, "target": target, "stamp": secrets.token_hex(4)}
         return value, wish if waits else gr.skip()
 
@@ -88,15 +84,13 @@ def build(page: Page) -> None:
         """Only make it: by then the visitor may look at something else."""
         look = page.look(shown, request)
         if wish.get("look") == look.identity:
-            with kindly():
-                look.map(METHODS[wish["method"]], wish["target"])
+            look.map(METHODS[wish["method"]], wish["target"])
 
     def on_slow_map_made(shown, edits, wish, request: gr.Request):
         look = page.look(shown, request)
         if wish.get("look") != look.identity:
             return gr.skip()
-        with kindly():
-            return look.maps_value(wish["method"], wish["target"], look.edits(*edits))
+        return look.maps_value(wish["method"], wish["target"], look.edits(*edits))
 
     def on_said(event: gr.EventData):
         """Only hear it: of many strokes the last one tells all."""
@@ -104,16 +98,9 @@ def build(page: Page) -> None:
 
     def on_edits(shown, said, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            edits = look.edits(*said)
-            look.trace(edits=edits)
+        edits = look.edits(*said)
+        look.trace(edits=edits)
         return look.viewer_value(edits), said if edits else Edits()
-
-    def on_pick(event: gr.EventData):
-        said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}
-        fuse = getattr(event, "fuse", None)
-        picked = {name: x for name, x in said.items() if isinstance(x, int)}
-        return picked | ({"fuse": fuse} if fuse in take_home.FUSES else {})
 
     page.when_open("explore", on_checks, [page.shown], [checks])
     wish = gr.State({})  # for a map that takes seconds, of the picture that is shown
@@ -125,5 +112,3 @@ def build(page: Page) -> None:
     heard = page.viewer.edits(on_said, None, [said], queue=False, **EACH, **QUIET)
     edited = [page.viewer, page.edits]
     heard.success(on_edits, [page.shown, said], edited, **LATEST, **QUIET, **MODEL_QUEUE)
-    pinned = page.viewer.pick(on_pick, None, [page.picked], queue=False, **EACH, **QUIET)
-    take_home.build(page, pinned)

@@ -17,7 +17,6 @@ from explorer.views.page import (
     QUIET,
     SLOW_QUEUE,
     Page,
-    kindly,
 )
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
 from vit.pictures import preprocess
@@ -207,6 +206,7 @@ def run_cka(look: Look, progress: gr.Progress) -> None:
 
     def batches():
         for start in progress.tqdm(range(0, CKA_IMAGES, CKA_BATCH), desc="Layers over many pictures"):
+            look.session.still_wanted(look.owner)
             pictures = [shapes_sample(11, index)[0] for index in range(start, start + CKA_BATCH)]
             yield torch.stack([preprocess(picture, look.card, size) for picture in pictures])
 
@@ -242,19 +242,16 @@ def build(page: Page) -> None:
 
     def on_open(shown, target, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            return report(look, look.valid_target(target)), cka_panel(look)
+        return report(look, look.valid_target(target)), cka_panel(look)
 
     def on_cka(shown, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         """Only run it: by then the visitor may look at another model."""
         look = page.look(shown, request)
-        with kindly():
-            run_cka(look, progress)
+        run_cka(look, progress)
 
     def on_cka_run(shown, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            return cka_panel(look)
+        return cka_panel(look)
 
     page.when_open("heads", on_open, [page.shown, page.target], [board, alike])
     run = ask.click(

@@ -38,6 +38,7 @@ function write(address, step) {
 
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
+  if (value.page) return page.greeted(value.page);
   const first = !page.stamp, address = new URL(location.href);
   page.stamp = value.stamp;
   for (const key of ABOUT) {

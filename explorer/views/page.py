@@ -1,16 +1,22 @@
 """What every view is handed: the components that all share, and how to turn their values into a `Look`."""
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from explorer.cache import EVERYONE
 from explorer.look import SIZES, TRAINED, Look
+from explorer.refusals import Left, sentence_of
 from explorer.session import Session
+
+LOG = logging.getLogger(__name__)
 
 # a pass gets all cores, and the next one waits
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
@@ -46,19 +52,55 @@ def kindly() -> Iterator[None]:
     """What went wrong becomes one sentence for the visitor; what is on the screen stays there."""
     try:
         yield
-    except ValueError as error:
-        raise gr.Error(in_toast(error), title="That did not work", print_exception=False) from error
-    except OSError as error:
-        lost = isinstance(error, FileNotFoundError)
-        reason = error.strerror or type(error).__name__
-        why = "The picture is no longer there" if lost else f"A file could not be used ({reason})"
-        again = "choose it once more." if lost else "try again, or tell who runs this page."
-        raise gr.Error(f"{why}: {again}", title="That did not work", print_exception=False) from error
+    except Exception as error:
+        if isinstance(error, gr.Error):
+            raise
+        raise told(error) from error
+
+
+def told(error: Exception) -> gr.Error:
+    """What a visitor is told of an error. A fault of the program is in its log."""
+    title, sentence = "That did not work", sentence_of(error)
+    if isinstance(error, Left):
+        return gr.Error("Stopped.", visible=False, print_exception=False)
+    if sentence is None:
+        LOG.error("A handler failed.", exc_info=error)
+        sentence = "This failed in the program itself: try something else, and tell who runs this page."
+    return gr.Error(in_toast(sentence), title=title, print_exception=False)
+
+
+def guard(demo: gr.Blocks) -> None:
+    """No handler answers without a word, whatever it is sent: anyone may call any of them with anything."""
+    for function in demo.fns.values():
+        if callable(function.fn):
+            function.fn = guarded(function.fn)
+
+
+def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(handler)
+    def run(*values: Any) -> Any:
+        for value in values:
+            if isinstance(value, gr.EventData) and not isinstance(value._data, dict):
+                raise gr.Error("This is not what the page sends.", print_exception=False)
+        with kindly():
+            return handler(*values)
+
+    return run
 
 
 def in_toast(text: Any) -> str:
     """Toasts are HTML: what a visitor or a file wrote must not become an element."""
     return escape(str(text), quote=False)
+
+
+def owner_of(request: gr.Request | None) -> str:
+    """Whose page asks: what is made for it goes when it is closed."""
+    return (request.session_hash if request is not None else None) or EVERYONE
+
+
+def as_text(value: Any) -> str:
+    """What a box of text holds; "" for what is none, which only a program sends."""
+    return value.strip() if isinstance(value, str) else ""
 
 
 @dataclass
@@ -115,10 +157,9 @@ class Page:
                 title="No model",
                 print_exception=False,
             )
-        owner = request.session_hash if request is not None and request.session_hash else ""
         size = shown.size if shown.size in SIZES else TRAINED
         with kindly():
-            return self.session.look(shown.picture, name, step, owner, size)
+            return self.session.look(shown.picture, name, step, owner_of(request), size)
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any

@@ -18,7 +18,7 @@ from explorer.forms import Export
 from explorer.look import Look, too_many_tokens
 from explorer.methods import METHODS
 from explorer.subject import Subject
-from explorer.views.page import LATEST, QUIET, Page, kindly
+from explorer.views.page import EACH, LATEST, QUIET, Page
 from explorer.views.parts import note
 
 MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
@@ -110,8 +110,7 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
     return f'{note("Files are made without interventions.")}<ul class="vx-files">{"".join(rows)}</ul>'
 
 
-def build(page: Page, pinned: Any) -> None:
-    """pinned: the event that something was pinned in the viewer."""
+def build(page: Page) -> None:
     opened = gr.State(False)
     with gr.Accordion("Take it home", open=False, elem_id="files") as list_of_files:
         files = gr.HTML("", apply_default_css=False)
@@ -120,10 +119,16 @@ def build(page: Page, pinned: Any) -> None:
         if not opened:  # most look and leave: nothing is promised to them
             return gr.skip()
         look = page.look(shown, request)
-        with kindly():
-            return links(look, look.valid_target(target), picked if isinstance(picked, dict) else {})
+        return links(look, look.valid_target(target), picked if isinstance(picked, dict) else {})
+
+    def on_pick(event: gr.EventData):
+        said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}
+        fuse = getattr(event, "fuse", None)
+        picked = {name: x for name, x in said.items() if isinstance(x, int)}
+        return picked | ({"fuse": fuse} if fuse in FUSES else {})
 
     inputs = [page.shown, page.target, page.picked]
+    pinned = page.viewer.pick(on_pick, None, [page.picked], queue=False, **EACH, **QUIET)
     page.when_open("explore", on_news, [opened, *inputs], [files])
     pinned.success(on_news, [opened, *inputs], [files], queue=False, **LATEST, **QUIET)
     unfolded = list_of_files.expand(lambda: True, None, [opened], queue=False, **QUIET)

@@ -11,10 +11,12 @@ from typing import Any
 import gradio as gr
 
 from explorer.look import Look
+from explorer.refusals import without_paths
 from explorer.session import Session, key_of
 from explorer.viewer.host import attention_viewer
-from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, as_text
 from explorer.views.parts import lines, note
+from vit.card import CheckpointError
 from vit.checkpoint import read_history
 from vit.library import folder_of
 
@@ -43,12 +45,17 @@ def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
     They are its snapshots and, where it was measured after the last of them, its weights as they are now. The
     weights of a moment are loaded when the browser asks for what they make of the picture.
     """
-    moments = []
+    moments, damaged, history = [], list[str](), []
     name = session.allowed(name)
     folder = folder_of(name)
-    history = [row for row in (read_history(folder) if folder else []) if "step" in row]
-    if not (taken := session.snapshots(name)):
-        return {"moments": [], "charts": charts_of(history, [])}
+    try:
+        history = [row for row in (read_history(folder) if folder else []) if "step" in row]
+    except CheckpointError as error:  # the moments are there nevertheless
+        damaged.append(str(error))
+    taken = session.snapshots(name, damaged)
+    left_out = [without_paths(sentence) for sentence in damaged]
+    if not taken:
+        return {"moments": [], "charts": charts_of(history, []), "left_out": left_out}
     now = session.model(name)
 
     def moment(step: int, metrics: Mapping[str, float], key: str, of: int | None) -> dict[str, Any]:
@@ -61,7 +68,8 @@ def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
         moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
     if history and history[-1]["step"] > taken[-1].step:
         moments.append(moment(int(history[-1]["step"]), history[-1], now.key, None))
-    return {"moments": moments, "charts": charts_of(history, [moment["step"] for moment in moments])}
+    charts = charts_of(history, [moment["step"] for moment in moments])
+    return {"moments": moments, "charts": charts, "left_out": left_out}
 
 
 def words_of(step: int, metrics: Mapping[str, float]) -> str:
@@ -138,13 +146,13 @@ def build(page: Page) -> None:
     inputs, outputs = [page.shown, run], [timeline, nothing]
 
     def tell(shown, run, request):
-        look, typed = page.look(shown, request), (run or "").strip()
-        with kindly():
-            value = timeline_value(session, look, typed or look.name)
+        look, typed = page.look(shown, request), as_text(run)
+        value = timeline_value(session, look, typed or look.name)
+        left_out = "".join(note(f"Left out: {sentence}") for sentence in value["left_out"])
         if value["moments"]:
-            return value, ""
+            return value, left_out
         missing = typed and not folder_of(typed)
-        return value, note(f"There is no folder {typed} here." if missing else NOTHING)
+        return value, note(f"There is no folder {typed} here." if missing else NOTHING) + left_out
 
     def on_open(shown, run, request: gr.Request):
         choices = [("the model at the top", ""), *((name, name) for name in runs(session))]
@@ -157,15 +165,14 @@ def build(page: Page) -> None:
         """New values if the run went on, else nothing; nobody asked, so nobody is told what goes wrong."""
         try:
             look = page.look(shown, request)
-            name = (run or "").strip() or look.name
-            with kindly():
-                steps = [snapshot.step for snapshot in session.snapshots(name)]
-                folder = folder_of(name)
-                rows = len(read_history(folder)) if folder else 0
+            name = as_text(run) or look.name
+            steps = [snapshot.step for snapshot in session.snapshots(name)]
+            folder = folder_of(name)
+            rows = len(read_history(folder)) if folder else 0
             if (now := (name, look.digest, look.size, steps, rows)) == tuple(seen or ()):
                 return gr.skip(), gr.skip(), gr.skip()
             return *tell(shown, run, request), now
-        except gr.Error:
+        except (gr.Error, ValueError, OSError):
             return gr.skip(), gr.skip(), gr.skip()
 
     seen = gr.State(())

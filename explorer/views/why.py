@@ -4,7 +4,7 @@ each map's order and measures what happens to the answer. A map that does not be
 model, by more than one measure, has earned no belief.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from explorer.look import Look
 from explorer.methods import METHODS
 from explorer.payload import class_name
 from explorer.record import BEST, Record
+from explorer.refusals import Left
 from explorer.totals import total_effects
 from explorer.views.page import (
     LATEST,
@@ -27,8 +28,8 @@ from explorer.views.page import (
     QUIET,
     SLOW_QUEUE,
     Page,
-    kindly,
     news,
+    owner_of,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
 from vit.objective import OTHERS
@@ -136,13 +137,19 @@ def verdict(runner: Runner, ahead: Sequence[str]) -> str:
 # the race -------------------------------------------------------------------------------------------
 
 
-def run_race(look: Look, target: int, slow: bool, progress: faithfulness.Progress) -> list[Runner]:
-    """The race of this picture, run once for all who ask. Raises TooLarge."""
+def run_race(
+    look: Look,
+    target: int,
+    slow: bool,
+    progress: faithfulness.Progress,
+    wanted: Callable[[], None] = lambda: None,
+) -> list[Runner]:
+    """The race of this picture, run once for all who ask. Raises TooLarge, and whatever `wanted` raises."""
     names = [name for name, m in METHODS.items() if not look.refusal(m) and (slow or look.is_quick(m))]
     of_maps = sum(look.passes(METHODS[name]) for name in names)
     look.check_work(of_maps + faithfulness.race_cost(PLAN, len(names), look.num_patches))
     trace = look.trace(target)
-    shown = lambda name: look.map(METHODS[name], target)  # noqa: E731  # on the screen, too
+    shown = lambda name: look.map(METHODS[name], target, wanted)  # noqa: E731  # on the screen, too
     run = partial(
         faithfulness.race, look.model, trace, names, card=look.card, map_of=shown, progress=progress
     )
@@ -382,7 +389,10 @@ def entry_name(entry: dict[str, Any]) -> str:
 
 def contrast_report(look: Look, target: int | None, contrast: int | str | None) -> str:
     """The quick methods' maps of what speaks for one class and not for another, or for all others."""
-    if target is None or contrast is None or contrast == target:
+    known = contrast == OTHERS or (
+        isinstance(contrast, int) and 0 <= contrast < look.model.config.num_classes
+    )
+    if target is None or contrast is None or not known or contrast == target:
         return note("Choose what the class shall be told from: what speaks for both drops out of the maps.")
     look.check_cost(target)
 
@@ -412,6 +422,7 @@ def others_of(look: Look, target: int) -> list[tuple[str, int | str]]:
 
 
 def build(page: Page) -> None:
+    session = page.session
     gr.Markdown(__doc__, elem_classes="vx-lead")
     with gr.Row(elem_classes="vx-tools"):
         classes = gr.Dropdown([], label="Class to explain", elem_id="why-class", interactive=True, scale=2)
@@ -419,6 +430,8 @@ def build(page: Page) -> None:
             label="slow methods too", value=False, elem_id="why-slow", container=False, scale=1
         )
         start = gr.Button("Run the race", variant="primary", elem_id="why-race", scale=1)
+        stop = gr.Button("Stop the race", visible=False, elem_id="why-stop", scale=1)
+    bar = gr.HTML("", elem_id="why-progress", apply_default_css=False)
     grid = gr.HTML("", elem_id="why-maps", apply_default_css=False, min_height=320)
     report = gr.HTML("", elem_id="why-report", apply_default_css=False, min_height=92)
     gr.HTML(
@@ -432,69 +445,79 @@ def build(page: Page) -> None:
 
     def on_open_apart(shown, target, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            chosen = look.valid_target(target)
-            choices = [] if chosen is None else others_of(look, chosen)
-            return gr.Dropdown(choices, value=None), contrast_report(look, chosen, None)
+        chosen = look.valid_target(target)
+        choices = [] if chosen is None else others_of(look, chosen)
+        return gr.Dropdown(choices, value=None), contrast_report(look, chosen, None)
 
     def on_apart(shown, target, contrast, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            return contrast_report(look, look.valid_target(target), contrast)
+        return contrast_report(look, look.valid_target(target), contrast)
 
     def on_open(shown, target, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            chosen = look.valid_target(target)
-            if chosen is None:
-                return gr.Dropdown([], value=None), *maps_and_report(look, None), note(NO_HEAD)
-            order = look.trace().logits.argsort(descending=True).tolist()
-            choices = [(class_name(look.card, index), index) for index in order]
-            maps = maps_and_report(look, chosen)
-            return gr.Dropdown(choices, value=chosen), *maps, ledger_report(look, chosen)
+        chosen = look.valid_target(target)
+        if chosen is None:
+            return gr.Dropdown([], value=None), *maps_and_report(look, None), note(NO_HEAD)
+        order = look.trace().logits.argsort(descending=True).tolist()
+        choices = [(class_name(look.card, index), index) for index in order]
+        maps = maps_and_report(look, chosen)
+        return gr.Dropdown(choices, value=chosen), *maps, ledger_report(look, chosen)
 
     def on_class(shown, target, edits, request: gr.Request):
         """The viewer and every tab hear of it, this one too: `on_open` shows what it means here."""
         look = page.look(shown, request)
-        with kindly():
-            chosen = look.valid_target(target)
-            state = {"target": -1 if chosen is None else chosen}
-            value = look.viewer_value(look.edits(*edits), state=state)
-            return chosen, value, news(look)
+        chosen = look.valid_target(target)
+        state = {"target": -1 if chosen is None else chosen}
+        return chosen, look.viewer_value(look.edits(*edits), state=state), news(look)
+
+    def on_start(request: gr.Request):
+        session.stopped.discard(owner_of(request))
+        return gr.Button(visible=False), gr.Button(visible=True)
+
+    def on_stop(request: gr.Request):
+        """What runs ends after its next step, and what only waits when its turn comes."""
+        session.stopped.add(owner_of(request))
 
     def on_race(shown, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         """Only run it: by then the visitor may look at something else."""
         look = page.look(shown, request)
-        with kindly():
-            chosen = look.valid_target(target)
-            if chosen is None:
-                raise gr.Error(NO_HEAD, title="No race", print_exception=False)
-            run_race(look, chosen, bool(slow), lambda done, total: progress((done, total), desc="Racing"))
+        chosen = look.valid_target(target)
+        if chosen is None:
+            raise gr.Error(NO_HEAD, title="No race", print_exception=False)
+
+        def wanted() -> None:
+            session.still_wanted(look.owner)
+            if look.owner in session.stopped:
+                raise Left
+
+        def step(done: int, total: int) -> None:
+            wanted()
+            progress((done, total), desc="Racing")
+
+        try:
+            wanted()
+            run_race(look, chosen, bool(slow), step, wanted)
             if slow and not look.refusal(METHODS["logit_ledger"]):
                 run_ablation(look, chosen)
+        except Left:
+            gr.Info("The race was stopped.")
 
     def on_raced(shown, target, request: gr.Request):
         look = page.look(shown, request)
-        with kindly():
-            chosen = look.valid_target(target)
-            ledger = note(NO_HEAD) if chosen is None else ledger_report(look, chosen)
-            return *maps_and_report(look, chosen), ledger
+        chosen = look.valid_target(target)
+        ledger = note(NO_HEAD) if chosen is None else ledger_report(look, chosen)
+        return *maps_and_report(look, chosen), ledger
 
     page.when_open("why", on_open, [page.shown, page.target], [classes, grid, report, book])
     chosen = [page.shown, classes]
     told = [page.target, page.viewer, page.beacon]
     classes.input(on_class, [*chosen, page.edits], told, **LATEST, **QUIET, **MODEL_QUEUE)
-    begun = start.click(lambda: gr.Button("Racing …"), None, [start], queue=False, **QUIET)
-    raced = begun.then(
-        on_race,
-        [*chosen, slow],
-        None,
-        show_progress_on=[report],
-        api_visibility="private",
-        **LATEST,
-        **SLOW_QUEUE,
-    )
-    raced.then(lambda: gr.Button("Run the race"), None, [start], queue=False, **QUIET)
+    begun = start.click(on_start, None, [start, stop], queue=False, **QUIET)
+    stop.click(on_stop, None, None, queue=False, **QUIET)
+    private = {"show_progress_on": [bar], "api_visibility": "private"}
+    raced = begun.then(on_race, [*chosen, slow], None, **private, **LATEST, **SLOW_QUEUE)
+    ended = lambda: (gr.Button(visible=True), gr.Button(visible=False))  # noqa: E731
+    raced.then(ended, None, [start, stop], queue=False, **QUIET)
     raced.success(on_raced, [page.shown, page.target], [grid, report, book], **QUIET, **MODEL_QUEUE)
     page.when_open("why", on_open_apart, [page.shown, page.target], [apart, contrasted])
     apart.input(on_apart, [page.shown, page.target, apart], [contrasted], **LATEST, **QUIET, **MODEL_QUEUE)

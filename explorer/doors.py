@@ -1,0 +1,216 @@
+"""What may come in: the ways that the page needs are open, and each of them takes only so much.
+
+An ASGI layer in front of Gradio, which serves more than this page needs and bounds neither the size of a
+message nor how much one visitor may leave on the disk. Nothing here knows a widget or a model.
+"""
+
+import ipaddress
+import shutil
+import socket
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MiB = 2**20
+MAX_FILE = 10 * MiB  # bytes of one uploaded picture
+MAX_MESSAGE = MiB  # bytes of any other request
+MAX_UPLOADED = 100 * MiB  # bytes that one address may upload in WINDOW seconds
+WINDOW = 600.0
+SMALLEST = MiB // 4  # what an upload counts at least: files are counted, too
+MAX_KEPT = 2048 * MiB  # bytes of uploads that lie on the disk at all
+MIN_FREE = 256 * MiB  # bytes that stay free on the disk
+MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
+MAX_ADDRESSES = 4096  # of which something is remembered
+
+API = "/gradio_api/"
+# Everything that the page, the API page and gradio_client ask for. All else that Gradio serves is closed:
+# calls that go round the queue, code editing, proxies, links written to the disk, statistics, reloading.
+OPEN = (
+    "/assets/",
+    "/static/",
+    "/svelte/",
+    "/shard/",
+    "/turn/",
+    API + "call/",
+    API + "custom_component/",
+    API + "file=",
+    API + "heartbeat/",
+)
+CALLS = (  # run/predict: of what is answered without the queue; Gradio refuses it for all else (`open_queue`)
+    "app_id cancel info login_check openapi.json queue/data queue/join queue/status reset run/predict "
+    "startup-events theme.css upload upload_progress user"
+)
+PAGES = "/config /favicon.ico /gradio_api /manifest.json /robots.txt /theme.css"
+OPEN_EXACTLY = {"", *PAGES.split(), *(API + call for call in CALLS.split())}
+
+
+NOT_OURS = "This page is not known under this name: use the machine's own, or set GRADIO_ROOT_PATH."
+
+
+class Refused(Exception):
+    """A request that is not answered: what is said instead."""
+
+    def __init__(self, status: int, words: str):
+        self.status, self.words = status, words
+
+
+def address_of(scope: MutableMapping[str, Any]) -> str:
+    """Who asks, as far as it can be known; behind a proxy on this machine or network, whom it names."""
+    client = scope.get("client")
+    host = client[0] if client else ""
+    forwarded = Headers(scope=scope).get("x-forwarded-for", "")  # type: ignore[arg-type]
+    return forwarded.rpartition(",")[2].strip() if forwarded and is_near(host) else host
+
+
+def is_near(host: str) -> bool:
+    """Is this address of this machine or of a private network, where proxies are?"""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
+def most_descriptors() -> int:
+    """How many files and connections this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows, where nothing has to be done for it
+        return 8192
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def names_of_this_machine() -> set[str]:
+    name = socket.gethostname().lower()
+    return {"localhost", name, name.partition(".")[0], f"{name.partition('.')[0]}.local", "testserver"}
+
+
+class Doors:
+    """The layer. guarded: the app answers only to its own names (see `check_origin`)."""
+
+    def __init__(self, app: ASGIApp, uploads: Callable[[], Path], guarded: bool = False):
+        self.app, self.uploads, self.guarded = app, uploads, guarded
+        self.names = names_of_this_machine()
+        self.max_open = min(MAX_OPEN, most_descriptors() // 4)
+        self.open: defaultdict[str, int] = defaultdict(int)  # requests by address
+        self.uploaded: OrderedDict[str, list[tuple[float, int]]] = OrderedDict()  # (when, bytes) by address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":  # lifespan; this page uses no web sockets
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        address, started = address_of(scope), False
+
+        async def sent(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
+            await send(message)
+
+        self.open[address] += 1
+        try:
+            path = self.check(scope, address)
+            limit = 2 * MAX_FILE if path == API + "upload" else MAX_MESSAGE
+            await self.app(scope, self.bounded(scope, receive, limit), sent)
+        except Refused as refused:
+            if not started:  # closed afterwards: the rest of a body must not be taken for a request
+                answer = PlainTextResponse(refused.words, refused.status, {"Connection": "close"})
+                await answer(scope, receive, send)
+        finally:
+            self.open[address] -= 1
+            if not self.open[address]:
+                del self.open[address]
+
+    def check(self, scope: Scope, address: str) -> str:
+        """The path of a request that may come in. Raises Refused."""
+        headers = Headers(scope=scope)
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        if self.guarded:
+            self.check_origin(scope["method"], headers)
+        elsewhere = path.lower().startswith(API + "file=http")  # which Gradio would fetch for anyone
+        if elsewhere or (path not in OPEN_EXACTLY and not path.startswith(OPEN)):
+            raise Refused(404, "There is nothing here.")
+        if self.open[address] > self.max_open:
+            raise Refused(429, "Too many pages are open from your address: close some and reload this one.")
+        if sum(self.open.values()) > 2 * self.max_open:
+            raise Refused(503, "Too many pages are open at once: reload this one in a minute.")
+        if scope["method"] == "POST" and path == API + "upload":
+            self.check_upload(address, headers)
+        return path
+
+    def check_origin(self, method: str, headers: Headers) -> None:
+        """Only pages of this app may use an app on this machine: another site's page must neither send to it,
+        nor reach it under a name of its own that leads here (DNS rebinding). Raises Refused."""
+        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+        if not self.is_ours(host):
+            raise Refused(421, NOT_OURS)
+        origin = headers.get("origin")
+        cross = headers.get("sec-fetch-site") == "cross-site" or (
+            origin is not None and urlsplit(origin).netloc != headers.get("host")
+        )
+        if cross and method not in ("GET", "HEAD"):
+            raise Refused(403, "Another site's page may not use this one.")
+
+    def is_ours(self, host: str) -> bool:
+        """Is this a name that nobody else can lead here: this machine's own, or a bare address?"""
+        if host in self.names or host.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+
+    def check_upload(self, address: str, headers: Headers) -> None:
+        """Raises Refused where this address has sent much already, or the disk has no room."""
+        size = max(int(headers.get("content-length") or MAX_FILE), SMALLEST)
+        now, folder = time.monotonic(), self.uploads()
+        recent = [(at, sent) for at, sent in self.uploaded.get(address, ()) if now - at < WINDOW]
+        if sum(sent for _, sent in recent) + size > MAX_UPLOADED:
+            raise Refused(429, "You have sent many pictures: wait some minutes before the next one.")
+        kept = sum(max(size_of(file), SMALLEST) for file in folder.rglob("*"))
+        if kept + size > MAX_KEPT or shutil.disk_usage(existing(folder)).free - size < MIN_FREE:
+            raise Refused(
+                507, "The disk of this server is full: choose one of the examples, or try again later."
+            )
+        self.uploaded[address] = [*recent, (now, size)]
+        self.uploaded.move_to_end(address)
+        while len(self.uploaded) > MAX_ADDRESSES:
+            self.uploaded.popitem(last=False)
+
+    def bounded(self, scope: Scope, receive: Receive, limit: int) -> Receive:
+        """`receive` that gives no more than `limit` bytes of a body, whatever its header says."""
+        if int(Headers(scope=scope).get("content-length") or 0) > limit:
+            raise Refused(413, f"This is more than {limit // MiB} MB: send less.")
+        seen = 0
+
+        async def bounded_receive() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise Refused(413, f"This is more than {limit // MiB} MB: send less.")
+            return message
+
+        return bounded_receive
+
+
+def size_of(file: Path) -> int:
+    """Bytes of a file that may go at any moment."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())

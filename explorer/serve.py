@@ -1,0 +1,91 @@
+"""How the page is served: its own addresses, the doors in front of Gradio, and turns for all who wait."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any, BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from explorer.doors import MAX_FILE, Doors, MiB
+from explorer.forms import ExportError
+from explorer.look import PICTURE
+from explorer.refusals import Left, sentence_of
+from explorer.session import ROUTE, Session
+from explorer.turns import place_of, take_turns
+from explorer.upkeep import upload_folder
+
+FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
+PIECE = 2**20  # bytes of a file that are read at once
+THREADS = 40  # of Gradio: events that are answered at the same time, in all lanes together
+PAGES = 2000  # whose state is kept
+
+
+def pieces(file: BinaryIO) -> Iterator[bytes]:
+    """An open file as the network takes it: a large one is never in memory as a whole."""
+    with file:
+        while piece := file.read(PIECE):
+            yield piece
+
+
+def shard_route(session: Session) -> Route:
+    """Where browsers find what they were promised."""
+    few = asyncio.Semaphore(FILES_AT_ONCE)
+
+    async def shard(request: Request) -> Response:
+        name = request.path_params["name"]
+        taken_home = not name.endswith((".bin", PICTURE))
+        try:
+            async with few if taken_home else nullcontext():
+                file = await run_in_threadpool(session.open_promise, name)
+        except ExportError:
+            return PlainTextResponse("This file could not be made here: take another kind.", 503)
+        except (FileNotFoundError, Left):  # what it was made from is gone, or who asked
+            file = None
+        except Exception as error:
+            if (sentence := sentence_of(error)) is None:
+                raise
+            return PlainTextResponse(sentence, 507 if isinstance(error, OSError) else 422)
+        if file is None:
+            return PlainTextResponse("This picture is no longer kept: choose it once more.", 404)
+        kind = "image/png" if name.endswith(".png") else "application/octet-stream"
+        size = str(os.fstat(file.fileno()).st_size)
+        headers = {"Cache-Control": "private, max-age=3600, immutable", "Content-Length": size}
+        return StreamingResponse(pieces(file), media_type=kind, headers=headers)
+
+    return Route(f"/{ROUTE}/{{name}}", shard)
+
+
+async def turn(request: Request) -> Response:
+    """How many are served before this page."""
+    queue = request.app.get_blocks()._queue
+    return JSONResponse({"before": place_of(queue, request.path_params["page"])})
+
+
+def options(session: Session) -> dict[str, Any]:
+    """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound."""
+    behind_a_proxy = bool(os.environ.get("GRADIO_ROOT_PATH"))  # then it is called by the proxy's name
+    doors = Middleware(Doors, uploads=upload_folder, guarded=not session.public and not behind_a_proxy)
+    return {
+        "app_kwargs": {"routes": [shard_route(session), Route("/turn/{page}", turn)], "middleware": [doors]},
+        "max_file_size": f"{MAX_FILE // MiB}mb",
+        "max_threads": THREADS,
+        "state_session_capacity": PAGES,
+        "footer_links": ["api"],
+        "enable_monitoring": False,
+        "run_history": False,
+        "show_error": False,
+        "ssr_mode": False,
+        "pwa": False,
+    }
+
+
+def open_queue(demo: Any) -> None:
+    """The only way to the handlers of a `gr.Blocks`: its queue, in which visitors take turns."""
+    demo.queue(api_open=False, default_concurrency_limit=4)
+    take_turns(demo._queue)

@@ -1,0 +1,123 @@
+"""What a process leaves behind, and when it is removed: one temporary folder per process, swept on start, by
+age, and on stop, whichever way it ends. Imported before Gradio, which takes its folder from the environment.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PREFIX = "vit-explorer-"
+LOCK = "lock"  # held by the process whose folder it is
+DAY = 24 * 3600.0  # seconds
+KEPT = 3600.0  # seconds that an upload stays
+CUT_OFF = 600.0  # and what came only in part
+EVERY = 60.0  # seconds between two sweeps
+
+
+def upload_folder() -> Path:
+    """Where Gradio puts what visitors send."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+
+
+class Workplace:
+    """The folder of this process: all temporary files, its own and Gradio's, lie in it.
+
+    A folder of its own, so that nobody else who uses this machine is in the way; locked, so that the next
+    start removes what a killed process has left.
+    """
+
+    def __init__(self) -> None:
+        parent = Path(tempfile.gettempdir())
+        remove_left_behind(parent)
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        self._lock = lock(self.folder / LOCK)
+        self._before = tempfile.tempdir, os.environ.get("GRADIO_TEMP_DIR")
+        tempfile.tempdir = str(self.folder)
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(self.folder / "uploads"))
+
+    def close(self) -> None:
+        tempfile.tempdir, uploads = self._before
+        if uploads is None:
+            os.environ.pop("GRADIO_TEMP_DIR", None)
+        if self._lock is not None:
+            self._lock.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def lock(path: Path) -> BinaryIO | None:
+    """The file, locked until it is closed or the process ends; None if another process holds it."""
+    file = path.open("wb")
+    try:
+        import fcntl
+    except ImportError:  # Windows: an open file cannot be removed there
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def remove_left_behind(parent: Path) -> None:
+    """Folders of processes that were killed: their lock is free."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # somebody else's
+            if not (folder / LOCK).exists():  # just being made, or made by a test or a notebook
+                if time.time() - folder.stat().st_mtime > DAY:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
+            held = lock(folder / LOCK)
+            if held is not None:
+                held.close()
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(uploads: Path, now: float | None = None) -> None:
+    """Remove uploads of more than an hour ago, and what came only in part."""
+    now = time.time() if now is None else now
+    for path in list(uploads.rglob("*")) if uploads.is_dir() else ():
+        with suppress(OSError):
+            if path.is_dir():
+                if not any(path.iterdir()) and now - path.stat().st_mtime > CUT_OFF:
+                    path.rmdir()
+                continue
+            part = path.parent == uploads and path.name.startswith("tmp")
+            if now - path.stat().st_mtime > (CUT_OFF if part else KEPT):
+                path.unlink()
+
+
+def keep_swept(*also: Callable[[], Any]) -> None:
+    """Sweep the uploads every minute, and call these, as long as the process runs."""
+
+    def run() -> None:
+        while True:
+            time.sleep(EVERY)
+            sweep(upload_folder())
+            for call in also:
+                with suppress(Exception):  # this thread must go on
+                    call()
+
+    threading.Thread(target=run, name="upkeep", daemon=True).start()
+
+
+def many_descriptors() -> None:
+    """As many open files and connections as the system allows this process: its usual number is small."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
+
+
+def stop_on_term() -> None:
+    """What a container or a service manager sends ends the app as Ctrl-C does: files are removed."""
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

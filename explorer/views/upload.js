@@ -1,0 +1,62 @@
+// Pictures before they are sent: what a phone takes is larger than the server accepts, and than any model looks at.
+
+const MAX_SENT = 8 * 2 ** 20;  // bytes that are sent as they are (the server takes 10 MB)
+const MAX_SIDE = 2048;  // pixels of what is shrunk: the server keeps no more either
+
+// (File) -> the same picture as a smaller File; the File itself if it is small or no picture that a browser reads
+page.shrunk = async (file) => {
+  if (!file || file.size <= MAX_SENT) return file;
+  let picture;
+  try {
+    picture = await createImageBitmap(file);  // upright, as the camera was held
+  } catch {
+    return file;  // the server says what is wrong with it
+  }
+  const scale = Math.min(1, MAX_SIDE / Math.max(picture.width, picture.height));
+  const canvas = Object.assign(document.createElement("canvas"), {
+    width: Math.max(1, Math.round(scale * picture.width)),
+    height: Math.max(1, Math.round(scale * picture.height)),
+  });
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  picture.close();
+  const content = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  return content ? new File([content], file.name.replace(/\.\w+$/, "") + ".jpg", { type: "image/jpeg" }) : file;
+};
+
+// Gradio's own listeners get the smaller file, as if it had been chosen.
+const chooseShrunk = async (input, file) => {
+  const chosen = new DataTransfer();
+  chosen.items.add(await page.shrunk(file));
+  input.files = chosen.files;
+  page.passing = true;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+  page.passing = false;
+};
+
+const takeOver = (event, file, input) => {
+  if (page.passing || !input || !file || file.size <= MAX_SENT) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  chooseShrunk(input, file);
+};
+addEventListener("change", (event) => {
+  const input = event.target.closest?.("#picture input[type=file]");
+  takeOver(event, input?.files[0], input);
+}, true);
+for (const kind of ["drop", "paste"]) {
+  addEventListener(kind, (event) => {
+    if (!event.target.closest?.("#picture")) return;
+    const files = (event.dataTransfer ?? event.clipboardData)?.files;
+    takeOver(event, files?.[0], document.querySelector("#picture input[type=file]"));
+  }, true);
+}
+
+// No button for a camera that is not there.
+const haveCamera = async () => {
+  const devices = await navigator.mediaDevices?.enumerateDevices?.().catch(() => []);
+  document.documentElement.classList.toggle("vx-no-camera", !devices?.some(({ kind }) => kind === "videoinput"));
+};
+haveCamera();
+navigator.mediaDevices?.addEventListener?.("devicechange", haveCamera);

@@ -1,0 +1,51 @@
+// What the page says while there is nothing to see yet: how many are served first, or that it does not come. A page
+// is never blank without a word.
+
+const PATIENCE = 25;  // seconds without a picture and without a place in the queue
+
+page.waiting = { words: document.createElement("p"), since: Date.now(), name: "", done: false };
+page.waiting.words.className = "vx-waiting";
+page.waiting.words.setAttribute("role", "status");
+
+const sayWaiting = (text, again = false) => {
+  const { words } = page.waiting;
+  if (words.dataset.text === text) return;
+  words.dataset.text = text;
+  words.textContent = text;
+  if (!again) return;
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Try again" });
+  button.addEventListener("click", () => location.reload());
+  words.append(" ", button);
+};
+
+// (visitors served before this one, or null where it does not wait) -> a sentence
+page.placeInWords = (before, seconds) => {
+  if (before > 0) return `${before === 1 ? "One visitor is" : `${before} visitors are`} served before you.`;
+  if (before === null && seconds > PATIENCE) return "The picture has not come.";
+  return seconds > 3 ? "The model is looking at the picture." : "";
+};
+
+const lookAtPlace = async () => {
+  const { waiting } = page;
+  if (waiting.done) return;
+  const main = document.getElementById("main");
+  if (main && !waiting.words.isConnected) main.prepend(waiting.words);
+  const seconds = (Date.now() - waiting.since) / 1000;
+  try {
+    const answer = waiting.name ? await (await fetch(`turn/${waiting.name}`)).json() : { before: null };
+    const text = page.placeInWords(answer.before, seconds);
+    if (!waiting.done) sayWaiting(text, answer.before === null && seconds > PATIENCE);
+  } catch {
+    if (!waiting.done) sayWaiting("The server does not answer.", true);
+  }
+  setTimeout(lookAtPlace, 1000);
+};
+
+// The server knows this page by this name.
+page.greeted = (name) => Object.assign(page.waiting, { name });
+
+document.addEventListener("vit-loaded", () => {
+  page.waiting.done = true;
+  page.waiting.words.remove();
+}, { once: true });
+setTimeout(lookAtPlace, 1000);

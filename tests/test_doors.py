@@ -1,0 +1,335 @@
+"""What comes in: only what the page needs, and only so much of it. Turns, temporary files, refusals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from explorer import doors, turns, upkeep
+from explorer.doors import MAX_MESSAGE, Doors, address_of
+from explorer.refusals import sentence_of, without_paths
+from explorer.turns import in_turn, refusal, take_turns
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+async def anything(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+def client(folder: Path, **options: Any) -> TestClient:
+    layer = Middleware(Doors, uploads=lambda: folder, **options)
+    way = Route("/{path:path}", anything, methods=["GET", "POST", "HEAD"])
+    return TestClient(Starlette(routes=[way], middleware=[layer]), base_url="http://127.0.0.1:7860")
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[TestClient]:
+    yield client(tmp_path, guarded=True)
+
+
+# ---- doors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/run/on_show",
+        "gradio_api/api/on_show",
+        "gradio_api/deep_link",
+        "gradio_api/dev/reload",
+        "gradio_api/proxy=https://example.org/x",
+        "gradio_api/file=https://example.org/x",
+        "gradio_api/file=HTTP://example.org/x",
+        "gradio_api/vibe-edit/",
+        "gradio_api/process_recording",
+        "gradio_api/component_server/",
+        "gradio_api/queue/join/../../run/x",
+        "monitoring",
+        "monitoring/summary",
+        "docs",
+    ],
+)
+def test_ways_that_the_page_does_not_need_are_closed(inside: TestClient, path: str) -> None:
+    for answer in (inside.get("/" + path), inside.post("/" + path, content=b"{}")):
+        assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["", "config", "gradio_api/queue/join", "gradio_api/file=/a.png", "shard/x.bin"]
+)
+def test_ways_that_it_needs_are_open(inside: TestClient, path: str) -> None:
+    answer = inside.get("/" + path)
+    assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_message_is_small_whatever_its_header_says(inside: TestClient) -> None:
+    join = "/gradio_api/queue/join"
+    assert inside.post(join, content=b"x" * MAX_MESSAGE).text == str(MAX_MESSAGE)
+    assert inside.post(join, content=b"x" * (MAX_MESSAGE + 1)).status_code == 413
+    read = []
+
+    def endless() -> Iterator[bytes]:  # without a length
+        for _ in range(100):
+            read.append(1)
+            yield b"x" * MAX_MESSAGE
+
+    assert inside.post(join, content=endless()).status_code == 413
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""])
+def test_an_app_on_this_machine_has_no_other_name(inside: TestClient, host: str) -> None:
+    """A name of somebody else's that leads here makes their page's script one of ours (DNS rebinding)."""
+    assert inside.get("/config", headers={"host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:7860", "127.0.0.1", "[::1]:7860", "192.168.1.7:80", "lab.localhost"]
+)
+def test_its_own_names_and_bare_addresses_are_answered(inside: TestClient, host: str) -> None:
+    assert inside.get("/config", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}]
+)
+def test_another_sites_page_sends_nothing_to_an_app_on_this_machine(inside, tmp_path, headers) -> None:
+    for way in ("/gradio_api/upload", "/gradio_api/queue/join"):
+        assert inside.post(way, content=b"{}", headers=headers).status_code == 403
+        assert inside.post(way, content=b"{}", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
+    assert client(tmp_path).post("/gradio_api/queue/join", headers=headers).status_code == 200, "public"
+
+
+def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeypatch) -> None:
+    page, way = client(tmp_path), "/gradio_api/upload"
+    monkeypatch.setattr(doors, "MAX_UPLOADED", 3 * doors.SMALLEST)
+
+    def send(name: str) -> int:
+        return page.post(way, content=b"x", headers={"x-forwarded-for": name}).status_code
+
+    monkeypatch.setattr(doors, "is_near", lambda host: True)
+    assert [send("ann") for _ in range(4)] == [200, 200, 200, 429] and send("bob") == 200
+    (tmp_path / "kept").write_bytes(b"x")
+    monkeypatch.setattr(doors, "MAX_KEPT", doors.SMALLEST)
+    answer = page.post(way, content=b"x", headers={"x-forwarded-for": "cid"})
+    assert answer.status_code == 507 and answer.text.startswith("The disk of this server is full")
+    (tmp_path / "kept").unlink()
+    assert send("cid") == 200, "all is well again when there is room"
+    monkeypatch.setattr(doors.shutil, "disk_usage", lambda folder: SimpleNamespace(free=doors.MIN_FREE))
+    assert send("dan") == 507
+
+
+def test_open_requests_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeypatch) -> None:
+    layer = Doors(anything, lambda: tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(layer, "max_open", 2)
+
+    def enters(address: str) -> int:
+        layer.open[address] += 1
+        scope = {"type": "http", "path": "/config", "headers": [], "method": "GET"}
+        try:
+            layer.check(scope, address)
+        except doors.Refused as refused:
+            return refused.status
+        return 200
+
+    assert [enters("ann") for _ in range(3)] == [200, 200, 429]
+    assert [enters("bob"), enters("cid")] == [200, 503]
+
+
+@pytest.mark.parametrize(
+    ("client", "forwarded", "who"),
+    [
+        ("9.9.9.9", "", "9.9.9.9"),
+        ("9.9.9.9", "1.1.1.1", "9.9.9.9"),  # nobody's proxy: it may say what it likes
+        ("10.0.0.2", "1.1.1.1, 8.8.8.8", "8.8.8.8"),  # what the nearest proxy saw
+        ("127.0.0.1", "", "127.0.0.1"),
+    ],
+)
+def test_who_asks_is_not_whom_they_say_they_are(client: str, forwarded: str, who: str) -> None:
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    assert address_of({"type": "http", "client": (client, 1), "headers": headers}) == who
+
+
+# ---- turns -----------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from("xyz")), max_size=30))
+def test_everybody_has_a_turn_before_anybody_has_the_next(waiting: list[tuple[str, str]]) -> None:
+    events = list(enumerate(waiting))
+    served = in_turn(events, lambda event: event[1])
+    assert sorted(served) == events
+    addresses = [address for _, (address, _) in served]
+    rows = [addresses, *([page for _, (of, page) in served if of == address] for address in "ABC")]
+    for row in rows:  # of addresses, and of the pages of each
+        for place, name in enumerate(row):
+            others = set(row[place:]) - {name}
+            assert all(row[:place].count(name) <= row[:place].count(other) for other in others)
+    for key in set(waiting):  # what one page asks for is answered in its order
+        mine = [number for number, other in served if other == key]
+        assert mine == sorted(mine)
+
+
+def test_a_new_visitor_comes_next_however_much_another_waits_for() -> None:
+    served = in_turn([*[("attacker", "a")] * 60, ("new", "b")], lambda event: event)
+    assert served.index(("new", "b")) == 1
+
+
+def test_a_page_may_ask_for_as_much_as_a_hand_can() -> None:
+    mine, other = ("1.1.1.1", "page"), ("2.2.2.2", "page")
+    assert refusal([mine] * 2, mine, "slow", 2) and not refusal([mine] * 2, other, "slow", 2)
+    assert not refusal([mine] * 10, mine, "model", 10)
+    many = [("1.1.1.1", str(i)) for i in range(turns.MOST_OF_AN_ADDRESS)]
+    assert refusal(many, ("1.1.1.1", "new"), "model", 0) and not refusal(many, other, "model", 0)
+    assert refusal([], mine, "model", turns.MOST_WAITING)
+
+
+async def pushed(queue: Any, page: str, address: str = "1.1.1.1") -> Any:
+    request = SimpleNamespace(scope={"type": "http", "client": (address, 1), "headers": []})
+    body = SimpleNamespace(fn_index=0, session_hash=page)
+    return await queue.push(body=body, request=request, username=None)
+
+
+@pytest.mark.anyio
+async def test_the_queue_serves_in_turn_and_refuses_with_a_sentence() -> None:
+    lane = SimpleNamespace(queue=[], current_concurrency=1)
+
+    class Fake:
+        def __init__(self) -> None:
+            self.event_queue_per_concurrency_id = {"slow": lane}
+            self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id="slow")})
+
+        def __len__(self) -> int:
+            return len(lane.queue)
+
+        async def push(self, body: Any, request: Any, username: Any) -> Any:
+            lane.queue.append(SimpleNamespace(request=request, session_hash=body.session_hash))
+            return True, "id", "success"
+
+    queue: Any = Fake()
+    take_turns(queue)
+    for page in ("a", "a", "b"):
+        assert (await pushed(queue, page))[0]
+    assert [event.session_hash for event in lane.queue] == ["a", "b", "a"]
+    assert [turns.place_of(queue, page) for page in ("a", "b", "c")] == [1, 2, None]
+    ok, why_not, state = await pushed(queue, "a")
+    assert not ok and state == "error" and why_not.endswith(".") and len(queue) == 3
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+# ---- temporary files -------------------------------------------------------------------------------------
+
+WORKER = """
+import sys, time
+from explorer.upkeep import Workplace, stop_on_term
+stop_on_term()
+place = Workplace()
+(place.folder / "uploads").mkdir()
+print(place.folder, flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pass
+finally:
+    place.close()
+"""
+
+
+def worker(folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def test_nothing_is_left_after_a_stop_and_the_next_start_removes_what_a_kill_left(tmp_path: Path) -> None:
+    stopped, its = worker(tmp_path)
+    stopped.send_signal(signal.SIGTERM)
+    stopped.wait(20)
+    assert not its.exists()
+    killed, left = worker(tmp_path)
+    living, kept = worker(tmp_path)
+    killed.kill()
+    killed.wait(20)
+    assert left.exists()
+    third, _ = worker(tmp_path)
+    assert not left.exists() and kept.exists(), "what a living process uses stays"
+    for process in (living, third):
+        process.terminate()
+        process.wait(20)
+    assert not list(tmp_path.glob("vit-explorer-*"))
+
+
+def test_gradio_gets_a_folder_of_this_process_so_that_another_users_is_not_in_the_way(monkeypatch) -> None:
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    before = upkeep.tempfile.tempdir
+    place = upkeep.Workplace()
+    assert upkeep.upload_folder().parent == place.folder
+    place.close()
+    assert not place.folder.exists() and upkeep.tempfile.tempdir == before
+    assert "GRADIO_TEMP_DIR" not in os.environ
+
+
+def test_what_came_in_part_goes_soon_and_the_rest_after_an_hour(tmp_path: Path) -> None:
+    (tmp_path / "abc").mkdir()
+    part, whole = tmp_path / "tmpx1", tmp_path / "abc" / "cat.png"
+    for file in (part, whole):
+        file.write_bytes(b"x")
+    upkeep.sweep(tmp_path)
+    assert part.exists() and whole.exists()
+    upkeep.sweep(tmp_path, time.time() + upkeep.CUT_OFF + 5)
+    assert not part.exists() and whole.exists()
+    upkeep.sweep(tmp_path, time.time() + upkeep.KEPT + 5)
+    upkeep.sweep(tmp_path, time.time() + 2 * upkeep.KEPT)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- words -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("/home/ann/vit/checkpoints/shapes/config.json is cut short.", "shapes/config.json is cut short."),
+        ("The file '/tmp/a/b/c.png' is gone.", "The file 'b/c.png' is gone."),
+        (r"C:\Users\ann\vit\run\x.csv is odd.", r"run\x.csv is odd."),
+        ("facebook/dino-vits8 has no card.", "facebook/dino-vits8 has no card."),
+        ("See https://huggingface.co/a/b/c for it.", "See https://huggingface.co/a/b/c for it."),
+        ("There is no folder runs/a/b here.", "There is no folder runs/a/b here."),
+        ("3 and/or 4.", "3 and/or 4."),
+    ],
+)
+def test_messages_name_files_and_not_where_they_lie(text: str, said: str) -> None:
+    assert without_paths(text) == said
+
+
+def test_each_error_is_a_sentence_or_a_fault_of_the_program() -> None:
+    assert sentence_of(ValueError("Choose another model.")) == "Choose another model."
+    assert sentence_of(OSError(28, "No space left on device")) == (
+        "The disk of this server is full: try again later."
+    )
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")):
+        assert "not enough memory" in str(sentence_of(error))
+    for error in (ValueError("operands could not be broadcast"), KeyError("x"), RuntimeError("shape")):
+        assert sentence_of(error) is None
