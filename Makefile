@@ -1,4 +1,4 @@
-# Habits. `make` alone runs the app.
+# Shortcuts. `make` alone runs the app.
 PYTHON = .venv/bin/python
 
 run: .venv/app
