@@ -219,7 +219,7 @@ class Lesson {
     this.drawn = DRAWINGS[step.name](box, step.data, this) ?? {};
     this.draw.hidden = !box.childNodes.length;
     this.more.replaceChildren(details("The lines of vit/model.py", el("pre", { tabIndex: 0 }, step.code)),
-      details("Exact numbers", el("pre", { tabIndex: 0 }, JSON.stringify(step.data).slice(0, 20000))), details("For who teaches", el("p", {}, step.note)));
+      details("Exact numbers", el("pre", { tabIndex: 0 }, JSON.stringify(step.data).slice(0, 20000))), details("For teachers", el("p", {}, step.note)));
     this.back.disabled = state.how === 0;
     this.next.disabled = state.how === count - 1;
     this.dots.replaceChildren(...lesson.steps.map((other, i) => el("li", {}, el("button", { type: "button", title: other.title,
