@@ -18,7 +18,6 @@ import secrets
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import serve  # noqa: E402  # after the path is set
 from explorer.payload import unpack  # noqa: E402
+from explorer.upkeep import LOCK  # noqa: E402
 from vit.library import list_checkpoints  # noqa: E402
 
 COLOURS = 97  # a prime: consecutive visitors get colours far apart
@@ -112,37 +112,41 @@ def ask(http: httpx.Client, session: str, name: str, values: list) -> list:
     raise RuntimeError("the queue closed without an answer")
 
 
+def send(http: httpx.Client, picture: Path) -> dict:
+    """An upload, as handlers take it."""
+    uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
+    return {"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}
+
+
 def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> dict:
     """Upload, queue, answer: the viewer's value."""
-    uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
-    file = {"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}
-    return ask(http, session, "look", [file, checkpoint, "as trained"])[0]
+    return ask(http, session, "look", [send(http, picture), checkpoint, "as trained"])[0]
 
 
-def race(url: str, checkpoint: str, target: int, leave: bool) -> float:
-    """Seconds that a race of this class takes, its waiting included; with `leave` the tab is closed in it."""
+def race(url: str, checkpoint: str, picture: Path, leave: bool) -> float:
+    """Seconds that a race of this picture takes, waiting included; with `leave` the tab is closed in it."""
     session = secrets.token_hex(8)
     with (
         httpx.Client(base_url=url, timeout=600) as http,
         http.stream("GET", f"gradio_api/heartbeat/{session}"),
     ):
-        ask(http, session, "on_load", [checkpoint])
+        ask(http, session, "on_show", [send(http, picture), checkpoint, "as trained"])
         ask(http, session, "on_start", [])
         began = time.perf_counter()
         if leave:
             http.timeout = httpx.Timeout(10, read=2)
             with suppress(httpx.ReadTimeout):
-                ask(http, session, "on_race", [None, target, False])
+                ask(http, session, "on_race", [])
         else:
-            ask(http, session, "on_race", [None, target, False])
+            ask(http, session, "on_race", [])
         return time.perf_counter() - began
 
 
 def held(process: subprocess.Popen) -> dict[str, int]:
     """What the app holds of the machine."""
     folder = Path(f"/proc/{process.pid}")
-    places = Path(tempfile.gettempdir()).glob("vit-explorer-*")
-    files = [file for place in places for file in place.rglob("*") if file.is_file()]
+    locks = [file.resolve() for file in (folder / "fd").iterdir() if file.resolve().name == LOCK]
+    files = [file for lock in locks for file in lock.parent.rglob("*") if file.is_file()]
     return {
         "MiB": round(memory(process)),
         "threads": len(list((folder / "task").iterdir())),
@@ -182,10 +186,10 @@ def round_of(
 def with_races(
     app: tuple[subprocess.Popen, str], pictures: list[Path], checkpoint: str, leave: bool
 ) -> dict[str, str]:
-    """A third of the visitors race, each another class, while the others look."""
+    """A third of the visitors race, each their own picture, while the others look."""
     racers, owners = len(pictures) // 3, list(range(len(pictures) // 3, len(pictures)))
     with ThreadPoolExecutor(racers) as pool:
-        races = [pool.submit(race, app[1], checkpoint, target, leave) for target in range(racers)]
+        races = [pool.submit(race, app[1], checkpoint, picture, leave) for picture in pictures[:racers]]
         time.sleep(3)  # they race by now
         row = round_of(app, pictures[racers:], owners, checkpoint)
         seconds = sorted(one.result() for one in races if not one.exception())
@@ -198,9 +202,7 @@ def request(url: str, checkpoint: str, picture: Path) -> float:
     """Seconds of a map that is there already, the median of 20."""
     session = secrets.token_hex(8)
     with httpx.Client(base_url=url, timeout=300) as http:
-        uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).json()
-        file = {"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}
-        times = []
+        file, times = send(http, picture), []
         for _ in range(21):
             began = time.perf_counter()
             ask(http, session, "map", [file, checkpoint, "as trained", "rollout"])
