@@ -13,7 +13,7 @@ from families import FAMILIES
 import vit.model
 from explorer.lesson import answer, attention, page
 from explorer.lesson.follow import Choice, Follow
-from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of
+from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of, steps_for
 from explorer.payload import class_name
 from vit import Card, ViT, trace
 from vit.pictures import as_picture
@@ -70,9 +70,42 @@ def test_embed_shows_products_that_add_up(follow: Follow, seen: dict) -> None:
 def test_position_adds_up_to_what_the_first_layer_reads(follow: Follow, seen: dict) -> None:
     data = attention.position(follow)
     close(data["sum"], seen["pos", None][follow.token])
+    assert ("position" in data) == (follow.config.pos_embed != "none")
     if not data["normed"]:
-        close(np.add(data["embed"], data["position"]), seen["pos", None][follow.token])
+        close(np.add(data["embed"], data.get("position", 0)), seen["pos", None][follow.token])
     assert data["alike"][7] == pytest.approx(1)
+
+
+def test_with_rotary_positions_a_query_is_shown_before_and_after_its_turn(follow: Follow, seen: dict) -> None:
+    data, config = attention.position(follow), follow.config
+    said = {step.name: step for step in steps_for(follow.model)}["position"]
+    assert (
+        ("turned" in data)
+        == (config.rope != "none")
+        == ("turns" in said.sentence)
+        == ("rotate" in lines_of(said))
+    )
+    if config.rope == "none":
+        return
+    made = follow.model.blocks[1].attn
+    with torch.no_grad():
+        q = made.q_norm(made.qkv(seen["norm1", 1]).view(-1, 3, config.num_heads, config.head_dim)[:, 0, 2])
+    close(data["query"], q[follow.token])
+    close(data["turned"], seen["q", 1][2, follow.token])
+    centred = follow.choice.patch == follow.trace.grid.count // 2  # the middle is not turned (DINOv3)
+    assert data["query"] != data["turned"] or centred
+
+
+def test_without_places_the_order_of_squares_is_nothing(follow: Follow) -> None:
+    found = answer.bag(follow)
+    if not follow.config.num_classes or follow.config.pre_norm:
+        assert found == {}
+        return
+    p, image = follow.config.patch_size, follow.trace.image
+    squares = image.unfold(1, p, p).unfold(2, p, p).flatten(1, 2).flip(1)  # (3, P, p, p), the last first
+    mixed = squares.unflatten(1, (3, 5)).transpose(2, 3).reshape(image.shape)
+    shuffled = Follow(trace(follow.model, mixed), follow.model, follow.card, CHOICE)
+    assert answer.bag(shuffled)["without"] == found["without"]
 
 
 def test_the_tokens_in_front_begin_as_they_do(follow: Follow, seen: dict) -> None:
@@ -80,7 +113,9 @@ def test_the_tokens_in_front_begin_as_they_do(follow: Follow, seen: dict) -> Non
     assert data["names"] == list(follow.config.prefix_names) and data["tokens"] == 15 + len(data["names"])
     if data["names"]:
         close(data["start"], seen["pos", None][: follow.prefix])
-    assert data["read"] == (0 if follow.config.pool == "cls" else None)
+    assert data["read"] == [
+        i for i, name in enumerate(data["names"]) if follow.config.pool == "cls" and "[CLS" in name
+    ]
 
 
 def test_queries_keys_and_values_are_the_heads(follow: Follow, seen: dict) -> None:
@@ -150,12 +185,23 @@ def test_what_is_read_is_followed_in_the_last_layer(follow: Follow, seen: dict) 
         close(data["map"], change.norm(dim=1))
         assert data["kind"] == "mean" and data["share"] == pytest.approx(1 / 15, rel=1e-5)
         return
-    attn = seen["attn", 2]
-    close(data["shares"], attn[2, 0])
-    close(data["scores"], seen["scores", 2][2, 0])
-    close(data["z"], seen["z", 2][2, 0])
-    close(data["map"], attn[:, 0, follow.prefix :].mean(dim=0))
-    assert data["name"] == "[CLS]" and data["alone"] == pytest.approx(float(attn[2, 0, 0]), rel=1e-4)
+    if follow.config.pool == "attention":
+        pooled = seen["pool_attn", None][:, 0].mean(dim=0)  # (H', 1, T) -> (T,)
+        close(data["shares"], pooled)
+        close(data["map"], pooled[follow.prefix :])
+        assert data["kind"] == "pool" and data["best"][0] == int(pooled.argmax()) and "q" not in data
+        return
+    attn, n = seen["attn", 2], follow.config.num_class_tokens
+    close(data["shares"], attn[2, :n].mean(dim=0))
+    close(data["z"], seen["z", 2][2, :n].mean(dim=0))
+    close(data["map"], attn[:, :n, follow.prefix :].mean(dim=(0, 1)))
+    assert data["alone"] == pytest.approx(float(attn[2, :n, :n].mean(dim=0).sum()), rel=1e-4)
+    assert data["name"] == ("[CLS]" if n == 1 else "the mean of [CLS1] to [CLS2]")
+    if n == 1:
+        close(data["q"], seen["q", 2][2, 0])
+        close(data["scores"], seen["scores", 2][2, 0])
+    else:
+        assert "q" not in data and "scores" not in data, "a mean of shares has no scores of its own"
 
 
 def test_the_answer_is_the_models_and_adds_up(follow: Follow) -> None:
@@ -242,6 +288,17 @@ def test_the_code_is_the_models() -> None:
     for step in STEPS:
         assert {line.strip() for line in lines_of(step).splitlines()} <= source
         assert len(lines_of(step).splitlines()) >= 1
+    for changes in FAMILIES.values():
+        for step in steps_for(ViT(tiny_config(**changes))):
+            assert lines_of(step) and {line.strip() for line in lines_of(step).splitlines()} <= source
+
+
+@pytest.mark.parametrize("kind", ["two class tokens", "DINOv3", "mixed rope", "SigLIP", "Perception Encoder"])
+def test_a_page_of_one_file_has_a_lesson_of_every_kind(kind: str) -> None:
+    torch.manual_seed(0)
+    model = randomised(ViT(tiny_config(**FAMILIES[kind])))
+    held = page.section(trace(model, torch.randn(3, 12, 20)), model, CARD, CHOICE)
+    assert "ViTLesson.mount" in held
 
 
 def test_a_page_of_one_file_holds_the_lesson_of_the_model_as_it_is() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from explorer.faithfulness import order_of, perturbation_curves, random_map
 from explorer.lesson.follow import Follow, number, numbers, strongest
 from explorer.payload import class_name
+from vit.positions import Places
 from vit.trace import MaskPatches, trace
 
 SHOWN = 5  # classes
@@ -20,33 +21,38 @@ Numbers = dict[str, Any]
 
 
 def looked_at(f: Follow) -> Tensor:
-    """(P,): what the read token takes from every patch in the last layer, the mean over heads; of a mean
-    over patches, how much each of them changed there."""
-    if f.read is not None:
-        return f.end["attn"][:, f.read, f.prefix :].mean(dim=0)
+    """(P,): what the read tokens take from every patch in the last layer, or what the pooling attention
+    takes, the mean over heads; of a mean over patches, how much each of them changed there."""
+    if f.trace.pool_attn is not None:
+        return f.trace.pool_attn[:, f.prefix :].float().mean(dim=0)
+    if f.reads:
+        return f.end["attn"][:, f.reads, f.prefix :].mean(dim=(0, 1))
     before, after = f.trace.tokens[-2, f.prefix :], f.trace.tokens[-1, f.prefix :]
     return (after - before).norm(dim=-1)
 
 
 def read(f: Follow) -> Numbers:
-    """What the answer is read from, in the last layer."""
-    found = looked_at(f)
-    if f.read is None:
-        return {"kind": "mean", "map": numbers(found), "share": number(1 / f.trace.grid.count)}
+    """What the answer is read from, in the last layer. The mean of several tokens has shares and a mix, which
+    are the means of theirs, but no query and scores of its own; the heads that pool are not the layers'
+    heads, so that of them the mean is told."""
+    found = {"map": numbers(looked_at(f)), "name": f.read_name}
     head = f.choice.head
-    shares, scores = f.end["attn"][head, f.read], f.end["scores"][head, f.read]
-    best = strongest(shares, SHOWN)
-    return {
+    if f.trace.pool_attn is not None:
+        shares = f.trace.pool_attn.float().mean(dim=0)  # (T,)
+        return found | {"kind": "pool", "shares": numbers(shares), "best": strongest(shares, SHOWN)}
+    if not f.reads:
+        return found | {"kind": "mean", "share": number(1 / f.trace.grid.count)}
+    shares = f.end["attn"][head, f.reads].mean(dim=0)  # (T,)
+    found |= {
         "kind": "token",
-        "name": f.name_of(f.read),
-        "q": numbers(f.end["q"][head, f.read]),
-        "scores": numbers(scores),
         "shares": numbers(shares),
-        "best": best,
-        "z": numbers(f.end["z"][head, f.read]),
-        "map": numbers(found),
-        "alone": number(shares[f.read]),
+        "best": strongest(shares, SHOWN),
+        "z": numbers(f.end["z"][head, f.reads].mean(dim=0)),
+        "alone": number(shares[f.reads].sum()),
     }
+    if len(f.reads) == 1:
+        found |= {name: numbers(f.end[name][head, f.reads[0]]) for name in ("q", "scores")}
+    return found
 
 
 def answer(f: Follow) -> Numbers:
@@ -73,12 +79,15 @@ def product(f: Follow, k: int) -> Numbers:
     if f.config.distillation or not isinstance(f.model.head, torch.nn.Linear):
         return {}
     with torch.no_grad():
-        x = f.model.norm(f.trace.tokens[-1][None].to(next(f.model.parameters())))[0]
-        pooled = x[0] if f.read is not None else x[f.prefix :].mean(dim=0)
+        x = f.model.norm(f.trace.tokens[-1][None].to(next(f.model.parameters())))  # (1, T, D)
+        if f.model.attn_pool is not None:
+            pooled = f.model.attn_pool(x)[0]
+        else:
+            pooled = (x[0, f.reads] if f.reads else x[0, f.prefix :]).mean(dim=0)
         vector = f.model.fc_norm(pooled).float().cpu()
     weight, bias = f.model.head.weight[k].float().cpu(), f.model.head.bias
     if abs(float(vector @ weight) + float(0 if bias is None else bias[k]) - float(f.trace.logits[k])) > 1e-2:
-        return {}  # another kind of pooling stands between
+        return {}  # too coarse to add up before one's eyes
     return {
         "vector": numbers(vector),
         "weights": numbers(weight),
@@ -125,14 +134,16 @@ def why(f: Follow) -> Numbers:
 
 
 def bag(f: Follow) -> Numbers:
-    """The answer if no patch is told where it is; nothing where positions are not simply added."""
-    if f.positions is None or f.config.pre_norm or not f.config.num_classes:
+    """The answer if no patch is told where it is; nothing where positions cannot be
+    taken off again, or where there are none."""
+    rotary, added = f.config.rope != "none", f.positions is not None
+    if not (rotary or added) or f.config.pre_norm or not f.config.num_classes:
         return {}
     tokens = f.trace.tokens[0].clone()
     tokens[f.prefix :] = f.embedded
     with torch.no_grad():
         stream = tokens[None].to(next(f.model.parameters()))
-        places = f.model.places(f.trace.grid)
+        places = Places(f.trace.grid, torch.full((len(tokens),), -1))  # nowhere: nothing turns
         logits = f.model.read_out(f.model.run(stream, places=places))[0].float().cpu()
     said = {}
     for name, found in (("with", f.trace.logits), ("without", logits)):

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 
 from explorer.lesson.follow import Follow, number, numbers, strongest
+from vit.positions import rotate
 
 FILTERS = 8  # of the patch embedding that are sent with their weights
 KEYS = 320  # tokens whose keys are sent; of more, those with the highest scores
@@ -53,14 +54,33 @@ def position(f: Follow) -> Numbers:
         found["position"] = numbers(f.positions[f.choice.patch])
         alike = F.cosine_similarity(f.positions[f.choice.patch], f.positions, dim=-1)
         found["alike"] = numbers(alike)
-    return found | {"normed": bool(f.config.pre_norm)}
+    return found | turned(f) | {"normed": bool(f.config.pre_norm)}
+
+
+def turned(f: Follow) -> Numbers:
+    """Our query in front of its turn and behind it, and how alike two places turn: the mean cosine of the
+    difference of their angles. Nothing where positions are not rotary."""
+    turn = f.turn(f.choice.layer, f.choice.head)
+    if turn is None:
+        return {}
+    cos, sin = turn
+    query = f.here["q"][f.choice.head, f.token]
+    back = (cos[f.token, None], -sin[f.token, None])  # the same angles, the other way
+    found = {
+        "query": numbers(rotate(query[None], back, f.config.rope_neighbours)[0]),
+        "turned": numbers(query),
+    }
+    if f.positions is None:
+        alike = (cos[f.prefix :] * cos[f.token] + sin[f.prefix :] * sin[f.token]).mean(dim=-1)
+        found["alike"] = numbers(alike)
+    return found
 
 
 def prefix(f: Follow) -> Numbers:
     """The tokens in front, as they begin."""
     start = f.trace.tokens[0, : f.prefix]
     names = list(f.trace.prefix_names)
-    return {"names": names, "start": numbers(start), "tokens": f.trace.tokens.shape[1], "read": f.read}
+    return {"names": names, "start": numbers(start), "tokens": f.trace.tokens.shape[1], "read": f.reads}
 
 
 def ask(f: Follow) -> Numbers:

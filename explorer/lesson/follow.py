@@ -13,7 +13,7 @@ from torch import Tensor
 from vit.card import Card
 from vit.model import ViT, ViTConfig
 from vit.pictures import as_picture
-from vit.positions import resample_pos_embed
+from vit.positions import Turn, resample_pos_embed
 from vit.trace import Recorder, Trace
 
 DIGITS = 6  # significant ones of a number that is sent
@@ -57,9 +57,18 @@ class Follow:
         return self.prefix + self.choice.patch
 
     @property
-    def read(self) -> int | None:
-        """The token that the head reads; None where it reads the patches' mean."""
-        return 0 if self.config.pool == "cls" and self.prefix else None
+    def reads(self) -> list[int]:
+        """The tokens whose mean the head reads; none where it reads the patches' mean, or an attention of
+        its own pools."""
+        return list(range(self.config.num_class_tokens)) if self.config.pool == "cls" else []
+
+    @property
+    def read_name(self) -> str:
+        """What the head reads, in words."""
+        if not self.reads:
+            return "one learned query" if self.config.pool == "attention" else "the average of all squares"
+        names = self.trace.prefix_names[: len(self.reads)]
+        return names[0] if len(names) == 1 else f"the mean of {names[0]} to {names[-1]}"
 
     @property
     def last(self) -> int:
@@ -102,6 +111,15 @@ class Follow:
             return None
         whole = resample_pos_embed(table.detach().float().cpu(), self.config.grid_size, self.trace.grid_size)
         return whole[0, -self.trace.grid.count :]
+
+    def turn(self, layer: int, head: int) -> Turn | None:
+        """Cosine and sine, (T, d/2) each, by which this head turns queries and keys; None where positions
+        are not rotary."""
+        turn = self.model.turn(layer, self.model.places(self.trace.grid))
+        if turn is None:
+            return None
+        cos, sin = (x.cpu()[head if len(x) > 1 else 0] for x in turn)  # (H or 1, T, d/2) -> (T, d/2)
+        return cos, sin
 
     @property
     def pixels(self) -> Tensor:

@@ -5,7 +5,7 @@ A sentence has at most 25 everyday words. Its braces, and those of the formula, 
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from explorer.lesson import answer, attention
@@ -14,6 +14,7 @@ from explorer.payload import class_name
 from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY
 from vit import model as code
 from vit.card import Card
+from vit.config import ViTConfig
 from vit.model import ViT
 from vit.trace import Trace
 
@@ -39,6 +40,11 @@ class Step:
 
 
 ATTEND = code.Attention.forward
+IN_FRONT = (
+    "They only help.",
+    "In the end one learned query reads them and all squares.",
+)  # does attention pool?
+COLLECTED = ("the average of all squares", "what one learned query collects from them")
 STEPS = (
     Step(
         "cut", "Squares become numbers", "Cut",
@@ -129,12 +135,12 @@ STEPS = (
     ),
     Step(
         "read", "The answer", "What the answer is read from", "{read}", "{read_formula}",
-        answer.read, code.ViT.read_out, ("patches = x", "pooled ="),
+        answer.read, code.ViT.read_out, ("pooled = x",),
         "The same drawing as before, now for the token that must answer.",
     ),
     Step(
         "answer", "The answer", "The answer", "{answer}", "{answer_formula}",
-        answer.answer, code.ViT.read_out, ("logits = self.head", "pooled ="),
+        answer.answer, code.ViT.read_out, ("logits = self.head",),
         "Hide what it looked at: does the answer stay?",
     ),
     Step(
@@ -148,8 +154,41 @@ STEPS = (
 
 
 def steps_for(model: ViT) -> tuple[Step, ...]:
-    """Those that this model has: without a head there is no class to ask why about."""
-    return STEPS if model.config.num_classes else STEPS[:-1]
+    """Those that this model has, with the words and the lines of its kind: without a head there is no class
+    to ask why about."""
+    found = STEPS if model.config.num_classes else STEPS[:-1]
+    variants = {"position": position_of(model.config), "read": READ_BY.get(model.config.pool, {})}
+    return tuple(replace(step, **variants.get(step.name, {})) for step in found)
+
+
+READ_BY: dict[str, dict[str, Any]] = {
+    "mean": dict(lines=("patches = x", "pooled = patches")),
+    "attention": dict(where=code.AttentionPool.forward, lines=("scores = tap", "attn = tap", "pooled =")),
+}
+TURN = dict(where=ATTEND, lines=("if turn is not None", "q, k = (rotate"))
+
+
+def position_of(config: ViTConfig) -> dict[str, Any]:
+    """What is different in "Where am I?" where positions are not, or not only, added."""
+    if config.rope == "none":
+        if config.pos_embed != "none":
+            return {}
+        return dict(
+            sentence="This model is told no places: to it, the squares could stand in any order.",
+            formula="embedding = what the first layer reads",
+            where=code.ViT.embed, lines=("if self.pos_embed is not None",),
+        )  # fmt: skip
+    if config.pos_embed == "none":
+        return TURN | dict(
+            sentence="Nothing is added. Instead every layer turns what a square looks for and what it offers "
+            "by angles that depend on its place.",
+            formula="(turned q) · (turned k): what counts is how far apart two squares are",
+        )
+    return TURN | dict(
+        sentence="Numbers for the place are added. Every layer also turns what a square looks for and offers "
+        "by angles that depend on its place.",
+        formula="embedding + position; in every layer (turned q) · (turned k)",
+    )
 
 
 def lines_of(step: Step) -> str:
@@ -163,13 +202,13 @@ def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, 
     """What the braces of sentences and formulas stand for."""
     config, (h, w) = f.config, f.trace.grid_size
     image = f.trace.image
-    names, read = f.trace.prefix_names, f.read
+    names, pools = f.trace.prefix_names, f.trace.pool_attn is not None
     front = (
         f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
         f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
-        + ("It has seen nothing yet; in the end it must answer." if read is not None else "They only help.")
+        + (f"In the end {f.read_name} must answer; nothing is seen yet." if f.reads else IN_FRONT[pools])
         if names
-        else "No extra token stands in front: in the end the answer comes from the average of all squares."
+        else f"No extra token stands in front: in the end the answer comes from {COLLECTED[pools]}."
     )
     classes = data["answer"]["classes"]
     why = shared.get("why", {}).get("areas", (0, 0))
@@ -180,12 +219,16 @@ def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, 
         "count": data["mlp"]["count"], "active": data["mlp"]["active"], "prefix": front,
         "read": "The answer is read from the average of all squares: "
         "here is how much the last layer changed each one."
-        if read is None
-        else f"Now follow {f.name_of(read)}, from which the answer is read: "
+        if not (f.reads or pools)
+        else "One learned query looks at all tokens after the last layer: the answer is what it collects."
+        if pools
+        else f"Now follow {f.read_name}, from which the answer is read: "
         "in the last layer it collects from these squares.",
         "read_formula": f"average over {f.trace.grid.count} squares"
-        if read is None
-        else f"{f.name_of(read)}: q · k / √{config.head_dim}, then shares, then the mix",
+        if not (f.reads or pools)
+        else "learned query · k / √d, then shares, then the mix"
+        if pools
+        else f"{f.read_name}: q · k / √{config.head_dim}, then shares, then the mix",
         "answer": "For each answer the model keeps one list of numbers. "
         "The list that fits what was collected best wins."
         if classes

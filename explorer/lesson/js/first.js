@@ -112,8 +112,9 @@ function grey(view, values, name) {  // signed values over the square, the three
 export function position(box, data, view) {
   box.append(ribbon(view, "embedding", data.embed));
   if (data.position) box.append(el("b", { class: "les-sign" }, "+"), ribbon(view, "position", data.position));
-  else box.append(line("This model adds no numbers here: it turns queries and keys by the place of their squares."));
+  else box.append(line("This model adds no numbers here."));
   box.append(el("b", { class: "les-sign" }, data.normed ? "= (then normalised)" : "="), ribbon(view, "first token", data.sum));
+  if (data.turned) box.append(ribbon(view, "our query", data.query), el("b", { class: "les-sign" }, "↻ turned by our place"), ribbon(view, "turned query", data.turned));
   if (data.alike) view.picture.show({ map: data.alike, signed: true, top: 1, words: (value) => `place alike ${text(value, 2)}` });
   if (data.bag?.with && view.revealed()) box.append(line("With places: ", el("b", {}, `${data.bag.with.name}, ${data.bag.with.written}`),
     ". Without: ", el("b", {}, `${data.bag.without.name}, ${data.bag.without.written}`), "."));

@@ -11,10 +11,12 @@ export function read(box, data, view) {
       small(view, { map: data.map }, "How much the last layer changed every square", { side: 240 }));
     return;
   }
-  box.append(ribbon(view, `query of ${data.name}`, data.q), line(`Head ${view.lesson.choice.head} of the last layer looks most at:`),
+  if (data.q) box.append(ribbon(view, `query of ${data.name}`, data.q));
+  box.append(line(data.kind === "pool" ? "The learned query looks most at (mean of its heads):" : `Head ${view.lesson.choice.head} of the last layer looks most at:`),
     bars(data.best.map((token, i) => ({ name: view.nameOf(token), share: data.shares[token], of: 1, strong: !i,
-      words: `${text(data.scores[token], 2)} → ${percent(data.shares[token])}` }))),
-    line(`${data.name} keeps `, el("b", {}, percent(data.alone)), " for itself. On the picture: the mean of all heads."),
+      words: (data.scores ? `${text(data.scores[token], 2)} → ` : "") + percent(data.shares[token]) }))));
+  if (data.kind === "pool") return;
+  box.append(line(`${data.name} keeps `, el("b", {}, percent(data.alone)), " for itself. On the picture: the mean of all heads."),
     ribbon(view, `${data.name}: what it collects`, data.z));
 }
 
@@ -33,7 +35,7 @@ export function answer(box, data, view) {
   box.append(slider("Hide what it looked at", { min: 0, max: data.without.length - 1, step: 1, value: 0 }, show), rows);
   if (!data.vector) return;
   const products = data.vector.map((value, i) => value * data.weights[i]), sum = dot(data.vector, data.weights);
-  box.append(ribbon(view, "what was collected, normalised", data.vector), ribbon(view, `list of ${first.name}`, data.weights), ribbon(view, "products", products),
+  box.append(ribbon(view, "what the head reads", data.vector), ribbon(view, `list of ${first.name}`, data.weights), ribbon(view, "products", products),
     line(`added up: ${text(sum)}; + bias ${text(data.bias)} = `, el("b", {}, text(first.logit)), ` for ${first.name}`));
 }
 
