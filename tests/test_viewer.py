@@ -418,7 +418,7 @@ def test_a_screen_reader_hears_what_is_shown(visit: Open):
     page = visit()
     page.locator(".vit-picture").first.focus()
     page.keyboard.press("ArrowUp")
-    live = page.locator("[aria-live=polite]")
+    live = page.locator(".vit-sr[aria-live=polite]")
     expect(live).to_contain_text("L1, mean of 4 heads: [CLS] gives")
     expect(page.locator(".vit-picture").first).to_have_attribute(
         "aria-label", re.compile("L1, mean of 4 heads")

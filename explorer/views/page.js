@@ -14,7 +14,7 @@ const named = () => new URL(location.href).searchParams;
 const ABOUT = ["model", "example", "size"];
 
 // Gradio opens its first tab by itself, when it is ready, and hears of clicks only then: asked until it has answered.
-page.restore = (ends = performance.now() + 15000) => {
+page.restore = (ends = performance.now() + 60000) => {
   const tab = named().get("tab") === "inside" ? "lesson" : named().get("tab");  // its old name
   const asked = page.tabs.includes(tab) ? tab : page.tabs[0];
   const button = document.getElementById(`tab-${asked}-button`);
