@@ -220,7 +220,7 @@ def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, 
         "read": "The answer is read from the average of all squares: "
         "here is how much the last layer changed each one."
         if not (f.reads or pools)
-        else "One learned query looks at all tokens after the last layer: the answer is what it collects."
+        else "One learned query looks at all tokens of the last layer: the answer is made from what it finds."
         if pools
         else f"Now follow {f.read_name}, from which the answer is read: "
         "in the last layer it collects from these squares.",
