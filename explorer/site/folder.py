@@ -25,7 +25,7 @@ from PIL import Image
 
 from explorer import stats
 from explorer.methods import METHODS
-from explorer.payload import as_bytes, cosine_bytes, maps_at_hand, pack
+from explorer.payload import MAX_POSITIONS, as_bytes, cosine_bytes, maps_at_hand, pack
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from explorer.site.graph import Weight, export_graph, has_ledger, pack_weights
 from explorer.site.runtime import SCRIPT, WASM, SiteError, runtime_files
@@ -42,7 +42,6 @@ HERE = Path(__file__).parent
 VIEWER = HERE.parent / "viewer"
 LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, and seconds a picture
 SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
-MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
 SIDE, THUMB = 1024, 128  # pixels of a picture's longer side
 Progress = Callable[[str], None]
 

@@ -61,6 +61,21 @@ def pooling_of(m: Any) -> dict[str, Any]:
     return {"pool": "cls" if m.cls_token is not None and m.global_pool != "avg" else "mean"}
 
 
+def unlike_our_norms_and_pooling(m: Any) -> Iterable[str]:
+    """Of any of timm's ViTs: what its norms and its pooling do that ours cannot."""
+    norms = [module for module in m.modules() if "Norm" in type(module).__name__]
+    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
+        yield RMS
+    if len({norm.eps for norm in norms}) > 1:
+        yield "has norms of different eps"
+    if isinstance(m.norm, nn.LayerNorm) and isinstance(m.fc_norm, nn.LayerNorm):
+        yield "has two final norms"
+    if m.attn_pool is not None and (why := unlike_our_pooling(m)):
+        yield why
+    if m.global_pool not in ("", "token", "avg", "map"):
+        yield f"pools by {m.global_pool!r}"
+
+
 def unlike_our_pooling(m: Any) -> str:
     """Why timm's attention pooling is none of ours; "" if it is one."""
     pool, act = m.attn_pool, m.blocks[0].mlp.act
@@ -112,17 +127,7 @@ def unlike_ours(m: Any) -> Iterable[str]:
     gated = silu and (kind == "SwiGLU" or (kind == "GluMlp" and not mlp.gate_last))
     if not gated and not (kind == "Mlp" and name_of(mlp.act)):
         yield f"has another MLP ({kind})"
-    norms = [module for module in m.modules() if "Norm" in type(module).__name__]
-    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
-        yield RMS
-    if len({norm.eps for norm in norms}) > 1:
-        yield "has norms of different eps"
-    if isinstance(m.norm, nn.LayerNorm) and isinstance(m.fc_norm, nn.LayerNorm):
-        yield "has two final norms"
-    if m.attn_pool is not None and (why := unlike_our_pooling(m)):
-        yield why
-    if m.global_pool not in ("", "token", "avg", "map"):
-        yield f"pools by {m.global_pool!r}"
+    yield from unlike_our_norms_and_pooling(m)
     if type(m.rope).__name__ not in ROPES:
         yield f"has other rotary positions ({type(m.rope).__name__})"
     elif type(m.rope).__name__ == "RotaryEmbeddingCat":

@@ -29,7 +29,7 @@ from vit.pretrained.common import (
     refuse,
     unwrapped,
 )
-from vit.pretrained.of_eva import describe_eva, eva_tensors, name_of, pooling_of, unlike_our_pooling
+from vit.pretrained.of_eva import describe_eva, eva_tensors, name_of, pooling_of, unlike_our_norms_and_pooling
 
 # module of timm: why it is refused; others are refused more shortly
 REFUSED = {
@@ -182,17 +182,7 @@ def unlike_ours(m: Any) -> Iterable[str]:
     plain = type(mlp).__name__ == "Mlp" and name_of(mlp.act)
     if not (gated or plain) or not isinstance(mlp.norm, nn.Identity):
         yield f"has another MLP ({type(mlp).__name__} with {type(mlp.act).__name__})"
-    norms = [module for module in m.modules() if "Norm" in type(module).__name__]
-    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
-        yield RMS
-    if len({norm.eps for norm in norms}) > 1:
-        yield "has norms of different eps"
-    if isinstance(m.norm, nn.LayerNorm) and isinstance(m.fc_norm, nn.LayerNorm):
-        yield "has two final norms"
-    if m.attn_pool is not None and (why := unlike_our_pooling(m)):
-        yield why
-    if m.global_pool not in ("", "token", "avg", "map"):
-        yield f"pools by {m.global_pool!r}"
+    yield from unlike_our_norms_and_pooling(m)
     if m.global_pool == "avg" and m.num_prefix_tokens and m.pool_include_prefix:
         yield "pools its class token together with the patches"
     if not isinstance(linear_of(m.head), nn.Linear | nn.Identity):
