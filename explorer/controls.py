@@ -17,7 +17,7 @@ ABOUT = {
 }
 
 
-def controls_for(image: Tensor, grid_size: tuple[int, int]) -> dict[str, Tensor]:
+def controls_for(image: Tensor, grid_size: tuple[int, ...]) -> dict[str, Tensor]:
     """Name -> (h, w), of an image (3, height, width) whose patches are that grid; without the random ones."""
     return {
         CENTRE: centre_prior(grid_size),
@@ -26,20 +26,20 @@ def controls_for(image: Tensor, grid_size: tuple[int, int]) -> dict[str, Tensor]
     }
 
 
-def centre_prior(grid_size: tuple[int, int]) -> Tensor:
+def centre_prior(grid_size: tuple[int, ...]) -> Tensor:
     """(h, w) from 1 in the middle to 0 in the corners: it has never seen the picture."""
     rows, columns = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in grid_size)
     return 1 - (rows[:, None].square() + columns.square()) / 2
 
 
-def centre_and_contrast(image: Tensor, grid_size: tuple[int, int]) -> Tensor:
+def centre_and_contrast(image: Tensor, grid_size: tuple[int, ...]) -> Tensor:
     """(h, w): the mean of two ranks, the centre prior's and that of the spread of a patch's pixels."""
     squares, means = patch_means(image.square(), grid_size), patch_means(image, grid_size)
     contrast = (squares - means.square()).clamp(min=0).sum(dim=0).sqrt()  # (h, w)
     return (ranks(centre_prior(grid_size)) + ranks(contrast)) / 2
 
 
-def unlike_border(image: Tensor, grid_size: tuple[int, int]) -> Tensor:
+def unlike_border(image: Tensor, grid_size: tuple[int, ...]) -> Tensor:
     """(h, w): how far a patch's mean colour is from the median colour of the patches along the border."""
     colours = patch_means(image, grid_size)  # (3, h, w)
     edge = torch.ones(grid_size, dtype=torch.bool)
@@ -48,14 +48,16 @@ def unlike_border(image: Tensor, grid_size: tuple[int, int]) -> Tensor:
     return (colours - usual[:, None, None]).norm(dim=0)
 
 
-def random_map(grid_size: tuple[int, int], seed: int) -> Tensor:
+def random_map(grid_size: tuple[int, ...], seed: int) -> Tensor:
     """(h, w): a random order of the patches."""
     return torch.rand(grid_size, generator=torch.Generator().manual_seed(seed))
 
 
-def patch_means(image: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """(C, height, width) -> (C, h, w)."""
-    return F.adaptive_avg_pool2d(image.float().cpu(), grid_size)
+def patch_means(image: Tensor, grid_size: tuple[int, ...]) -> Tensor:
+    """(C, height, width) -> (C, h, w); of a clip (F, C, height, width) -> (C, t, h, w)."""
+    *time, h, w = grid_size
+    means = F.adaptive_avg_pool2d(image.float().cpu(), (h, w))  # (C, h, w) or (F, C, h, w)
+    return means.unflatten(0, (*time, -1)).mean(dim=1).movedim(0, 1) if time else means
 
 
 def ranks(map: Tensor) -> Tensor:
@@ -73,9 +75,10 @@ def order_of(map: Tensor, seed: int = 0) -> Tensor:
     return shuffled[map.flatten()[shuffled].argsort(descending=True, stable=True)]
 
 
-def coverage(mask: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """(h, w): the share of each patch's pixels that a mask (height, width) covers."""
-    return F.adaptive_avg_pool2d(mask.float()[None, None], grid_size)[0, 0]
+def coverage(mask: Tensor, grid_size: tuple[int, ...]) -> Tensor:
+    """(h, w): the share of each patch's pixels that a mask (height, width) covers; of a clip (t, h, w), with
+    one mask per frame, (F, height, width)."""
+    return patch_means(mask[..., None, :, :], grid_size).squeeze(0)
 
 
 def pointing(map: Tensor, covered: Tensor, seed: int = 0) -> float:

@@ -107,7 +107,7 @@ def quantize(rows: Tensor, num_prefix: int) -> tuple[np.ndarray, np.ndarray]:
     return steps.numpy(), maxima.float().numpy()
 
 
-def sent_rows(grid_size: tuple[int, int], num_prefix: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
+def sent_rows(grid_size: tuple[int, ...], num_prefix: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens whose rows are sent (Q,), and for every token the row that stands for it (T,)."""
     h, w = grid_size
     num_tokens = num_prefix + h * w

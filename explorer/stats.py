@@ -209,7 +209,7 @@ def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
 
 
 @torch.no_grad()
-def position_similarity(model: ViT, grid_size: tuple[int, int] | None = None) -> Tensor:
+def position_similarity(model: ViT, grid_size: tuple[int, ...] | None = None) -> Tensor:
     """(h, w, h, w): cosine between the position embeddings of patches (Dosovitskiy et al. 2021, fig. 7).
 
     Without a table, positions are rotary: then what is left of a query's product with a key like it when the
@@ -298,7 +298,7 @@ def over_images(
 def depth_features(model: ViT, images: Tensor) -> Tensor:
     """(L+1, B, D): the token that the head reads ([CLS], or the mean patch) at every depth."""
     tokens = model.embed(images.to(next(model.parameters())))
-    places = model.places(Grid.of((images.shape[-2], images.shape[-1]), model.config.patch_size))
+    places = model.places(model.config.grid_of(images.shape))
     rows = pooled_rows(model, tokens.shape[1])
     features = [tokens[:, rows].mean(dim=1)]
     for layer in range(model.config.depth):

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from explorer.subject import what_is_read
 from vit.config import ViTConfig
-from vit.grid import Grid
 from vit.model import ViT
 
 SAYS = {  # what happened just before the hook saw the tensor
@@ -37,9 +36,8 @@ Row = dict[str, Any]  # layer (None outside the blocks), name, shape, about
 def shapes_of(config: ViTConfig, size: tuple[int, int] | None = None) -> list[Row]:
     """One row per named activation, in the order in which an image of `size` meets them."""
     size = size or config.image_size
-    h, w = Grid.of(size, config.patch_size).shape
     words = {
-        "P": h * w,
+        "P": config.grid_at(size).count,
         "p": config.patch_size,
         "D": config.embed_dim,
         "H": config.num_heads,
@@ -59,7 +57,7 @@ def shapes_of(config: ViTConfig, size: tuple[int, int] | None = None) -> list[Ro
         return x
 
     with torch.device("meta"):  # tensors with a shape and without memory
-        model, image = ViT(config).eval(), torch.empty(1, config.in_chans, *size)
+        model, image = ViT(config).eval(), torch.empty(1, *config.input_shape(size))
         note("image", None, image, "pixels, normalised")
         model(image, lambda name, layer, x: note(name, layer, x, SAYS[name].format(**words)))
     return rows

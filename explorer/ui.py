@@ -36,7 +36,6 @@ from explorer.views.page import (
     owner_of,
     target_said,
 )
-from vit.grid import Grid
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -88,7 +87,7 @@ def file_address(path: Path) -> str:
 def describe(look: Look) -> Markup:
     """What this model is; what it can answer at all is said beside its answer."""
     config, card = look.model.config, look.card
-    h, w = Grid.of(look.image_size, config.patch_size).shape
+    h, w = config.grid_at(look.image_size).shape
     parameters = sum(p.numel() for p in look.model.parameters())
     facts = [
         f"{h} × {w} patches of {config.patch_size} px",

@@ -34,6 +34,11 @@ def tiny_config(**changes) -> ViTConfig:
     return ViTConfig(**shape | changes)
 
 
+def clip_config(**changes) -> ViTConfig:
+    """8 frames of 12 x 20 px, two in a patch: a (4, 3, 5) grid."""
+    return tiny_config(num_frames=8, tubelet=2, **changes)
+
+
 def randomised(model: ViT, std: float = 0.2) -> ViT:
     """The model with every parameter random, biases and gains too: zeros and ones hide mistakes."""
     with torch.no_grad():

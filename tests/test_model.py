@@ -11,7 +11,7 @@ import threading
 import pytest
 import timm
 import torch
-from conftest import randomised, tiny_config
+from conftest import clip_config, randomised, tiny_config
 from families import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -285,6 +285,83 @@ def test_a_grid_knows_its_patches() -> None:
             grid.place(patch)
     with pytest.raises(ValueError, match="Patches of 4 pixels do not divide an image of 12 x 18 pixels"):
         Grid.of((12, 18), 4)
+
+
+def test_a_grid_of_a_clip_counts_frame_by_frame() -> None:
+    grid = Grid.of((12, 20), 4, frames=8, tubelet=2)
+    assert (grid.shape, grid.count, grid.frames, grid.space) == ((4, 3, 5), 60, 4, (3, 5))
+    assert [grid.place(patch) for patch in (0, 14, 15, 59)] == [(0, 0, 0), (0, 2, 4), (1, 0, 0), (3, 2, 4)]
+    assert [tuple(place) for place in grid.places().tolist()] == [grid.place(i) for i in range(60)]
+    assert grid.name(22) == "patch (1, 2) at time 1"
+    assert [grid.place(i)[0] for i in grid.in_frame(2)] == [2] * 15 and len(grid.in_frame(0)) == 15
+    assert [grid.place(i) for i in grid.through_time(22)] == [(t, 1, 2) for t in range(4)]
+    assert grid.distances((0, 4, 8))[0, 21].item() == pytest.approx(math.hypot(4, 8))
+    assert grid.distances((3, 0, 0))[2, 59].item() == pytest.approx(9)
+    assert grid.unflatten(torch.arange(60))[1, 2, 3] == 15 + 10 + 3
+    still = Grid((3, 5))
+    assert (still.frames, still.space, still.in_frame(0), list(still.through_time(7))) == (
+        *(1, (3, 5), range(15)),
+        [7],
+    )
+    with pytest.raises(ValueError, match="Patches of 2 frames do not divide a clip of 7 frames"):
+        Grid.of((12, 20), 4, frames=7, tubelet=2)
+    with pytest.raises(ValueError, match="There is no time 4: this grid has 4"):
+        grid.in_frame(4)
+
+
+def test_a_clip_is_embedded_by_pieces_of_several_frames() -> None:
+    """Each patch by itself: a matrix times its pixels, and its position, in the order of the grid."""
+    model = randomised(ViT(clip_config()))
+    clip = torch.randn(8, 3, 12, 20)
+    recorder = Recorder({"embed", "pos"})
+    logits = model(clip[None], recorder)
+    assert logits.shape == (1, 7) and model.config.input_shape() == clip.shape
+    weight, bias = (x.double() for x in (model.patch_embed.proj.weight, model.patch_embed.proj.bias))
+    grid = model.config.grid
+    for patch in (0, 22, 59):
+        t, row, column = grid.place(patch)
+        pixels = clip[2 * t : 2 * t + 2, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        expected = torch.einsum("dcfyx,fcyx->d", weight, pixels.double()) + bias
+        torch.testing.assert_close(recorder.seen["embed"][None][0, patch], expected.float())
+        placed = recorder.seen["pos"][None][0, 1 + patch] - recorder.seen["embed"][None][0, patch]
+        torch.testing.assert_close(placed, model.pos_embed[0, 1 + patch])
+    torch.testing.assert_close(model(clip[None], Recorder()), model(clip[None]), rtol=1e-5, atol=2e-6)
+    assert model(torch.randn(2, 4, 3, 24, 16)).shape == (2, 7)  # other frames, another size
+    with pytest.raises(ValueError, match=r"Clips are \(B, F, 3, height, width\), not \(8, 3, 12, 20\)"):
+        model(clip)
+    with pytest.raises(ValueError, match="2 frames do not divide a clip of 3 frames"):
+        model(clip[None, :3])
+    for changes, words in (
+        (dict(rope="axial"), "know rows and columns, not time"),
+        (dict(num_frames=1), "needs a"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            dataclasses.replace(model.config, **changes)
+
+
+def test_positions_of_a_clip_are_resampled_in_space_and_then_through_time() -> None:
+    table = torch.randn(1, 1 + 4 * 3 * 5, 8)
+    found = resample_pos_embed(table, (4, 3, 5), (6, 4, 3))
+    frames = [resample_pos_embed(table[:, 1 + 15 * t : 16 + 15 * t], (3, 5), (4, 3)) for t in range(4)]
+    at = (torch.arange(6) + 0.5) * 4 / 6 - 0.5  # linear between the middles of frames, held at the ends
+    expected = []
+    for t in at.clamp(0, 3).tolist():
+        low = min(int(t), 2)
+        expected.append(torch.lerp(frames[low], frames[low + 1], t - low))
+    torch.testing.assert_close(found, torch.cat([table[:, :1], *expected], dim=1), rtol=0, atol=1e-5)
+    assert torch.equal(resample_pos_embed(table, (4, 3, 5), (4, 3, 5)), table)
+    ramp = torch.arange(4.0).repeat_interleave(15).view(1, 60, 1)
+    halved = resample_pos_embed(ramp, (4, 3, 5), (2, 3, 5)).view(2, 15)
+    torch.testing.assert_close(halved.mean(dim=0), torch.full((15,), 1.5))
+
+
+def test_sinusoids_of_a_clip_follow_their_formula() -> None:
+    table = sincos_pos_embed((2, 3, 5), 12)
+    assert table.shape == (1, 30, 12)
+    for n, i in ((0, 0), (7, 4), (29, 10)):
+        angle = n / 10000 ** (i / 12)
+        found = table[0, n, i : i + 2].tolist()
+        assert found == pytest.approx([math.sin(angle), math.cos(angle)], abs=1e-6)
 
 
 REFUSED = {

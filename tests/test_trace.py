@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import randomised, tiny_config
+from conftest import clip_config, randomised, tiny_config
 from torch import Tensor
 
 import vit
@@ -29,6 +29,31 @@ def test_a_trace_is_what_the_fused_forward_pass_did(tiny_vit: ViT) -> None:
         torch.testing.assert_close(
             block(t.tokens[layer : layer + 1])[0], t.tokens[layer + 1], rtol=1e-4, atol=1e-5
         )
+
+
+def test_a_trace_of_a_clip_is_over_time_rows_and_columns() -> None:
+    model = randomised(ViT(clip_config()))
+    clip = torch.randn(8, 3, 12, 20)
+    t = trace(model, clip, target=2)
+    assert (t.tokens.shape, t.attn.shape, t.grid_size) == ((4, 61, 32), (3, 4, 61, 61), (4, 3, 5))
+    torch.testing.assert_close(t.logits, model(clip[None])[0], rtol=1e-5, atol=2e-6)
+    assert t.attn_grad is not None and t.attn_grad.shape == t.attn.shape
+    assert t.token_name(1 + 22) == "patch (1, 2) at time 1" and torch.equal(t.image, clip)
+    assert trace(model, clip[:6]).grid_size == (3, 3, 5)
+    with pytest.raises(ValueError, match=r"One clip is \(F, 3, height, width\), not \(3, 12, 20\)"):
+        trace(model, clip[0])
+
+
+def test_a_hidden_frame_is_one_that_nobody_looks_at() -> None:
+    model = randomised(ViT(clip_config()))
+    clip = torch.randn(8, 3, 12, 20)
+    gone = tuple(model.config.grid.in_frame(2))
+    hidden = trace(model, clip, edits=[MaskPatches(gone, 1)])
+    assert hidden.attn[..., 1 + 30 : 1 + 45].sum() == 0
+    other = clip.clone()
+    other[4:6] = torch.randn(2, 3, 12, 20)  # what was in it makes no difference
+    torch.testing.assert_close(trace(model, other, edits=[MaskPatches(gone, 1)]).logits, hidden.logits)
+    assert not torch.allclose(trace(model, other).logits, trace(model, clip).logits, atol=1e-3)
 
 
 def test_a_trace_is_frozen_and_holds_plain_float32(tiny_vit: ViT) -> None:

@@ -1,9 +1,10 @@
 """Everything that tells one plain ViT from another.
 
-L layers, H heads, D width, K classes, (h, w) patch grid.
+L layers, H heads, D width, K classes, (h, w) patch grid, of a clip (t, h, w).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -33,6 +34,7 @@ CHOICES = {
 # from the first number on, below the second
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("patch_size", "in_chans", "embed_dim", "depth", "num_heads"), (1, math.inf)),
+    **dict.fromkeys(("num_frames", "tubelet"), (1, math.inf)),
     **dict.fromkeys(("num_classes", "num_registers", "mlp_ratio"), (0, math.inf)),
     **{"num_class_tokens": (1, 100), "pool_heads": (0, math.inf), "pool_mlp_ratio": (0, math.inf)},
     **dict.fromkeys(("dropout", "drop_path"), (0, 1)),
@@ -45,6 +47,8 @@ class ViTConfig:
 
     image_size: tuple[int, int] = (224, 224)  # (height, width) in pixels; one number means a square
     patch_size: int = 16
+    num_frames: int = 1  # of a clip (Arnab et al. 2021, ViViT, model 1); 1: the model reads pictures
+    tubelet: int = 1  # frames that a patch of a clip reaches through
     in_chans: int = 3
     num_classes: int = 1000  # K; 0: no head, the model returns its pooled features
     embed_dim: int = 768  # D
@@ -60,7 +64,7 @@ class ViTConfig:
     pool_mlp_ratio: float = 0.0  # of the MLP behind it; 0: as mlp_ratio
     final_norm: bool = True  # False: the head reads the residual stream as it is
     norm_after_pool: bool = False  # the final norm acts on the pooled vector (timm's fc_norm), not on tokens
-    pos_embed: str = "learned"  # or "sincos": fixed, as in MAE; or "none"
+    pos_embed: str = "learned"  # or "sincos": fixed, as in MAE, of a clip as in VideoMAE; or "none"
     pos_embed_prefix: bool = True  # class and distillation token have a position too
     # queries and keys of patches rotate by their place (Su et al. 2021; Heo et al. 2024): "axial" with fixed
     # frequencies, "mixed" with learned ones
@@ -122,7 +126,11 @@ class ViTConfig:
             raise ValueError(
                 f"sincos positions need an embed_dim that is a multiple of 4, not {self.embed_dim}."
             )
-        Grid.of(self.image_size, self.patch_size)
+        if self.is_clip and self.rope != "none":
+            raise ValueError("Rotary positions know rows and columns, not time: a clip needs rope none.")
+        if self.tubelet > 1 and not self.is_clip:
+            raise ValueError("A tubelet of several frames needs a clip: num_frames above 1.")
+        self.grid_at(self.image_size)
 
     @classmethod
     def variant(cls, name: str, **changes) -> "ViTConfig":
@@ -135,13 +143,35 @@ class ViTConfig:
         return cls(**shape | changes)
 
     @property
-    def grid(self) -> Grid:
-        """Rows and columns of patches at `image_size`."""
-        return Grid.of(self.image_size, self.patch_size)
+    def is_clip(self) -> bool:
+        """Does the model read clips (F, 3, height, width), and not pictures (3, height, width)?"""
+        return self.num_frames > 1
+
+    def input_shape(self, image_size: tuple[int, int] | None = None) -> tuple[int, ...]:
+        """(3, height, width) of a picture, (F, 3, height, width) of a clip; by default of its own size."""
+        return (self.num_frames,) * self.is_clip + (self.in_chans, *(image_size or self.image_size))
+
+    def grid_at(self, image_size: Sequence[int], frames: int | None = None) -> Grid:
+        """The patches at a size of (height, width), of a clip with its own number of frames or another.
+
+        Raises ValueError where patches do not fit evenly.
+        """
+        if not self.is_clip:
+            return Grid.of(image_size, self.patch_size)
+        return Grid.of(image_size, self.patch_size, frames or self.num_frames, self.tubelet)
+
+    def grid_of(self, shape: Sequence[int]) -> Grid:
+        """The patches of an input of this shape, (..., 3, height, width) or (..., F, 3, height, width)."""
+        return self.grid_at(shape[-2:], shape[-4] if self.is_clip else None)
 
     @property
-    def grid_size(self) -> tuple[int, int]:
-        """(h, w) of `grid`."""
+    def grid(self) -> Grid:
+        """The patches at `image_size` and `num_frames`."""
+        return self.grid_at(self.image_size)
+
+    @property
+    def grid_size(self) -> tuple[int, ...]:
+        """(h, w) of `grid`, or (t, h, w)."""
         return self.grid.shape
 
     @property

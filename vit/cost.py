@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from vit.config import ViTConfig
-from vit.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -16,14 +15,17 @@ class Cost:
     attn_bytes: int  # every layer's (L, H, T, T): what `trace` keeps with "attn"
 
 
-def cost(config: ViTConfig, image_size: tuple[int, int] | None = None) -> Cost:
-    """The cost of one image of (height, width). Raises ValueError where patches do not fit it evenly."""
+def cost(config: ViTConfig, image_size: tuple[int, int] | None = None, frames: int | None = None) -> Cost:
+    """The cost of one image of (height, width), or of one clip, of its own number of frames or another.
+
+    Raises ValueError where patches do not fit it evenly.
+    """
     D, M, K = config.embed_dim, config.mlp_dim, config.num_classes * (1 + config.distillation)
-    P = Grid.of(image_size or config.image_size, config.patch_size).count
+    P = config.grid_at(image_size or config.image_size, frames).count
     T = config.num_prefix_tokens + P
     out = M // 2 if config.activation == "swiglu" else M
     block = T * D * (4 * D + M + out) + 2 * T * T * D  # qkv, proj and the MLP; q kᵀ and attn v
-    embed = P * config.in_chans * config.patch_size**2 * D
+    embed = P * config.in_chans * config.tubelet * config.patch_size**2 * D
     if config.pool == "attention":
         width = round(D * (config.pool_mlp_ratio or config.mlp_ratio))
         embed += 2 * T * D * D + 2 * D * D + 2 * T * D + 2 * D * width  # k and v, q and proj, attn, the MLP

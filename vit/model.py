@@ -1,6 +1,7 @@
 """A Vision Transformer in one file, from pixels to logits.
 
 B images, T tokens, P patches, H heads, D width, d width of one head, K classes, (h, w) patch grid.
+The same model reads clips, which are stacks of F frames; their patches are a grid of (t, h, w).
 
 Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
 Parameters are named as in timm, so that published weights load with `strict=True`.
@@ -69,9 +70,19 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, config: ViTConfig):
         super().__init__()
-        self.proj = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, stride=config.patch_size)
+        p = config.patch_size
+        self.proj: nn.Conv2d | nn.Conv3d
+        if config.is_clip:
+            kernel = (config.tubelet, p, p)
+            self.proj = nn.Conv3d(config.in_chans, config.embed_dim, kernel, stride=kernel)
+        else:
+            self.proj = nn.Conv2d(config.in_chans, config.embed_dim, p, stride=p)
 
     def forward(self, images: Tensor) -> Tensor:
+        if isinstance(self.proj, nn.Conv3d):
+            if images.dim() != 5:
+                raise ValueError(f"Clips are (B, F, 3, height, width), not {tuple(images.shape)}.")
+            images = images.transpose(1, 2)  # (B, F, C, height, width) -> (B, C, F, height, width)
         return self.proj(images).flatten(2).mT  # (B, C, height, width) -> (B, D, h, w) -> (B, P, D)
 
 
@@ -248,7 +259,7 @@ class ViT(nn.Module):
         """Truncated normal of 0.02 and biases 0, as timm has them in its linear layers (here the patch
         projection is one of them), and the paper's zero head."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -272,10 +283,11 @@ class ViT(nn.Module):
     def forward(self, images: Tensor, hook: Hook | None = None) -> Tensor:
         """(B, C, height, width) -> (B, K) logits, or (B, D) features where there is no head.
 
-        Any height and width that are multiples of the patch size will do: positions are resampled.
+        Clips are (B, F, C, height, width). Any height and width that are multiples of the patch size, and any
+        number of frames that is one of the tubelet, will do: positions are resampled.
         """
         tokens = self.embed(images, hook)
-        places = self.places(Grid.of((images.shape[-2], images.shape[-1]), self.config.patch_size))
+        places = self.places(self.config.grid_of(images.shape))
         return self.read_out(self.run(tokens, places=places, hook=hook), hook)
 
     def places(self, grid: Grid) -> Places:
@@ -326,7 +338,7 @@ class ViT(nn.Module):
     def embed(self, images: Tensor, hook: Hook | None = None) -> Tensor:
         """Pixels -> the tokens that the first block reads, (B, T, D)."""
         tap = tap_at(None, hook)
-        grid = Grid.of((images.shape[-2], images.shape[-1]), self.config.patch_size)
+        grid = self.config.grid_of(images.shape)
         patches = tap("embed", self.patch_embed(images))  # (B, P, D)
         tokens = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
         B, P, D = patches.shape

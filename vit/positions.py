@@ -1,6 +1,6 @@
 """Where tokens are: position embeddings, and the places that stay with tokens when others are left out.
 
-B images, T tokens, P patches, D width, (h, w) patch grid.
+B images, T tokens, P patches, D width, (h, w) patch grid, of a clip (t, h, w).
 """
 
 import math
@@ -30,24 +30,46 @@ class Places:
         return Places(self.grid, self.index[kept.to(self.index.device)])
 
 
-def resample_pos_embed(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Learned positions (1, prefix + h·w, D) on another grid: bicubic with anti-aliasing, as timm does it."""
+def resample_pos_embed(pos_embed: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """Learned positions (1, prefix + h·w, D) on another grid: bicubic with anti-aliasing, as timm does it.
+
+    Of a clip (1, prefix + t·h·w, D): so in every frame, and linear with anti-aliasing through time.
+    """
     if old == new:
         return pos_embed
     prefix = pos_embed.shape[1] - math.prod(old)
-    table = pos_embed[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, D, h, w)
-    table = F.interpolate(table, size=new, mode="bicubic", antialias=True)
-    table = table.flatten(2).mT.to(pos_embed.dtype)  # (1, h'·w', D)
+    D, (t, *_), space = pos_embed.shape[-1], (math.prod(old[:-2]), *old), new[-2:]
+    table = pos_embed[:, prefix:].float().reshape(t, *old[-2:], D).permute(0, 3, 1, 2)  # (t, D, h, w)
+    table = F.interpolate(table, size=space, mode="bicubic", antialias=True)
+    if old[:-2] != new[:-2]:
+        through = table.permute(1, 0, 2, 3).flatten(2)[None]  # (1, D, t, h'·w')
+        size = (math.prod(new[:-2]), math.prod(space))
+        through = F.interpolate(through, size=size, mode="bilinear", antialias=True)
+        table = through[0].unflatten(2, space).permute(1, 0, 2, 3)  # (t', D, h', w')
+    table = table.permute(0, 2, 3, 1).reshape(1, -1, D).to(pos_embed.dtype)  # (1, t'·h'·w', D)
     return torch.cat([pos_embed[:, :prefix], table], dim=1)
 
 
-def sincos_pos_embed(grid_size: tuple[int, int], dim: int) -> Tensor:
-    """Fixed positions (1, h·w, D): sines and cosines of column, then of row (He et al. 2022, MAE)."""
+def sincos_pos_embed(grid_size: tuple[int, ...], dim: int) -> Tensor:
+    """Fixed positions (1, h·w, D): sines and cosines of column, then of row (He et al. 2022, MAE).
+
+    Of a clip (1, t·h·w, D): those of the patches' numbers, as VideoMAE has them.
+    """
+    if len(grid_size) > 2:
+        return sinusoid_pos_embed(math.prod(grid_size), dim)
     h, w = grid_size
     omega = 10000 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     angles = [axis.flatten()[:, None] * omega for axis in (column, row)]  # each (P, D/4)
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)[None].float()
+
+
+def sinusoid_pos_embed(count: int, dim: int) -> Tensor:
+    """Fixed positions (1, P, D): sines and cosines, in turn, of a patch's number (Vaswani et al. 2017,
+    section 3.5; Tong et al. 2022, VideoMAE)."""
+    omega = 10000 ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angle = torch.arange(count, dtype=torch.float64)[:, None] * omega  # (P, D/2)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[None].float()
 
 
 def rope_places(places: Places, span: tuple[float, float] | None, offset: float) -> Tensor:

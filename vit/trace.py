@@ -158,11 +158,11 @@ class Replace:
 class Trace:
     """One image through one ViT. L layers, H heads, T tokens, D width, K classes, (h, w) patches."""
 
-    image: Tensor  # (3, height, width)  the normalised pixels the model saw
+    image: Tensor  # (3, height, width)  the normalised pixels the model saw; of a clip (F, 3, height, width)
     tokens: Tensor  # (L+1, T, D)   residual stream: after the embedding, then after each block
     attn: Tensor  # (L, H, T, T)  softmax(q kᵀ / √d); row = query, column = key; rows sum to 1; of kept layers
     logits: Tensor  # (K,)          empty for a model without a head
-    grid: Grid  # the patches, (h, w)
+    grid: Grid  # the patches, (h, w) or (t, h, w)
     prefix_names: tuple[str, ...]  # of the tokens in front of the patches: [CLS], [DIST], [REG1] ...
     pool_attn: Tensor | None = None  # (H', T)  where attention pools: what the head reads of each token
     target: int | None = None  # the class that attn_grad explains,
@@ -171,8 +171,8 @@ class Trace:
     activations: Mapping[str, Tensor] = field(default_factory=dict)  # whatever else `keep` asked for
 
     @property
-    def grid_size(self) -> tuple[int, int]:
-        """(h, w)."""
+    def grid_size(self) -> tuple[int, ...]:
+        """(h, w), or (t, h, w) of a clip."""
         return self.grid.shape
 
     @property
@@ -251,8 +251,9 @@ def asked_layers(
     keep: Collection[str],
 ) -> list[int] | None:
     """The layers that `trace` is asked to keep, counted from 0. Raises ValueError for what there is not."""
-    if image.dim() != 3:
-        raise ValueError(f"One image is (3, height, width), not {tuple(image.shape)}: pass images[i].")
+    if image.dim() != len(config.input_shape()):
+        one = "clip is (F, 3, height, width)" if config.is_clip else "image is (3, height, width)"
+        raise ValueError(f"One {one}, not {tuple(image.shape)}: pass images[i].")
     if unknown := {*keep} - {*HOOK_POINTS}:
         names = ", ".join(map(repr, sorted(unknown)))
         raise ValueError(f"The model shows no {names}: keep any of {', '.join(HOOK_POINTS)}.")
@@ -281,7 +282,7 @@ def trace(
     layers: Sequence[int] | None = None,
     keep: Collection[str] = ("attn", "resid_post"),
 ) -> Trace:
-    """Run one image (3, height, width) through the model and keep what it did.
+    """Run one image (3, height, width), or one clip (F, 3, height, width), and keep what the model did.
 
     target: also keep d logits[target] / d attn; against `contrast`, another class or "others", that of the
     difference (vit.objective). edits: hooks that intervene, in this order.
@@ -291,7 +292,7 @@ def trace(
     a class, layer or name that there is not.
     """
     layers = asked_layers(model.config, image, target, contrast, layers, keep)
-    grid = Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size)
+    grid = model.config.grid_of(image.shape)
     check_edits(edits, model.config, grid)
     stream = Recorder({"pos", "resid_post", "pool_attn"})
     kept = Recorder({*keep, "attn"} if target is not None else {*keep}, layers)

@@ -166,7 +166,7 @@ METHODS_HELP = f"methods\n  ({LETTERS})\n{plain()}"
 
 def ask(request: Request, config: ViTConfig, card: Card, size: tuple[int, int]) -> Asked:
     """What was asked for, as far as it depends on no picture. Raises Usage."""
-    grid_size = Grid.of(size, config.patch_size).shape
+    grid_size = config.grid_at(size).shape
     token = parse_query(request.query, config, grid_size)
     target = parse_target(request.target, card, config.num_classes)
     check_index("layer", request.layer, config.depth)
@@ -200,7 +200,7 @@ def check_memory(config: ViTConfig, size: tuple[int, int], traces: int = 1) -> N
         )
 
 
-def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int]) -> int | None:
+def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, ...]) -> int | None:
     """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from."""
     if text is None:
         return None
@@ -221,7 +221,7 @@ def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, int])
 
 
 def parse_edits(
-    request: Request, methods: Sequence[str], config: ViTConfig, grid_size: tuple[int, int]
+    request: Request, methods: Sequence[str], config: ViTConfig, grid_size: tuple[int, ...]
 ) -> tuple[Hook, ...]:
     """--off "L3.H2 L4.H0" and --hide "4,7 4,8" -> hooks that intervene."""
     edits: list[Hook] = []

@@ -26,7 +26,6 @@ from explorer.record import load_record, page_with_records, record_of, save_reco
 from explorer.subject import subject_of
 from vit.card import Card
 from vit.data import DATASETS, drawn_from, find_pictures
-from vit.grid import Grid
 from vit.library import folder_of, list_checkpoints, resolve
 from vit.model import ViT
 from vit.pictures import open_picture, preprocess
@@ -135,7 +134,7 @@ def run_record(request: Request) -> int:
         kept = RUNS / f"{name}-{faithfulness.weights_digest(model)}.jsonl"
         table = measured(replace(one, keep=str(kept)), model, card, size, failed)[1]
         accuracy = "" if card.accuracy is None else f"{100 * card.accuracy:.2f} % test accuracy, "
-        config, grid = model.config, Grid.of(size, model.config.patch_size)
+        config, grid = model.config, model.config.grid_at(size)
         about = (
             f"{accuracy}{size[0]} × {size[1]} pixels, {grid.count} patches, {config.depth} layers × "
             f"{config.num_heads} heads; {table.images} test pictures, drawn at random."

@@ -129,7 +129,7 @@ def sheet_figure(
 
 def matrix_figure(
     attn: np.ndarray,
-    grid_size: tuple[int, int],
+    grid_size: tuple[int, ...],
     prefix_names: Sequence[str],
     *,
     colormap: str | None = None,

@@ -33,7 +33,6 @@ from explorer.viewer.script import joined
 from vit.card import Card
 from vit.checkpoint import load_snapshot
 from vit.cost import cost
-from vit.grid import Grid
 from vit.model import ViT
 from vit.pictures import preprocess
 from vit.trace import trace
@@ -159,7 +158,7 @@ def written_weights(folder: Path, name: str, model: ViT, weights: list[Weight], 
 def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, Any]:
     """A model as js/engine.js needs it: its sizes, how a picture is prepared, what its answers mean."""
     config = model.config
-    grid = Grid.of(image_size, config.patch_size)
+    grid = config.grid_at(image_size)
     h, w = grid.shape
     prefix = config.num_prefix_tokens
     names = ["pca", "similarity", "norms", *(["positions"] if grid.count <= MAX_POSITIONS else []), "filters"]
@@ -200,7 +199,7 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
 
 def constants(model: ViT, image_size: tuple[int, int]) -> bytes:
     """What the viewer shows that no picture changes: colour tables, positions, filters."""
-    grid = Grid.of(image_size, model.config.patch_size)
+    grid = model.config.grid_at(image_size)
     arrays = {"colormaps": np.stack(list(COLORMAPS.values()))}  # (C, 256, 3)
     if grid.count <= MAX_POSITIONS:
         similarity = stats.position_similarity(model, grid.shape).flatten(0, 1).flatten(1)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from explorer.ledger import entries
 from explorer.methods import METHODS
-from vit.grid import Grid
 from vit.model import ViT
 
 OPSET = 18
@@ -87,8 +86,8 @@ def export_graph(model: ViT, image_size: tuple[int, int]) -> tuple[bytes, list[W
     from onnx.external_data_helper import set_external_data
 
     config = model.config
-    tokens = config.num_prefix_tokens + Grid.of(image_size, config.patch_size).count
-    image = torch.zeros(1, config.in_chans, *image_size)
+    tokens = config.num_prefix_tokens + config.grid_at(image_size).count
+    image = torch.zeros(1, *config.input_shape(image_size))
     inputs: tuple[Tensor, ...] = (image, torch.zeros(tokens), torch.ones(config.depth, config.num_heads))
     names, found = INPUTS, OUTPUTS
     if has_ledger(model):
