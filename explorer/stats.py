@@ -185,7 +185,13 @@ def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
     Signs are arbitrary in PCA; here the largest loading is positive, so that they never flip. Where one
     or two patches have fewer directions than asked for, the others are zero.
     """
-    patches = trace.tokens[:, trace.num_prefix_tokens :].double()  # (L+1, P, D)
+    scores, explained = principal(trace.tokens[:, trace.num_prefix_tokens :], components, joint)
+    return PCA(scores.float().unflatten(1, trace.grid_size), explained.float())
+
+
+def principal(patches: Tensor, components: int, joint: bool) -> tuple[Tensor, Tensor]:
+    """(scores (L+1, P, C), explained (L+1 or 1, C)) of patches (L+1, P, D), in float64: `patch_pca`."""
+    patches = patches.double()
     x = patches - patches.mean(dim=1, keepdim=True)
     x = x / x.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp(min=1e-12)
     x = x.flatten(0, 1)[None] if joint else x  # (1, (L+1)·P, D) or (L+1, P, D)
@@ -200,9 +206,9 @@ def patch_pca(trace: Trace, components: int = 3, joint: bool = True) -> PCA:
     # what rounding leaves in a direction without variance is not one: there are no more than x has
     real = variance[..., :components] > 1e-12 * variance[..., :1]
     basis = F.pad((basis * real[..., None]).mT, (0, lacking))  # (1 or L+1, D, C)
-    scores = (x @ basis).reshape(*patches.shape[:2], components).unflatten(1, trace.grid_size)
+    scores = (x @ basis).reshape(*patches.shape[:2], components)  # (L+1, P, C)
     explained = variance[..., :components] * real / variance.sum(dim=-1, keepdim=True).clamp(min=1e-12)
-    return PCA(scores.float(), F.pad(explained, (0, lacking)).float())
+    return scores, F.pad(explained, (0, lacking))
 
 
 # ---- the model's own parameters --------------------------------------------------------------------

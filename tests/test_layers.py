@@ -42,6 +42,8 @@ PURE = tuple(
         "stats",
         "ledger",
         "ablation",
+        "pairs",
+        "patching",
         "controls",
         "measures",
         "faithfulness",

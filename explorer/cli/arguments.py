@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 
-from explorer import faithfulness
+from explorer import faithfulness, twins
 from explorer.cli.request import Asked, Option, Request, Usage
 from explorer.methods import LETTERS, METHODS, plain
+from explorer.patching import WHAT
 from explorer.render import DIVERGING, SCALES, SEQUENTIAL, THEMES
 from vit.card import Card
 from vit.config import VARIANTS, ViTConfig
@@ -98,6 +99,18 @@ WORDS = Option(
 )
 PROTOTYPES = Option(
     "--prototypes", metavar="DIR", help="classes are folders of a few pictures each: for any model"
+)
+TWO_PICTURES = Option("pictures", nargs=2, metavar="PICTURE", help="two files: one, and the other")
+COUNT = Option(
+    "--count", type=positive, help=f"at most so many pairs, the most alike first (default {twins.COUNT})"
+)
+LEAST = Option(
+    "--least", type=float, metavar="COSINE", help="only pairs that are at least as alike (default -1)"
+)
+CARRY = Option(
+    "--what",
+    choices=list(WHAT),
+    help=f"carried over is {'; '.join(f'{name}: {about}' for name, about in WHAT.items())} (default heads)",
 )
 OFF = Option("--off", metavar="HEADS", help='heads to switch off: "L3.H2 L4.H0"')
 HIDE = Option("--hide", metavar="PATCHES", help='patches that no token may see: "4,7 4,8"')

@@ -4,11 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from explorer.cli import data, models, objects, pictures, site, words
+from explorer.cli import data, models, objects, pairs, pictures, site, words
 from explorer.cli.arguments import (
     BOXES,
+    CARRY,
     COLORMAP,
     CONTRAST,
+    COUNT,
     DATA,
     FPS,
     HEAD,
@@ -16,6 +18,7 @@ from explorer.cli.arguments import (
     IMAGES,
     KEEP,
     LAYER,
+    LEAST,
     LINES,
     MASKS,
     METHOD,
@@ -38,6 +41,7 @@ from explorer.cli.arguments import (
     TARGET,
     THEME,
     THROUGH,
+    TWO_PICTURES,
     VARIANT,
     WATCH,
     WORDS,
@@ -61,6 +65,10 @@ examples
       where each word is, beside a prompt that means nothing; `map --words` explains them as classes
   python -m explorer map cat.jpg --method relevance --prototypes animals/ --model facebook/dino-vits16
       a few pictures in a folder per class become the classes of a model without a head
+  python -m explorer match cat.jpg tiger.jpg --model facebook/dino-vits16
+      which patches of one picture are like which of the other
+  python -m explorer patch cat.jpg dog.jpg --what stream
+      which tokens, carried from one picture's run into the other's, carry the answer with them
   python -m explorer grid cat.jpg --model facebook/dino-vits8
       every head of every layer on one sheet, for a model from the Hugging Face Hub
   python -m explorer film cat.jpg --out cat.gif
@@ -90,6 +98,8 @@ MAPS = (*SHEET, SMOOTH, LINES)
 EDITS = (OFF, HIDE)
 CLASSES = (TARGET, WORDS, PROTOTYPES)
 LAYER_THEN = LAYER.but(help="through training: from 0; -1 is the last (default)")
+TOKEN = QUERY.but(help="of heads: the token at which it is carried over (default: all tokens)")
+OTHER = CONTRAST.but(help="what the class is told from (default: the second picture's answer)")
 INSTEAD_OF_DATA = PICTURES.but(help="files or folders, in place of --data")
 ONE_OR_MANY = PICTURES.but(
     help="one file: the race of its maps; folders or several files: a table over them, as with --data"
@@ -142,6 +152,14 @@ ROWS = (
     ),
     Command(
         "where", "where words are in a picture: CLIP and its kin", words.run_where, FIGURE, (*MAPS, WORDS),
+    ),
+    Command(
+        "match", "which patches of two pictures are alike", pairs.run_match, FIGURE,
+        (TWO_PICTURES, SIZE, THEME, LAYER, COUNT, LEAST),
+    ),
+    Command(
+        "patch", "what changes when a part of one picture's run is carried into another's", pairs.run_patch,
+        FIGURE, (TWO_PICTURES, *MAPS[1:], CARRY, TOKEN, *CLASSES, OTHER),
     ),
     Command(
         "film", "play through depth, or through training", pictures.run_on_pictures, (".gif", ".mp4"),

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from explorer.forms import Export
+from explorer.patching import HEADS
 from explorer.subject import Style, Subject
+from explorer.twins import COUNT
 from vit.model import Hook
 from vit.objective import Contrast
 
@@ -52,6 +54,9 @@ class Request:
     record: bool = False
     variant: str | None = None
     words: str | None = None
+    what: str = HEADS
+    count: int = COUNT
+    least: float = -1
     prototypes: str | None = None
     folder: str = ""
     models: Sequence[str] = ()

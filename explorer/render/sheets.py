@@ -5,11 +5,14 @@ L layers, H heads, T tokens, K classes, (h, w) patches.
 
 import math
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import ConnectionPatch
+from matplotlib.patheffects import Normal, Stroke
 
-from explorer.render.colours import THEMES
+from explorer.render.colours import COLORMAPS, DEFAULT, THEMES
 from explorer.render.paper import (
     add_legend,
     add_titles,
@@ -65,6 +68,48 @@ def maps_figure(
         drawn = overlay(ground, values, scale=scale, colormap=colormap, smooth=smooth, grid=grid, query=box)
         show_picture(axes, drawn)
         add_legend(axes, scale, colormap, theme, (2.5, panel), "smoothed" if smooth else "")
+    add_titles(figure, title, caption, theme)
+    return figure
+
+
+def matches_figure(
+    pictures: tuple[np.ndarray, np.ndarray],
+    lines: np.ndarray,
+    cosine: np.ndarray,
+    colours: tuple[np.ndarray, np.ndarray],
+    *,
+    title: str = "",
+    caption: str = "",
+    theme: str = "light",
+) -> Figure:
+    """Two pictures side by side with lines (n, 4), from row and column of a patch of the first to those of
+    one of the second, coloured by their cosine (n,); under them what both are in colours (h, w, 3)."""
+    sides = [picture.shape[0] / picture.shape[1] for picture in pictures]
+    figure = new_figure(6.4, 2 * 3.1 * max(sides) + 1.2, theme)
+    axes = figure.subplots(2, 2)
+    for column, (picture, painted) in enumerate(zip(pictures, colours)):
+        for row, shown in enumerate((enlarge(picture), painted)):
+            style_axes(axes[row, column], theme)
+            show_picture(axes[row, column], shown)
+            axes[row, column].set_anchor("N")
+    low = min(0.0, float(cosine.min())) if len(cosine) else 0.0
+    table = COLORMAPS[DEFAULT] / 255
+    for line, value in zip(lines, cosine):
+        color = table[round(255 * min(1.0, (float(value) - low) / (1 - low)))]
+        ends = [
+            ((column + 0.5) / w * shown.shape[1] - 0.5, (row + 0.5) / h * shown.shape[0] - 0.5)
+            for (row, column), (h, w), shown in zip(
+                (line[:2], line[2:]), (each.shape[:2] for each in colours), map(enlarge, pictures)
+            )
+        ]
+        shade = [Stroke(linewidth=2.2, foreground="#000000", alpha=0.5), Normal()]
+        between: dict[str, Any] = {
+            "axesA": axes[0, 0],
+            "axesB": axes[0, 1],
+            "color": color,
+            "path_effects": shade,
+        }
+        figure.add_artist(ConnectionPatch(ends[0], ends[1], "data", "data", lw=1.1, **between))
     add_titles(figure, title, caption, theme)
     return figure
 
@@ -305,6 +350,7 @@ def heads_table(
     *,
     about: str = "",
     title: str = "",
+    caption: str = "",
     theme: str = "light",
     into: SubFigure | None = None,
 ) -> Figure:
@@ -312,11 +358,12 @@ def heads_table(
     depth, count = values.shape
     cell = min(0.52, max(0.2, 6 / max(depth, count)))
     size = max(1.8, cell * count), max(2.2, cell * depth)
-    figure = new_figure(size[0] + 1, size[1] + 1.3, theme, into)
+    below = 0.5 if caption else 0
+    figure = new_figure(max(size[0] + 1, 4.2 if caption else 0), size[1] + 1.3 + below, theme, into)
     axes = figure.add_subplot()
     scale = Scale(np.abs(values).max(keepdims=True), signed=True, words="")
     names = [f"L{i}" for i in range(depth)], [f"H{i}" for i in range(count)]
     draw_cells(axes, values, scale, *names, 2 if cell >= 0.34 else None, theme)
     add_legend(axes, scale, None, theme, size, about)
-    add_titles(figure, title, "", theme)
+    add_titles(figure, title, caption, theme)
     return figure
