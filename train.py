@@ -1,6 +1,7 @@
 """Train a Vision Transformer: from pictures to a checkpoint that the explorer opens. Read me top to bottom.
 
   python train.py shapes                      three minutes on two CPU cores with AMX
+  python train.py moves                       clips: what moves how, through space and time
   python train.py cifar10                     interrupted? the same command resumes where it stopped
   python train.py photos                      cats, dogs and ten things: first a teacher, then the ViT
   python train.py folder --data PHOTOS --init imagenette        your own classes, in minutes
@@ -68,7 +69,10 @@ from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
 # The model and its optimisers ------------------------------------------------------------------------
 
 
-SHAPE = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers")
+SHAPE = (
+    *("patch_size", "num_frames", "tubelet"),
+    *("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers"),
+)
 
 
 @lru_cache(maxsize=1)
@@ -275,6 +279,9 @@ def load_pictures(options: Options) -> tuple[Split, Split]:
     if test.class_names != data.class_names:
         differ = ", ".join(sorted({*data.class_names} ^ {*test.class_names}))
         raise ValueError(f"{options.data} has other classes for training than for testing: {differ}.")
+    frames = data.images.shape[1] if data.images.dim() > 4 else 1
+    if frames != options.num_frames:
+        raise ValueError(f"{options.data} needs --num-frames {frames}, not {options.num_frames}.")
     if len(data) < options.batch_size:
         raise ValueError(f"{options.data} has {len(data)} training pictures: give a smaller --batch-size.")
     return data, test
@@ -405,19 +412,20 @@ def finish(run: Run, data: Split, test: Split) -> None:
     default = asdict(Options())
     changed = {name: value for name, value in asdict(options).items() if value != default[name]}
     epochs, seen = run.step * options.batch_size / run.images, min(options.eval_images, len(test))
-    how = f"""- {run.step} steps of {options.batch_size} pictures, {epochs:.1f} epochs of {run.images},
+    how = f"""- {run.step} steps of {options.batch_size}, {epochs:.1f} epochs of {run.images},
   in {run.minutes:.0f} minutes ({"bf16" if run.bf16 else "fp32"}).
-- The weights are a moving average over the steps. `history.csv`: the curve, on {seen} test pictures;
+- The weights are a moving average over the steps. `history.csv`: the curve, on {seen} of the test split;
   `snapshots/`: the same average at log-spaced moments.
 
 All options: `{shlex.join(spelled(changed))}`"""
+    things = "clips" if saved.config.is_clip else "pictures"
     bare = len(run.folder.parts) == 1  # which would be the name of a bundled one
     again = ["--evaluate", f"./{run.folder}" if bare else str(run.folder), "--data", options.data]
     again += ["--seed", str(options.seed)] if options.seed else []
     save(run.folder, run.ema, run.card)
     card = model_card(run.card, saved, how, len(test), "python train.py " + shlex.join(again))
     write_atomically(run.folder / "README.md", card.encode())
-    print(f"{run.folder}: {accuracy:.2%} of {len(test)} test pictures right. See {run.folder / 'README.md'}")
+    print(f"{run.folder}: {accuracy:.2%} of {len(test)} test {things} right. See {run.folder / 'README.md'}")
 
 
 # The command line ------------------------------------------------------------------------------------

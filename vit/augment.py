@@ -1,4 +1,7 @@
-"""Augmentation, a whole batch at a time. B pictures, (height, width) pixels."""
+"""Augmentation, a whole batch at a time. B pictures, (height, width) pixels.
+
+Clips are (B, F, 3, height, width): all frames of one are changed alike.
+"""
 
 import math
 
@@ -8,13 +11,15 @@ from torch import Tensor
 
 
 def resize_all(images: Tensor, size: tuple[int, int], chunk: int = 1024) -> Tensor:
-    """uint8 (N, 3, ...) -> uint8 (N, 3, *size), anti-aliased: the small pictures of progressive training."""
+    """uint8 (N, ..., height, width) -> uint8 (N, ..., *size), anti-aliased: the small pictures of progressive
+    training."""
     if images.shape[-2:] == size:
         return images
-    small = torch.empty(len(images), 3, *size, dtype=torch.uint8, device=images.device)
+    small = torch.empty(*images.shape[:-2], *size, dtype=torch.uint8, device=images.device)
     for start in range(0, len(images), chunk):
-        part = F.interpolate(images[start : start + chunk].float(), size, mode="bilinear", antialias=True)
-        small[start : start + chunk] = part.round().clamp(0, 255)
+        part = images[start : start + chunk].float().flatten(1, -3)  # (n, 3, ...), of clips (n, F·3, ...)
+        part = F.interpolate(part, size, mode="bilinear", antialias=True)
+        small[start : start + chunk] = part.round().clamp(0, 255).view(-1, *small.shape[1:])
     return small
 
 
@@ -30,7 +35,7 @@ def augment(
     cutout: float = 0.0,
     flip: bool = True,
 ) -> Tensor:
-    """uint8 (B, 3, ...) -> [0, 1] floats (B, 3, *size), every picture changed in its own way.
+    """uint8 (B, ..., height, width) -> [0, 1] floats (B, ..., *size), each picture or clip in its own way.
 
     Crop (min_area: its smallest share of the picture; aspect: the largest ratio of its sides; shift: how
     far it may reach beyond the edge), rotation (degrees either way) and flip are one affine map per
@@ -57,11 +62,13 @@ def augment(
     rows = (cos * x_scale * mirror, -sin * y_scale, x_shift, sin * x_scale * mirror, cos * y_scale, y_shift)
     theta = torch.stack(rows, dim=1).view(B, 2, 3)
     grid = F.affine_grid(theta, [B, 3, *size], align_corners=False)
-    x = F.grid_sample(images.float() / 255, grid, "bicubic", "reflection", align_corners=False).clamp(0, 1)
+    x = images.float().flatten(1, -3) / 255  # (B, 3, ...), of clips (B, F·3, ...)
+    x = F.grid_sample(x, grid, "bicubic", "reflection", align_corners=False).clamp(0, 1)
+    x, each = x.view(*images.shape[:-2], *size), (B, *[1] * (images.dim() - 1))
 
     if colour:
-        brightness, contrast, saturation = (1 + uniform(-colour, colour).view(B, 1, 1, 1) for _ in range(3))
-        grey = x.mean(dim=1, keepdim=True)  # (B, 1, height, width)
+        brightness, contrast, saturation = (1 + uniform(-colour, colour).view(each) for _ in range(3))
+        grey = x.mean(dim=-3, keepdim=True)  # (B, 1, height, width), of clips (B, F, 1, height, width)
         x = grey + (x - grey) * saturation
         x = (x - 0.5) * contrast + 0.5 * brightness
         x = x.clamp(0, 1)
@@ -72,5 +79,5 @@ def augment(
         hole = ((ys - centre_y).abs() < cutout / 2) & (
             (xs - centre_x).abs() < cutout / 2
         )  # (B, height, width)
-        x = x.masked_fill(hole[:, None], 0.5)
+        x = x.masked_fill(hole.view(*each[:-2], *size), 0.5)
     return x

@@ -12,7 +12,7 @@ from vit.config import FIELDS, ViTConfig, fits
 FORMAT, VERSION = "vit-explorer", 1
 # larger than any published ViT: a config beyond these is broken or hostile, and is not built
 LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
-LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1}
+LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1, "num_frames": 4096}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 # what transformers writes as problem_type: what a logit means (see Card.scores)

@@ -37,7 +37,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("num_frames", "tubelet"), (1, math.inf)),
     **dict.fromkeys(("num_classes", "num_registers", "mlp_ratio"), (0, math.inf)),
     **{"num_class_tokens": (1, 100), "pool_heads": (0, math.inf), "pool_mlp_ratio": (0, math.inf)},
-    **dict.fromkeys(("dropout", "drop_path"), (0, 1)),
+    **dict.fromkeys(("dropout", "drop_path", "pool_norm_eps"), (0, 1)),
 }
 
 
@@ -64,6 +64,7 @@ class ViTConfig:
     pool_mlp_ratio: float = 0.0  # of the MLP behind it; 0: as mlp_ratio
     final_norm: bool = True  # False: the head reads the residual stream as it is
     norm_after_pool: bool = False  # the final norm acts on the pooled vector (timm's fc_norm), not on tokens
+    pool_norm_eps: float = 0.0  # of that norm after pooling; 0: norm_eps (VideoMAE has its own)
     pos_embed: str = "learned"  # or "sincos": fixed, as in MAE, of a clip as in VideoMAE; or "none"
     pos_embed_prefix: bool = True  # class and distillation token have a position too
     # queries and keys of patches rotate by their place (Su et al. 2021; Heo et al. 2024): "axial" with fixed
@@ -100,6 +101,8 @@ class ViTConfig:
                 raise ValueError(f"{name} must be at least {low}{most}, not {value}.")
         if not (0 < self.norm_eps < math.inf and math.isfinite(self.layer_scale or 0)):
             raise ValueError("norm_eps must be above 0, and layer_scale a finite number.")
+        if self.pool_norm_eps and not self.norm_after_pool:
+            raise ValueError("pool_norm_eps is of the norm after pooling: it needs norm_after_pool=True.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}.")

@@ -253,11 +253,13 @@ def load_split(
     interpolation: str = "bicubic",
     seed: int = 0,
 ) -> Split:
-    """Every picture of a split, decoded once to uint8 (N, 3, height, width). Raises DataError.
+    """Every picture of a split, decoded once to uint8 (N, 3, height, width), or every clip. Raises DataError.
 
     Folders are kept decoded in a cache file, which later runs map into memory in no time. A picture
     that cannot be read is left out, with a warning that names it.
     """
+    if isinstance(DATASETS.get(data), ClipSet):
+        return load_clips(data, split, image_size, seed)
     pictures, class_names = find_pictures(data, split, seed)
     if isinstance(pictures, Joined):
         how = (split, image_size, crop_pct, interpolation, seed)

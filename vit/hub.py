@@ -265,8 +265,9 @@ def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: 
     if p.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     factor = 255 * p.get("rescale_factor", 1 / 255) if p.get("do_rescale") is not False else 255
-    if mean and std and abs(factor - 1) > 1e-6:  # the Card's are of pixels in [0, 1]
-        mean, std = (tuple(x / factor for x in numbers) for numbers in (mean, std))
+    offset = 1 if p.get("offset") else 0  # ViViT takes 1 off before it normalises
+    if mean and std and (offset or abs(factor - 1) > 1e-6):  # the Card's are of pixels in [0, 1]
+        mean, std = tuple((x + offset) / factor for x in mean), tuple(x / factor for x in std)
     resample = p.get("resample", 3)
     said = pixels(mean, std, crop_pct, RESAMPLE.get(resample, resample))
     if size and not any(side % vit_config.patch_size for side in size):

@@ -74,6 +74,14 @@ PUBLISHED = (
         "facebook/dino-vits16", "DINO S/16", "DINO", "Apache-2.0", 87,
         "DINO with four times fewer patches: the same objects, coarser",
     ),
+    Published(
+        "MCG-NJU/videomae-small-finetuned-kinetics", "VideoMAE S/16, Kinetics-400", "VideoMAE",
+        "CC-BY-NC-4.0", 88, "clips of 16 frames: attention through space and time at once",
+    ),
+    Published(
+        "google/vivit-b-16x2-kinetics400", "ViViT B/16x2, Kinetics-400", "ViViT", "MIT", 356,
+        "clips of 32 frames: one [CLS] for 3136 patches, four times the work of VideoMAE",
+    ),
 )  # fmt: skip
 FIRST = ("photos", "imagenette", "cifar10", "catsdogs", "shapes")  # of the bundled ones: the most to show
 

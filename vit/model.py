@@ -231,6 +231,7 @@ class ViT(nn.Module):
         self.config = config
         dim = config.embed_dim
         norm = partial(nn.LayerNorm, dim, config.norm_eps)
+        pool_norm = partial(nn.LayerNorm, dim, config.pool_norm_eps or config.norm_eps)
         head = partial(nn.Linear, dim, config.num_classes) if config.num_classes else nn.Identity
         classes = config.num_class_tokens if config.class_token else 0
         with_position = classes + config.distillation if config.pos_embed_prefix else 0
@@ -249,7 +250,7 @@ class ViT(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.norm = norm() if config.final_norm and not config.norm_after_pool else nn.Identity()
         self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
-        self.fc_norm = norm() if config.norm_after_pool else nn.Identity()
+        self.fc_norm = pool_norm() if config.norm_after_pool else nn.Identity()
         self.head = head()
         self.head_dist = head() if config.distillation else None
         self.init_weights()

@@ -18,7 +18,7 @@ class Options:
     """Everything that decides what a run learns."""
 
     data: str = option(
-        "", "shapes, cifar10, imagenette, photos, or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg"
+        "", "shapes, moves, cifar10, imagenette, photos, or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg"
     )
     image_size: int = option(64, "side of the pictures, in pixels: a multiple of the patch size")
     sizes: str = option(
@@ -33,6 +33,8 @@ class Options:
     embed_dim: int = option(192, "D, the width of a token")
     depth: int = option(6, "L, how many blocks")
     num_heads: int = option(3, "H, attention maps per block; D / H = 64 is usual")
+    num_frames: int = option(1, "frames of a clip; 1: pictures")
+    tubelet: int = option(1, "frames that a patch of a clip reaches through")
     mlp_ratio: float = option(4.0, "width of the MLP / D")
     num_registers: int = option(0, "extra tokens that may hold what no patch wants to hold")
     drop_path: float = option(0.0, "chance to skip a branch in the last layer")
@@ -122,6 +124,7 @@ CHOICES = {"network": ("vit", "conv"), "optimizer": ("muon", "adamw"), "precisio
 LARGE = 1e9
 RANGES = (  # of every number
     dict.fromkeys(("image_size", "patch_size", "embed_dim", "depth", "num_heads"), (1, LARGE))
+    | dict.fromkeys(("num_frames", "tubelet"), (1, LARGE))
     | dict.fromkeys(("batch_size", "eval_images"), (1, LARGE))
     | dict.fromkeys(("epochs", "lr", "clip", "mlp_ratio"), (1 / LARGE, LARGE))
     | dict.fromkeys(

@@ -19,6 +19,12 @@ RECIPES = {
         dict(data="shapes", image_size=64, patch_size=8, embed_dim=128, num_heads=4, depth=6, epochs=4.5)
         | dict(batch_size=64, shift=0.06, ema=0.995, eval_images=500),
     ),
+    "moves": Recipe(
+        "clips of 8 frames in which a shape moves, grows or turns, nothing to download",
+        dict(data="moves", image_size=64, patch_size=8, num_frames=8, tubelet=2, sizes="32:0.7")
+        | dict(embed_dim=128, num_heads=4, depth=6, epochs=4.0, batch_size=64, flip=False)
+        | dict(ema=0.99, eval_images=400),
+    ),
     "cifar10": Recipe(
         "CIFAR-10, 2.7 M parameters: 90.06 % and 7.8 hours on two cores as four runs, see its card",
         CIFAR

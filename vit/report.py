@@ -102,11 +102,15 @@ def model_card(card: Card, model: ViT, how: str, tested: int, again: str) -> str
     """
     config = model.config
     height, width = card.size_for(config)
+    things, kind, patches = "pictures", "image", f"patches of {config.patch_size} px"
+    if config.is_clip:
+        things, kind = "clips", "video"
+        patches = f"{patches} and {config.tubelet} frames"
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     command = card.command.replace("\n", "\n    ")
     return f"""---
-pipeline_tag: image-classification
-tags: [vision-transformer, image-classification, interpretability]
+pipeline_tag: {kind}-classification
+tags: [vision-transformer, {kind}-classification, interpretability]
 ---
 # {card.name}
 
@@ -114,10 +118,10 @@ A plain Vision Transformer for {card.data}, trained by
 
     {command}
 
-- **Accuracy {card.accuracy:.2%}** on all {tested} pictures of the test split: these fp16 weights, one view
-  of each picture, in float32. `{again}` repeats it.
+- **Accuracy {card.accuracy:.2%}** on all {tested} {things} of the test split: these fp16 weights, one view
+  of each, in float32. `{again}` repeats it.
 - {millions:.2f} M parameters: {config.depth} blocks of {config.num_heads} heads, width {config.embed_dim},
-  {height} x {width} px in patches of {config.patch_size} px.
+  {height} x {width} px in {patches}.
 {how}
 
 Classes: {", ".join(card.class_names)}.

@@ -20,7 +20,9 @@ RELATIVE = "adds a learned relative position bias to its attention scores"
 STEM = "has a convolutional stem where a plain ViT projects each patch once"
 ROTARY = "rotates queries and keys by their position (RoPE)"
 CHANNELS = "attends between channels, not between tokens"
-VIDEO = "reads video, not pictures"
+DIVIDED = "attends in turns, through time and within the frame, so that no one matrix holds its attention"
+TWISTED = "turns the two numbers of a pair by different angles, which is no rotation by a place"
+VIDEO = "reads video by other parts than joint attention over all patches"
 RMS = "normalises with RMSNorm, not LayerNorm"
 
 NO_CONFIG = "A state dict does not say how many heads it has: give its config, too."
@@ -30,7 +32,7 @@ INSIDE = ("module", "_orig_mod", "timm_model")
 NESTED = ("state_dict", "model_state_dict", "model")  # where a training script's file keeps the weights
 # the first tensor on a picture's way, which every layout has once: what stands before its name is a prefix
 FIRST = re.compile(
-    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vision_model)\.)?"
+    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model)\.)?"
     r"embeddings\.(patch_embeddings(\.projection)?|patch_embedding))\.weight$"
 )
 

@@ -1,8 +1,8 @@
-"""transformers' ViT, DeiT, MAE, MSN, DINOv2, CLIP, SigLIP, I-JEPA: one row per model type."""
+"""transformers' ViTs, from DeiT to SigLIP, from ViViT to VideoMAE: one row per model type."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,14 +12,17 @@ from vit.card import CheckpointError
 from vit.checkpoint import build
 from vit.config import ViTConfig
 from vit.model import ViT
+from vit.positions import sincos_pos_embed
 from vit.pretrained.common import (
     CHANNELS,
+    DIVIDED,
     NO_CONFIG,
     RELATIVE,
     RMS,
     ROTARY,
     STAGES,
     STEM,
+    TWISTED,
     VIDEO,
     WINDOWS,
     Renames,
@@ -51,10 +54,8 @@ REFUSED = {
     "vit_hybrid": STEM,
     "levit": STEM,
     "mlcd": ROTARY,
-    "vjepa2": VIDEO,
-    "vivit": VIDEO,
-    "videomae": VIDEO,
-    "timesformer": VIDEO,
+    "vjepa2": TWISTED,
+    "timesformer": DIVIDED,
     "videoprism": VIDEO,
     "xclip": VIDEO,
     "hiera": STAGES,
@@ -90,6 +91,8 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "chinese_clip_vision_model": CLIP,
     "altclip_vision_model": CLIP,
     "clipseg_vision_model": CLIP,
+    "vivit": dict(layer_norm_eps=1e-6, hidden_act="gelu_fast", num_frames=32, tubelet_size=(2, 16, 16)),
+    "videomae": dict(layer_norm_eps=1e-12, num_frames=16, tubelet_size=2, use_mean_pooling=True),
     "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
 }
 EVERYWHERE: dict[str, Any] = dict(
@@ -105,16 +108,18 @@ EVERYWHERE: dict[str, Any] = dict(
     qkv_bias=True,
     num_register_tokens=0,
 )
-ACTS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
+ACTS = {"gelu": "gelu", "quick_gelu": "quick_gelu"}
+ACTS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), "gelu_tanh")
 
 # beside the path from pixels to features
 LEFT_BEHIND = re.compile(
-    r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder)\b|"
+    r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder|"
+    r"encoder_to_decoder)\b|"
     r"mask_token$|position_ids$|\bpooler\."
 )
 # both generations of names: those of the files on the Hub, and those of today's modules
 FROM_TRANSFORMERS: Renames = (
-    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vision_model)\.", ""),
+    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model)\.", ""),
     (r"^head\.probe$", "attn_pool.latent"),  # SigLIP's attention pooling
     (r"^head\.attention\.in_proj_", "attn_pool.in_proj."),
     (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
@@ -135,6 +140,7 @@ FROM_TRANSFORMERS: Renames = (
     (r"\.(attention|attention\.attention|self_attn)\.(q|query|q_proj)\.", ".attn.q."),
     (r"\.(attention|attention\.attention|self_attn)\.(k|key|k_proj)\.", ".attn.k."),
     (r"\.(attention|attention\.attention|self_attn)\.(v|value|v_proj)\.", ".attn.v."),
+    (r"\.attention\.attention\.([qv])_bias$", r".attn.\1.bias"),
     (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
     (r"\.(intermediate\.dense|mlp\.(weights_in|c_fc|w12))\.", ".mlp.fc1."),
     (r"\.(output\.dense|mlp\.(weights_out|down_proj|c_proj|w3))\.", ".mlp.fc2."),
@@ -144,7 +150,8 @@ JOINED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.fc1": ("mlp.gate_proj
 
 
 def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = None) -> ViT:
-    """transformers' ViT, DeiT, MAE, MSN, DINOv2 (with and without registers), CLIP, SigLIP, I-JEPA -> ViT.
+    """transformers' ViT, DeiT, MAE, MSN, DINOv2 (with and without registers), CLIP, SigLIP, I-JEPA, ViViT,
+    VideoMAE -> ViT.
 
     model: a live module, or a state dict with its `config` (theirs, or the dictionary of config.json).
     The features of a model without a head are its normed class token, or the mean of its patches where it
@@ -189,6 +196,12 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         note = "CLIP's classifier reads patches without the final norm: loaded without it."
     classes = 0 if note or "head.weight" not in ours else classes
     two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
+    clip: dict[str, Any] = {}
+    if kind in CLIPS:
+        if c["num_frames"] == 1:
+            refuse(f"This {kind} model", "reads a single frame, through three axes")
+        clip, c["patch_size"] = of_clips(kind, c, ours)
+        has_class_token = kind == "vivit"
     patch, other = pair(c["patch_size"])
     if patch != other:
         refuse(f"This {kind} model", "has patches that are not square")
@@ -220,10 +233,29 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         layer_scale=1.0 if is_dino or kind == "dinov3_vit" else None,
         pre_norm=is_clip,
         activation=activation,
-        qkv_bias=c.get("query_bias", c["qkv_bias"]),
+        qkv_bias=c.get("query_bias", c.get("qv_bias", c["qkv_bias"])),
         norm_eps=c["layer_norm_eps"],
+        **clip,
         **(DINOV3 | {"rope_theta": float(c["rope_theta"])} if kind == "dinov3_vit" else {}),
     ), note
+
+
+CLIPS = ("vivit", "videomae")
+
+
+def of_clips(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> tuple[dict[str, Any], Any]:
+    """(what is particular to models of clips, their patch size). Raises CheckpointError."""
+    if kind == "vivit":
+        tubelet, *patch = c["tubelet_size"]
+        return dict(num_frames=c["num_frames"], tubelet=tubelet), patch
+    said = dict(num_frames=c["num_frames"], tubelet=c["tubelet_size"], pos_embed="sincos", final_norm=True)
+    if "head.weight" not in ours:
+        said["final_norm"] = "norm.weight" in ours
+    elif not c["use_mean_pooling"]:
+        refuse("This videomae model", "reads its classes from one corner's patch alone")
+    else:  # its blocks have another epsilon than the norm that torch makes by default
+        said |= dict(norm_after_pool=True, pool_norm_eps=1e-5)
+    return said, c["patch_size"]
 
 
 # patch centres from -1 to 1, in turns of a circle
@@ -263,6 +295,8 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
     for name, shape in (("cls_token", (1, -1, config.embed_dim)), ("pos_embed", (1, -1, config.embed_dim))):
         if name in state and state[name].numel() % config.embed_dim == 0:  # CLIP keeps them flat
             state[name] = state[name].reshape(shape)
+    if config.is_clip and config.pos_embed == "sincos":  # never stored
+        state["pos_embed"] = sincos_pos_embed(config.grid_size, config.embed_dim)
     if config.pre_norm:  # CLIP has no bias here, which is a bias of zero
         state.setdefault("patch_embed.proj.bias", torch.zeros(config.embed_dim))
     if "dist_token" in state and not config.distillation:  # without a head of its own it is a register
