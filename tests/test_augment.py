@@ -74,3 +74,19 @@ def test_small_pictures_are_averages_not_samples():
     stripes = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     stripes[..., ::2] = 254
     assert (resize_all(stripes, (4, 4))[..., 1:-1] == 127).all()
+
+
+def test_all_frames_of_a_clip_are_changed_alike():
+    """As one picture whose channels are the frames would be; two clips differ."""
+    clips = torch.randint(0, 256, (2, 5, 3, 16, 16), dtype=torch.uint8)
+    clips[0, 1:] = clips[0, :1]
+    clips[1] = clips[0]
+    changes = dict(min_area=0.5, shift=0.1, rotation=10, colour=0.3, cutout=0.3)
+    found = [torch.manual_seed(5), augment(clips, (12, 12), **changes)][1]
+    assert found.shape == (2, 5, 3, 12, 12)
+    assert all(torch.equal(frame, found[0, 0]) for frame in found[0])
+    assert (found[0] - found[1]).abs().mean() > 0.01
+    still = [torch.manual_seed(5), augment(clips[:, 0], (12, 12), **changes)][1]
+    torch.testing.assert_close(found[:, 0], still)
+    small = resize_all(clips, (8, 8))
+    assert torch.equal(small[1, 3], resize_all(clips[:, 3], (8, 8))[1]) and small.shape == (2, 5, 3, 8, 8)

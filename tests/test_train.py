@@ -19,6 +19,7 @@ from vit.card import Card
 from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split
 from vit.library import BUNDLED, load
+from vit.moves import MOVES_CLASSES, MOVES_COUNT
 from vit.options import RANGES, Options
 from vit.report import evaluate
 from vit.schedule import Schedule
@@ -75,6 +76,24 @@ def test_snapshots_are_log_spaced_and_end_with_the_model(finished):
     assert all(torch.equal(x, model.state_dict()[name]) for name, x in vectors.items())
     now = torch.load(finished / "state.pt", weights_only=True)["model"]
     assert not all(torch.allclose(x, now[name], atol=2e-4) for name, x in vectors.items()), "the average"
+
+
+def test_a_run_on_clips(tmp_path, monkeypatch):
+    monkeypatch.setitem(MOVES_COUNT, "train", 20)
+    monkeypatch.setitem(MOVES_COUNT, "test", 10)
+    tiny = "--embed-dim 16 --depth 1 --num-heads 2 --batch-size 10 --epochs 2 --sizes 32:0.5 --snapshots 3"
+    t.main(["moves", "--out", str(tmp_path), *tiny.split(), "--precision", "fp32"])
+    model, card = load(tmp_path)
+    assert (model.config.num_frames, model.config.tubelet, model.config.grid_size) == (8, 2, (4, 8, 8))
+    assert model.patch_embed.proj.weight.shape == (16, 3, 2, 8, 8) and card.class_names == MOVES_CLASSES
+    assert round(evaluate(str(tmp_path), "moves").accuracy, 4) == card.accuracy
+    last = load_snapshot(list_snapshots(tmp_path)[-1].path)[0]
+    clip = torch.rand(1, 8, 3, 64, 64)
+    torch.testing.assert_close(last(clip), model(clip), rtol=0, atol=0.05)  # as far as snapshots are exact
+    text = (tmp_path / "README.md").read_text()
+    assert "video-classification" in text and "patches of 8 px and 2 frames" in text
+    with pytest.raises(SystemExit, match="moves needs --num-frames 8, not 4"):
+        t.main(["moves", "--out", str(tmp_path / "other"), "--num-frames", "4", *tiny.split()])
 
 
 def test_the_average_remembers_as_long_as_it_says():

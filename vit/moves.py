@@ -28,7 +28,8 @@ FRAMES = 8
 OBJECTS = ("square", "triangle", "star", "cross", "heart", "moon")  # those whose turning is seen
 RADII = 8.0, 16.0  # pixels
 # per frame, of a full circle: of the picture's side, of the octave between the radii, of a shape's symmetry
-PACE = {"place": (0.045, 0.08), "size": (0.06, 0.1), "turn": (0.1, 0.2)}
+PACE = {"place": (0.05, 0.09), "size": (0.08, 0.12), "turn": (0.12, 0.22)}
+DIM = 0.3  # of the shapes' ground and clutter: what stands still would drown what moves
 SYMMETRY = {"square": 4, "triangle": 3, "star": 5, "cross": 4, "heart": 1, "moon": 1}
 
 
@@ -60,7 +61,7 @@ def moves_sample(seed: int, index: int) -> tuple[np.ndarray, int, np.ndarray]:
     """
     rng = np.random.default_rng((seed, index, FRAMES))
     size, label = SHAPES_SIZE, index % len(MOVES_CLASSES)
-    states, ground = moves_states(rng, label), shapes_background(rng, size)
+    states, ground = moves_states(rng, label), DIM * shapes_background(rng, size)
     shape, colour = str(rng.choice(OBJECTS)), rng.uniform(60, 255, 3)
     colour[rng.integers(3)] = 255
     for _ in range(rng.integers(2, 6)):  # blobs, of no shape
@@ -68,9 +69,9 @@ def moves_sample(seed: int, index: int) -> tuple[np.ndarray, int, np.ndarray]:
         angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
         radii = rng.uniform(1, 6) * rng.uniform(0.4, 1, corners)
         blob = np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii[:, None] + rng.uniform(0, size, 2)
-        fill(ground, [blob], rng.uniform(0, 200, 3).tolist())
+        fill(ground, [blob], (DIM * rng.uniform(0, 200, 3)).tolist())
     at, noise = int(rng.integers(0, size)), rng.uniform(1, 6)
-    shade, before, upright = rng.uniform(0, 120, 3).tolist(), rng.random() < 0.5, rng.random() < 0.5
+    shade, before, upright = (DIM * rng.uniform(0, 120, 3)).tolist(), rng.random() < 0.5, rng.random() < 0.5
     ends = ((at, -1), (at, size)) if upright else ((-1, at), (size, at))
     clip, masks = np.empty((FRAMES, size, size, 3), np.uint8), np.empty((FRAMES, size, size), bool)
     for t, state in enumerate(states):
