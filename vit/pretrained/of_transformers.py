@@ -186,7 +186,7 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         refuse(f"The model type {kind!r}", why_refused(kind, config))
     c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
     is_dino, is_clip = kind.startswith(("dinov2", "tipsv2")), TRANSFORMERS[kind] is CLIP
-    has_class_token = kind not in ("ijepa", "siglip_vision_model")
+    has_class_token = kind not in ("ijepa", "videomae", "siglip_vision_model")
     gated = kind == "dinov3_vit" and c.get("use_gated_mlp")
     pooling = "attn_pool.latent" in ours and "head.weight" not in ours
     note = ""
@@ -196,13 +196,8 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         note = "CLIP's classifier reads patches without the final norm: loaded without it."
     classes = 0 if note or "head.weight" not in ours else classes
     two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
-    clip: dict[str, Any] = {}
-    if kind in CLIPS:
-        if c["num_frames"] == 1:
-            refuse(f"This {kind} model", "reads a single frame, through three axes")
-        clip, c["patch_size"] = of_clips(kind, c, ours)
-        has_class_token = kind == "vivit"
-    patch, other = pair(c["patch_size"])
+    clip, size = of_clips(kind, c, ours) if kind in CLIPS else ({}, c["patch_size"])
+    patch, other = pair(size)
     if patch != other:
         refuse(f"This {kind} model", "has patches that are not square")
     if c["hidden_act"] not in ACTS and not (gated and c["hidden_act"] == "silu"):
@@ -245,6 +240,8 @@ CLIPS = ("vivit", "videomae")
 
 def of_clips(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> tuple[dict[str, Any], Any]:
     """(what is particular to models of clips, their patch size). Raises CheckpointError."""
+    if c["num_frames"] == 1:
+        refuse(f"This {kind} model", "reads a single frame, through three axes")
     if kind == "vivit":
         tubelet, *patch = c["tubelet_size"]
         return dict(num_frames=c["num_frames"], tubelet=tubelet), patch
