@@ -113,6 +113,7 @@ def serve(options: argparse.Namespace) -> None:
     """Open the page, and answer until somebody stops it."""
     host = host_of(options)
     check_address(host, options.port)
+    from explorer.connections import guard_connections
     from explorer.serve import open_queue  # here, so that --help answers at once
     from explorer.session import Session, give_back_memory
     from explorer.ui import build, launch_options
@@ -127,7 +128,8 @@ def serve(options: argparse.Namespace) -> None:
     if not session.names():
         raise CheckpointError("There is no checkpoint to show: train one with `python train.py shapes`.")
     demo = build(session)
-    open_queue(demo)
+    open_queue(demo, session)
+    guard_connections()
     keep_swept(give_back_memory)
     demo.launch(
         server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,

@@ -1,7 +1,7 @@
 """Values by key: made once however many ask, bounded in bytes, the oldest goes first."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields, is_dataclass
@@ -37,13 +37,17 @@ class Entry(Generic[V]):
     value: V
     size: int
     owners: set[str]
+    party: str = EVERYONE  # on whom
+    booked: int = 0  # so many bytes of it are booked
 
 
 class Cache(Generic[V]):
-    """Values by key: made once however many ask at once, and forgotten, oldest first, beyond `max_bytes`.
+    """Values by key: made once however many ask at once, and forgotten beyond `max_bytes`: the oldest of
+    whoever holds most, so that nobody pushes out what others look at.
 
     A value larger than the bound is given to those who asked and not kept, and drives nothing out.
     `dropped` hears of every value that is forgotten, of one too large to keep, too.
+    party: who an owner is, where one visitor may come under many names.
     """
 
     def __init__(
@@ -51,15 +55,21 @@ class Cache(Generic[V]):
         max_bytes: int,
         size: Callable[[V], int] = nbytes,
         dropped: Callable[[V], None] = lambda value: None,
+        party: Callable[[str], str] = str,
     ):
-        self.max_bytes, self.size, self.dropped = max_bytes, size, dropped
-        self.held = 0  # bytes
+        self.max_bytes, self.size, self.dropped, self.party = max_bytes, size, dropped, party
+        self.held_by: Counter[str] = Counter()  # bytes that only this party holds; EVERYONE: that several do
         self._entries: OrderedDict[Hashable, Entry[V]] = OrderedDict()
         self._making: dict[Hashable, Future[V]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def held(self) -> int:
+        """Bytes."""
+        return self.held_by.total()
 
     def get(self, key: Hashable, make: Callable[[], V], *owners: str) -> V:
         """The value under this key, made now if nobody has it; an error in making it reaches all who wait.
@@ -70,7 +80,7 @@ class Cache(Generic[V]):
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
-                self._entries[key].owners.update(owners)
+                self._hold(self._entries[key], *owners)
                 return self._entries[key].value
             waiting = self._making.get(key)
             if waiting is None:
@@ -79,7 +89,7 @@ class Cache(Generic[V]):
             value = waiting.result()
             with self._lock:
                 if key in self._entries:
-                    self._entries[key].owners.update(owners)
+                    self._hold(self._entries[key], *owners)
             return value
         try:
             value = make()
@@ -95,10 +105,10 @@ class Cache(Generic[V]):
             if size > self.max_bytes:
                 forgotten.append(value)
             else:
-                self._entries[key] = Entry(value, size, set(owners))
-                self.held += size
+                self._entries[key] = Entry(value, size, set())
+                self._hold(self._entries[key], *owners)
             while self.held > self.max_bytes:
-                forgotten.append(self._forget(next(iter(self._entries))))
+                forgotten.append(self._forget(self._next_to_go()))
         mine.set_result(value)
         for old in forgotten:
             self.dropped(old)
@@ -117,23 +127,46 @@ class Cache(Generic[V]):
         """Keep this value from now on, in place of the one that was there, whose owners stay."""
         with self._lock:
             if (entry := self._entries.get(key)) is not None:
-                self.held += self.size(value) - entry.size
                 entry.value, entry.size = value, self.size(value)
-                entry.owners.update(owners or (EVERYONE,))
+                self._hold(entry, *(owners or (EVERYONE,)))
                 self._entries.move_to_end(key)
                 return
         self.get(key, lambda: value, *owners)
 
+    def _hold(self, entry: Entry[V], *owners: str) -> None:
+        """These owners hold it, too."""
+        entry.owners.update(owners)
+        self._book(entry)
+
+    def _book(self, entry: Entry[V]) -> None:
+        """On the party that its owners are; on EVERYONE where they are several."""
+        parties = {self.party(owner) for owner in entry.owners}
+        self._weigh(entry.party, -entry.booked)
+        entry.party, entry.booked = parties.pop() if len(parties) == 1 else EVERYONE, entry.size
+        self._weigh(entry.party, entry.booked)
+
+    def _weigh(self, party: str, size: int) -> None:
+        self.held_by[party] += size
+        if not self.held_by[party]:
+            del self.held_by[party]
+
+    def _next_to_go(self) -> Hashable:
+        """The oldest of the party that holds most."""
+        ((most, _),) = self.held_by.most_common(1)
+        return next(key for key, entry in self._entries.items() if entry.party == most)
+
     def _forget(self, key: Hashable) -> V:
         entry = self._entries.pop(key)
-        self.held -= entry.size
+        self._weigh(entry.party, -entry.booked)
         return entry.value
 
     def release(self, owner: str) -> None:
         """This owner has left: forget what nobody else holds."""
         with self._lock:
             for entry in self._entries.values():
-                entry.owners.discard(owner)
+                if owner in entry.owners:
+                    entry.owners.discard(owner)
+                    self._book(entry)
             orphans = [key for key, entry in self._entries.items() if not entry.owners]
             forgotten = [self._forget(key) for key in orphans]
         for old in forgotten:

@@ -4,6 +4,7 @@ An ASGI layer in front of Gradio, which serves more than this page needs and bou
 message nor how much one visitor may leave on the disk. Nothing here knows a widget or a model.
 """
 
+import asyncio
 import ipaddress
 import shutil
 import socket
@@ -18,6 +19,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from explorer.connections import in_few_words
+from explorer.upkeep import most_descriptors
+
 MiB = 2**20
 MAX_FILE = 10 * MiB  # bytes of one uploaded picture
 MAX_MESSAGE = MiB  # bytes of any other request
@@ -27,6 +31,8 @@ SMALLEST = MiB // 4  # what an upload counts at least: files are counted, too
 MAX_KEPT = 2048 * MiB  # bytes of uploads that lie on the disk at all
 MIN_FREE = 256 * MiB  # bytes that stay free on the disk
 MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
+MAX_OPEN_IN_ALL = 3000
+SEND_WITHIN = 60.0  # seconds in which some more of a body comes
 MAX_ADDRESSES = 4096  # of which something is remembered
 
 API = "/gradio_api/"
@@ -77,15 +83,6 @@ def is_near(host: str) -> bool:
         return False
 
 
-def most_descriptors() -> int:
-    """How many files and connections this process may have open."""
-    try:
-        import resource
-    except ImportError:  # Windows, where nothing has to be done for it
-        return 8192
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
 def names_of_this_machine() -> set[str]:
     name = socket.gethostname().lower()
     return {"localhost", name, name.partition(".")[0], f"{name.partition('.')[0]}.local", "testserver"}
@@ -97,13 +94,15 @@ class Doors:
     def __init__(self, app: ASGIApp, uploads: Callable[[], Path], guarded: bool = False):
         self.app, self.uploads, self.guarded = app, uploads, guarded
         self.names = names_of_this_machine()
-        self.max_open = min(MAX_OPEN, most_descriptors() // 4)
+        self.max_open_in_all = min(MAX_OPEN_IN_ALL, most_descriptors() // 2)
+        self.max_open = min(MAX_OPEN, self.max_open_in_all // 2)
         self.open: defaultdict[str, int] = defaultdict(int)  # requests by address
         self.uploaded: OrderedDict[str, list[tuple[float, int]]] = OrderedDict()  # (when, bytes) by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan; this page uses no web sockets
             if scope["type"] == "lifespan":
+                asyncio.get_running_loop().set_exception_handler(in_few_words())
                 await self.app(scope, receive, send)
             return
         address, started = address_of(scope), False
@@ -140,7 +139,7 @@ class Doors:
             raise Refused(404, "There is nothing here.")
         if self.open[address] > self.max_open:
             raise Refused(429, "Too many pages are open from your address: close some and reload this one.")
-        if sum(self.open.values()) > 2 * self.max_open:
+        if sum(self.open.values()) > self.max_open_in_all:
             raise Refused(503, "Too many pages are open at once: reload this one in a minute.")
         if scope["method"] == "POST" and path == API + "upload":
             self.check_upload(address, headers)
@@ -190,11 +189,17 @@ class Doors:
         """`receive` that gives no more than `limit` bytes of a body, whatever its header says."""
         if int(Headers(scope=scope).get("content-length") or 0) > limit:
             raise Refused(413, f"This is more than {limit // MiB} MB: send less.")
-        seen = 0
+        seen, whole = 0, False
 
         async def bounded_receive() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            if whole:  # what comes now is that the visitor has left, at any time
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), SEND_WITHIN)
+            except TimeoutError:
+                raise Refused(408, "This did not come in time: send it once more.") from None
+            whole = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > limit:
                 raise Refused(413, f"This is more than {limit // MiB} MB: send less.")

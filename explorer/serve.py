@@ -16,14 +16,13 @@ from explorer.doors import MAX_FILE, Doors, MiB
 from explorer.forms import ExportError
 from explorer.look import PICTURE
 from explorer.refusals import Left, sentence_of
-from explorer.session import ROUTE, Session
+from explorer.session import MAX_PAGES, ROUTE, Session
 from explorer.turns import place_of, take_turns
 from explorer.upkeep import upload_folder
 
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
-PIECE = 2**20  # bytes of a file that are read at once
+PIECE = 2**17  # bytes of a file that are read at once: what one who stops reading can make us hold
 THREADS = 40  # of Gradio: events that are answered at the same time, in all lanes together
-PAGES = 2000  # whose state is kept
 
 
 def pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -75,17 +74,26 @@ def options(session: Session) -> dict[str, Any]:
         "app_kwargs": {"routes": [shard_route(session), Route("/turn/{page}", turn)], "middleware": [doors]},
         "max_file_size": f"{MAX_FILE // MiB}mb",
         "max_threads": THREADS,
-        "state_session_capacity": PAGES,
+        "state_session_capacity": 2 * MAX_PAGES,  # `open_queue` has them forgotten before
         "footer_links": ["api"],
         "enable_monitoring": False,
         "run_history": False,
         "show_error": False,
         "ssr_mode": False,
         "pwa": False,
+        # else Gradio ends the app if its own page does not answer within 3 s: where visitors wait for a
+        # restart, or a proxy is set for everything
+        "_frontend": False,
     }
 
 
-def open_queue(demo: Any) -> None:
+def open_queue(demo: Any, session: Session) -> None:
     """The only way to the handlers of a `gr.Blocks`: its queue, in which visitors take turns."""
+
+    def forget(page: str) -> None:
+        """What Gradio keeps of a page: of too many, the oldest of the address that has most open."""
+        demo.state_holder.session_data.pop(page, None)
+
+    session.pages.dropped = forget
     demo.queue(api_open=False, default_concurrency_limit=4)
-    take_turns(demo._queue)
+    take_turns(demo._queue, session.came_from)

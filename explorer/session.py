@@ -37,6 +37,7 @@ V = TypeVar("V")
 ROUTE = "shard"  # where the app serves what was promised
 MAX_PROMISES = 20_000
 TRIES = 3  # to open a file that others drive out
+MAX_PAGES = 2_000  # whose state is kept
 MAX_GONE = 1_000  # visitors who have left: something of theirs may still be in the making
 DAY = 24 * 3600.0  # seconds
 
@@ -71,11 +72,16 @@ class Session:
         self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
         self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
+        # open pages, each under its owner's name, held by the address that it was opened from
+        self.pages: Cache[str] = Cache(MAX_PAGES, lambda page: 1)
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
-        self.results: Cache[Any] = Cache(self.result_bytes)
-        self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1)
+        self.results: Cache[Any] = Cache(self.result_bytes, party=self.address_of)
+        self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1, party=self.address_of)
         self.shards: Cache[Path] = Cache(
-            self.shard_bytes, lambda path: path.stat().st_size, lambda path: path.unlink(missing_ok=True)
+            self.shard_bytes,
+            lambda path: path.stat().st_size,
+            lambda path: path.unlink(missing_ok=True),
+            self.address_of,
         )
         self.broken: dict[str, str] = {}  # checkpoints that are here and cannot be opened, and why
         self._on_offer = set(PUBLISHED)  # and what was found to be: no folder is read twice for it
@@ -214,6 +220,14 @@ class Session:
             self.late.discard(left)
             self.results.release(left)
         return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size)
+
+    def came_from(self, owner: str, address: str) -> None:
+        """Whoever opens many pages is one visitor: what all of them hold is counted together."""
+        self.pages.get(owner, lambda: owner, address)
+
+    def address_of(self, owner: str) -> str:
+        found = self.pages.peek(owner)
+        return next(iter(found[1])) if found else owner
 
     def still_wanted(self, owner: str) -> None:
         """Raises Left where nobody waits for the work any more: called between its steps."""

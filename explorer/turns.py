@@ -61,8 +61,8 @@ def place_of(queue: Any, page: str) -> int | None:
     return min(places, default=None)
 
 
-def take_turns(queue: Any) -> None:
-    """Make a `gradio.queueing.Queue` serve those who wait in turn."""
+def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, address: None) -> None:
+    """Make a `gradio.queueing.Queue` serve those who wait in turn. came_from: told each (page, address)."""
     push = queue.push
 
     def key_of(event: Any) -> tuple[str, str]:
@@ -76,6 +76,7 @@ def take_turns(queue: Any) -> None:
         key = (address_of(request.scope), str(body.session_hash))
         if why_not := refusal(waiting, key, lane, len(queue)):
             return False, why_not, "error"
+        came_from(key[1], key[0])
         answer = await push(body=body, request=request, username=username)
         if known := queue.event_queue_per_concurrency_id.get(lane):
             known.queue[:] = in_turn(known.queue, key_of)

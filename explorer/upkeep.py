@@ -117,6 +117,15 @@ def many_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
 
 
+def most_descriptors() -> int:
+    """How many files and connections this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows, where nothing has to be done for it
+        return 8192
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def stop_on_term() -> None:
     """What a container or a service manager sends ends the app as Ctrl-C does: files are removed."""
     with suppress(ValueError):  # not in the main thread

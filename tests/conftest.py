@@ -144,7 +144,7 @@ def url(session) -> Iterator[str]:
     from explorer import serve, ui  # here: most tests need no Gradio, which takes seconds to import
 
     demo = ui.build(session)
-    serve.open_queue(demo)
+    serve.open_queue(demo, session)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **ui.launch_options(session))
     yield url
     demo.close()

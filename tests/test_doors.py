@@ -137,6 +137,7 @@ def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeyp
 def test_open_requests_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeypatch) -> None:
     layer = Doors(anything, lambda: tmp_path)  # type: ignore[arg-type]
     monkeypatch.setattr(layer, "max_open", 2)
+    monkeypatch.setattr(layer, "max_open_in_all", 4)
 
     def enters(address: str) -> int:
         layer.open[address] += 1
@@ -244,8 +245,8 @@ from explorer.upkeep import Workplace, stop_on_term
 stop_on_term()
 place = Workplace()
 (place.folder / "uploads").mkdir()
-print(place.folder, flush=True)
 try:
+    print(place.folder, flush=True)  # from here on it may be stopped
     time.sleep(60)
 except KeyboardInterrupt:
     pass

@@ -4,19 +4,23 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import kept, randomised, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from explorer import look as looks
+from explorer import serve
 from explorer import session as sessions
 from explorer.cache import EVERYONE, Cache, nbytes
 from explorer.look import TRAINED, WHOLE, Look, TooLarge
@@ -120,6 +124,60 @@ def test_the_oldest_goes_first_and_the_bound_holds() -> None:
     assert cache.peek("aaaa") is not None, "who is looked at stays"
     cache.get("dddd", lambda: "dddd")
     assert dropped[2:] == ["cccc"]
+
+
+def test_who_holds_most_makes_room_under_however_many_names() -> None:
+    """One visitor's thousand pins, or a new page for each of them, push out nobody else's pictures."""
+    cache: Cache[str] = Cache(10, len, party=lambda owner: owner[0])
+    for number in range(3):
+        cache.get(("ann", number), lambda: "x", "ann")
+    for number in range(30):
+        cache.get(("bob", number), lambda: "x", f"b{number}")
+    assert all(cache.peek(("ann", number)) for number in range(3)) and cache.held == 10
+    assert [number for number in range(30) if cache.peek(("bob", number))] == list(range(23, 30))
+    cache.get(("ann", 0), lambda: "x", "bob")  # now it is everybody's
+    assert cache.held_by == {"a": 2, "b": 7, "": 1}
+    cache.release("bob")
+    assert cache.held_by == {"a": 3, "b": 7} and cache.held == 10
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from("gpr"), st.integers(0, 6), st.sampled_from(["a1", "a2", "b1", ""])))
+)
+def test_what_is_held_is_what_lies_there(steps) -> None:
+    """held_by against a count of the entries, after any order of get, put and release."""
+    cache: Cache[str] = Cache(12, len, party=lambda owner: owner[:1])
+    for what, key, owner in steps:
+        if what == "r":
+            cache.release(owner)
+        else:
+            (cache.get if what == "g" else lambda k, make, o: cache.put(k, make(), o))(
+                key, lambda size=key: "x" * (size + 1), owner
+            )
+        entries = [(entry.owners, entry.size) for entry in cache._entries.values()]
+        counted: Counter[str] = Counter()
+        for owners, size in entries:
+            parties = {owner[:1] for owner in owners}
+            counted[parties.pop() if len(parties) == 1 else ""] += size
+        assert cache.held_by == counted and cache.held <= 12
+
+
+def test_many_pages_of_one_address_push_out_nobody_elses(session: Session, monkeypatch) -> None:
+    monkeypatch.setattr(session, "pages", Cache(5, lambda page: 1))
+    demo = SimpleNamespace(queue=lambda **options: None, _queue=SimpleNamespace(push=None))
+    demo.state_holder = SimpleNamespace(session_data={})
+    serve.open_queue(demo, session)
+    for page, address in [("ann", "1.1.1.1"), *((f"bob{n}", "2.2.2.2") for n in range(20))]:
+        demo.state_holder.session_data[page] = "what Gradio keeps of it"
+        session.came_from(page, address)
+    assert list(demo.state_holder.session_data) == ["ann", "bob16", "bob17", "bob18", "bob19"]
+    assert session.address_of("ann") == "1.1.1.1" and session.address_of("nobody") == "nobody"
+    promised = [session.promise((page, n), bytes, owner=page) for page in ("ann", "bob19") for n in range(3)]
+    monkeypatch.setattr(session.promises, "max_bytes", 6)
+    session.promise("more", bytes, owner="bob18")
+    kept_by = [session.promises.peek(address.rpartition("/")[2]) is not None for address in promised]
+    assert kept_by == [True, True, True, False, True, True]
 
 
 def test_who_leaves_takes_along_only_what_nobody_else_holds() -> None:
