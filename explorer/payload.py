@@ -1,6 +1,7 @@
 """A trace as bytes for the viewer: one head, then messages that are fetched when they are first wanted.
 
 L layers, H heads, T tokens, K classes, (h, w) patches, P = h w, Q rows that are sent (T unless T is large).
+Of a clip patches are (t, h, w), frame by frame, and P = t h w.
 
 A message is a container, compressed with gzip:
 
@@ -21,6 +22,7 @@ would turn most of the small weights into zero.
 Large models: a layer is H Q T bytes. Up to `ROW_BUDGET` all rows are sent (Q = T: 836 tokens at 12 heads);
 beyond, only the rows of the prefix tokens and of every n-th patch in both directions, with the smallest n
 that fits, so that 1,370 tokens take 6 MB per layer (every second patch) and 4,801 tokens 8 MB (every sixth).
+Of a clip so in every frame.
 The columns, what is looked at, are always all there. `row_of` says which row stands for a token.
 """
 
@@ -28,7 +30,7 @@ import gzip
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from explorer.roles import Roles
 from vit import ViT
 from vit.card import Card
+from vit.grid import Grid
 from vit.pictures import as_picture
 from vit.trace import Trace
 
@@ -107,13 +110,13 @@ def quantize(rows: Tensor, num_prefix: int) -> tuple[np.ndarray, np.ndarray]:
     return steps.numpy(), maxima.float().numpy()
 
 
-def sent_rows(grid_size: tuple[int, ...], num_prefix: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
+def sent_rows(grid: Grid, num_prefix: int, num_heads: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens whose rows are sent (Q,), and for every token the row that stands for it (T,)."""
-    h, w = grid_size
-    num_tokens = num_prefix + h * w
+    h, w = grid.space
+    num_tokens = num_prefix + grid.count
     stride = 1
     while num_heads * num_tokens * (
-        num_prefix + -(-h // stride) * -(-w // stride)
+        num_prefix + grid.frames * -(-h // stride) * -(-w // stride)
     ) > ROW_BUDGET and stride < max(h, w):
         stride += 1
     blocks_down, blocks_across = np.arange(h) // stride, np.arange(w) // stride
@@ -121,30 +124,37 @@ def sent_rows(grid_size: tuple[int, ...], num_prefix: int, num_heads: int) -> tu
     across = np.minimum(np.arange(-(-w // stride)) * stride + stride // 2, w - 1)
     patches = (down[:, None] * w + across).ravel()
     block_of = (blocks_down[:, None] * len(across) + blocks_across).ravel()
+    frames = np.arange(grid.frames)[:, None]
+    patches = (frames * h * w + patches).ravel()
+    block_of = (frames * len(down) * len(across) + block_of).ravel()
     prefix = np.arange(num_prefix)
     tokens = np.concatenate([prefix, num_prefix + patches])
     return tokens.astype(np.int32), np.concatenate([prefix, num_prefix + block_of]).astype(np.int32)
 
 
 def head_payload(
-    trace: Trace, card: Card, model: ViT | None = None, roles: Roles | None = None, believed: str = ""
+    trace: Trace,
+    card: Card,
+    model: ViT | None = None,
+    roles: Roles | None = None,
+    believed: str = "",
+    times: Sequence[float] = (),
 ) -> bytes:
     """All that the first picture needs and all that is small: geometry, image, classes, figures per head.
 
     model: to say what can be shown of its embeddings. roles: what was measured of its heads.
-    believed: the method whose maps were measured to lead.
+    believed: the method whose maps were measured to lead. times: in seconds, when each frame of a clip was.
     """
     height, width = trace.image.shape[-2:]
-    h, w = trace.grid_size
     num_layers, num_tokens = trace.tokens.shape[0] - 1, trace.tokens.shape[1]
     num_heads = trace.attn.shape[1]
-    tokens_sent, row_of = sent_rows(trace.grid_size, trace.num_prefix_tokens, num_heads)
+    tokens_sent, row_of = sent_rows(trace.grid, trace.num_prefix_tokens, num_heads)
     meta = {
         "kind": "head",
         "name": card.name,
         "height": height,
         "width": width,
-        "grid_size": [h, w],
+        "grid_size": list(trace.grid_size),
         "num_prefix_tokens": trace.num_prefix_tokens,
         "prefix_names": trace.prefix_names,
         "num_layers": num_layers,
@@ -162,9 +172,11 @@ def head_payload(
         meta |= {"head_names": roles.all_names(), "opening": roles.opening}
     if believed:
         meta["believed"] = believed
+    if times:
+        meta["times"] = list(times[:: len(times) // trace.grid.frames])  # of the first frame of each tubelet
     arrays = {
         "class_values": card.values(trace.logits).numpy(),  # (K,) probabilities, or what `scores` says
-        "image": np.frombuffer(encode_image(trace.image, card), np.uint8),
+        **pictures_of(trace, card),
         "row_of": row_of,
         "tokens_sent": tokens_sent,
         "colormaps": np.stack(list(COLORMAPS.values())),  # (C, 256, 3)
@@ -176,6 +188,9 @@ def head_payload(
         arrays["entropy"] = stats.entropy(trace)[..., patches].mean(dim=-1).numpy()
         arrays["prefix_share"] = stats.prefix_share(trace).sum(dim=-1).numpy()
         meta["uniform_distance"] = stats.uniform_distance(trace)
+        if trace.grid.frames > 1:
+            arrays["lag_share"] = stats.lag_share(trace).numpy()  # (L, H, t)
+            arrays["uniform_lags"] = stats.uniform_lags(trace.grid).numpy()  # (t,)
     return pack(arrays, meta)
 
 
@@ -189,7 +204,7 @@ def layer_payload(
     """
     attn = trace.attn[layer] if attn is None else attn
     num_prefix = trace.num_prefix_tokens
-    tokens_sent, _ = sent_rows(trace.grid_size, num_prefix, attn.shape[0])
+    tokens_sent, _ = sent_rows(trace.grid, num_prefix, attn.shape[0])
     rows = torch.from_numpy(tokens_sent).long()
     everything = len(rows) == attn.shape[-1]
     arrays = {}
@@ -220,11 +235,17 @@ def embeddings_payload(trace: Trace, model: ViT | None = None) -> bytes:
     }
     names = embedding_names(trace, model)
     if model is not None and "positions" in names:
-        similarity = stats.position_similarity(model, trace.grid_size).flatten(0, 1).flatten(1)
+        similarity = stats.position_similarity(model, trace.grid_size).reshape(trace.grid.count, -1)
         arrays["positions"] = cosine_bytes(similarity)  # (P, P)
     if model is not None and "filters" in names:
-        arrays["filters"] = as_bytes(stats.patch_filters(model))  # (n, p, p, 3)
+        arrays["filters"] = as_bytes(filters_side_by_side(model))
     return pack(arrays, {"kind": "embeddings"})
+
+
+def filters_side_by_side(model: ViT) -> Tensor:
+    """(n, p, p, 3) in [0, 1]; the frames of a tubelet stand beside each other, (n, p, tubelet · p, 3)."""
+    filters = stats.patch_filters(model)
+    return filters if filters.dim() == 4 else filters.permute(0, 2, 1, 3, 4).flatten(2, 3)
 
 
 def embedding_names(trace: Trace, model: ViT | None) -> list[str]:
@@ -295,6 +316,16 @@ def class_name(card: Card, index: int) -> str:
     return card.class_names[index] if index < len(card.class_names) else f"class {index}"
 
 
+def pictures_of(trace: Trace, card: Card) -> dict[str, np.ndarray]:
+    """The section of the picture, or those of a clip's frames: of each tubelet the first one."""
+    if trace.image.dim() == 3:
+        return {"image": np.frombuffer(encode_image(trace.image, card), np.uint8)}
+    shown = trace.image[:: len(trace.image) // trace.grid.frames]  # (t, 3, height, width)
+    files = [encode_image(frame, card) for frame in shown]
+    ends = np.cumsum([len(file) for file in files], dtype=np.int32)
+    return {"frames": np.frombuffer(b"".join(files), np.uint8), "frame_ends": ends}
+
+
 def encode_image(image: Tensor, card: Card) -> bytes:
     """The pixels the model saw, in true colours: PNG where small, else WebP."""
     buffer = io.BytesIO()
@@ -312,8 +343,9 @@ def pca_colors(trace: Trace, joint: bool) -> np.ndarray:
     Each component is stretched so that 1 % of the patches are at either end: over all depths for a joint
     basis, at each depth otherwise.
     """
-    scores = stats.patch_pca(trace, joint=joint).scores.numpy()
-    low, high = np.quantile(scores, (0.01, 0.99), axis=(0, 1, 2) if joint else (1, 2), keepdims=True)
+    scores = stats.patch_pca(trace, joint=joint).scores.numpy()  # (L+1, h, w, 3)
+    patches = tuple(range(1, scores.ndim - 1))
+    low, high = np.quantile(scores, (0.01, 0.99), axis=(0, *patches) if joint else patches, keepdims=True)
     colors = (scores - low) / np.maximum(high - low, 1e-12)
     return (colors.clip(0, 1) * 255).round().astype(np.uint8)
 

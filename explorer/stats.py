@@ -24,9 +24,10 @@ from vit.trace import Replace, Trace, trace
 
 
 def patch_distances(trace: Trace) -> Tensor:
-    """(P, P): pixels between the centres of patches."""
-    sides = zip(trace.image.shape[-2:], trace.grid.shape)
-    return trace.grid.distances([pixels / patches for pixels, patches in sides])
+    """(P, P): pixels between the centres of patches; of a clip those within the frame, whatever the time."""
+    sides = zip(trace.image.shape[-2:], trace.grid.space)
+    standing_still = [0.0] * (len(trace.grid.shape) - 2)
+    return trace.grid.distances([*standing_still, *(pixels / patches for pixels, patches in sides)])
 
 
 def attention_distance(trace: Trace) -> Tensor:
@@ -40,6 +41,36 @@ def attention_distance(trace: Trace) -> Tensor:
     patches = trace.attn[..., trace.num_prefix_tokens :, trace.num_prefix_tokens :]  # (L, H, P, P)
     distance = (patches * patch_distances(trace)).sum(dim=-1) / patches.sum(dim=-1).clamp(min=1e-12)
     return distance.mean(dim=-1)
+
+
+def lag_share(trace: Trace) -> Tensor:
+    """(L, H, t): of the attention that the patches of a clip give to patches, the share at every distance in
+    time, from 0 in the query's own frame to t - 1, whether before or after it.
+
+    Read it against `uniform_lags`: a clip has more pairs of frames that are near than that are far.
+    """
+    t, prefix = trace.grid.frames, trace.num_prefix_tokens
+    patches = trace.attn[..., prefix:, prefix:]  # (L, H, P, P)
+    patches = patches / patches.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+    frames = patches.unflatten(-1, (t, -1)).sum(dim=-1).unflatten(-2, (t, -1)).mean(dim=-2)  # (L, H, t, t)
+    both = [frames.diagonal(lag, -2, -1).sum(-1) + frames.diagonal(-lag, -2, -1).sum(-1) for lag in range(t)]
+    return torch.stack([both[0] / 2, *both[1:]], dim=-1) / t
+
+
+def uniform_lags(grid: Grid) -> Tensor:
+    """(t,): `lag_share` of a head that looks everywhere alike."""
+    lags = torch.arange(grid.frames)
+    return torch.where(lags == 0, 1, 2) * (grid.frames - lags) / grid.frames**2
+
+
+def time_distance(trace: Trace) -> Tensor:
+    """(L, H): how many frames away, before or after, the patches of a clip look on average."""
+    return (lag_share(trace) * torch.arange(trace.grid.frames)).sum(dim=-1)
+
+
+def frame_share(trace: Trace) -> Tensor:
+    """(L, H): of the attention that the patches of a clip give to patches, the share within their frame."""
+    return lag_share(trace)[..., 0]
 
 
 def uniform_distance(trace: Trace) -> float:
@@ -249,15 +280,16 @@ def rotary_similarity(model: ViT, grid: Grid) -> Tensor:
 def patch_filters(model: ViT, count: int = 28) -> Tensor:
     """(n, p, p, 3) in [0, 1]: principal components of the patch projection (Dosovitskiy et al. 2021, fig. 7).
 
-    Each is stretched to its own range; there are no more than 3·p² of them. Signs as in `patch_pca`.
+    Of a model of clips (n, frames of a tubelet, p, p, 3). Each is stretched to its own range; there are no
+    more than 3·p² of them in each frame. Signs as in `patch_pca`.
     """
-    filters = model.patch_embed.proj.weight.double().cpu()  # (D, 3, p, p)
+    filters = model.patch_embed.proj.weight.double().cpu()  # (D, 3, p, p) or (D, 3, tubelet, p, p)
     x = filters.flatten(1) - filters.flatten(1).mean(dim=0)
     basis = torch.linalg.eigh(x.mT @ x).eigenvectors.flip(-1).mT  # (3·p², 3·p²), largest variance first
     basis = _signed(basis[: min(count, len(x))])  # (n, 3·p²)
     low, high = basis.amin(dim=-1, keepdim=True), basis.amax(dim=-1, keepdim=True)
     basis = (basis - low) / (high - low).clamp(min=1e-12)
-    return basis.unflatten(1, filters.shape[1:]).permute(0, 2, 3, 1).float()
+    return basis.unflatten(1, filters.shape[1:]).movedim(1, -1).float()
 
 
 def _signed(basis: Tensor) -> Tensor:

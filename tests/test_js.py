@@ -53,13 +53,14 @@ def write_fixtures(folder: Path) -> None:
     filters = unpack(embeddings)[0]["filters"]
     tokens = meta["num_tokens"]
     truth = {
-        "letters": {"L": 3, "H": 4, "T": tokens, "P": 15, "h": 3, "w": 5, "Q": tokens, "K": 7}
-        | {"C": len(COLORMAPS), "N": len(filters), "p": filters.shape[1]},
+        "letters": {"L": 3, "H": 4, "T": tokens, "P": 15, "h": 3, "w": 5, "t": 1, "F": 1, "Q": tokens, "K": 7}
+        | {"C": len(COLORMAPS), "N": len(filters), "p": filters.shape[1], "q": filters.shape[2]},
+        "grid": [3, 5],
         "head": {name: array.flatten().tolist() for name, array in arrays.items()},
         "attn": found.attn[0].flatten().tolist(),
         "viridis": COLORMAPS["viridis"].tolist(),
     }
-    assert truth["letters"].keys() | {"B"} == SCHEMA["letters"].keys()
+    assert truth["letters"].keys() | {"B", "grid"} == SCHEMA["letters"].keys()
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from explorer.render import COLORMAPS
 from explorer.roles import Roles
 from vit import ViT, trace
 from vit.card import Card
+from vit.grid import Grid
 from vit.pictures import denormalize
 from vit.trace import Trace, attention_at
 
@@ -118,13 +120,15 @@ KINDS = (
 )
 
 
-def agrees(message: bytes, letters: dict[str, int]) -> set[str]:
+def agrees(message: bytes, letters: dict[str, int], grid: Sequence[int] = (3, 5)) -> set[str]:
     """Check a message against SCHEMA; its optional sections and keys that are not there."""
     arrays, meta = payload.unpack(message)
     said = payload.SCHEMA["messages"][meta["kind"]]
     for name, array in arrays.items():
         section = said["sections"].get(name) or said["sections"]["*"]
-        shape = [int(eval(size, {}, letters)) if size != "B" else array.size for size in section["shape"]]
+        known = {**letters, "B": array.size}
+        sizes = [size for each in section["shape"] for size in (grid if each == "grid" else [each])]
+        shape = [int(eval(str(size), {}, known)) for size in sizes]
         assert (array.dtype.name, list(array.shape)) == (section["dtype"], shape), name
         assert section["about"]
     assert set(meta) <= set(said["meta"])
@@ -147,10 +151,10 @@ def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
     monkeypatch.setattr(payload, "ROW_BUDGET", budget)
     model = randomised(ViT(tiny_config(**changes)))
     found = trace(model, torch.randn(3, 12, 20))
-    sent, _ = payload.sent_rows((3, 5), found.num_prefix_tokens, 4)
+    sent, _ = payload.sent_rows(found.grid, found.num_prefix_tokens, 4)
     letters = dict(L=3, H=4, T=found.tokens.shape[1], P=15, h=3, w=5, Q=len(sent), K=len(found.logits))
-    letters |= dict(C=len(COLORMAPS), N=len(stats.patch_filters(model)), p=4)
-    assert set(letters) | {"B"} == set(payload.SCHEMA["letters"])
+    letters |= dict(C=len(COLORMAPS), N=len(stats.patch_filters(model)), p=4, q=4, t=1, F=1)
+    assert set(letters) | {"B", "grid"} == set(payload.SCHEMA["letters"])
     roles = Roles("", "", 1, {"sink": [[0.9] * 4, [0.1] * 4, [0.1] * 4]}, {"layer": 1})
     head, embeddings, first, *others = payload.payloads(found, CARD, model, roles, "cp_lrp")
     named = payload.unpack(head)[1]
@@ -158,13 +162,41 @@ def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
     plain = payload.unpack(payload.head_payload(found, CARD, model))[1]
     assert "opening" not in plain and "believed" not in plain
     assert named["believed"] == "cp_lrp"
-    assert [agrees(message, letters) for message in (head, embeddings, first)] == [set()] * 3
+    of_clips = {"frames", "frame_ends", "times", "lag_share", "uniform_lags"}
+    assert [agrees(message, letters) for message in (head, embeddings, first)] == [of_clips, set(), set()]
     assert all(agrees(message, letters) == {"similarity_embed"} for message in others)
     agrees(payload.maps_at_hand(found, CARD, model)[0], letters)
     assert agrees(payload.exact_payload(found.attn[1], 1), letters) == set()
     short = trace(model, torch.randn(3, 12, 20), keep=("resid_post",))
     attn = attention_at(model, short.tokens[1], 1)
     assert agrees(payload.layer_payload(short, 1, attn=attn), letters) >= {"rollout", "rollout_max"}
+
+
+def clip_model() -> ViT:
+    return randomised(ViT(tiny_config(num_frames=6, tubelet=2)))
+
+
+def test_a_clip_is_what_the_schema_says_frame_by_frame():
+    model = clip_model()
+    found = trace(model, torch.rand(6, 3, 12, 20) * 2 - 1)
+    letters = dict(L=3, H=4, T=46, P=45, t=3, h=3, w=5, Q=46, K=7, C=len(COLORMAPS), p=4, q=8)
+    letters["N"] = len(stats.patch_filters(model))
+    head = payload.head_payload(found, CARD, model, times=[0, 0.5, 1, 1.5, 2, 2.5])
+    embeddings = payload.embeddings_payload(found, model)
+    layer = payload.layer_payload(found, 0, rollout=maps.rollout_all(found)[1])
+    grid = (3, 3, 5)
+    assert agrees(head, letters, grid) == {"image", "head_names", "opening", "believed"}
+    assert agrees(embeddings, letters, grid) == agrees(layer, letters, grid) == set()
+    sections, meta = payload.unpack(head)
+    assert meta["grid_size"] == [3, 3, 5] and meta["times"] == [0, 1, 2], "of each tubelet the first frame"
+    start = 0
+    for frame, end in zip(found.image[::2], sections["frame_ends"], strict=True):
+        drawn = np.asarray(Image.open(io.BytesIO(sections["frames"][start:end].tobytes())))
+        expected = denormalize(frame, CARD).mul(255).round().byte().permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(drawn, expected)  # PNG: small frames are sent without loss
+        start = end
+    colours = payload.unpack(embeddings)[0]["pca_joint"]
+    assert colours.shape == (4, 3, 3, 5, 3) and 100 < colours.mean() < 155, "one basis for all frames"
 
 
 def test_a_sink_does_not_take_the_steps_of_the_patches():
@@ -230,7 +262,7 @@ def test_a_trace_without_attention_is_sent_layer_by_layer(model, found):
     "grid, heads", [((14, 14), 12), ((24, 24), 16), ((37, 37), 12), ((60, 80), 12), ((3, 900), 6)]
 )
 def test_rows_of_large_models_fit_the_budget_and_stand_for_their_neighbours(grid, heads):
-    sent, row_of = payload.sent_rows(grid, 5, heads)
+    sent, row_of = payload.sent_rows(Grid(grid), 5, heads)
     num_tokens = 5 + grid[0] * grid[1]
     assert heads * len(sent) * num_tokens <= payload.ROW_BUDGET
     assert sent[:5].tolist() == [0, 1, 2, 3, 4]
@@ -246,9 +278,21 @@ def test_rows_of_large_models_fit_the_budget_and_stand_for_their_neighbours(grid
         assert len(sent) == num_tokens
 
 
+@pytest.mark.parametrize("frames, heads", [(8, 12), (16, 12), (3, 2)])  # VideoMAE-B, ViViT-B, a small one
+def test_rows_of_a_long_clip_are_those_of_its_frames(frames, heads):
+    grid = Grid((frames, 14, 14))
+    sent, row_of = payload.sent_rows(grid, 1, heads)
+    assert heads * len(sent) * (1 + grid.count) <= payload.ROW_BUDGET
+    stand_in = torch.from_numpy(sent[row_of])
+    away = (grid.places()[stand_in[1:] - 1] - grid.places()).abs()
+    assert away[:, 0].max() == 0, "in its own frame"
+    assert away[:, 1:].max() <= math.ceil(math.sqrt(grid.count / (len(sent) - 1))) / 2 + 1
+    np.testing.assert_array_equal(row_of[sent], np.arange(len(sent)))
+
+
 def test_a_large_layer_sends_the_rows_it_names(found, monkeypatch):
     monkeypatch.setattr(payload, "ROW_BUDGET", 4 * 18 * 10)
-    sent, _ = payload.sent_rows(found.grid_size, 3, 4)
+    sent, _ = payload.sent_rows(found.grid, 3, 4)
     assert len(sent) < 18
     sections, _ = payload.unpack(payload.layer_payload(found, 2))
     assert close(sections["attn"], sections["attn_max"], found.attn[2][:, torch.from_numpy(sent).long()], 3)

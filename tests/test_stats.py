@@ -397,3 +397,30 @@ def test_layers_of_models_of_other_widths_are_compared() -> None:
     torch.testing.assert_close(both[2:, 2:], stats.cka([wide]))
     turned = narrow[0] @ torch.linalg.qr(torch.randn(5, 5)).Q
     assert stats.cka([[narrow[0], F.pad(turned, (0, 3))]])[0, 1] == pytest.approx(1, abs=1e-5)
+
+
+def test_attention_over_time_is_a_sum_over_pairs_of_frames():
+    model = randomised(ViT(tiny_config(num_frames=6, tubelet=2)))
+    found = trace(model, torch.randn(6, 3, 12, 20))
+    t, prefix = 3, found.num_prefix_tokens
+    attn, frames = found.attn.double(), found.grid.places()[:, 0]
+    L, H = attn.shape[:2]
+    expected = torch.zeros(L, H, t, dtype=torch.float64)
+    for query in range(found.grid.count):
+        row = attn[:, :, prefix + query, prefix:]
+        for key in range(found.grid.count):
+            lag = abs(int(frames[query]) - int(frames[key]))
+            expected[:, :, lag] += row[..., key] / row.sum(dim=-1) / found.grid.count
+    lags = stats.lag_share(found)
+    torch.testing.assert_close(lags.double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(lags.sum(dim=-1), torch.ones(L, H))
+    torch.testing.assert_close(stats.time_distance(found), lags[..., 1] + 2 * lags[..., 2])
+    torch.testing.assert_close(stats.frame_share(found), lags[..., 0])
+    flat = dataclasses.replace(found, attn=torch.full_like(found.attn, 1 / found.attn.shape[-1]))
+    torch.testing.assert_close(stats.lag_share(flat)[0, 0], stats.uniform_lags(found.grid))
+
+
+def test_distance_in_a_clip_is_that_within_the_frame():
+    model = randomised(ViT(tiny_config(num_frames=6, tubelet=2)))
+    clip, still = trace(model, torch.randn(6, 3, 12, 20)), Grid((3, 5)).distances((4, 4))
+    torch.testing.assert_close(stats.patch_distances(clip), still.repeat(3, 3))

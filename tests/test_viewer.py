@@ -1064,7 +1064,7 @@ def test_rows_that_were_not_sent_are_shown_by_their_neighbour(
     visit: Open, model: ViT, found: Trace, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr(payload, "ROW_BUDGET", H * T * 10)
-    sent, row_of = payload.sent_rows(GRID, PRE, H)
+    sent, row_of = payload.sent_rows(found.grid, PRE, H)
     assert len(sent) < T
     page = visit(show(found, CARD, model).save(tmp_path / "sampled.html"))
     for patch in (0, 14):

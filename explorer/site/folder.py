@@ -25,7 +25,14 @@ from PIL import Image
 
 from explorer import stats
 from explorer.methods import METHODS
-from explorer.payload import MAX_POSITIONS, as_bytes, cosine_bytes, maps_at_hand, pack
+from explorer.payload import (
+    MAX_POSITIONS,
+    as_bytes,
+    cosine_bytes,
+    filters_side_by_side,
+    maps_at_hand,
+    pack,
+)
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
 from explorer.site.graph import Weight, export_graph, has_ledger, pack_weights
 from explorer.site.runtime import SCRIPT, WASM, SiteError, runtime_files
@@ -202,9 +209,9 @@ def constants(model: ViT, image_size: tuple[int, int]) -> bytes:
     grid = model.config.grid_at(image_size)
     arrays = {"colormaps": np.stack(list(COLORMAPS.values()))}  # (C, 256, 3)
     if grid.count <= MAX_POSITIONS:
-        similarity = stats.position_similarity(model, grid.shape).flatten(0, 1).flatten(1)
+        similarity = stats.position_similarity(model, grid.shape).reshape(grid.count, -1)
         arrays["positions"] = cosine_bytes(similarity)  # (P, P)
-    arrays["filters"] = as_bytes(stats.patch_filters(model))  # (n, p, p, 3)
+    arrays["filters"] = as_bytes(filters_side_by_side(model))
     return pack(arrays, {"kind": "constants"})
 
 

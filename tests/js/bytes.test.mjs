@@ -15,7 +15,7 @@ for (const [kind, file] of Object.entries(MESSAGES)) test(`every section of ${ki
     const section = said.sections[name] ?? said.sections["*"];
     assert.equal(array.constructor.name.toLowerCase(), section.dtype + "array", name);
     const size = (text) => text.endsWith("+1") ? letters[text[0]] + 1 : letters[text] ?? Number(text);
-    assert.deepEqual(array.shape, section.shape.map(size), name);
+    assert.deepEqual(array.shape, section.shape.flatMap((text) => text === "grid" ? truth.grid : [size(text)]), name);
     assert.equal(array.length, array.shape.reduce((a, b) => a * b, 1), name);
   }
   for (const [name, section] of Object.entries(said.sections))

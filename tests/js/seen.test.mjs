@@ -50,12 +50,12 @@ test("numbers in words", () => {
   assert.deepEqual([123.4, 0, 1.234, 0.0123].map(short), ["123", "0", "1.23", "1.2e-2"]);
   assert.equal(written(0.25, { scores: "softmax" }), "25\u00a0%");
   assert.equal(written(-2.123456, { scores: "none" }), "-2.123");
-  assert.equal(place(9, { pre: 1, w: 5 }), "(1,\u00a03)");
+  assert.equal(place(9, { pre: 1, t: 1, h: 3, w: 5 }), "(1,\u00a03)");
 });
 
 test("a sentence names who gives what to whom", () => {
   const data = {
-    T: 4, pre: 1, P: 3, w: 3, H: 2, prefix_names: ["[CLS]"], refused: {}, source: {}, names: new Map(),
+    T: 4, pre: 1, P: 3, t: 1, h: 1, w: 3, H: 2, prefix_names: ["[CLS]"], refused: {}, source: {}, names: new Map(),
     tokens_sent: [0, 1, 2, 3], row_of: [0, 1, 2, 3],
   };
   const state = { mode: "attention" }, now = { fuse: "one", layer: 1, head: 0, query: 2 };

@@ -9,7 +9,7 @@ import {
 } from "../../explorer/viewer/js/state.js";
 
 const trace = (changes = {}) => ({
-  L: 3, H: 4, T: 18, pre: 3, P: 15, h: 3, w: 5, tables: { viridis: 1, magma: 1 }, classes: [{ index: 6 }], source: {}, ...changes,
+  L: 3, H: 4, T: 18, pre: 3, P: 15, t: 1, h: 3, w: 5, tables: { viridis: 1, magma: 1 }, classes: [{ index: 6 }], source: {}, ...changes,
 });
 const viewer = (state = {}, changes = {}) => ({
   state: { ...START, ...state }, hover: {}, data: trace(), methods: [], options: {}, depthChosen: true, ...changes,

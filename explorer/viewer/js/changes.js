@@ -13,6 +13,8 @@ export function later({ timers }, name, wait, action) {
 export function set(viewer, patch, quiet = false) {
   const { state } = viewer;
   const moved = ["mode", "embedding", "direction"].some((name) => name in patch && patch[name] !== state[name]);
+  const frame = viewer.timeline.length && "frame" in patch && patch.frame !== state.frame;
+  if ("query" in patch && !("frame" in patch)) viewer.anchor = { frame: state.frame, query: patch.query };
   Object.assign(state, patch);
   if ("layer" in patch) viewer.depthChosen = true;
   clamp(viewer);
@@ -21,7 +23,8 @@ export function set(viewer, patch, quiet = false) {
   viewer.draw();
   if (viewer.addressed) later(viewer, "address", 250, () => writeAddress(state, viewer.defaults));
   if (!quiet) tell(viewer, patch);
-  if (viewer.data) wantMore(viewer);
+  if (frame) viewer.showFrame();
+  else if (viewer.data) wantMore(viewer);
 }
 
 export function commit(viewer, patch, event) {
@@ -47,9 +50,13 @@ export function tellPick(viewer) {
 }
 
 export function tellEdits(viewer) {
-  const { patches, heads } = viewer.state;
+  const { patches, heads, frozen, frame } = viewer.state;
   const named = heads.map((key) => key.split(".").map(Number));
-  later(viewer, "edits", 250, () => viewer.emit("edits", { patches, heads: named }));
+  later(viewer, "edits", 250, () => viewer.emit("edits", { patches, heads: named, frozen, frame }));
+}
+
+export function tellFrame(viewer) {
+  later(viewer, "frame", 250, () => viewer.emit("frame", { frame: viewer.state.frame }));
 }
 
 // What is to be seen and not there yet: embeddings are fetched, a method's map is asked for.
@@ -63,13 +70,13 @@ export function wantMore(viewer) {
   const method = methods.find((m) => m.name === state.method);
   const key = keyOf(method, now), { asked } = data;
   if (data.maps.has(key) || asked.has(key)) return;
-  const { query, layer, head, target } = now, mine = viewer.generation;
+  const { query, layer, head, target, frame } = now, mine = viewer.generation;
   later(viewer, "need", 60, () => {
     asked.add(key);
     setTimeout(() => {  // it may have been passed over for one that was wanted after it
       asked.delete(key);
       if (mine === viewer.generation && !viewer.data.refused[method.name]) wantMore(viewer);
     }, 15000);
-    viewer.emit("need_maps", { method: method.name, target, query, layer, head });
+    viewer.emit("need_maps", { method: method.name, target, query, layer, head, frame });
   });
 }

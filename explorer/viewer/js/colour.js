@@ -49,16 +49,16 @@ export function tableFor(range, state, data) {
   return data.tables[name] ?? Object.values(data.tables)[0];
 }
 
-// One cell as colours, one number per patch.
-export function colorize(out, sheet, i, range, table) {
+// One cell as colours, one number per patch; of a clip one frame, which begins `from` patches behind the first.
+export function colorize(out, sheet, i, range, table, from = 0) {
   const { cellWidth, cellHeight, size, first, colors } = sheet;
   const count = cellWidth * cellHeight;
   if (colors) {
-    for (let k = 0, at = i * count * 3; k < count; k++, at += 3)
+    for (let k = 0, at = i * size + 3 * from; k < count; k++, at += 3)
       out[k] = 0xff000000 | colors[at + 2] << 16 | colors[at + 1] << 8 | colors[at];
     return;
   }
-  const values = sheet.values, at = i * size + first;
+  const values = sheet.values, at = i * size + first + from;
   if (range.uniform || range.signed)
     for (let k = 0; k < count; k++) out[k] = table[Math.round(255 * level(values[at + k], range))];
   else if (range.root) {

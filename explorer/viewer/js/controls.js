@@ -1,9 +1,11 @@
 // Controls follow the state.
 
 import { el, icon, ICONS } from "./elements.js";
-import { compares, directional, embeddings, lowestLayer, modes, shown } from "./state.js";
+import { isFrameHidden } from "./edits.js";
+import { compares, directional, edited, embeddings, lowestLayer, modes, shown } from "./state.js";
 import { canAnswer, lead } from "./story.js";
 import { term, VIEWS } from "./terms.js";
+import { frameCount, frameNow, frameSaid } from "./time.js";
 import { MATRIX, PANEL, written } from "./words.js";
 
 export function sync(viewer) {
@@ -27,6 +29,7 @@ export function sync(viewer) {
   syncEmbedding(viewer);
   syncSettings(viewer);
   syncTransport(viewer);
+  syncTime(viewer);
   syncPanel(viewer);
   syncEdits(viewer);
 }
@@ -70,19 +73,33 @@ function syncSettings(viewer) {
 }
 
 function syncTransport(viewer) {
-  const { state, parts, data, playing } = viewer;
+  const { state, parts, data, axis } = viewer;
   const depthless = state.mode === "method"
     || state.mode === "embeddings" && ["positions", "filters"].includes(state.embedding);
   parts.transport.hidden = depthless;
-  if (depthless && playing) return viewer.play();  // nothing is left to play through
+  if (depthless && axis === "depth") return viewer.play();  // nothing is left to play through
   parts.depth.min = lowestLayer(viewer);
   parts.depth.max = data.L - 1;
   parts.depth.value = state.layer;
   parts.depthText.textContent = parts.depth.ariaValueText = state.layer < 0 ? "embed" : `L${state.layer}`;
   parts.headBox.hidden = state.mode !== "attention";
   parts.head.value = state.fuse === "one" ? state.head : state.fuse;
-  parts.play.replaceChildren(icon(playing ? ICONS.pause : ICONS.play));
-  parts.play.title = parts.play.ariaLabel = playing ? "Pause" : "Play through depth";
+  showPlay(parts.play, viewer.axis === "depth", "Play through depth");
+}
+
+function showPlay(button, playing, text) {
+  button.replaceChildren(icon(playing ? ICONS.pause : ICONS.play));
+  button.title = button.ariaLabel = playing ? "Pause" : text;
+}
+
+function syncTime(viewer) {
+  const { parts } = viewer, count = frameCount(viewer), frame = frameNow(viewer);
+  parts.time.hidden = count < 2;
+  if (count < 2) return viewer.axis === "time" && viewer.play("time");  // nothing is left to play through
+  parts.frame.max = count - 1;
+  parts.frame.value = frame;
+  parts.frameText.textContent = parts.frame.ariaValueText = frameSaid(viewer, frame);
+  showPlay(parts.playTime, viewer.axis === "time", "Play through time");
 }
 
 function syncPanel({ state, parts, data }) {
@@ -107,7 +124,7 @@ function sayLead(viewer) {
 
 export function syncEdits(viewer) {
   const { state, data, parts } = viewer, held = parts.edits.contains(document.activeElement);
-  parts.edits.hidden = !viewer.intervening && !state.patches.length && !state.heads.length;
+  parts.edits.hidden = !viewer.intervening && !edited(state);
   if (parts.edits.hidden) return held && parts.intervene.focus();
   const query = state.query - data.pre, head = `L${state.layer}.H${state.head}`, said = editsInWords(viewer);
   const how = viewer.touch.matches ? "Draw over patches to hide them. Choose one head to switch it off."
@@ -116,6 +133,11 @@ export function syncEdits(viewer) {
   if (parts.editsSaid.textContent !== words) parts.editsSaid.textContent = words;
   parts.editQuery.textContent = state.patches.includes(query) ? "Show query patch" : "Hide query patch";
   parts.editQuery.disabled = query < 0;
+  const frame = frameNow(viewer);
+  for (const part of [parts.editEvery, parts.editFrame, parts.editFreeze]) part.hidden = data.t < 2;
+  parts.editEvery.show(viewer.everyFrame);
+  parts.editFrame.textContent = `${isFrameHidden(viewer, frame) ? "Show" : "Hide"} frame ${frame}`;
+  parts.editFreeze.textContent = state.frozen < 0 ? `Freeze time at frame ${frame}` : "Let time run";
   parts.editHead.textContent = `Switch ${head} ${state.heads.includes(`${state.layer}.${state.head}`) ? "on" : "off"}`;
   parts.editHead.disabled = state.fuse !== "one" || state.layer < 0;
   parts.editHead.title = parts.editHead.disabled ? "Choose one head among the small maps first" : "";
@@ -126,8 +148,9 @@ export function syncEdits(viewer) {
 
 // "2 patches hidden · L1.H2 off · now church 34 % (was springer 45 %)", or nothing.
 function editsInWords({ state, data, after, answered }) {
+  const frozen = state.frozen >= 0 && `time stands still at frame ${state.frozen}`;
   const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
-  const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`].filter(Boolean);
+  const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`, frozen].filter(Boolean);
   const before = data.classes[0], now = answered && after?.classes[0];
   if (!said.length || !before || !now) return said.join(" · ");
   const change = (one, other) => `${one.name} ${written(one.value, data)} → ${written(other, data)}`;

@@ -1,8 +1,9 @@
-// Interventions: hidden patches, heads switched off.
+// Interventions: hidden patches, heads switched off, time frozen.
 
 import { tellEdits } from "./changes.js";
 import { mostLookedAt } from "./story.js";
 import { shown } from "./state.js";
+import { frameNow } from "./time.js";
 import { fused } from "./weights.js";
 
 export function edit(viewer, patch) {
@@ -11,10 +12,29 @@ export function edit(viewer, patch) {
   tellEdits(viewer);
 }
 
+// A patch, or where that is asked for the same place in every frame of a clip.
 export function hide(viewer, patch, hidden) {
-  const patches = viewer.state.patches.filter((p) => p !== patch);
-  if (hidden) patches.push(patch);
+  const { data: { t, w, h }, everyFrame } = viewer, each = w * h;
+  const meant = everyFrame ? Array.from({ length: t }, (_, frame) => frame * each + patch % each) : [patch];
+  hideAll(viewer, meant, hidden);
+}
+
+function hideAll(viewer, meant, hidden) {
+  const patches = viewer.state.patches.filter((p) => !meant.includes(p));
+  if (hidden) patches.push(...meant);
   edit(viewer, { patches: patches.sort((a, b) => a - b) });
+}
+
+const framePatches = ({ w, h }, frame) => Array.from({ length: w * h }, (_, place) => frame * w * h + place);
+export const isFrameHidden = ({ state, data }, frame) =>
+  framePatches(data, frame).every((patch) => state.patches.includes(patch));
+export function hideFrame(viewer) {
+  const frame = frameNow(viewer);
+  hideAll(viewer, framePatches(viewer.data, frame), !isFrameHidden(viewer, frame));
+}
+
+export function freeze(viewer) {
+  edit(viewer, { frozen: viewer.state.frozen < 0 ? frameNow(viewer) : -1 });
 }
 
 export function hideQuery(viewer) {
@@ -27,7 +47,7 @@ export function switchHead(viewer, layer, head) {
   edit(viewer, { heads: heads.includes(key) ? heads.filter((k) => k !== key) : [...heads, key] });
 }
 
-export const undoAll = (viewer) => edit(viewer, { patches: [], heads: [] });
+export const undoAll = (viewer) => edit(viewer, { patches: [], heads: [], frozen: -1 });
 
 // What the answer's own token, or else all patches, look at most in the last layer.
 export function hideMostLookedAt(viewer) {

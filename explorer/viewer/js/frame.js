@@ -7,6 +7,7 @@ import {
   arcs, blank, cross, gridLines, hatch, invite, mapPixels, outline, overlay, paintCell, photo, ring,
 } from "./paint.js";
 import { say } from "./readout.js";
+import { ONE } from "./strip.js";
 import { asksQuery, cellOf, directional, ofImage, seen, shown } from "./state.js";
 import { titleOf } from "./words.js";
 import { fillSheet, sheetOf } from "./weights.js";
@@ -97,15 +98,17 @@ function paintPane(viewer, canvas, view, now, index) {
   const { state, hover, pointer, size, theme } = viewer, { sheet, cell, data } = view;
   const context = canvas.getContext("2d"), ready = sheet.ready[cell], covered = ofImage(viewer) && ready;
   const dim = covered && state.fade && sheet.unit !== "color" ? 0.35 * state.opacity : 0;
+  if (size.strip !== ONE) context.clearRect(0, 0, canvas.width, canvas.height);
   context.drawImage(photoOf(viewer, data, index, canvas, dim), 0, 0);
   if (covered) {
     paintMap(viewer, view);
-    overlay(context, state.opacity, state.smooth);
+    overlay(context, size, state.opacity, state.smooth);
   } else if (ready && sheet.colors) {  // a filter, as large as the picture
     colorize(mapPixels(sheet.cellWidth, sheet.cellHeight), sheet, cell, null, null);
-    overlay(context, 1, false);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    overlay(context, { strip: ONE, patch: Math.min(canvas.width / sheet.cellWidth, canvas.height / sheet.cellHeight) }, 1, false);
   }
-  if (ofImage(viewer) && size.patch / size.dpr >= 9) gridLines(context, data, size.patch);
+  if (ofImage(viewer) && size.patch / size.dpr >= 9) gridLines(context, data, size);
   if (state.links && directional(viewer) && ready)
     arcs(context, sheet.values.subarray(cell * sheet.size, cell * sheet.size + data.T), now.query, data, size, theme);
   for (const patch of state.patches)
@@ -117,16 +120,19 @@ function paintPane(viewer, canvas, view, now, index) {
     outline(context, pointer.token - data.pre, data, size, "#fff", false);
 }
 
-function photoOf({ photos }, data, index, { width, height }, dim) {
-  if (photos[index]?.of !== data || photos[index].dim !== dim)
-    photos[index] = Object.assign(photo(data.image, width, height, dim), { of: data, dim });
+function photoOf({ photos, size, theme }, data, index, { width, height }, dim) {
+  if (photos[index]?.of !== data || photos[index].dim !== dim || photos[index].theme !== theme)
+    photos[index] = Object.assign(photo(data, width, height, size, dim, theme), { of: data, dim, theme });
   return photos[index];
 }
 
 // The map of a view into the pixels of `overlay`; while the layers play, on its way to that of the next one.
 function paintMap({ state, mix }, { sheet, cell, range, data }) {
-  const pixels = mapPixels(data.w, data.h);
-  if (sheet.colors) return colorize(pixels, sheet, cell, range, null);
+  const pixels = mapPixels(data.w, data.h, data.t);
+  if (sheet.colors) {
+    for (let from = 0; from < data.P; from += data.w * data.h) colorize(pixels.subarray(from), sheet, cell, range, null, from);
+    return;
+  }
   const table = tableFor(range, state, data), stride = state.mode === "attention" ? sheet.cols : 1;
   const to = mix && cell + stride < sheet.count && sheet.ready[cell + stride] ? cell + stride : -1;
   const toRange = to < 0 ? null : rangeOf(sheet, to, state, data);

@@ -2,23 +2,33 @@
 
 import { fromBase64 } from "./bytes.js";
 import { mount } from "./mount.js";
-import { addresses, download, inPage } from "./sources.js";
+import { addresses, download, inPage, kept } from "./sources.js";
 import { START } from "./state.js";
+
+// What a value shows; of a clip that a model of pictures looks at there is a trace for each frame.
+function sourceOf(viewer, value) {
+  const moments = (value.timeline ?? []).map((moment) => ({ ...moment, source: kept(addresses(moment)) }));
+  viewer.setTimeline(moments, () => download(value.follow));
+  if (!moments.length) return addresses(value);
+  if (viewer.moment.head !== value.head) viewer.tellFrame();  // it is another that is looked at here
+  return viewer.moment.source;
+}
 
 // The Gradio house: a value with addresses comes in, as explorer/viewer/host.py describes it.
 export function host(element, options) {
   const named = () => new URLSearchParams(location.search);  // what the page is about: explorer/views/page.js
   const viewer = mount(element, null, { ...options, own: () => named().has("model") && !named().has("example") });
   const seen = new Set();
-  let head = "", after = "", heard = null;
+  let head = "", after = "", heard = null, frames = [];
 
   function showTrace(value) {
     if (head) viewer.set({ target: value.state?.target ?? START.target }, true);  // another picture: its own answer
-    head = value.head;
+    const source = sourceOf(viewer, value), mine = head = viewer.moment?.head ?? value.head;
+    frames = (value.timeline ?? []).map((moment) => moment.head);
     after = "";
     seen.clear();
-    viewer.setSource(addresses(value)).then((shown) => {
-      if (!shown && head === value.head) head = "";  // the same once more is another try
+    viewer.setSource(source).then((shown) => {
+      if (!shown && head === mine) head = "";  // the same once more is another try
     });
   }
 
@@ -38,6 +48,13 @@ export function host(element, options) {
   return {
     async receive(value) {
       if (!value?.head) return;
+      const now = viewer.moment?.head ?? head;
+      if (now !== head) {  // somebody has moved through time
+        head = now;
+        after = "";
+        seen.clear();
+      }
+      if (value.head !== head && frames.includes(value.head) && frames.includes(head)) return;  // of a frame that was left
       viewer.working(value.progress ?? "");
       if (value.state && value.nonce !== heard) viewer.set(value.state);
       heard = value.nonce;

@@ -3,14 +3,16 @@
 import { hide, hideQuery, switchHead } from "./edits.js";
 import { cellAt } from "./layout.js";
 import { directional, moveHead, moveLayer, moveQuery, shown } from "./state.js";
+import { patchAt } from "./strip.js";
+import { frameCount, stepTime } from "./time.js";
 
 // ---- the picture
 
-function tokenAt({ data }, event) {
-  const box = event.currentTarget.getBoundingClientRect();
-  const x = Math.floor((event.clientX - box.left) / box.width * data.w);
-  const y = Math.floor((event.clientY - box.top) / box.height * data.h);
-  return x < 0 || y < 0 || x >= data.w || y >= data.h ? -1 : data.pre + y * data.w + x;
+function tokenAt({ data, size }, event) {
+  const canvas = event.currentTarget, box = canvas.getBoundingClientRect();
+  const x = (event.clientX - box.left) / box.width * canvas.width, y = (event.clientY - box.top) / box.height * canvas.height;
+  const patch = patchAt(size.strip, data, x, y, size.patch);
+  return patch < 0 ? -1 : data.pre + patch;
 }
 
 export function listenToPicture(viewer, canvas, index) {
@@ -81,8 +83,10 @@ export const KEYS = [
   ["← →", "previous or next head (Methods: method; without heads: layer)"],
   ["↑ ↓", "previous or next layer"],
   ["Shift + arrows", "move the query patch"],
+  [", . or Page up, Page down", "of a clip: the frame before, the next one"],
   ["Home", "query = the first token, [CLS]"],
   ["Space", "play through depth"],
+  ["t", "of a clip: play through time"],
   ["Enter", "pin the query; Esc lets it go"],
   ["1 2 3", "one head, mean, max over heads"],
   ["d", "direction: looks at, is looked at by, both"],
@@ -92,6 +96,7 @@ export const KEYS = [
   ["?", "this list"],
 ];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const FRAMES = { ",": -1, ".": 1, PageUp: -1, PageDown: 1 };
 const TURN = { row: "column", column: "both", both: "row" };
 
 // -> a patch of the state, null for a key that does something else, undefined for one that is not ours.
@@ -101,12 +106,14 @@ function answerTo(viewer, { key, shiftKey }) {
     const [dx, dy] = ARROWS[key];
     return shiftKey ? moveQuery(viewer, dx, dy) : dx ? moveHead(viewer, dx) : moveLayer(viewer, dy);
   }
+  if (key in FRAMES && frameCount(viewer) > 1) return stepTime(viewer, FRAMES[key]);
   if (key === "Home") return { query: 0, pinned: true };
   if (key === "Enter") return { query: shown(viewer).query, pinned: true };
   if ("123".includes(key) && state.mode === "attention") return { fuse: ["one", "mean", "max"][key - 1] };
   if (key === "b" && viewer.after) return { matrix: state.matrix === "after" ? "before" : "after" };
   if (key === "d" && directional(viewer)) return { direction: TURN[state.direction] };
   if (key === " ") viewer.play();
+  else if (key === "t" && frameCount(viewer) > 1) viewer.play("time");
   else if (key === "?") viewer.parts.help.showModal();
   else if (key === "x" && intervening && state.query >= data.pre) hideQuery(viewer);
   else if (key === "o" && intervening && state.mode === "attention" && state.fuse === "one")

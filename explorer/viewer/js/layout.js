@@ -3,10 +3,12 @@
 import { buildCharts } from "./charts.js";
 import { el } from "./elements.js";
 import { pickOf, shown, twoPanes } from "./state.js";
+import { extent, ONE, patchFor, stripOf } from "./strip.js";
+import { frameCount } from "./time.js";
 import { sheetOf } from "./weights.js";
 
 const SIDE = 250, SPACE = 28, BETWEEN = 12;  // CSS pixels: the answer, between columns, between two pictures
-const AROUND = 190;  // what stands above and below the picture in the viewer itself
+const AROUND = 190, TIME = 42;  // what stands above and below the picture in the viewer itself, and below that of a clip
 
 // Three columns: picture, answer, small maps. Two: picture, then answer over small maps. One: all under the picture.
 export function layout(viewer) {
@@ -14,19 +16,21 @@ export function layout(viewer) {
   if (!data || !width) return;
   const dpr = size.dpr = Math.min(3, window.devicePixelRatio || 1), two = twoPanes(viewer);
   const columns = root.dataset.columns = width >= 1000 && !two ? 3 : width >= 640 ? 2 : 1;
-  const tallest = options.picture_height ?? Math.max(columns === 1 ? 220 : 320, Math.min(1000, firstScreen(root)));
+  const below = frameCount(viewer) > 1 ? TIME : 0;
+  const tallest = options.picture_height ?? Math.max(columns === 1 ? 220 : 320, Math.min(1000, firstScreen(root) - below));
   const free = width - (columns === 3 ? SIDE + 2 * SPACE : columns === 2 ? SPACE : 0);
-  const aspect = data.w / data.h * (two ? 2 : 1);
-  const wanted = columns === 1 ? width : Math.min(tallest * aspect, (two ? 0.62 : 0.54) * free);
-  const room = columns === 1 ? width : free - Math.max(wanted, 300);
-  layoutSheet(viewer, room, columns);
-  const stage = columns === 1 ? width : Math.max(wanted, 300);
-  const paneWidth = two ? (stage - BETWEEN) / 2 : stage, height = columns === 1 ? phoneHeight(options) : tallest;
-  size.patch = Math.max(1, Math.floor(dpr * Math.min(paneWidth / data.w, height / data.h)));
+  const height = columns === 1 ? phoneHeight(options) : tallest, most = columns === 1 ? width : (two ? 0.62 : 0.54) * free;
+  const strip = size.strip = stripOf(data, two ? (most - BETWEEN) / 2 : most, height, dpr);
+  const aspect = strip.across * data.w / (strip.down * data.h) * (two ? 2 : 1);
+  const stage = columns === 1 ? width : Math.max(300, Math.min(tallest * aspect, most));
+  layoutSheet(viewer, columns === 1 ? width : free - stage, columns);
+  const paneWidth = two ? (stage - BETWEEN) / 2 : stage;
+  size.patch = Math.max(1, Math.floor(patchFor(strip, data, dpr * paneWidth, dpr * height)));
   panes[1].node.hidden = !two;
   parts.panes.classList.toggle("is-two", two);
-  for (const { canvas } of panes) sizeCanvas(canvas, size.patch * data.w, size.patch * data.h, dpr);
-  const picture = Math.max(300, size.patch * data.w / dpr * (two ? 2 : 1) + (two ? BETWEEN : 0));
+  const [across, down] = extent(strip, data, size.patch);
+  for (const { canvas } of panes) sizeCanvas(canvas, across, down, dpr);
+  const picture = Math.max(300, across / dpr * (two ? 2 : 1) + (two ? BETWEEN : 0));
   parts.body.style.gridTemplateColumns = ["minmax(0, 1fr)", `${picture}px minmax(0, 1fr)`,
     `${picture}px ${SIDE}px minmax(0, 1fr)`][columns - 1];
   if (viewer.more) layoutFigures(viewer, width);
@@ -58,9 +62,10 @@ function layoutSheet(viewer, room, columns) {
   const least = Math.round(dpr), most = Math.round((sheet.label ? 8 : 4) * dpr);
   const inside = (room - size.gutter) * dpr - size.spread;
   const tallest = columns === 1 ? 900 : Math.max(460, Math.min(900, firstScreen(root)));
-  Object.assign(size, bestFit(sheet, { inside, down: (tallest - size.head) * dpr, rowHead: size.rowHead, least }));
-  size.cellWidth = Math.ceil(sheet.cellWidth / size.pool) * size.unit;
-  size.cellHeight = Math.ceil(sheet.cellHeight / size.pool) * size.unit;
+  size.tile = sheet.frames > 1 ? { ...size.strip, gap: least, head: 0 } : ONE;  // frames lie as in the large picture
+  Object.assign(size, bestFit(sheet, { inside, down: (tallest - size.head) * dpr, rowHead: size.rowHead, least, tile: size.tile }));
+  const blocks = { w: Math.ceil(sheet.cellWidth / size.pool), h: Math.ceil(sheet.cellHeight / size.pool) };
+  [size.cellWidth, size.cellHeight] = extent(size.tile, blocks, size.unit);
   const spare = inside / size.cols - size.cellWidth;
   size.gap = Math.max(least, Math.min(most, Math.floor(spare)));
   size.stepX = size.cellWidth + size.gap;
@@ -74,11 +79,11 @@ function layoutSheet(viewer, room, columns) {
 }
 
 // -> {cols, pool, unit}: a patch is unit x unit device pixels, or, where patches are many, pool x pool patches are.
-export function bestFit(sheet, { inside, down, rowHead, least }) {
+export function bestFit(sheet, { inside, down, rowHead, least, tile = ONE }) {
   const unitFor = (cols, pool) => {
     const stepX = inside / cols, stepY = down / Math.ceil(sheet.count / cols) - rowHead;
-    const across = Math.ceil(sheet.cellWidth / pool), high = Math.ceil(sheet.cellHeight / pool);
-    return Math.min((stepX - least) / across, (stepY - least) / high);
+    const blocks = { w: Math.ceil(sheet.cellWidth / pool), h: Math.ceil(sheet.cellHeight / pool) };
+    return patchFor(tile, blocks, stepX - least, stepY - least);
   };
   const candidates = sheet.cols ? [sheet.cols] : Array.from({ length: Math.min(8, sheet.count) }, (_, i) => i + 1);
   const whole = (cols, pool) => Math.floor(unitFor(cols, pool));

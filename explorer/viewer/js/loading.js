@@ -5,7 +5,7 @@ import { syncEdits } from "./controls.js";
 import { hear, lastSaid, tell } from "./link.js";
 import { buildClasses, buildTrace } from "./parts.js";
 import { need, open } from "./sources.js";
-import { absolute, clamp, relative } from "./state.js";
+import { absolute, clamp, edited, relative } from "./state.js";
 import { unpack } from "./bytes.js";
 import { keyOf } from "./weights.js";
 
@@ -64,7 +64,7 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
 
 function adopt(viewer, opened) {
   const { state, hover, pointer, data: before } = viewer;
-  const other = before && ["h", "w", "pre", "L", "H"].some((name) => before[name] !== opened[name]);
+  const other = before && ["t", "h", "w", "pre", "L", "H"].some((name) => before[name] !== opened[name]);
   const tokens = other ? [state.query, ...state.patches.map((patch) => before.pre + patch)] : [];
   viewer.data = opened;
   viewer.after = null;
@@ -82,7 +82,7 @@ function adopt(viewer, opened) {
   if (!before) introduce(viewer);
   wantMore(viewer);
   if (other) tellPick(viewer);  // the same place has another number here
-  if (viewer.options.intervene && (state.patches.length || state.heads.length)) tellEdits(viewer);  // they hold here, too
+  if (viewer.options.intervene && edited(state)) tellEdits(viewer);  // they hold here, too
 }
 
 function introduce(viewer) {  // what was said before this viewer came, and what its own address says

@@ -6,12 +6,12 @@
               own: () => true where the picture is the visitor's, so that no link leads to it,
               lead: false where the viewer is not what a page is about: no sentence, nothing to try, no tabs,
               tries: [{label, ...}] more things to try, lesson: {...}: told as the DOM event "vit-try"}
-     handle   {state, data, after, hover, set(patch), setSource(source), setAfter(source), answer(), addMaps(message),
-              refuse({method: why}), working(text), destroy()}
+     handle   {state, data, after, hover, moment, set(patch), setSource(source), setAfter(source), setTimeline(moments, follow),
+              tellFrame(), answer(), addMaps(message), refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 
 import { readAddress } from "./address.js";
-import { commit, preview, set, tellEdits, tellPick } from "./changes.js";
+import { commit, preview, set, tellEdits, tellFrame, tellPick } from "./changes.js";
 import { sync } from "./controls.js";
 import { observe } from "./debug.js";
 import { draw } from "./frame.js";
@@ -22,6 +22,7 @@ import { addMaps, answer, expectArrival, fetchMore, refuse, setAfter, setSource,
 import { buildParts } from "./parts.js";
 import { play } from "./play.js";
 import { START } from "./state.js";
+import { setTimeline, showFrame } from "./time.js";
 
 export function mount(root, source, options = {}) {
   const viewer = create(root, options);
@@ -34,9 +35,12 @@ export function mount(root, source, options = {}) {
     get data() { return viewer.data; },
     get hover() { return viewer.hover; },
     get after() { return viewer.after; },
+    get moment() { return viewer.timeline[viewer.state.frame]; },
     set: viewer.set,
     setSource: (next) => setSource(viewer, next),
     setAfter: (next) => setAfter(viewer, next),
+    setTimeline: (moments, follow) => setTimeline(viewer, moments, follow),
+    tellFrame: () => tellFrame(viewer),
     answer: () => answer(viewer),
     addMaps: (message) => addMaps(viewer, message),
     refuse: (why) => refuse(viewer, why),
@@ -67,8 +71,9 @@ function create(root, options) {
     pointer: { pane: -1, token: -1 },   // the patch under the pointer, pinned or not
     data: null, after: null, answered: true,  // whether `after` is the answer to the interventions of now
     generation: 0, intervention: null, complaint: "",
-    more: false, intervening: false, painting: null,  // what a stroke does: true hides, false brings back
-    playing: null, mix: 0, said: -Infinity, legendKey: "", scheduled: false,
+    more: false, intervening: false, everyFrame: false, painting: null,  // what a stroke does: true hides, false brings back
+    timeline: [], matches: null, anchor: {},  // of a clip that a model of pictures looks at: see time.js
+    playing: null, axis: null, mix: 0, said: -Infinity, legendKey: "", scheduled: false,
     still: matchMedia("(prefers-reduced-motion: reduce)"), touch: matchMedia("(hover: none)"),
     parts: {}, panes: [], dots: [], size: {}, theme: {}, timers: {},
     photos: [],                         // the image at the size of the stage, one per pane
@@ -84,7 +89,9 @@ function create(root, options) {
     sync: () => sync(viewer),
     tell: (name, detail) => root.dispatchEvent(new CustomEvent("vit-" + name, { detail, bubbles: true })),
     refresh() { layout(viewer); sync(viewer); draw(viewer); },
-    play: () => play(viewer),
+    play: (axis) => play(viewer, axis),
+    setSource: (next) => setSource(viewer, next),
+    showFrame: () => showFrame(viewer),
     need: (data, what) => fetchMore(viewer, data, what),
   });
 }
@@ -112,9 +119,10 @@ function listen(viewer) {
 function onAddress(viewer) {  // another link in the same tab
   const { state, data, defaults, options } = viewer;
   if (!data) return;
-  const edited = () => JSON.stringify([state.patches, state.heads]), before = edited(), { target } = state;
+  const edited = () => JSON.stringify([state.patches, state.heads, state.frozen]), before = edited(), { target } = state;
   const layer = defaults.layer < 0 ? data.L - 1 : defaults.layer;
   viewer.set({ ...defaults, layer, ...readAddress() });
+  viewer.anchor = {};
   if (options.intervene && edited() !== before) tellEdits(viewer);
   if (state.target !== target) viewer.emit("target", { target: state.target });
   tellPick(viewer);

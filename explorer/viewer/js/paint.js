@@ -1,51 +1,65 @@
 /* What is drawn on a canvas, each by a function of its own that knows no viewer.
 
-   A picture with a map on it: `photo(image, W, H, dim)` is the picture in the size of the stage, a little darker where
-   nothing is looked at; `overlay(context, colors, w, h, look)` lays colours of h x w patches over it.
-   patch: CSS pixels times dpr that a patch is wide. */
+   A picture with a map on it: `photo(data, W, H, size, ...)` is the picture, or every frame of a clip, in the size of
+   the stage, a little darker where nothing is looked at; `overlay(context, data, size, ...)` lays colours over it.
+   patch: CSS pixels times dpr that a patch is wide; strip: how frames lie, see strip.js. */
 
 import { colorize } from "./colour.js";
+import { corner, frameCorner } from "./strip.js";
+import { frameName } from "./words.js";
 import { largest } from "./weights.js";
 
 const LINKS = 6;  // arcs to the patches that weigh most
 
-export function photo(image, W, H, dim) {
-  const canvas = new OffscreenCanvas(W, H), context = canvas.getContext("2d");
+export function photo(data, W, H, { strip, patch, dpr }, dim, theme) {
+  const canvas = new OffscreenCanvas(W, H), context = canvas.getContext("2d"), { frames, w, h } = data;
   context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, W, H);
-  context.fillStyle = `rgba(0, 0, 0, ${dim})`;
-  context.fillRect(0, 0, W, H);
+  context.font = `${12 * dpr}px system-ui, sans-serif`;
+  frames.forEach((frame, i) => {
+    const [x, y] = frameCorner(strip, data, i, patch);
+    context.drawImage(frame, x, y, w * patch, h * patch);
+    context.fillStyle = `rgba(0, 0, 0, ${dim})`;
+    context.fillRect(x, y, w * patch, h * patch);
+    context.fillStyle = theme.soft;
+    if (strip.head) context.fillText(frameName(i, data), x, y - 5 * dpr, w * patch);
+  });
   return canvas;
 }
 
-const small = { canvas: null, image: null };  // one map, one pixel per patch
+const small = { canvas: null, image: null };  // one map, one pixel per patch, frames under each other
 
-// The pixels (0xAABBGGRR) that a map of h x w patches is written to, before `overlay` lays them over the picture.
-export function mapPixels(w, h) {
-  if (!small.canvas || small.canvas.width !== w || small.canvas.height !== h) {
+// The pixels (0xAABBGGRR) that a map of h x w patches in each frame is written to, before `overlay` lays them over.
+export function mapPixels(w, h, frames = 1) {
+  if (!small.canvas || small.canvas.width !== w || small.canvas.height !== h || small.image.height !== h * frames) {
     small.canvas = new OffscreenCanvas(w, h);
-    small.image = new ImageData(w, h);
+    small.image = new ImageData(w, h * frames);
   }
   return new Uint32Array(small.image.data.buffer);
 }
 
-export function overlay(context, opacity, smooth) {
-  small.canvas.getContext("2d").putImageData(small.image, 0, 0);
+export function overlay(context, { strip, patch }, opacity, smooth) {
+  const pen = small.canvas.getContext("2d"), { width: w, height: h } = small.canvas, frames = small.image.height / h;
   context.globalAlpha = opacity;
   context.imageSmoothingEnabled = smooth;
-  context.drawImage(small.canvas, 0, 0, context.canvas.width, context.canvas.height);
+  for (let i = 0; i < frames; i++) {  // each by itself, or smoothing would mix neighbours in time
+    pen.putImageData(small.image, 0, -i * h, 0, i * h, w, h);
+    context.drawImage(small.canvas, ...frameCorner(strip, { w, h }, i, patch), w * patch, h * patch);
+  }
   context.globalAlpha = 1;
 }
 
-export function gridLines(context, { w, h }, patch) {
-  const { width, height } = context.canvas;
+export function gridLines(context, data, { strip, patch }) {
+  const { w, h, frames } = data;
   context.fillStyle = "rgba(255, 255, 255, 0.16)";
-  for (let c = 1; c < w; c++) context.fillRect(c * patch, 0, 1, height);
-  for (let r = 1; r < h; r++) context.fillRect(0, r * patch, width, 1);
+  for (let i = 0; i < frames.length; i++) {
+    const [x, y] = frameCorner(strip, data, i, patch);
+    for (let c = 1; c < w; c++) context.fillRect(x + c * patch, y, 1, h * patch);
+    for (let r = 1; r < h; r++) context.fillRect(x, y + r * patch, w * patch, 1);
+  }
 }
 
-export function outline(context, index, { w }, { patch, dpr }, color, strong) {
-  const x = index % w * patch, y = Math.floor(index / w) * patch;
+export function outline(context, index, data, { strip, patch, dpr }, color, strong) {
+  const [x, y] = corner(strip, data, index, patch);
   const wide = Math.max(1, Math.round((strong ? 2.5 : 1.5) * dpr)), edge = Math.round(dpr);
   for (const [more, ink] of [[4 * edge, "#000"], [2 * edge, "#fff"], [0, color]]) {  // seen on any ground
     context.lineWidth = wide + more;
@@ -54,8 +68,8 @@ export function outline(context, index, { w }, { patch, dpr }, color, strong) {
   }
 }
 
-export function hatch(context, index, { w }, { patch, dpr }, theme) {
-  const x = index % w * patch, y = Math.floor(index / w) * patch;
+export function hatch(context, index, data, { strip, patch, dpr }, theme) {
+  const [x, y] = corner(strip, data, index, patch);
   context.fillStyle = theme.paper;
   context.fillRect(x, y, patch, patch);
   context.strokeStyle = theme.soft;
@@ -67,9 +81,9 @@ export function hatch(context, index, { w }, { patch, dpr }, theme) {
 }
 
 // Arcs from the query to the patches that weigh most. values: (T,).
-export function arcs(context, values, query, data, { patch, dpr }, theme) {
-  const centre = (token) => [(token - data.pre) % data.w, Math.floor((token - data.pre) / data.w)].map((v) => (v + 0.5) * patch);
-  const from = query >= data.pre ? centre(query) : [patch * 0.5 + query * patch, data.h * patch];
+export function arcs(context, values, query, data, { strip, patch, dpr }, theme) {
+  const centre = (token) => corner(strip, data, token - data.pre, patch).map((at) => at + patch / 2);
+  const from = query >= data.pre ? centre(query) : [patch * 0.5 + query * patch, context.canvas.height];
   const best = largest(values, data.pre, data.T, LINKS).filter((token) => token !== query && values[token] > 0);
   const top = values[best[0]] || 1;
   context.lineCap = "round";
@@ -120,8 +134,8 @@ export function stamp(pixels, stride, x, y, colors, width, height, unit) {
 
 // Where there are more patches than pixels, a pixel shows the largest weight of its block (of colours: one of them).
 const block = { first: 0, values: new Float32Array(0) };
-export function pooled(sheet, i, pool) {
-  const from = i * sheet.size + sheet.first;
+export function pooled(sheet, i, pool, start = 0) {
+  const from = i * sheet.size + sheet.first + start;
   const across = Math.ceil(sheet.cellWidth / pool), down = Math.ceil(sheet.cellHeight / pool);
   if (block.values.length < across * down) block.values = new Float32Array(across * down);
   block.values.fill(-Infinity, 0, across * down);
@@ -133,14 +147,17 @@ export function pooled(sheet, i, pool) {
 }
 
 let colors = new Uint32Array(0);
-export function paintCell(pixels, stride, x, y, sheet, i, range, table, { pool, unit }) {
-  const { cellWidth, cellHeight } = sheet;
-  if (colors.length < cellWidth * cellHeight) colors = new Uint32Array(cellWidth * cellHeight);
-  const block = pool > 1 && !sheet.colors ? pooled(sheet, i, pool) : null;
-  colorize(colors, block ?? sheet, block ? 0 : i, range, table);
-  const width = Math.ceil(cellWidth / pool), height = Math.ceil(cellHeight / pool);
-  if (pool > 1 && sheet.colors) thin(colors, cellWidth, width, height, pool);
-  stamp(pixels, stride, x, y, colors, width, height, unit);
+export function paintCell(pixels, stride, x, y, sheet, i, range, table, { pool, unit, tile }) {
+  const { cellWidth, cellHeight, frames = 1 } = sheet, count = cellWidth * cellHeight;
+  if (colors.length < count) colors = new Uint32Array(count);
+  const w = Math.ceil(cellWidth / pool), h = Math.ceil(cellHeight / pool);
+  for (let frame = 0; frame < frames; frame++) {
+    const block = pool > 1 && !sheet.colors ? pooled(sheet, i, pool, frame * count) : null;
+    colorize(colors, block ?? sheet, block ? 0 : i, range, table, block ? 0 : frame * count);
+    if (pool > 1 && sheet.colors) thin(colors, cellWidth, w, h, pool);
+    const [right, down] = frameCorner(tile, { w, h }, frame, unit);
+    stamp(pixels, stride, x + right, y + down, colors, w, h, unit);
+  }
 }
 
 function thin(colors, stride, width, height, pool) {  // in place: what is read lies behind what is written

@@ -1,10 +1,11 @@
 // The elements of a viewer, and those that depend on the trace.
 
-import { hideMostLookedAt, hideQuery, switchHead, undoAll } from "./edits.js";
+import { freeze, hideFrame, hideMostLookedAt, hideQuery, switchHead, undoAll } from "./edits.js";
 import { choice, el, icon, ICONS, toggle } from "./elements.js";
 import { KEYS, listenToPicture } from "./input.js";
 import { copyLink } from "./address.js";
 import { listenToTerms, term } from "./terms.js";
+import { toFrame } from "./time.js";
 import { written } from "./words.js";
 
 export function buildParts(viewer) {
@@ -114,6 +115,9 @@ function edits(viewer, part) {
     part("editsSaid", el("span", { class: "vit-said", role: "status" })),
     part("editSide", choice("Shown", [["before", "Before"], ["after", "After"]], (matrix) => viewer.set({ matrix }))),
     button("editQuery", "Hide query patch", () => hideQuery(viewer)),
+    part("editEvery", toggle("In every frame", "Hide a place in all frames of the clip", (on) => { viewer.everyFrame = on; })),
+    button("editFrame", "Hide frame", () => hideFrame(viewer)),
+    button("editFreeze", "Freeze time", () => freeze(viewer)),
     button("editHead", "Switch head off", () => switchHead(viewer, state.layer, state.head)),
     button("editUndo", "Undo all", () => undoAll(viewer)));
 }
@@ -140,7 +144,13 @@ function stage(viewer, part) {
       })),
       part("depthText", el("span", { class: "vit-depth" })),
       part("headBox", el("label", { class: "vit-stepper" }, el("span", { class: "vit-sr" }, "Head"),
-        part("head", el("select", { onchange: (e) => pickHead(e.target.value) })))))));
+        part("head", el("select", { onchange: (e) => pickHead(e.target.value) })))))),
+    part("time", el("div", { class: "vit-transport" },
+      part("playTime", el("button", { type: "button", class: "vit-button vit-round vit-play", "aria-label": "Play through time", onclick: () => viewer.play("time") })),
+      part("frame", el("input", {
+        type: "range", min: 0, step: 1, "aria-label": "Frame", oninput: (e) => viewer.commit(toFrame(viewer, +e.target.value), e),
+      })),
+      part("frameText", el("span", { class: "vit-moment" })))));
 }
 
 function panel(part) {

@@ -1,7 +1,8 @@
 /* A source is where a picture's messages come from: a server, this file, an engine in this browser.
 
      head(), layer(l), embeddings()   promises of a message: an ArrayBuffer, or {meta, arrays} (explorer/schema.json);
-                                      `arrays.image` may be an ImageBitmap. Optional: embeddings
+                                      `arrays.image` may be an ImageBitmap, `arrays.frames` several.
+                                      Optional: embeddings
      exact(l)                         optional: a layer's attention without rounding, for the numbers that are read
      expect(layer)                    optional: hears which layer will be wanted first
      closed: true                     nobody computes the maps that are missing */
@@ -13,13 +14,18 @@ const RETRY_MS = 3000;
 
 const pictureOf = (image) => image instanceof ImageBitmap ? image : createImageBitmap(new Blob([image]));
 
+// Of a clip its frames, of a picture the one that it is.
+function framesOf({ image, frames, frame_ends: ends }) {
+  const each = !frames ? [image] : !ends ? frames : [...ends].map((end, i) => frames.subarray(i ? ends[i - 1] : 0, end));
+  return Promise.all(each.map(pictureOf));
+}
+
 export async function open(source) {
   const { meta, arrays, bytes } = await unpack(await source.head());
-  const [h, w] = meta.grid_size;
-  const image = await pictureOf(arrays.image);
+  const [h, w] = meta.grid_size.slice(-2), frames = await framesOf(arrays);
   return {
-    ...meta, ...arrays, image, source, h, w, bytes,
-    P: h * w, T: meta.num_tokens, L: meta.num_layers, H: meta.num_heads, pre: meta.num_prefix_tokens,
+    ...meta, ...arrays, frames, source, h, w, bytes,
+    t: frames.length, P: frames.length * h * w, T: meta.num_tokens, L: meta.num_layers, H: meta.num_heads, pre: meta.num_prefix_tokens,
     Q: arrays.tokens_sent.length,
     tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
     layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0,
@@ -82,6 +88,7 @@ export function kept(source) {
     head: () => once("head", source.head),
     layer: (l) => once(l, () => source.layer(l)),
     embeddings: source.embeddings && (() => once("embeddings", source.embeddings)),
+    exact: source.exact && ((l) => once("exact" + l, () => source.exact(l))),
   };
 }
 

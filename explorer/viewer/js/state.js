@@ -20,8 +20,10 @@ export const START = {
   embedding: "pca",     // pca | similarity | norms | positions | filters
   basis: "joint",       // of pca: one for all depths | depth: one for each
   matrix: "after",      // which side of an intervention is shown: before | after
+  frame: 0,             // of a clip that a model of pictures looks at: the one that is shown
   patches: [],          // hidden patches
   heads: [],            // heads switched off, as "layer.head"
+  frozen: -1,           // the frame of a clip that all others are replaced by; -1: none
 };
 export const ONE_OF = {
   fuse: ["one", "mean", "max"], direction: ["row", "column", "both"], scale: ["map", "layer", "all", "uniform"],
@@ -44,6 +46,8 @@ const ALL = ["attention", "rollout", "method", "embeddings"];
 export const modes = ({ options, methods, data }) => (options.modes ?? ALL)
   .filter((name) => name !== "method" || methods.length || !data);
 export const embeddings = ({ data }) => data?.source.embeddings ? data.embeddings : ["similarity", "norms"];
+
+export const edited = ({ patches, heads, frozen }) => patches.length > 0 || heads.length > 0 || frozen >= 0;
 
 // The pinned, under what is hovered.
 export function shown({ state, hover, data }) {
@@ -95,6 +99,7 @@ export function clamp(viewer) {
   state.layer = fit(state.layer, lowestLayer(viewer), data.L - 1);
   state.head = fit(state.head, 0, data.H - 1);
   state.query = fit(state.query, 0, data.T - 1);
+  state.frozen = data.t > 1 ? fit(state.frozen, -1, data.t - 1) : -1;
   state.opacity = Math.max(0, Math.min(1, state.opacity));
   state.patches = state.patches.filter((patch) => patch >= 0 && patch < data.P);
   state.heads = state.heads.filter((key) => {
@@ -112,10 +117,23 @@ export function clamp(viewer) {
 // ---- steps of the keyboard: patches of the state
 
 export function moveQuery({ state, data }, dx, dy) {
-  const patch = state.query < data.pre ? -1 : state.query - data.pre;
-  if (patch < 0) return { query: data.pre + Math.floor(data.h / 2) * data.w + Math.floor(data.w / 2), pinned: true };
-  const x = (patch % data.w + dx + data.w) % data.w, y = (Math.floor(patch / data.w) + dy + data.h) % data.h;
-  return { query: data.pre + y * data.w + x, pinned: true };
+  if (state.query < data.pre) return { query: middle(data, 0), pinned: true };
+  const { t, y, x } = placeOf(state.query, data), turned = (at, by, side) => (at + by + side) % side;
+  return { query: data.pre + (t * data.h + turned(y, dy, data.h)) * data.w + turned(x, dx, data.w), pinned: true };
+}
+
+// The same place in the frame before or after, or in the middle of a frame.
+export const inFrame = ({ state, data }, frame) => ({
+  query: state.query < data.pre ? middle(data, frame)
+    : data.pre + frame * data.h * data.w + (state.query - data.pre) % (data.h * data.w),
+  pinned: true,
+});
+const middle = ({ pre, h, w }, frame) => pre + (frame * h + Math.floor(h / 2)) * w + Math.floor(w / 2);
+
+// Where a patch token is: frame, row, column.
+export function placeOf(token, { pre, w, h }) {
+  const patch = token - pre;
+  return { t: Math.floor(patch / (w * h)), y: Math.floor(patch / w) % h, x: patch % w };
 }
 
 export function moveLayer(viewer, step) {
@@ -139,11 +157,11 @@ export function moveHead(viewer, step) {
 
 export function relative(token, data) {
   if (token < data.pre) return { prefix: token };
-  const patch = token - data.pre;
-  return { y: (Math.floor(patch / data.w) + 0.5) / data.h, x: (patch % data.w + 0.5) / data.w };
+  const { t, y, x } = placeOf(token, data);
+  return { t: (t + 0.5) / data.t, y: (y + 0.5) / data.h, x: (x + 0.5) / data.w };
 }
 
-export function absolute({ prefix, y, x }, data) {
+export function absolute({ prefix, t, y, x }, data) {
   if (prefix !== undefined) return Math.min(prefix, Math.max(0, data.pre - 1));
-  return data.pre + Math.floor(y * data.h) * data.w + Math.floor(x * data.w);
+  return data.pre + (Math.floor(t * data.t) * data.h + Math.floor(y * data.h)) * data.w + Math.floor(x * data.w);
 }

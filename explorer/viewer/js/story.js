@@ -5,23 +5,28 @@ import { written } from "./words.js";
 
 const plural = (count, one, many = one + "s") => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
+// What the picture was cut into, or the clip.
+const pieces = (data, count = data.P) => plural(count, data.t > 1 ? "block" : "square");
+
 // What was done to the model's view of the picture: "Without 3 of its 256 squares", or nothing.
 function without({ state, data }) {
-  const { patches, heads } = state, off = heads.map((key) => "L" + key.replace(".", ".H")).join(", ");
-  const squares = patches.length && `without ${patches.length} of its ${plural(data.P, "square")}`;
-  const said = [squares, off && `with ${off} switched off`].filter(Boolean).join(" and ");
+  const { patches, heads, frozen } = state, off = heads.map((key) => "L" + key.replace(".", ".H")).join(", ");
+  const squares = patches.length && `without ${patches.length} of its ${pieces(data)}`;
+  const still = frozen >= 0 && `with time frozen at frame ${frozen}`;
+  const said = [squares, off && `with ${off} switched off`, still].filter(Boolean).join(" and ");
   return said && said[0].toUpperCase() + said.slice(1);
 }
 
 // -> [[text, kind], ...]; kind is "answer" for what the model says.
 export function lead(viewer) {
   const { data, after, answered, options } = viewer, edited = options.intervene ? without(viewer) : "";
-  const squares = plural(data.P, "square"), before = data.classes[0];
+  const clip = data.t > 1, before = data.classes[0], what = clip ? "clip" : "picture";
+  const squares = pieces(data) + (clip ? `, ${data.P / data.t} in each of ${data.t} frames` : "");
   const now = !edited ? before : answered ? after?.classes[0] : null;
-  if (!before) return [[`The model cut this picture into ${squares}. It gives no answer, but its heads can be watched.`]];
+  if (!before) return [[`The model cut this ${what} into ${squares}. It gives no answer, but its heads can be watched.`]];
   const say = ({ name, value }) => data.scores === "none" ? [`${name} ${written(value, data)}`, "answer"]
     : [`${name}, ${written(value, data)}`, "answer"];
-  if (!edited) return [[`The model cut this picture into ${squares} and says: `], say(before), ["."]];
+  if (!edited) return [[`The model cut this ${what} into ${squares}${clip ? "," : ""} and says: `], say(before), ["."]];
   if (!now) return [[`${edited}, it is looking again …`]];
   const same = now.index === before.index, was = written(before.value, data);
   const told = same ? ` (before: ${was}).` : ` (before: ${before.name}, ${was}).`;

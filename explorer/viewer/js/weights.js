@@ -1,5 +1,5 @@
 // Weights of one query out of the bytes, and the sheets of small maps that they fill.
-// L layers, H heads, T tokens (prefix tokens first, then h x w patches), P patches, Q rows that are sent.
+// L layers, H heads, T tokens (prefix tokens first, then t frames of h x w patches), P patches, Q rows that are sent.
 
 // One query's weights, from uint8 rows on a square-root scale, into out[at ... at + T).
 export function read(out, at, steps, maxima, matrix, query, direction, data) {
@@ -35,7 +35,6 @@ export function cosinesTo(out, at, rows, query, data) {
   for (let k = 0; k < data.T; k++) out[at + k] = rows[from + k] / 127 - 1;
 }
 
-
 export function largest(values, from, to, count) {
   const best = [];
   for (let k = from; k < to; k++) {
@@ -48,7 +47,8 @@ export function largest(values, from, to, count) {
   return best;
 }
 
-const grid = ({ w, h, T, pre }) => ({ cellWidth: w, cellHeight: h, size: T, first: pre, unit: "share" });
+// A map has cells of h x w patches, of a clip one for each of its frames.
+const grid = ({ w, h, t, T, pre }) => ({ cellWidth: w, cellHeight: h, frames: t, size: T, first: pre, unit: "share" });
 // A strip's columns follow from the room there is.
 const strip = (data, count, label) => ({ ...grid(data), count, label, fused: 0 });
 const depth = (i) => i === 0 ? "embed" : "L" + (i - 1);
@@ -99,7 +99,7 @@ const SHEETS = {
     fill(out, i) { out.set(data.norms.subarray(i * data.T, (i + 1) * data.T), i * data.T); },
   }),
   positions: ({ data }) => ({
-    ...grid(data), count: data.P, rows: data.h, cols: data.w, fused: 0, size: data.P, first: 0, unit: "cosine",
+    ...grid(data), count: data.P, rows: data.t * data.h, cols: data.w, fused: 0, size: data.P, first: 0, unit: "cosine",
     fill(out, i) {
       if (!data.positions) return false;
       for (let k = i * data.P; k < (i + 1) * data.P; k++) out[k] = data.positions[k] / 127 - 1;
@@ -108,7 +108,7 @@ const SHEETS = {
   filters({ data }) {
     const [count, cellHeight, cellWidth] = data.filters?.shape ?? [28, 8, 8];
     const size = 3 * cellHeight * cellWidth, colors = data.filters ?? null;
-    return { ...strip(data, count, () => ""), cellWidth, cellHeight, size, first: 0, colors, unit: "color", fill: () => false };
+    return { ...strip(data, count, () => ""), cellWidth, cellHeight, frames: 1, size, first: 0, colors, unit: "color", fill: () => false };
   },
 };
 
