@@ -1,0 +1,110 @@
+"""Clips from files: the frames that were written come back, evenly chosen; the rest is refused in a word."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vit.card import Card
+from vit.clips import (
+    Clip,
+    ClipError,
+    as_clip,
+    first_frames,
+    is_clip,
+    open_clip,
+    open_clip_safely,
+    preprocess_clip,
+    sampled,
+    save_animated,
+)
+from vit.pictures import preprocess
+
+GREYS = np.arange(10, 250, 20)  # one per frame
+FRAMES = np.broadcast_to(GREYS[:, None, None, None], (12, 32, 48, 3)).astype(np.uint8)
+
+
+def write_video(path: Path, code: str) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 10, (48, 32))
+    assert writer.isOpened()
+    for frame in FRAMES:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def write_gif(path: Path) -> Path:
+    pictures = [Image.fromarray(frame) for frame in FRAMES]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    return path
+
+
+@pytest.fixture(params=["mp4", "webm", "gif", "webp"])
+def file(request, tmp_path: Path) -> Path:
+    path = tmp_path / f"clip.{request.param}"
+    if request.param == "gif":
+        return write_gif(path)
+    if request.param == "webp":
+        save_animated(Clip(FRAMES, tuple(i / 10 for i in range(12))), path)
+        return path
+    return write_video(path, {"mp4": "mp4v", "webm": "VP80"}[request.param])
+
+
+@pytest.mark.parametrize("opened", [open_clip, open_clip_safely])
+def test_every_kind_gives_the_frames_that_it_holds(file: Path, opened):
+    assert is_clip(file)
+    clip = opened(file, 6)
+    assert clip.frames.shape == (6, 32, 48, 3)
+    np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), GREYS[1::2], atol=4)  # video loses a little
+    np.testing.assert_allclose(clip.times, [0.1, 0.3, 0.5, 0.7, 0.9, 1.1], atol=1e-6)
+    assert opened(file, 100, largest=24).frames.shape == (12, 16, 24, 3)
+
+
+def test_what_browsers_are_shown_of_a_clip_is_the_clip(tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (5, 20, 30, 3), np.uint8)
+    save_animated(Clip(noise, (0, 0.2, 0.5, 0.6, 1.0)), tmp_path / "kept.webp")
+    back = open_clip(tmp_path / "kept.webp", 32)
+    np.testing.assert_array_equal(back.frames, noise)
+    np.testing.assert_allclose(back.times, (0, 0.2, 0.5, 0.6, 1.0))
+
+
+def test_frames_are_sampled_evenly():
+    clip = Clip(FRAMES, tuple(range(12)))
+    assert sampled(clip, 4).times == (1, 4, 7, 10) and first_frames(clip, 4).times == (1, 4, 7, 10)
+    assert sampled(Clip(FRAMES[:2], (0, 1)), 4).times == (0, 0, 1, 1), "some stand for two"
+    assert first_frames(Clip(FRAMES[:2], (0, 1)), 4).times == (0, 1)
+
+
+def test_every_frame_is_prepared_as_a_picture_is():
+    card, clip = Card(name="tiny", image_size=(16, 16), mean=(0.1, 0.2, 0.3)), Clip(FRAMES, tuple(range(12)))
+    one = preprocess(Image.fromarray(FRAMES[3]), card)
+    torch.testing.assert_close(preprocess_clip(clip, card)[3], one, rtol=0, atol=0)
+
+
+def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path):
+    Image.fromarray(FRAMES[0]).save(tmp_path / "one.png")
+    assert not is_clip(tmp_path / "one.png")
+    assert as_clip(tmp_path / "one.png").frames.shape == (1, 32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", b"\0\0\0\x18ftypmp42" + b"x" * 500, b"\x1a\x45\xdf\xa3", b"text"]
+)
+def test_garbage_is_refused_in_a_sentence(tmp_path: Path, content: bytes):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    for opened in (open_clip, open_clip_safely):
+        with pytest.raises(ClipError, match=r"^[A-Z][^/]*\.$"):
+            opened(path, 8)
+
+
+def test_a_clip_that_is_too_long_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("vit.clipdecoder.MAX_SECONDS", 1.0)
+    with pytest.raises(ClipError, match="too long"):
+        open_clip(write_video(tmp_path / "long.mp4", "mp4v"), 4)
+    monkeypatch.setattr("vit.clipdecoder.MAX_FRAMES", 5)
+    with pytest.raises(ClipError, match="too long"):
+        open_clip(write_gif(tmp_path / "long.gif"), 4)
