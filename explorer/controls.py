@@ -1,6 +1,6 @@
 """Maps that never saw the model: what a map has to beat before it is believed.
 
-P patches, (h, w) patch grid.
+P patches, (h, w) patch grid, of a clip (t, h, w).
 """
 
 import torch
@@ -27,25 +27,26 @@ def controls_for(image: Tensor, grid_size: tuple[int, ...]) -> dict[str, Tensor]
 
 
 def centre_prior(grid_size: tuple[int, ...]) -> Tensor:
-    """(h, w) from 1 in the middle to 0 in the corners: it has never seen the picture."""
-    rows, columns = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in grid_size)
-    return 1 - (rows[:, None].square() + columns.square()) / 2
+    """(h, w) from 1 in the middle to 0 in the corners, in every frame: it has never seen the picture."""
+    rows, columns = (torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in grid_size[-2:])
+    return (1 - (rows[:, None].square() + columns.square()) / 2).repeat(*grid_size[:-2], 1, 1)
 
 
 def centre_and_contrast(image: Tensor, grid_size: tuple[int, ...]) -> Tensor:
     """(h, w): the mean of two ranks, the centre prior's and that of the spread of a patch's pixels."""
     squares, means = patch_means(image.square(), grid_size), patch_means(image, grid_size)
-    contrast = (squares - means.square()).clamp(min=0).sum(dim=0).sqrt()  # (h, w)
+    contrast = (squares - means.square()).clamp(min=0).sum(dim=0).sqrt()  # (h, w), of a clip (t, h, w)
     return (ranks(centre_prior(grid_size)) + ranks(contrast)) / 2
 
 
 def unlike_border(image: Tensor, grid_size: tuple[int, ...]) -> Tensor:
-    """(h, w): how far a patch's mean colour is from the median colour of the patches along the border."""
-    colours = patch_means(image, grid_size)  # (3, h, w)
+    """(h, w): how far a patch's mean colour is from the median colour of the patches along the border, of all
+    frames of a clip together."""
+    colours = patch_means(image, grid_size)  # (3, h, w), of a clip (3, t, h, w)
     edge = torch.ones(grid_size, dtype=torch.bool)
-    edge[1:-1, 1:-1] = False
+    edge[..., 1:-1, 1:-1] = False
     usual = colours[:, edge].median(dim=1).values  # (3,)
-    return (colours - usual[:, None, None]).norm(dim=0)
+    return (colours - usual.view(3, *[1] * len(grid_size))).norm(dim=0)
 
 
 def random_map(grid_size: tuple[int, ...], seed: int) -> Tensor:

@@ -33,20 +33,17 @@ def seen_through(model: ViT, trace: Trace, mode: str, read: Reader) -> Callable[
     """patches that are shown (M, n) -> what is read of the logits (M,), all other patches hidden."""
     if mode not in MODES:
         raise ValueError(f"Patches can be hidden by {' or '.join(MODES)}, not by {mode!r}.")
-    image = trace.image.to(next(model.parameters()))[None]  # (1, 3, height, width)
+    image = trace.image.to(next(model.parameters()))[None]  # (1, 3, height, width), of a clip (1, F, 3, ...)
     return (_grey if mode == "grey" else _drop)(model, trace, image, read)
 
 
 def _grey(model: ViT, trace: Trace, image: Tensor, read: Reader) -> Callable[[Tensor], Tensor]:
-    p, grid = model.config.patch_size, trace.grid
-
     def value(shown: Tensor) -> Tensor:
         found = []
         for some in shown.split(BATCH):
-            gate = torch.zeros(len(some), grid.count).scatter_(1, some, 1)
-            gate = grid.unflatten(gate, 1).to(image)  # (M, h, w)
-            gate = gate.repeat_interleave(p, dim=1).repeat_interleave(p, dim=2)
-            found.append(read(model(image * gate[:, None]).float()))
+            gate = torch.zeros(len(some), trace.grid.count).scatter_(1, some, 1)
+            gate = over_pixels(gate.to(image), trace)[..., None, :, :]  # (M, 1, height, width)
+            found.append(read(model(image * gate).float()))
         return torch.cat(found).cpu()
 
     return value
@@ -179,11 +176,18 @@ def road(model: ViT, trace: Trace, orders: Tensor, card: Card | None = None, see
 
 
 def patches_to_pixels(patches: Tensor, trace: Trace) -> Tensor:
-    """Numbers of patches -> (height, width), true on their pixels."""
+    """Numbers of patches -> (height, width), true on their pixels; of a clip (F, height, width)."""
     gate = torch.zeros(trace.grid.count, dtype=torch.bool)
     gate[patches] = True
+    return over_pixels(gate, trace)
+
+
+def over_pixels(x: Tensor, trace: Trace) -> Tensor:
+    """What is said of patches (..., P), of their pixels (..., height, width); of a clip (..., F, ...)."""
     p = trace.image.shape[-1] // trace.grid.shape[-1]
-    return trace.grid.unflatten(gate).repeat_interleave(p, dim=0).repeat_interleave(p, dim=1)
+    over = trace.grid.unflatten(x).repeat_interleave(p, dim=-2).repeat_interleave(p, dim=-1)
+    tubelet = len(trace.image) // trace.grid.frames
+    return over.repeat_interleave(tubelet, dim=-3) if len(trace.grid.shape) > 2 else over
 
 
 def filled_in(image: Tensor, gone: Tensor, seed: int = 0, noise: float = ROAD_NOISE) -> Tensor:
@@ -191,8 +195,12 @@ def filled_in(image: Tensor, gone: Tensor, seed: int = 0, noise: float = ROAD_NO
     eight neighbours, which may be gone, too, plus a little noise: ROAD's noisy linear imputation.
 
     Weights: 1/6 for the four at the sides, 1/12 for the four at the corners; at the border, of those there
-    are.
+    are. A clip (F, 3, height, width) is filled in frame by frame.
     """
+    if image.dim() > 3:
+        return torch.stack([filled_in(*frame, seed + at, noise) for at, frame in enumerate(zip(image, gone))])
+    if not gone.any():
+        return image.clone()
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 

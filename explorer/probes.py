@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from explorer.controls import patch_means
 from explorer.ledger import ledger, objective_of
 from explorer.maps import Progress, layer_at, num_patches, num_tokens, to_map
 from vit.model import ViT
@@ -47,10 +47,9 @@ def stream_at(trace: Trace, model: ViT, layer: int) -> Tensor:
 
 
 def per_patch(pixels: Tensor, trace: Trace) -> Tensor:
-    """(1, 3, height, width) -> (h, w): the sum over each patch."""
-    h, w = trace.grid_size
-    patches = F.adaptive_avg_pool2d(pixels.float().sum(dim=1), (h, w))[0]
-    return (patches * (trace.image[0].numel() / (h * w))).cpu()
+    """(1, 3, height, width) -> (h, w): the sum over each patch; of a clip (1, F, 3, ...) -> (t, h, w)."""
+    summed = pixels[0].float().sum(dim=-3, keepdim=True)  # (1, height, width) or (F, 1, height, width)
+    return patch_means(summed, trace.grid_size)[0] * (summed.numel() / trace.grid.count)
 
 
 def counted(
@@ -255,12 +254,14 @@ def occlusion(
 
     objective = objective_of(trace, model, target, contrast)
     p = model.config.patch_size
-    window = (trace.image.shape[0], p, p)
+    frames = (model.config.tubelet,) * model.config.is_clip
+    window = (*frames, trace.image.shape[-3], p, p)
     image = image_for(trace, model)
     attributions = Occlusion(counted(model, objective, num_patches(trace), progress)).attribute(
         image, window, strides=window, perturbations_per_eval=BATCH
     )
-    return attributions[0, 0, ::p, ::p].float().cpu()
+    first = attributions[0].float().cpu().select(-3, 0)[..., ::p, ::p]  # (h, w), of a clip (F, h, w)
+    return first[:: model.config.tubelet] if frames else first
 
 
 @torch.no_grad()
@@ -334,8 +335,8 @@ def regress(
     X = torch.zeros(passes, P, dtype=torch.float64).scatter_(1, halves, 1)
     whole = float(objective(model.read_out(model.run(tokens[None], places=places))[0]))
     beta, error, strength, explained = ridge_fit(X, torch.cat(y), whole)
-    h, w = trace.grid_size
-    return Regression(beta.float().view(h, w), error.float().view(h, w), strength, explained)
+    beta, error = (trace.grid.unflatten(x.float()) for x in (beta, error))
+    return Regression(beta, error, strength, explained)
 
 
 def ridge_fit(X: Tensor, y: Tensor, whole: float) -> tuple[Tensor, Tensor, float, float]:
