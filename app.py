@@ -17,6 +17,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 EXAMPLES = """
 examples:
   python app.py                                  the bundled checkpoints, on this machine only
+  python app.py --window                         the same, as a window of its own
   python app.py --checkpoint runs/cifar10        also your own training run, even while it is going on
   python app.py --checkpoint facebook/dino-vits8 a published model from the Hugging Face Hub
   python app.py --host 0.0.0.0                   for everyone on your network, at http://YOUR-ADDRESS:7860
@@ -37,6 +38,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
     parser.add_argument("--share", action="store_true", help="make a public link through Gradio's tunnel")
     parser.add_argument("--open", action="store_true", help="open the browser")
+    parser.add_argument(
+        "--window",
+        action="store_true",
+        help="open it as a window of its own, in Chromium, Chrome or Edge; else in the default browser",
+    )
     parser.add_argument(
         "--checkpoint",
         action="append",
@@ -117,6 +123,7 @@ def serve(options: argparse.Namespace) -> None:
     from explorer.serve import open_queue  # here, so that --help answers at once
     from explorer.session import Session, give_back_memory
     from explorer.ui import build, launch_options
+    from explorer.window import open_window
     from vit.card import CheckpointError
 
     session = Session(public=is_public(options), extra=tuple(options.checkpoint))
@@ -136,8 +143,12 @@ def serve(options: argparse.Namespace) -> None:
         server_port=options.port,
         share=options.share,
         inbrowser=options.open,
+        prevent_thread_lock=True,
         **launch_options(session),
     )
+    if options.window and (sentence := open_window(demo.local_url)):
+        print(sentence)
+    demo.block_thread()
 
 
 def command() -> None:

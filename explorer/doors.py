@@ -43,6 +43,7 @@ OPEN = (
     "/static/",
     "/svelte/",
     "/shard/",
+    "/site/",
     "/turn/",
     API + "call/",
     API + "custom_component/",

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from explorer import maps, render
+from explorer import maps, render, zero
 from explorer.cache import EVERYONE, MiB, nbytes
 from explorer.methods import METHODS, Method
 from explorer.payload import (
@@ -112,6 +112,7 @@ class Keeper(Protocol):
     public: bool
     model_lock: threading.Lock
 
+    def names(self) -> list[str]: ...
     def loaded(self, key: str, name: str, step: int | None) -> Loaded: ...
     def snapshots(self, name: str) -> list[Snapshot]: ...
     def still_wanted(self, owner: str) -> None: ...
@@ -337,6 +338,9 @@ class Look:
                 self.session.still_wanted(self.owner)
                 wanted()
 
+            if zero.HERE and method.is_long:
+                model = self.model
+                return zero.map_on_gpu(method.name, traced, model.config, model.state_dict(), target)
             return method(traced, model=self.model, target=target, progress=step)
 
         return self.remember(key, make)

@@ -17,6 +17,7 @@ from explorer.forms import ExportError
 from explorer.look import PICTURE
 from explorer.refusals import Left, sentence_of
 from explorer.session import MAX_PAGES, ROUTE, Session
+from explorer.site.lent import Shelf, routes
 from explorer.turns import place_of, take_turns
 from explorer.upkeep import upload_folder
 
@@ -70,8 +71,10 @@ def options(session: Session) -> dict[str, Any]:
     """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound."""
     behind_a_proxy = bool(os.environ.get("GRADIO_ROOT_PATH"))  # then it is called by the proxy's name
     doors = Middleware(Doors, uploads=upload_folder, guarded=not session.public and not behind_a_proxy)
+    lent = routes(Shelf(session.folder / "sites", session.names))
+    own = [shard_route(session), Route("/turn/{page}", turn), *lent]
     return {
-        "app_kwargs": {"routes": [shard_route(session), Route("/turn/{page}", turn)], "middleware": [doors]},
+        "app_kwargs": {"routes": own, "middleware": [doors]},
         "max_file_size": f"{MAX_FILE // MiB}mb",
         "max_threads": THREADS,
         "state_session_capacity": 2 * MAX_PAGES,  # `open_queue` has them forgotten before

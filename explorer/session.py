@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import torch
 
+from explorer import zero
 from explorer.cache import EVERYONE, Cache, MiB
 from explorer.look import TRAINED, Loaded, Look
 from explorer.refusals import Left, sentence_of
@@ -120,7 +121,7 @@ class Session:
             except Exception:  # of no use
                 self.remove_files(name)
                 raise
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if torch.cuda.is_available() and not zero.HERE else "cpu"
             return Loaded(model.to(device), card, key, place.folder if step is None else None)
 
         loaded = self.models.get(key, make)

@@ -4,7 +4,7 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from explorer.look import SIZES, TRAINED, Look
 from explorer.methods import METHODS
 from explorer.refusals import sentence_of
 from explorer.session import PUBLISHED, Session
+from explorer.site.lent import can_be_lent, live_link
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, api, compare, explore, heads, lesson, take_home, training, why
 from explorer.views.page import (
@@ -84,8 +85,9 @@ def file_address(path: Path) -> str:
 # handlers -------------------------------------------------------------------------------------------
 
 
-def describe(look: Look) -> Markup:
-    """What this model is; what it can answer at all is said beside its answer."""
+def describe(look: Look, offered: Sequence[str] = ()) -> Markup:
+    """What this model is; what it can answer at all is said beside its answer. offered: the models that the
+    app lends to browsers."""
     config, card = look.model.config, look.card
     h, w = config.grid_at(look.image_size).shape
     parameters = sum(p.numel() for p in look.model.parameters())
@@ -99,6 +101,8 @@ def describe(look: Look) -> Markup:
     said = [" · ".join(facts)]
     if card.note:
         said.append(card.note)
+    if can_be_lent(look.name, offered, look.model):
+        said.append(live_link(look.name))
     return Markup('<p class="vx-card">{}</p>').format(Markup("<br>").join(said))
 
 
@@ -145,7 +149,7 @@ def show(
     example = next((e.name for e in examples.values() if e.path == look.picture), "")
     return Screen(
         viewer=look.viewer_value(look.edits(*edits), **state),
-        card=describe(look),
+        card=describe(look, page.session.names()),
         thumbs=strip(suited(examples, look.card.data + look.name), example),
         target=target,
         edits=edits,

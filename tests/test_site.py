@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,25 @@ from conftest import CI, randomised, tiny_config
 from PIL import Image
 
 from explorer.ledger import ledger
+from explorer.lesson.answer import shared
+from explorer.lesson.follow import Choice, Follow
+from explorer.lesson.steps import lesson_of, outline_of
 from explorer.maps import rollout_all
 from explorer.payload import embeddings_payload, head_payload, layer_payload
-from explorer.site.folder import described
-from explorer.site.graph import export_graph, has_ledger, pack_weights
+from explorer.site.folder import Shared, described, write_site
+from explorer.site.graph import (
+    LEDGER,
+    Inside,
+    export_graph,
+    export_inside,
+    has_places,
+    inside_outputs,
+    pack_weights,
+)
+from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
 from vit import ViT, load, trace
 from vit.card import Card
-from vit.pictures import preprocess, to_pixels
+from vit.pictures import as_picture, preprocess, to_pixels
 from vit.trace import MaskPatches, ZeroHeads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,8 +87,67 @@ def graph_of_tiny():
     return model, *export_graph(model, model.config.image_size)
 
 
+LESSONS: dict[str, dict] = {
+    "class": {},
+    "mean": {"pool": "mean", "num_registers": 2, "class_token": False, "rope": "axial", "pos_embed": "none"},
+    "pooled": {"pool": "attention", "pre_norm": True},
+    "several": {"num_class_tokens": 3, "post_norm": True, "rope": "mixed", "activation": "swiglu"},
+    "headless": {"num_classes": 0},
+}
+
+
+def write_lesson(folder: Path, name: str, changes: dict) -> None:
+    """What a model did all the way, what its last steps ask for and get, and Python's lesson of it."""
+    torch.manual_seed(len(name))
+    model = randomised(ViT(tiny_config(**changes)))
+    config, size, card = model.config, model.config.image_size, replace(CARD, class_names=())
+    image = torch.rand(3, *size)
+    t = trace(model, image)
+    classes = torch.zeros(config.num_classes)
+    if config.num_classes:
+        classes[int(t.logits.argmax())] = 1
+    given = classes if config.num_classes else None
+    seen = dict(zip(inside_outputs(model), Inside(model)(image[None], torch.ones(()), given)))
+    written = [*seen, "image", "pixels"]
+    seen |= {"image": image, "pixels": torch.from_numpy(as_picture(image, card)).float()}
+    for field, value in seen.items():
+        write(folder, f"{name}.seen.{field}", value.detach().numpy())
+    choice = Choice(patch=7, layer=1, head=2)
+    follow = Follow(t, model, card, choice)
+    once = shared(follow)
+    passes: list[dict] = []
+    if once:
+        P, orders = t.grid.count, once["why"]["orders"]
+        counts = [round(P * x) for x in once["why"]["fractions"]]
+        passes = [{"hidden": each["hidden"]} for each in once["without"] if each["hidden"]]
+        passes += [{"grey": order[:count]} for order in orders for count in counts[1:-1]]
+        passes += [{"grey": orders[1]}, *([{"placeless": True}] if has_places(model) else [])]
+    logits = [asked_logits(model, image, each, given) for each in passes]
+    outline = outline_of(model, card, size) | {"placeless": has_places(model)}
+    told = dict(
+        about=described(model, card, size), outline=outline, written=written, choice=vars(choice),
+        passes=passes, logits=logits, lesson=lesson_of(t, model, card, choice, once),
+    )  # fmt: skip
+    (folder / f"{name}.lesson.json").write_text(json.dumps(told))
+
+
+@torch.no_grad()
+def asked_logits(model: ViT, image: torch.Tensor, asked: dict, classes: torch.Tensor | None) -> list[float]:
+    """What the model says in a pass that the lesson asks for."""
+    if "hidden" in asked:
+        edits = (MaskPatches(tuple(asked["hidden"]), model.config.num_prefix_tokens),)
+        return trace(model, image, edits=edits).logits.tolist()
+    if "grey" in asked:
+        painted, p, w = image.clone(), model.config.patch_size, model.config.grid.shape[1]
+        for patch in asked["grey"]:
+            row, column = patch // w * p, patch % w * p
+            painted[:, row : row + p, column : column + p] = 0
+        return model(painted[None])[0].tolist()
+    return Inside(model)(image[None], torch.zeros(()), classes)[0].tolist()
+
+
 def run(graph: bytes, weights, model: ViT, folder: Path, **inputs) -> list[np.ndarray]:
-    """What ONNX Runtime makes of the graph with a model's parameters."""
+    """What ONNX Runtime makes of a graph with a model's parameters, its other inputs as usual."""
     import onnxruntime
 
     content = b"".join(weight.of(model.state_dict()).numpy().tobytes() for weight in weights)
@@ -85,10 +157,10 @@ def run(graph: bytes, weights, model: ViT, folder: Path, **inputs) -> list[np.nd
     config = model.config
     tokens = config.num_prefix_tokens + config.num_patches
     gate = np.ones((config.depth, config.num_heads), np.float32)
-    given = {"hidden": np.zeros(tokens, np.float32), "gate": gate}
-    if has_ledger(model):
-        given["classes"] = np.zeros(config.num_classes, np.float32)
-    return session.run(None, given | inputs)
+    given = {"hidden": np.zeros(tokens, np.float32), "gate": gate, "told": np.ones((), np.float32)}
+    given |= {"classes": np.zeros(config.num_classes, np.float32)} | inputs
+    names = {each.name for each in session.get_inputs()}
+    return session.run(None, {name: value for name, value in given.items() if name in names})
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "attention"])
@@ -106,15 +178,32 @@ def test_the_graph_does_what_the_model_does_under_interventions(pool: str, tmp_p
         np.testing.assert_allclose(a, b.numpy(), atol=2e-5)
 
 
+@pytest.mark.parametrize("name", ["class", "mean", "headless"])
+def test_the_graph_of_the_way_is_the_model_with_its_ledger(name: str, tmp_path: Path) -> None:
+    model = randomised(ViT(tiny_config(**LESSONS[name])))
+    _, weights = export_graph(model, model.config.image_size)
+    graph = export_inside(model, model.config.image_size, weights)
+    image, classes = torch.rand(3, 12, 20), torch.eye(7)[4]
+    given = classes if model.config.num_classes else None
+    for told in (1.0, 0.0):
+        theirs = Inside(model)(image[None], torch.tensor(told), given)
+        inputs = dict(image=image[None].numpy(), classes=classes.numpy(), told=np.array(told, np.float32))
+        for output, a, b in zip(
+            inside_outputs(model), run(graph, weights, model, tmp_path, **inputs), theirs
+        ):
+            np.testing.assert_allclose(a, b.detach().numpy(), atol=1e-4, err_msg=output)
+        if not has_places(model):
+            return
+
+
 @pytest.mark.parametrize("changes", [{}, {"pool": "mean", "num_registers": 2}, {"distillation": True}])
-def test_the_graphs_ledger_is_pythons(changes: dict, tmp_path: Path) -> None:
+def test_the_ledger_of_the_way_is_pythons(changes: dict) -> None:
     model = randomised(ViT(tiny_config(**changes)))
-    graph, weights = export_graph(model, model.config.image_size)
-    image, classes = torch.rand(3, 12, 20), np.eye(7, dtype=np.float32)[4]
-    ours = run(graph, weights, model, tmp_path, image=image[None].numpy(), classes=classes)[3:]
+    image, classes = torch.rand(3, 12, 20), torch.eye(7)[4]
+    seen = dict(zip(inside_outputs(model), Inside(model)(image[None], torch.ones(()), classes)))
     theirs = ledger(trace(model, image), model, 4)
-    for a, b in zip(ours, (theirs.heads, theirs.mlp, theirs.embed, torch.tensor(theirs.bias))):
-        np.testing.assert_allclose(a, b.numpy(), atol=5e-5)
+    for name, b in zip(LEDGER, (theirs.heads, theirs.mlp, theirs.embed, torch.tensor(theirs.bias))):
+        np.testing.assert_allclose(seen[name].detach(), b, atol=5e-5, err_msg=name)
 
 
 def test_other_weights_in_the_same_graph(graph_of_tiny, tmp_path: Path) -> None:
@@ -125,10 +214,41 @@ def test_other_weights_in_the_same_graph(graph_of_tiny, tmp_path: Path) -> None:
     assert np.abs(ours[0] - trace(model, image).logits.numpy()).max() > 0.1
 
 
-def test_the_engine_in_javascript_makes_pythons_messages(graph_of_tiny, tmp_path: Path) -> None:
+def test_the_faster_way_to_run_the_model_is_kept(tmp_path: Path) -> None:
+    passes_in_node("race.test.mjs", tmp_path)
+
+
+def test_the_runtime_for_graphics_chips_comes_along_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("explorer.site.runtime.gzip.compress", lambda content, *_, **__: content)
+    usual = {SCRIPT, f"{WASM}.gz"}
+    assert set(runtime_files()) == usual
+    assert set(runtime_files(webgpu=True)) == usual | {GPU_SCRIPT, f"{GPU_WASM}.gz"}
+
+
+def passes_in_node(test: str, fixtures: Path) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.fail("node is missing") if CI else pytest.skip("install node to run this test")
+    done = subprocess.run(
+        [node, "--test", ROOT / "tests" / "js" / "site" / test],
+        env=os.environ | {"FIXTURES": str(fixtures)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_lesson_in_javascript_is_pythons(tmp_path: Path) -> None:
+    for name, changes in LESSONS.items():
+        write_lesson(tmp_path, name, changes)
+    (tmp_path / "lessons.json").write_text(json.dumps(list(LESSONS)))
+    passes_in_node("lesson.test.mjs", tmp_path)
+
+
+def test_the_engine_in_javascript_makes_pythons_messages(graph_of_tiny, tmp_path: Path) -> None:
     model, _, weights = graph_of_tiny
     write_trace(tmp_path, "tiny", model, CARD)
     registers = randomised(
@@ -149,11 +269,21 @@ def test_the_engine_in_javascript_makes_pythons_messages(graph_of_tiny, tmp_path
         (tmp_path / f"{name}.pack").write_bytes(content)
         (tmp_path / f"{name}.list.json").write_text(json.dumps(listed))
     (tmp_path / "weights.json").write_text(json.dumps([dict(name=n, bound=b) for n, _, b in packs]))
-    done = subprocess.run(
-        [node, "--test", ROOT / "tests" / "js" / "site" / "engine.test.mjs"],
-        env=os.environ | {"FIXTURES": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    passes_in_node("engine.test.mjs", tmp_path)
+
+
+def test_what_a_browser_cannot_run_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site"
+    model = ViT(tiny_config())
+    monkeypatch.setattr("explorer.site.folder.LIMIT", 1000)
+    with pytest.raises(SiteError, match="million parameters, too many for a browser"):
+        write_site(folder, [Shared("tiny", model, CARD)], [])
+    monkeypatch.undo()
+    grey = ViT(tiny_config(in_chans=1))
+    with pytest.raises(SiteError, match="reads 1 channels, a photograph has 3"):
+        write_site(folder, [Shared("grey", grey, CARD)], [])
+    with pytest.raises(SiteError, match="Two of these models have one name"):
+        write_site(folder, [Shared("a b", model, CARD), Shared("a/b", model, CARD)], [])
+    assert not folder.exists()

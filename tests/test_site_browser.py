@@ -1,5 +1,6 @@
 """The exported folder in real browsers: the model's answers are Python's, and no other host is asked."""
 
+import gzip
 import io
 import json
 import re
@@ -17,6 +18,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from explorer.ledger import ledger
+from explorer.lesson.answer import shared as last_steps
+from explorer.lesson.follow import Choice, Follow
+from explorer.lesson.steps import lesson_of
+from explorer.roles import read_roles
 from explorer.site.folder import Picture, Shared, write_site
 from explorer.site.onefile import write_one_file
 from vit import load, trace
@@ -40,7 +45,7 @@ def shared() -> Shared:
     model, card = load("shapes")
     kept = list_snapshots(folder_of("shapes"))
     moments = [(s.step, dict(s.metrics), s.path) for s in (kept[0], kept[-1])]
-    return Shared("shapes", model, card, moments)
+    return Shared("shapes", model, card, moments, read_roles(folder_of("shapes"), model), "relevance")
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +130,83 @@ def test_attention_is_pythons(visit, shared: Shared, pictures: list[Picture]) ->
         assert (np.abs(ours - theirs[layer]) <= bound + 1e-3 + 0.01 * scale).all()
 
 
+def test_the_first_screen_is_that_of_the_app(visit, shared: Shared, pictures: list[Picture]) -> None:
+    page = visit("?picture=shape-3")
+    assert shared.roles is not None
+    found = page.evaluate(
+        "(({head_names, opening, believed}) => [head_names, opening, believed])(vitSite.viewer.data)"
+    )
+    assert found == [shared.roles.all_names(), shared.roles.opening, "relevance"]
+    assert page.evaluate("vitSite.viewer.state.layer") == shared.roles.opening["layer"]
+    expect(page.get_by_role("button", name="Hide what it looks at")).to_be_visible()
+    expect(page.get_by_role("button", name="Intervene")).to_be_visible()
+    expect(page.locator(".vit-readout")).not_to_contain_text("≈")  # the numbers that are read are exact
+    exact = np.array(page.evaluate("[...vitSite.viewer.data.exact.values()][0]"))
+    image = preprocess(pictures[3].picture, shared.card, shared.card.size_for(shared.model.config))
+    theirs = trace(shared.model, image).attn[shared.roles.opening["layer"]].numpy()
+    np.testing.assert_allclose(exact, theirs.ravel(), atol=5e-3)
+    page.get_by_role("button", name="What was it like before training?").click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.moment === 0")
+    assert page.evaluate("vitSite.viewer.data.head_names") is None, "that was measured of other weights"
+
+
+def near(ours, theirs, where: str = "") -> None:
+    """The same numbers as far as weights in half precision can give them; words of numbers may differ."""
+    if isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in theirs.keys() - {
+            "best",
+            "right",
+            "written",
+            "filters",
+            "tokens",
+            "keys",
+            "orders",
+            "hidden",
+        }:
+            near(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(theirs, list) and theirs and isinstance(theirs[0], int | float):
+        scale = max(1e-3, *map(abs, theirs))
+        assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 3e-2 * scale, where
+    elif isinstance(theirs, list):
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            near(a, b, f"{where}[{i}]")
+    elif isinstance(theirs, str):
+        assert ours == theirs, where
+
+
+def test_the_lesson_of_an_own_picture_is_made_in_the_page(visit, shared: Shared) -> None:
+    page = visit("?tab=lesson")
+    buffer = io.BytesIO()
+    shape(35).save(buffer, "PNG")
+    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    page.wait_for_function(
+        "() => vitSite.settled && vitSite.now.picture.own && vitSite.followed.missing === false"
+    )
+    page.evaluate("vitSite.followed.lesson.choose({ patch: 20, layer: 2, head: 1 })")
+    page.wait_for_function("() => vitSite.followed.lesson.lesson.choice.patch === 20")
+    expect(page.locator("#lesson .les-chapter")).to_have_text("Squares become numbers · 1 of 15")
+    ours = page.evaluate("vitSite.followed.lesson.lesson")
+    image = preprocess(shape(35), shared.card, shared.card.size_for(shared.model.config))
+    t, choice = trace(shared.model, image), Choice(20, 2, 1)
+    once = last_steps(Follow(t, shared.model, shared.card, choice))
+    theirs = json.loads(json.dumps(lesson_of(t, shared.model, shared.card, choice, once)))
+    for a, b in zip(ours["steps"], theirs["steps"], strict=True):
+        for name in ("name", "title", "code", "note"):
+            assert a[name] == b[name]
+        near(a["data"], b["data"], b["name"])
+    for step in range(15):  # every step draws
+        page.evaluate(f"vitSite.followed.lesson.go({step})")
+        expect(page.locator("#lesson .les-drawing, #lesson .les-quiz").first).to_be_visible()
+    page.get_by_role("tab", name="Explore").click()
+    expect(page.locator("#viewer .vit-picture").first).to_be_visible()
+
+
 def test_hidden_patches_and_heads_switched_off_change_the_answer_as_in_python(
     visit, shared, pictures
 ) -> None:
     page = visit("?picture=shape-5")
-    page.evaluate("vitSite.heard('edits', { patches: [27, 28, 35, 36], heads: ['2.1'] })")
+    page.evaluate("vitSite.heard('edits', { patches: [27, 28, 35, 36], heads: [[2, 1]] })")
     page.wait_for_function("() => vitSite.viewer.after")
     ours = page.evaluate("vitSite.viewer.after.classes.map((c) => [c.index, c.value])")
     edits = (MaskPatches((27, 28, 35, 36), 1), ZeroHeads(((2, 1),)))
@@ -242,6 +319,56 @@ def test_a_missing_file_is_one_sentence(missing: str, browser: Browser, url: str
     expect(page.locator("#said")).to_have_text(
         f"A file of this page is missing ({missing}): copy the folder again."
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (
+            "self.WebAssembly = undefined;",
+            r"lacks WebAssembly, in which the model runs: try a current",
+        ),
+        (
+            "WebAssembly.Memory = class { constructor() { throw new RangeError('could not allocate'); } };",
+            r"^This device has too little memory for this model: choose a smaller one\.$",
+        ),
+    ],
+)
+def test_what_a_browser_lacks_is_one_sentence(
+    before: str, said: str, browser: Browser, url: str, site: Path
+) -> None:
+    page = browser.new_context(service_workers="block").new_page()
+    script = before + (site / "worker.js").read_text()
+    page.route("**/worker.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    page.goto(url)
+    expect(page.locator("#said")).to_have_text(re.compile(said), timeout=60_000)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("weights.bin.gz", b"no gzip", "A file of this page is damaged (models/shapes/weights.bin.gz)"),
+        ("graph.onnx.gz", gzip.compress(b"no graph"), "The files of this model do not fit together"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(
+    file: str, content: bytes, said: str, browser: Browser, url: str
+) -> None:
+    page = browser.new_context(service_workers="block").new_page()
+    page.route(f"**/{file}", lambda route: route.fulfill(body=content))
+    page.goto(url)
+    expect(page.locator("#said")).to_have_text(f"{said}: copy the folder again.", timeout=60_000)
+
+
+def test_maps_that_need_gradients_say_so_on_own_pictures(visit) -> None:
+    page = visit()
+    buffer = io.BytesIO()
+    shape(36).save(buffer, "PNG")
+    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
+    page.evaluate("vitSite.viewer.set({ mode: 'method', method: 'relevance' })")
+    page.wait_for_function("() => vitSite.viewer.data.refused.relevance")
+    expect(page.locator(".vit-readout")).to_contain_text("needs gradients, which a model in a browser")
 
 
 def test_in_firefox_too(url: str, shared: Shared, pictures: list[Picture]) -> None:

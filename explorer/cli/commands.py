@@ -47,6 +47,7 @@ from explorer.cli.arguments import (
     WORDS,
 )
 from explorer.cli.request import NOTHING, Command, Option, Request
+from explorer.site.spaces import KINDS
 from vit.console import spell_what_it_can
 
 EXAMPLES = """\
@@ -85,6 +86,8 @@ examples
       how far each head looks, as means over pictures, and how alike layers are
   python -m explorer site public --model imagenette --model shapes --image cat.jpg
       a folder for any web host: the models themselves run in the visitor's browser
+  python -m explorer space public --kind static
+      a folder that is a Hugging Face Space: static, zerogpu or cpu
   python -m explorer shapes --variant B/16
       the shape of every tensor from pixels to logits
 
@@ -118,10 +121,24 @@ IMAGE = Option(
 )
 TITLE = Option("--title", help="what the page is called")
 ONE_FILE = Option("--one-file", action="store_true", help="all of it in one HTML file that opens from a disk")
+KIND = Option(
+    "--kind",
+    choices=KINDS,
+    help="static: the models run in the visitor's browser, free (default); zerogpu: the app with a GPU that "
+    "is lent, free for two Spaces; cpu: the app, for paying accounts. The app brings the bundled models.",
+)
+MOMENTS = Option(
+    "--moments", type=int, help="of training that come along with each model, at most (default 6)"
+)
 RUNTIME = Option(
     "--runtime",
     metavar="FILE.tgz",
     help="onnxruntime-web from a disk, as `npm pack onnxruntime-web@1.30.0` makes it (default: fetched)",
+)
+WEBGPU = Option(
+    "--webgpu",
+    action="store_true",
+    help="7 MB more for browsers that reach a graphics chip: kept where it is measured to be faster there",
 )
 
 ROWS = (
@@ -205,7 +222,11 @@ ROWS = (
     ),
     Command(
         "site", "the explorer without a server, for any web host or as one file", site.run_site, (),
-        (FOLDER, MODELS, IMAGE, TITLE, ONE_FILE, RUNTIME),
+        (FOLDER, MODELS, IMAGE, TITLE, MOMENTS, ONE_FILE, RUNTIME, WEBGPU),
+    ),
+    Command(
+        "space", "the folder of a Hugging Face Space, checked", site.run_space, (),
+        (FOLDER.but(help="where it is written"), KIND, MODELS, IMAGE, TITLE, MOMENTS, RUNTIME, WEBGPU),
     ),
 )  # fmt: skip
 COMMANDS = {command.name: command for command in ROWS}

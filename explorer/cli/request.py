@@ -63,6 +63,9 @@ class Request:
     title: str = "ViT Explorer"
     runtime: str | None = None
     one_file: bool = False
+    moments: int = 6
+    kind: str = "static"
+    webgpu: bool = False
 
     @property
     def style(self) -> Style:

@@ -9,26 +9,48 @@ from tqdm import tqdm
 from explorer.cli.request import OK, Command, Request, Usage
 from explorer.cli.sources import find_files, first_checkpoint, load_model
 from explorer.examples import make_examples, suited
+from explorer.record import load_record
+from explorer.roles import read_roles
 from explorer.site.folder import Picture, Shared, write_site
 from explorer.site.onefile import write_one_file
+from explorer.site.spaces import check_space, next_step, write_app_space
 from vit.checkpoint import Snapshot, list_snapshots
 from vit.library import resolve
 from vit.pictures import open_picture
 
-MOMENTS = 6  # of a training run that come along, the first and the last among them
 EXAMPLES = 6  # pictures, where none are named
+
+
+def run_space(request: Request, command: Command) -> int:
+    """Write the folder of a Space, check it, and say what would be done with it."""
+    where = Path(request.folder)
+    if request.kind == "static":
+        run_site(request, command)
+    else:
+        check_free(where, "app.py")
+        write_app_space(where, request.kind)
+    for line in check_space(where, request.kind):
+        print(f"✓ {line}")
+    print(next_step(where, request.kind))
+    return OK
+
+
+def check_free(where: Path, mark: str) -> None:
+    """Raises Usage for a folder that holds something else than we write, which has a file called `mark`."""
+    holds = where.is_dir() and any(where.iterdir()) and not (where / mark).is_file()
+    if where.is_file() or holds or (where / ".git").exists():
+        raise Usage(f"{where} is there and holds something else: name a new folder.")
 
 
 def run_site(request: Request, command: Command) -> int:
     where = Path(request.folder)
     if request.one_file and where.suffix.lower() != ".html":
         raise Usage(f"One file needs a name that ends in .html, not {where}.")
-    taken = where.is_file() or (
-        where.is_dir() and any(where.iterdir()) and not (where / "site.json").is_file()
-    )
-    if taken and not request.one_file:
-        raise Usage(f"{where} is there and holds something else: name a new folder.")
-    models = [shared(name) for name in request.models or [first_checkpoint()]]
+    if not request.one_file:
+        check_free(where, "site.json")
+    if request.moments < 0:
+        raise Usage(f"The number of moments is 0 or more, not {request.moments}.")
+    models = [shared(name, request.moments) for name in request.models or [first_checkpoint()]]
     with tempfile.TemporaryDirectory() as folder:
         pictures = pictures_for(request, models[0], Path(folder))
         bar = tqdm(total=0, bar_format="{desc}", leave=False, file=sys.stderr)
@@ -39,6 +61,7 @@ def run_site(request: Request, command: Command) -> int:
             pictures,
             title=request.title,
             runtime=Path(request.runtime) if request.runtime else None,
+            webgpu=request.webgpu,
             progress=bar.set_description_str,
         )
         bar.close()
@@ -52,15 +75,19 @@ def run_site(request: Request, command: Command) -> int:
     return OK
 
 
-def shared(name: str) -> Shared:
-    """A model and some moments of its training, evenly among those that were kept."""
+def shared(name: str, moments: int) -> Shared:
+    """A model and at most so many moments of its training, evenly among those that were kept, the first and
+    the last among them."""
     model, card = load_model(name)
     folder = resolve(name).folder
     kept: list[Snapshot] = list_snapshots(folder) if folder else []
-    if len(kept) > MOMENTS:
-        kept = [kept[round(i * (len(kept) - 1) / (MOMENTS - 1))] for i in range(MOMENTS)]
-    moments = [(snapshot.step, dict(snapshot.metrics), snapshot.path) for snapshot in kept]
-    return Shared(Path(card.name).name, model.cpu(), card, moments)
+    if len(kept) > moments:
+        kept = [kept[round(i * (len(kept) - 1) / max(1, moments - 1))] for i in range(moments)]
+    chosen = [(snapshot.step, dict(snapshot.metrics), snapshot.path) for snapshot in kept]
+    record = load_record(folder, model)
+    leader = record.leader(quick=True) if record else None
+    roles, believed = read_roles(folder, model), leader.name if leader else ""
+    return Shared(Path(card.name).name, model.cpu(), card, chosen, roles, believed)
 
 
 def pictures_for(request: Request, first: Shared, folder: Path) -> list[Picture]:

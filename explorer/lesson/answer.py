@@ -12,6 +12,8 @@ from torch import Tensor
 from explorer.faithfulness import order_of, perturbation_curves, random_map
 from explorer.lesson.follow import Follow, number, numbers, strongest
 from explorer.payload import class_name
+from vit.grid import Grid
+from vit.model import ViT
 from vit.positions import Places
 from vit.trace import MaskPatches, trace
 
@@ -79,12 +81,8 @@ def product(f: Follow, k: int) -> Numbers:
     if f.config.distillation or not isinstance(f.model.head, torch.nn.Linear):
         return {}
     with torch.no_grad():
-        x = f.model.norm(f.trace.tokens[-1][None].to(next(f.model.parameters())))  # (1, T, D)
-        if f.model.attn_pool is not None:
-            pooled = f.model.attn_pool(x)[0]
-        else:
-            pooled = (x[0, f.reads] if f.reads else x[0, f.prefix :]).mean(dim=0)
-        vector = f.model.fc_norm(pooled).float().cpu()
+        stream = f.trace.tokens[-1][None].to(next(f.model.parameters()))  # (1, T, D)
+        vector = head_reads(f.model, stream).float().cpu()
     weight, bias = f.model.head.weight[k].float().cpu(), f.model.head.bias
     if abs(float(vector @ weight) + float(0 if bias is None else bias[k]) - float(f.trace.logits[k])) > 1e-2:
         return {}  # too coarse to add up before one's eyes
@@ -93,6 +91,19 @@ def product(f: Follow, k: int) -> Numbers:
         "weights": numbers(weight),
         "bias": 0.0 if bias is None else number(bias[k]),
     }
+
+
+def head_reads(model: ViT, stream: Tensor) -> Tensor:
+    """(D,): what the head multiplies, from the residual stream (1, T, D) after the last block."""
+    config, x = model.config, model.norm(stream)
+    if model.attn_pool is not None:
+        pooled = model.attn_pool(x)[0]
+    elif config.pool == "mean":
+        pooled = x[0, config.num_prefix_tokens :].mean(dim=0)
+    else:
+        pooled = x[0, : config.num_class_tokens].mean(dim=0)
+    found: Tensor = model.fc_norm(pooled)
+    return found
 
 
 def without(f: Follow) -> list[Numbers]:
@@ -120,8 +131,7 @@ def why(f: Follow) -> Numbers:
     """Squares taken away in two orders, painted grey: those that were looked at most first, and by chance."""
     target = int(f.trace.logits.argmax())
     traced = replace(f.trace, target=target)
-    chance = random_map(f.trace.grid_size, 0)
-    orders = [order_of(looked_at(f).unflatten(0, f.trace.grid_size)), order_of(chance)]
+    orders = [order_of(f.trace.grid.unflatten(looked_at(f))), torch.tensor(by_chance(f.trace.grid))]
     looked, random = perturbation_curves(f.model, traced, torch.stack(orders), "grey", STEPS, f.card)
     return {
         "class": class_name(f.card, target),
@@ -131,6 +141,12 @@ def why(f: Follow) -> Numbers:
         "orders": [order.tolist() for order in orders],
         "areas": [number(torch.trapezoid(c.deletion, c.fractions)) for c in (looked, random)],
     }
+
+
+def by_chance(grid: Grid) -> list[int]:
+    """The patches in an order that no picture has a part in, the same for all."""
+    found: list[int] = order_of(random_map(grid.shape, 0)).tolist()
+    return found
 
 
 def bag(f: Follow) -> Numbers:

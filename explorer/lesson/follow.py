@@ -60,15 +60,12 @@ class Follow:
     def reads(self) -> list[int]:
         """The tokens whose mean the head reads; none where it reads the patches' mean, or an attention of
         its own pools."""
-        return list(range(self.config.num_class_tokens)) if self.config.pool == "cls" else []
+        return reads_of(self.config)
 
     @property
     def read_name(self) -> str:
         """What the head reads, in words."""
-        if not self.reads:
-            return "one learned query" if self.config.pool == "attention" else "the average of all squares"
-        names = self.trace.prefix_names[: len(self.reads)]
-        return names[0] if len(names) == 1 else f"the mean of {names[0]} to {names[-1]}"
+        return read_name_of(self.config)
 
     @property
     def last(self) -> int:
@@ -138,6 +135,20 @@ class Follow:
     def square(self) -> tuple[slice, slice]:
         p, (row, column) = self.config.patch_size, self.trace.grid.place(self.choice.patch)
         return slice(row * p, row * p + p), slice(column * p, column * p + p)
+
+
+def reads_of(config: ViTConfig) -> list[int]:
+    """The tokens whose mean the head reads; see `Follow.reads`."""
+    return list(range(config.num_class_tokens)) if config.pool == "cls" else []
+
+
+def read_name_of(config: ViTConfig) -> str:
+    """What the head reads, in words."""
+    reads = reads_of(config)
+    if not reads:
+        return "one learned query" if config.pool == "attention" else "the average of all squares"
+    names = config.prefix_names[: len(reads)]
+    return names[0] if len(names) == 1 else f"the mean of {names[0]} to {names[-1]}"
 
 
 def numbers(x: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from explorer.lesson import answer, attention
-from explorer.lesson.follow import Choice, Follow, strongest
+from explorer.lesson.follow import Choice, Follow, read_name_of, reads_of, strongest
 from explorer.payload import class_name
 from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY
 from vit import model as code
@@ -200,41 +200,51 @@ def lines_of(step: Step) -> str:
 
 def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, Any]:
     """What the braces of sentences and formulas stand for."""
-    config, (h, w) = f.config, f.trace.grid_size
-    image = f.trace.image
-    names, pools = f.trace.prefix_names, f.trace.pool_attn is not None
+    looked, random = shared.get("why", {}).get("areas", (0, 0))
+    size = f.trace.image.shape[1], f.trace.image.shape[2]
+    return words_of_model(f.config, size) | {
+        "active": data["mlp"]["active"],
+        "looked": f"{looked:.3f}",
+        "random": f"{random:.3f}",
+    }
+
+
+def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
+    """Those of them that are the same for every picture of this size, (height, width) in pixels."""
+    grid, p = config.grid_at(size), config.patch_size
+    names, reads, pools = config.prefix_names, reads_of(config), config.pool == "attention"
+    read_name = read_name_of(config)
     front = (
         f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
         f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
-        + (f"In the end {f.read_name} must answer; nothing is seen yet." if f.reads else IN_FRONT[pools])
+        + (f"In the end {read_name} must answer; nothing is seen yet." if reads else IN_FRONT[pools])
         if names
         else f"No extra token stands in front: in the end the answer comes from {COLLECTED[pools]}."
     )
-    classes = data["answer"]["classes"]
-    why = shared.get("why", {}).get("areas", (0, 0))
     return {
-        "h": h, "w": w, "p": config.patch_size, "height": image.shape[1], "width": image.shape[2],
-        "n": f.pixels.numel(), "D": config.embed_dim, "d": config.head_dim, "H": config.num_heads,
-        "L": config.depth, "P": f.trace.grid.count, "T": f.trace.tokens.shape[1], "before": len(names),
-        "count": data["mlp"]["count"], "active": data["mlp"]["active"], "prefix": front,
+        "h": grid.shape[0], "w": grid.shape[1], "p": p, "height": size[0], "width": size[1],
+        "n": config.in_chans * p * p, "D": config.embed_dim, "d": config.head_dim, "H": config.num_heads,
+        "L": config.depth, "P": grid.count, "T": len(names) + grid.count, "before": len(names),
+        "count": config.mlp_dim // (2 if config.activation == "swiglu" else 1), "prefix": front,
         "read": "The answer is read from the average of all squares: "
         "here is how much the last layer changed each one."
-        if not (f.reads or pools)
+        if not (reads or pools)
         else "One learned query looks at all tokens of the last layer: the answer is made from what it finds."
         if pools
-        else f"Now follow {f.read_name}, from which the answer is read: "
+        else f"Now follow {read_name}, from which the answer is read: "
         "in the last layer it collects from these squares.",
-        "read_formula": f"average over {f.trace.grid.count} squares"
-        if not (f.reads or pools)
+        "read_formula": f"average over {grid.count} squares"
+        if not (reads or pools)
         else "learned query · k / √d, then shares, then the mix"
         if pools
-        else f"{f.read_name}: q · k / √{config.head_dim}, then shares, then the mix",
+        else f"{read_name}: q · k / √{config.head_dim}, then shares, then the mix",
         "answer": "For each answer the model keeps one list of numbers. "
         "The list that fits what was collected best wins."
-        if classes
+        if config.num_classes
         else "This model gives no answer: it ends with these numbers, for others to build on.",
-        "answer_formula": "list · numbers + bias = logit" if classes else f"{config.embed_dim} features",
-        "looked": f"{why[0]:.3f}", "random": f"{why[1]:.3f}",
+        "answer_formula": "list · numbers + bias = logit"
+        if config.num_classes
+        else f"{config.embed_dim} features",
     }  # fmt: skip
 
 
@@ -289,32 +299,82 @@ def lesson_of(
         data["position"] |= {"bag": shared["bag"]}
     words, asked = words_of(follow, data, shared), questions(follow, data, shared)
     choice = follow.choice
+    steps = [
+        {
+            **told(step),
+            "sentence": step.sentence.format(**words),
+            "formula": step.formula.format(**words),
+            "question": asked.get(step.name),
+            "data": data[step.name],
+        }
+        for step in steps_for(model)
+    ]
+    return {
+        **frame_of(model, card, (trace.image.shape[1], trace.image.shape[2])),
+        "choice": {"patch": choice.patch, "layer": choice.layer, "head": choice.head},
+        "steps": steps,
+    }
+
+
+def told(step: Step) -> dict[str, str]:
+    """What a step says whatever the picture."""
+    return {
+        "name": step.name,
+        "chapter": step.chapter,
+        "title": step.title,
+        "code": lines_of(step),
+        "note": step.note,
+    }
+
+
+def frame_of(model: ViT, card: Card, size: tuple[int, int]) -> dict[str, Any]:
+    """What the lesson says of a model whatever the picture of this size."""
+    config = model.config
     return {
         "version": VERSION,
         "model": card.name,
-        "choice": {"patch": choice.patch, "layer": choice.layer, "head": choice.head},
-        "grid": list(trace.grid_size),
-        "layers": model.config.depth,
-        "heads": model.config.num_heads,
-        "prefix": list(trace.prefix_names),
-        "size": list(trace.image.shape[1:]),
+        "grid": list(config.grid_at(size).shape),
+        "layers": config.depth,
+        "heads": config.num_heads,
+        "prefix": list(config.prefix_names),
+        "size": list(size),
         "colours": {
             "map": COLORMAPS[DEFAULT].tobytes().hex(),
             "signed": COLORMAPS[DEFAULT_SIGNED].tobytes().hex(),
             "opacity": OPACITY,
         },
-        "steps": [
-            {
-                "name": step.name,
-                "chapter": step.chapter,
-                "title": step.title,
-                "sentence": step.sentence.format(**words),
-                "formula": step.formula.format(**words),
-                "code": lines_of(step),
-                "note": step.note,
-                "question": asked.get(step.name),
-                "data": data[step.name],
-            }
-            for step in steps_for(model)
-        ],
+    }
+
+
+class Later(dict[str, Any]):
+    """Words of which those that are missing stay as they stand: "{active}"."""
+
+    def __missing__(self, name: str) -> str:
+        return f"{{{name}}}"
+
+
+def outline_of(model: ViT, card: Card, size: tuple[int, int]) -> dict[str, Any]:
+    """The lesson without its numbers, for whoever takes them elsewhere (explorer/site/js/lesson.js): `steps`
+    without "question" and "data", whose sentences and formulas keep the braces that a picture fills; `frame`,
+    what stands beside the steps; and what has to be known of the model to take the numbers."""
+    words, config = Later(words_of_model(model.config, size)), model.config
+    steps = [
+        {
+            **told(step),
+            "sentence": step.sentence.format_map(words),
+            "formula": step.formula.format_map(words),
+        }
+        for step in steps_for(model)
+    ]
+    return {
+        "frame": frame_of(model, card, size),
+        "steps": steps,
+        "side": config.patch_size,
+        "classes": config.num_classes,
+        "reads": reads_of(config),
+        "read_name": read_name_of(config),
+        "pools": config.pool == "attention",
+        "post_norm": config.post_norm,
+        "pre_norm": config.pre_norm,
+        "chance": answer.by_chance(config.grid_at(size)),
     }

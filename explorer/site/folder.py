@@ -1,7 +1,7 @@
 """The explorer as a folder of files: models, pictures and the viewer, for any web host or a USB stick.
 
 FOLDER/index.html              the page; README.md and serve.py say how to show it
-       site.js, worker.js      the viewer and the page; the engine
+       site.js, worker.js      the viewer, the lesson and the page; the engine
        runtime/                onnxruntime-web, the program that runs the model in the browser
        models/NAME/            graph, weights, constants, moments of training, maps of the example pictures
        pictures/               what there is to look at before a visitor brings their own
@@ -24,6 +24,8 @@ import numpy as np
 from PIL import Image
 
 from explorer import stats
+from explorer.lesson.script import lesson_css
+from explorer.lesson.steps import outline_of
 from explorer.methods import METHODS
 from explorer.payload import (
     MAX_POSITIONS,
@@ -34,8 +36,9 @@ from explorer.payload import (
     pack,
 )
 from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
-from explorer.site.graph import Weight, export_graph, has_ledger, pack_weights
-from explorer.site.runtime import SCRIPT, WASM, SiteError, runtime_files
+from explorer.roles import Roles
+from explorer.site.graph import Weight, export_graph, export_inside, has_ledger, has_places, pack_weights
+from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
 from explorer.viewer.script import joined
 from vit.card import Card
 from vit.checkpoint import load_snapshot
@@ -49,6 +52,12 @@ VIEWER = HERE.parent / "viewer"
 LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, and seconds a picture
 SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
 SIDE, THUMB = 1024, 128  # pixels of a picture's longer side
+# why a map is not made in the page: does it need gradients?
+CLOSED = (
+    "This map is not computed in a browser: it comes along for the example pictures and their answers only.",
+    "This map needs gradients, which a model in a browser does not give: it comes along for the example "
+    "pictures and their answers only.",
+)
 Progress = Callable[[str], None]
 
 
@@ -60,6 +69,8 @@ class Shared:
     model: ViT
     card: Card
     snapshots: Sequence[tuple[int, dict[str, float], Path]] = ()  # (step, metrics, file)
+    roles: Roles | None = None  # what was measured of its heads,
+    believed: str = ""  # and the method whose maps were measured to lead
 
 
 @dataclass(frozen=True)
@@ -76,24 +87,33 @@ def write_site(
     *,
     title: str = "ViT Explorer",
     runtime: Path | None = None,
+    webgpu: bool = False,
     progress: Progress = lambda text: None,
 ) -> None:
-    """Write all of it. Raises SiteError for what a browser cannot run, before anything is written."""
+    """Write all of it; with webgpu also the runtime for graphics chips, which a browser that has one tries.
+
+    Raises SiteError for what a browser cannot run, before anything is written.
+    """
     for shared in models:
         check(shared)
     if len({plain(shared.name) for shared in models}) < len(models):
         raise SiteError("Two of these models have one name: rename the folder of one.")
     progress("runtime")
-    files = runtime_files(runtime)
+    files = runtime_files(runtime, webgpu)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (SCRIPT, WASM + ".gz"):
-        write(folder / "runtime" / name, files[name])
+    for name, content in files.items():
+        write(folder / "runtime" / name, content)
     listed = [write_picture(folder, each, number) for number, each in enumerate(pictures)]
     about: dict[str, Any] = {
         "title": title,
         "runtime": {"script": f"runtime/{SCRIPT}", "wasm": f"runtime/{WASM}.gz"},
+        "webgpu": {"script": f"runtime/{GPU_SCRIPT}", "wasm": f"runtime/{GPU_WASM}.gz"} if webgpu else None,
         "pictures": listed,
-        "methods": [method.entry for method in METHODS.values() if not method.is_long],
+        "methods": [
+            method.entry | {"closed": CLOSED[method.needs_grad]}
+            for method in METHODS.values()
+            if not method.is_long
+        ],
         "models": [write_model(folder, shared, pictures, progress) for shared in models],
     }
     write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
@@ -116,6 +136,8 @@ def check(shared: Shared) -> None:
             f"{shared.name} has {parameters / 1e6:.0f} million parameters, too many for a browser "
             f"(at most {LIMIT // 10**6}): choose a smaller model."
         )
+    if shared.model.config.is_clip:
+        raise SiteError(f"{shared.name} reads clips, and this page shows pictures: choose another model.")
     if shared.model.config.in_chans != 3:
         raise SiteError(f"{shared.name} reads {shared.model.config.in_chans} channels, a photograph has 3.")
 
@@ -130,10 +152,16 @@ def write_model(
     graph, weights = export_graph(model, size)
     write(folder / where / "graph.onnx.gz", gzip.compress(graph, 9, mtime=0))
     entry: dict[str, Any] = {"name": shared.name, "described": described(model, card, size)}
+    entry["described"]["head"] |= measured(shared)
     entry["graph"] = f"{where}/graph.onnx.gz"
     entry |= written_weights(folder, f"{where}/weights.bin.gz", model, weights, 16)
     write(folder / where / "constants.bin", constants(model, size))
     entry["constants"] = f"{where}/constants.bin"
+    inside = gzip.compress(export_inside(model, size, weights), 9, mtime=0)
+    write(folder / where / "inside.onnx.gz", inside)
+    outline = outline_of(model, card, size) | {"placeless": has_places(model)}
+    write(folder / where / "lesson.json", json.dumps(outline, separators=(",", ":")).encode())
+    entry |= {"inside": f"{where}/inside.onnx.gz", "lesson": f"{where}/lesson.json"}
     entry["slow"] = sum(p.numel() for p in model.parameters()) > SLOW
     entry["moments"] = []
     for step, metrics, file in shared.snapshots:
@@ -154,6 +182,12 @@ def write_model(
         write(folder / where / "maps" / f"{number}.bin", content)
         entry["maps"][each.name] = f"{where}/maps/{number}.bin"
     return entry
+
+
+def measured(shared: Shared) -> dict[str, Any]:
+    """What the head of a message says of the weights that were measured; see schema.json."""
+    roles = shared.roles and {"head_names": shared.roles.all_names(), "opening": shared.roles.opening}
+    return (roles or {}) | ({"believed": shared.believed} if shared.believed else {})
 
 
 def written_weights(folder: Path, name: str, model: ViT, weights: list[Weight], bits: int) -> dict[str, Any]:
@@ -183,6 +217,7 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
         "mean": list(card.mean),
         "std": list(card.std),
         "scores": card.scores,
+        "classes": config.num_classes,
         "ledger": has_ledger(model),
         "classNames": list(card.class_names),
         "accuracy": card.accuracy,
@@ -237,6 +272,7 @@ def write_page(folder: Path, title: str, kept_at_once: Sequence[str]) -> None:
     """The page, what makes it an app of its own, and how to show it. kept_at_once: files that its service
     worker keeps from the first visit on; the others follow when they are first used."""
     write(folder / "viewer.css", (VIEWER / "viewer.css").read_bytes())
+    write(folder / "lesson.css", lesson_css().encode())
     write(folder / "serve.py", (HERE / "serve.py").read_bytes())
     for file in sorted((HERE / "files").iterdir()):
         content = file.read_text(encoding="utf-8").replace("%TITLE%", html.escape(title))
@@ -247,7 +283,16 @@ def write_page(folder: Path, title: str, kept_at_once: Sequence[str]) -> None:
         write(folder / f"icon-{pixels}.png", buffer.getvalue())
     write(folder / "site.js", page_script().encode())
     write(folder / "worker.js", worker_script().encode())
-    first = ["index.html", "page.css", "viewer.css", "site.js", "worker.js", "site.json", "icon.svg"]
+    first = [
+        "index.html",
+        "page.css",
+        "viewer.css",
+        "lesson.css",
+        "site.js",
+        "worker.js",
+        "site.json",
+        "icon.svg",
+    ]
     first += kept_at_once
     worker = (folder / "sw.js").read_text(encoding="utf-8")
     worker = worker.replace("%FIRST%", " ".join(map(quote, first))).replace("%VERSION%", version_of(folder))

@@ -1,12 +1,24 @@
-"""The model as an ONNX graph whose interventions are inputs, and its weights apart from it.
+"""The model as two ONNX graphs, and its weights apart from them.
+
+The graph of a look, whose interventions are inputs:
 
     image (1, 3, height, width), hidden (T,), gate (L, H)
         -> logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
-    and, where the model has a ledger (explorer/ledger.py), classes (K,)
-        -> ledger_heads (L, H, T), ledger_mlp (L,), ledger_embed (T,), ledger_bias ()
 
 hidden: 0, or minus infinity for a token that nobody may look at. gate: what each head's output is multiplied
-by. One graph serves all moments of a training run: only the weights differ, and lie in files of their own.
+by.
+
+The graph of all that happens on the way, for the lesson and the ledger, as far as the model has it:
+
+    image, told (): 1, or 0 where no patch is told its place; classes (K,): what is explained
+        -> logits, attn, tokens, embed (P, D), filters (D, 3, p, p), filter_bias (D,),
+           q, k, v, z (L, H, T, d), norm1, attn_out, resid_mid (L, T, D), mlp_post (L, T, M),
+           positions (P, D), unturned (L, H, T, d), turn_cos, turn_sin (L, H or 1, T, d/2), pool_attn (H', T),
+           vector, class_weights (D,), class_bias (),
+           ledger_heads (L, H, T), ledger_mlp (L,), ledger_embed (T,), ledger_bias () (explorer/ledger.py)
+
+Two, because a runtime computes a whole graph whatever is asked of it. Both read one file of weights, and one
+pair of graphs serves all moments of a training run: only the weights differ.
 """
 
 import math
@@ -20,12 +32,16 @@ import torch
 from torch import Tensor, nn
 
 from explorer.ledger import entries
+from explorer.lesson.answer import head_reads
 from explorer.methods import METHODS
+from vit.grid import Grid
 from vit.model import ViT
+from vit.positions import resample_pos_embed, rotate
 
 OPSET = 18
 INPUTS, OUTPUTS = ["image", "hidden", "gate"], ["logits", "attn", "tokens"]
-LEDGER = ["ledger_heads", "ledger_mlp", "ledger_embed", "ledger_bias"]
+OF_HEADS, OF_TOKENS = ("q", "k", "v", "z"), ("norm1", "attn_out", "resid_mid", "mlp_post")
+LEDGER = ("ledger_heads", "ledger_mlp", "ledger_embed", "ledger_bias")
 
 
 class Live(nn.Module):
@@ -35,9 +51,7 @@ class Live(nn.Module):
         super().__init__()
         self.vit = model
 
-    def forward(
-        self, image: Tensor, hidden: Tensor, gate: Tensor, classes: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, hidden: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: dict[str, list[Tensor]] = {"pos": [], "attn": [], "resid_post": []}
         prefix = self.vit.config.num_prefix_tokens
 
@@ -56,9 +70,101 @@ class Live(nn.Module):
             return x
 
         logits = self.vit(image, hook)
-        attn, tokens = torch.cat(seen["attn"]), torch.cat(seen["pos"] + seen["resid_post"])
-        more = () if classes is None else entries(self.vit, tokens, attn, classes)
-        return logits[0], attn, tokens, *more
+        return logits[0], torch.cat(seen["attn"]), torch.cat(seen["pos"] + seen["resid_post"])
+
+
+class Inside(nn.Module):
+    """A forward pass that returns all that happened on its way, by the names of `inside_outputs`."""
+
+    def __init__(self, model: ViT):
+        super().__init__()
+        self.vit = model
+
+    def forward(
+        self, image: Tensor, told: Tensor | None = None, classes: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        vit, prefix = self.vit, self.vit.config.num_prefix_tokens
+        grid = vit.config.grid_at((image.shape[-2], image.shape[-1]))
+        turns = [vit.turn(layer, vit.places(grid)) for layer in range(vit.config.depth)]
+        seen: dict[str, list[Tensor]] = {}
+
+        def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
+            turn = turns[layer] if layer is not None and name in ("q", "k") else None
+            if turn is not None:
+                back = rotate(x, (turn[0], -turn[1]), vit.config.rope_neighbours)
+                if name == "q":
+                    seen.setdefault("unturned", []).append(back)
+                x = x if told is None else torch.where(told > 0, x, back)
+            if name == "pos" and told is not None:
+                placeless = torch.cat([x[:, :prefix], seen["embed"][0]], dim=1)
+                x = torch.where(told > 0, x, placeless)
+            seen.setdefault(name, []).append(x)
+            return x
+
+        logits = vit(image, hook)
+        tokens = torch.cat(seen["pos"] + seen["resid_post"])  # (L+1, T, D)
+        found = {name: torch.cat(each) for name, each in seen.items() if name not in ("pos", "logits")}
+        found |= {"logits": logits[0], "tokens": tokens, "embed": seen["embed"][0][0]}
+        found |= self.of_weights(grid)
+        if "pool_attn" in found:
+            found["pool_attn"] = found["pool_attn"][0, :, 0]  # (1, H', 1, T) -> (H', T)
+        if turns[0] is not None:
+            cos, sin = zip(*(turn for turn in turns if turn is not None))
+            found |= {"turn_cos": torch.stack(cos), "turn_sin": torch.stack(sin)}
+        if classes is not None:
+            found |= self.of_classes(tokens, classes)
+            if has_ledger(vit):
+                found |= dict(zip(LEDGER, entries(vit, tokens, found["attn"], classes)))
+        return tuple(found[name] for name in inside_outputs(vit))
+
+    def of_weights(self, grid: Grid) -> dict[str, Tensor]:
+        """What the lesson shows of the weights themselves."""
+        proj, config = self.vit.patch_embed.proj, self.vit.config
+        found = {"filters": proj.weight + 0}
+        found["filter_bias"] = proj.weight.new_zeros(config.embed_dim) if proj.bias is None else proj.bias + 0
+        if has_positions(self.vit):
+            table = resample_pos_embed(self.vit.pos_embed, config.grid_size, grid.shape)
+            found["positions"] = table[0, -grid.count :]  # (P, D)
+        return found
+
+    def of_classes(self, tokens: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """What a plain head multiplies; nothing where two heads answer together."""
+        if not has_product(self.vit):
+            return {}
+        head = self.vit.head
+        return {
+            "vector": head_reads(self.vit, tokens[-1:]),
+            "class_weights": classes @ head.weight,
+            "class_bias": classes.sum() * 0 if head.bias is None else (classes * head.bias).sum(),
+        }
+
+
+def inside_outputs(model: ViT) -> list[str]:
+    """The outputs of `Inside` that this model has."""
+    config = model.config
+    names = [*OUTPUTS, "embed", "filters", "filter_bias", *OF_HEADS, *OF_TOKENS]
+    names += ["positions"] * has_positions(model)
+    names += ["unturned", "turn_cos", "turn_sin"] * (config.rope != "none")
+    names += ["pool_attn"] * (config.pool == "attention")
+    names += ["vector", "class_weights", "class_bias"] * has_product(model)
+    return names + list(LEDGER) * has_ledger(model)
+
+
+def has_positions(model: ViT) -> bool:
+    """Is a position added to every patch?"""
+    return model.pos_embed is not None and model.pos_embed.shape[1] >= model.config.num_patches
+
+
+def has_places(model: ViT) -> bool:
+    """Can the places of the patches be kept from this model, and its answer be compared?"""
+    config = model.config
+    placed = config.rope != "none" or has_positions(model)
+    return placed and not config.pre_norm and bool(config.num_classes)
+
+
+def has_product(model: ViT) -> bool:
+    """Is every logit one product, of what one head reads and its weights?"""
+    return isinstance(model.head, nn.Linear) and not model.config.distillation
 
 
 def has_ledger(model: ViT) -> bool:
@@ -79,45 +185,70 @@ class Weight:
 
 
 def export_graph(model: ViT, image_size: tuple[int, int]) -> tuple[bytes, list[Weight]]:
-    """(the graph without its weights, the weights that it asks for, in the order of their file).
-
-    Not optimised here: that would melt parameters into other numbers. The runtime does it when it starts.
-    """
-    from onnx.external_data_helper import set_external_data
-
+    """(the graph of a look without its weights, the weights that it asks for, in the order of their file)."""
     config = model.config
     tokens = config.num_prefix_tokens + config.grid_at(image_size).count
     image = torch.zeros(1, *config.input_shape(image_size))
-    inputs: tuple[Tensor, ...] = (image, torch.zeros(tokens), torch.ones(config.depth, config.num_heads))
-    names, found = INPUTS, OUTPUTS
-    if has_ledger(model):
-        inputs, names, found = (*inputs, torch.ones(config.num_classes)), [*names, "classes"], found + LEDGER
-    live = Live(deepcopy(model).float().cpu()).eval().requires_grad_(False)
+    inputs = (image, torch.zeros(tokens), torch.ones(config.depth, config.num_heads))
+    proto = exported(Live(deepcopy(model).float().cpu()), inputs, INPUTS, OUTPUTS)
+    weights = [
+        Weight(tensor.name, parameter, tuple(tensor.dims))
+        for tensor in proto.graph.initializer
+        if (parameter := tensor.name.removeprefix("vit.")) in model.state_dict()  # else a constant
+    ]
+    return without_weights(proto, weights), weights
+
+
+def export_inside(model: ViT, image_size: tuple[int, int], weights: list[Weight]) -> bytes:
+    """The graph of all that happens on the way, which reads the file of these weights, too."""
+    config = model.config
+    inputs, names = [torch.zeros(1, *config.input_shape(image_size))], ["image"]
+    told, classes = None, None
+    if has_places(model):
+        told = torch.ones(())
+        names.append("told")
+    if config.num_classes:
+        classes = torch.ones(config.num_classes)
+        names.append("classes")
+    inside = Inside(deepcopy(model).float().cpu())
+    return without_weights(exported(inside, (*inputs, told, classes), names, inside_outputs(model)), weights)
+
+
+def exported(module: nn.Module, inputs: tuple[Any, ...], names: list[str], outputs: list[str]) -> Any:
+    """The ONNX of a module.
+
+    Not optimised here: that would melt parameters into other numbers. The runtime does it when it starts.
+    """
     program = torch.onnx.export(
-        live,
+        module.eval().requires_grad_(False),
         inputs,
         dynamo=True,
         optimize=False,
         opset_version=OPSET,
         input_names=names,
-        output_names=found,
+        output_names=outputs,
         verbose=False,
     )
     assert program is not None  # None only with dynamo=False
-    proto, state = program.model_proto, model.state_dict()
-    for node in proto.graph.node:  # where each came from in the program: most of the file
+    for node in program.model_proto.graph.node:  # where each came from in the program: most of the file
         node.ClearField("metadata_props")
-    weights, at = [], 0
+    return program.model_proto
+
+
+def without_weights(proto: Any, weights: list[Weight]) -> bytes:
+    """The graph as bytes; where a weight stood, its place in the file "weights"."""
+    from onnx.external_data_helper import set_external_data
+
+    places, at = {}, 0
+    for weight in weights:
+        places[weight.name] = at
+        at += 4 * math.prod(weight.shape)
     for tensor in proto.graph.initializer:
-        name = tensor.name.removeprefix("vit.")
-        if name not in state:  # a constant
-            continue
-        weights.append(Weight(tensor.name, name, tuple(tensor.dims)))
-        size = 4 * math.prod(tensor.dims)
-        set_external_data(tensor, "weights", at, size)
-        tensor.ClearField("raw_data")
-        at += size
-    return proto.SerializeToString(), weights
+        if tensor.name in places:
+            set_external_data(tensor, "weights", places[tensor.name], 4 * math.prod(tensor.dims))
+            tensor.ClearField("raw_data")
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def pack_weights(

@@ -18,6 +18,8 @@ from pathlib import Path
 PACKAGE, RELEASE = "onnxruntime-web", "1.30.0"  # MIT licence
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+# the same with WebGPU: 6.7 MB instead of 3.7, so that it only comes along where it was asked for
+GPU_SCRIPT, GPU_WASM = "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"
 MAX_BYTES = 128 * 2**20  # of the package
 
 
@@ -25,8 +27,9 @@ class SiteError(ValueError):
     """The folder cannot be written; the message says why and what to do, in one sentence."""
 
 
-def runtime_files(package: Path | None = None) -> dict[str, bytes]:
-    """{file name: content} of the runtime; the compiled part gzip'd, a quarter of its size.
+def runtime_files(package: Path | None = None, webgpu: bool = False) -> dict[str, bytes]:
+    """{file name: content} of the runtime, with webgpu of the one for graphics chips, too; the compiled parts
+    gzip'd, a quarter of their size.
 
     Raises SiteError.
     """
@@ -36,9 +39,12 @@ def runtime_files(package: Path | None = None) -> dict[str, bytes]:
             f"{package or PACKAGE} is not {PACKAGE} {RELEASE}: make it with `npm pack {PACKAGE}@{RELEASE}`."
         )
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-        files = {name: archive.extractfile(f"package/dist/{name}") for name in (SCRIPT, WASM)}
+        names = (SCRIPT, WASM, *((GPU_SCRIPT, GPU_WASM) if webgpu else ()))
+        files = {name: archive.extractfile(f"package/dist/{name}") for name in names}
         read = {name: file.read() for name, file in files.items() if file}
-    return {SCRIPT: read[SCRIPT], WASM + ".gz": gzip.compress(read[WASM], 9, mtime=0)}
+    scripts = {name: content for name, content in read.items() if name.endswith(".mjs")}
+    compiled = {name: content for name, content in read.items() if name.endswith(".wasm")}
+    return scripts | {f"{name}.gz": gzip.compress(content, 9, mtime=0) for name, content in compiled.items()}
 
 
 def kept_or_fetched() -> bytes:

@@ -10,10 +10,22 @@ import sys
 from functools import partial
 from pathlib import Path
 
+HEADERS = (
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Embedder-Policy", "require-corp"),
+    ("Cache-Control", "no-cache"),  # the page keeps its files itself
+)
+
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     extensions_map = {  # noqa: RUF012
         **http.server.SimpleHTTPRequestHandler.extensions_map,
+        ".html": "text/html; charset=utf-8",
+        ".css": "text/css",
+        ".json": "application/json",
+        ".png": "image/png",
+        ".svg": "image/svg+xml",
+        ".webp": "image/webp",
         ".js": "text/javascript",
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
@@ -22,9 +34,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     }
 
     def end_headers(self):
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        self.send_header("Cache-Control", "no-cache")  # the page keeps its files itself
+        for name, value in HEADERS:
+            self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, *args):

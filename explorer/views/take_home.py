@@ -17,6 +17,8 @@ from explorer import export, films
 from explorer.forms import Export
 from explorer.look import Look, too_many_tokens
 from explorer.methods import METHODS
+from explorer.site.folder import plain
+from explorer.site.lent import can_be_lent, megabytes
 from explorer.subject import Subject
 from explorer.views.page import EACH, LATEST, QUIET, Page
 from explorer.views.parts import note
@@ -107,7 +109,19 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
                 f' aria-label="{label} as {kind}">{kind}</a>'
             )
         rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
+    if can_be_lent(look.name, look.session.names(), look.model):
+        rows.insert(1, with_the_model(look))
     return f'{note("Files are made without interventions.")}<ul class="vx-files">{"".join(rows)}</ul>'
+
+
+def with_the_model(look: Look) -> str:
+    """The page of one file in which the model itself runs. It is made for all visitors once."""
+    name = plain(look.name)
+    label = f"The model itself, about {megabytes(look.model)} MB: others can put in pictures of their own"
+    return (
+        f'<li><span>{label} (making it takes a minute)</span><a href="site/{name}.html"'
+        f' download="{name}.html" aria-label="The model itself as HTML">HTML</a></li>'
+    )
 
 
 def build(page: Page) -> None:

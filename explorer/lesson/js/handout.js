@@ -13,7 +13,7 @@ export function printHandout(view, drawings) {
       revealed: { value: () => true },
       guessed: { value: () => ({}) },
     });
-    drawings[step.name](box, step.data, still);
+    if (!step.data.missing) drawings[step.name](box, step.data, still);
     cards.push(el("article", { class: "les-card" }, el("h3", {}, `${i + 1}  ${step.title}`), el("p", {}, step.sentence),
       el("div", { class: "les-side" }, small(view, layer, step.title, { side: 150 }), box), el("p", { class: "les-formula" }, step.formula)));
   }

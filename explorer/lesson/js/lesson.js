@@ -3,8 +3,9 @@
 // `mount(element, options)` gives a handle whose receive(value) shows a lesson:
 //   {lesson: the JSON of explorer/lesson/steps.py or its address, picture: address, qr: {url, qr}, open: true}
 // and which says through options.emit("choose", {patch, layer, head}) and emit("link", {url}) what it would like.
+// A step whose data are {missing: a sentence} says so in place of its drawing.
 // options: lessons: {"patch.layer.head": JSON}, all that a page without a server can show; address: keep the state
-// in the address bar.
+// in the address bar; link: false where nobody draws a code of a link.
 
 import { el } from "../../viewer/js/elements.js";
 import * as first from "./first.js";
@@ -15,7 +16,7 @@ import { printHandout } from "./handout.js";
 import { Picture } from "./picture.js";
 import { Presenter, showLink } from "./present.js";
 import { GUESSES, grade, quiz, total } from "./quiz.js";
-import { tableOf } from "./tools.js";
+import { line, tableOf } from "./tools.js";
 
 export const DRAWINGS = { ...first, ...layer, ...last };
 
@@ -56,7 +57,7 @@ class Lesson {
       el("div", { class: "les-right" }, this.question, this.draw, this.formula, this.more)),
       el("nav", { class: "les-nav", "aria-label": "Lesson" }, this.back, this.dots, this.next),
       el("div", { class: "les-tools" }, this.score, button("Present", () => this.presenter.start()),
-        button("Handout", () => printHandout(this, DRAWINGS)), ...(this.options.emit ? [this.link] : [])));
+        button("Handout", () => printHandout(this, DRAWINGS)), ...(this.options.emit && this.options.link !== false ? [this.link] : [])));
   }
 
   stepper(label, name) {
@@ -190,14 +191,15 @@ class Lesson {
       this.shownPicture = value.picture;
       this.state.answers = {};
     }
-    const before = this.lesson;
+    const before = this.lesson, same = before && JSON.stringify([before.choice, before.steps[this.state.how]])
+      === JSON.stringify([lesson.choice, lesson.steps[this.state.how]]);  // then nothing that is being played with is taken away
     this.lesson = lesson;
     this.opacity = lesson.colours.opacity;
     this.tables = { map: tableOf(lesson.colours.map), signed: tableOf(lesson.colours.signed) };
     this.state.how = Math.min(this.state.how, lesson.steps.length - 1);
     this.status.textContent = "";
     this.node.classList.remove("is-waiting");
-    this.redraw();
+    if (!same || !this.drawn) this.redraw();
     const { patch, layer, head } = this.state;  // what the address asks for, once
     if (before) this.remember(false);
     else this.choose(Object.fromEntries(Object.entries({ patch, layer, head }).filter(([, value]) => value !== undefined)));
@@ -216,7 +218,8 @@ class Lesson {
     const box = el("div", { class: "les-drawing" });
     this.draw.replaceChildren(box);
     this.picture.show(this.guessed());
-    this.drawn = DRAWINGS[step.name](box, step.data, this) ?? {};
+    if (step.data.missing) box.append(line(step.data.missing));
+    this.drawn = step.data.missing ? {} : DRAWINGS[step.name](box, step.data, this) ?? {};
     this.draw.hidden = !box.childNodes.length;
     this.more.replaceChildren(details("The lines of vit/model.py", el("pre", { tabIndex: 0 }, step.code)),
       details("Exact numbers", el("pre", { tabIndex: 0 }, JSON.stringify(step.data).slice(0, 20000))), details("For teachers", el("p", {}, step.note)));

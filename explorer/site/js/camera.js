@@ -1,6 +1,7 @@
 /* The camera as a stream of pictures: the next frame is taken when the last one has been looked at. */
 
 const WORDS = {
+  SecurityError: "A browser gives its camera to secure addresses only: open this page by https, or on the machine that serves it.",
   NotFoundError: "No camera was found: connect one, or choose a picture.",
   NotAllowedError: "The camera may not be used by this page: allow it in the browser, or choose a picture.",
   NotReadableError: "The camera is in use elsewhere: close the other program and try again.",
@@ -13,7 +14,7 @@ export class Camera {
 
   async start() {
     try {
-      if (!navigator.mediaDevices) throw new DOMException("", "NotAllowedError");  // not a secure address
+      if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
     } catch (error) {
       this.onError(WORDS[error.name] ?? `The camera did not start (${error.name}): choose a picture.`);

@@ -37,10 +37,10 @@ export class Engine {
     return {
       key, ms, prepared: ready,
       forget: () => this.ask("forget", { key }),
-      row: (layer, query) => this.ask("row", { key, layer, query }),
       source: {
         head: async () => withImage(await this.ask("head", { key })),
         layer: (layer) => this.ask("layer", { key, layer }).then((message) => ({ ...message, bytes: 0 })),
+        exact: (layer) => this.ask("exact", { key, layer }).then((message) => ({ ...message, bytes: 0 })),
         embeddings: () => this.ask("embeddings", { key }).then((message) => ({ ...message, bytes: 0 })),
       },
     };

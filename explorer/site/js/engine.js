@@ -17,14 +17,11 @@ export function prepare({ data, width, height }, about) {
   return { image: normalise(pixels, about.mean, about.std), pixels, size: about.imageSize, box };
 }
 
-/* hidden (T,) and gate (L, H) of interventions: {patches: [index, ...], heads: ["layer.head", ...]}. */
+/* hidden (T,) and gate (L, H) of interventions: {patches: [index, ...], heads: [[layer, head], ...]}. */
 export function interventions({ patches = [], heads = [] }, { L, H, T, prefix }) {
   const hidden = new Float32Array(T), gate = new Float32Array(L * H).fill(1);
   for (const patch of patches) hidden[prefix + patch] = -Infinity;
-  for (const key of heads) {
-    const [layer, head] = key.split(".").map(Number);
-    gate[layer * H + head] = 0;
-  }
+  for (const [layer, head] of heads) gate[layer * H + head] = 0;
   return { hidden, gate };
 }
 
@@ -37,10 +34,15 @@ export function ledgerMap({ ledger_heads: heads, ledger_embed: embed }, { T, pre
   return map;
 }
 
+/* What stays of the head of a model's messages where its weights are others than those that were measured. */
+export const unmeasured = (head) => Object.fromEntries(
+  Object.entries(head).filter(([name]) => !["head_names", "opening", "believed"].includes(name)));
+
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
 export class Look {
   constructor(outputs, pixels, about) {
     Object.assign(this, outputs);  // logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
+    if (!about.classes) this.logits = new Float32Array();  // features, of a model without a head
     this.pixels = pixels;
     this.about = about;
     this.rolled = [];
@@ -101,13 +103,9 @@ export class Look {
     return { meta: { kind: "embeddings" }, arrays: { ...fixed, pca_joint: colours(true), pca_depth: colours(false) } };
   }
 
-  /* One exact row of attention (H, T): what the pointer reads out. */
-  row(l, query) {
-    const { H, T } = this.about, out = new Float32Array(H * T);
-    for (let head = 0; head < H; head++) {
-      const at = ((l * H + head) * T + query) * T;
-      out.set(this.attn.subarray(at, at + T), head * T);
-    }
-    return out;
+  /* Attention of one layer as it is, (H, T, T): the numbers that are read beside the pointer. */
+  exact(l) {
+    const size = this.about.H * this.about.T ** 2;
+    return { meta: { kind: "exact", layer: l }, arrays: { exact: this.attn.slice(l * size, (l + 1) * size) } };
   }
 }

@@ -3,6 +3,8 @@
 
    L layers, H heads, T tokens (prefix tokens first, then h x w patches), D width, Q rows that are sent. */
 
+import { halfEven } from "./vectors.js";
+
 const ROW_BUDGET = 2 ** 23;  // bytes of attention per layer, as in explorer/payload.py
 
 /* {tokens (Q,), rowOf (T,)}: the tokens whose rows are kept, and for every token the row that stands for it. */
@@ -40,11 +42,6 @@ export function quantise(weights, T, prefix, rows) {
     }
   });
   return { steps, maxima };
-}
-
-function halfEven(x) {  // as torch rounds
-  const down = Math.floor(x), rest = x - down;
-  return rest < 0.5 || (rest === 0.5 && down % 2 === 0) ? down : down + 1;
 }
 
 /* (P, P): pixels between the centres of patches. height, width: of the picture. */

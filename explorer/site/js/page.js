@@ -4,9 +4,11 @@ import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
 import { Camera } from "./camera.js";
 import { Engine, pixelsOf, pixelsOfFile } from "./client.js";
+import { Followed } from "./followed.js";
 import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
 
-const CLOSED = "This map is not computed in the browser: it comes along for the example pictures and their answers only.";
+const TABS = ["explore", "lesson"];
+const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
 
 class Page {
@@ -18,10 +20,12 @@ class Page {
     this.frames = 0;  // of the camera
     this.now = { model: null, picture: null, moment: -1, edits: null };
     this.prepared = null;  // the picture as the model takes it
-    this.viewer = mount(byId("viewer"), null, {
-      methods: site.methods, address: true, emit: (name, payload) => this.heard(name, payload),
-      own: () => this.now.picture?.own ?? false,
-    });
+    this.options = {
+      methods: site.methods, address: true, intervene: true, lesson: LESSON, tries: [LESSON],
+      emit: (name, payload) => this.heard(name, payload), own: () => this.now.picture?.own ?? false,
+    };
+    this.viewer = mount(byId("viewer"), null, this.options);
+    this.followed = new Followed(this, byId("lesson"));
     this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => this.say(text, true));
     this.build();
   }
@@ -47,11 +51,15 @@ class Page {
     byId("camera").onclick = () => this.watch(!this.camera.on);
     byId("moment").oninput = (event) => this.choose({ moment: Number(event.target.value) });
     byId("play").onclick = () => this.play();
+    for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
+    byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
     addEventListener("popstate", () => this.choose(this.address(), true));
     addEventListener("keydown", (event) => {
       if (event.key === "Enter" && this.camera.on && event.target === document.body) this.watch(false);
     });
-    this.choose(this.address(), true);
+    this.lookedBy = "";
+    const live = new URLSearchParams(location.search).has("camera");
+    this.choose(this.address(), true).then(() => live && this.watch(true));
   }
 
   // ---- what is chosen, and where the address says it
@@ -61,6 +69,7 @@ class Page {
     const model = models.find((each) => each.name === asked.get("model")) ?? models[0];
     const picture = pictures.find((each) => each.name === asked.get("picture")) ?? pictures[0];
     const step = Number(asked.get("step") ?? NaN), at = model.moments.findIndex((each) => each.step === step);
+    this.tab = TABS.includes(asked.get("tab")) ? asked.get("tab") : TABS[0];
     return { model: model.name, picture, moment: at };
   }
 
@@ -69,12 +78,14 @@ class Page {
     asked.set("model", model.name);
     if (picture && !picture.own) asked.set("picture", picture.name);
     if (moment >= 0) asked.set("step", model.moments[moment].step);
+    if (this.tab !== TABS[0]) asked.set("tab", this.tab);
     const address = `${location.pathname}?${asked}${location.hash}`;
     if (address !== location.pathname + location.search + location.hash) history.pushState(null, "", address);
   }
 
   async choose({ model: name, picture, moment }, restored = false) {
     this.settled = false;
+    this.followed.leave();
     const turn = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
     const next = { model, picture: picture ?? before.picture, moment: moment ?? (name ? -1 : before.moment), edits: null };
     try {
@@ -86,11 +97,13 @@ class Page {
       }
       if (turn !== this.turn) return;
       this.now = next;
-      await this.look(turn, model !== before.model || next.picture !== before.picture);
+      await this.look(turn, before.model && (model !== before.model || next.picture !== before.picture));
       if (turn !== this.turn) return;
       if (!restored) this.write();
       this.marks();
       this.settled = true;
+      await this.tryGpu();
+      if (this.tab === "lesson") await this.followed.show();
     } catch (error) {
       if (turn === this.turn) this.say(error.message, true);
     }
@@ -100,20 +113,20 @@ class Page {
   ready(turn, model, moment) {
     this.loading = (this.loading ?? Promise.resolve()).catch(() => {}).then(async () => {
       if (turn !== this.turn) return;
-      if (this.opened !== model) await this.open(model);
+      if (this.opened !== model) await this.load(model);
       await this.weigh(model, moment);
     });
     return this.loading;
   }
 
-  async open(model) {
+  async load(model) {
     if (!model.about) {
       const { colormaps, ...fixed } = (await unpack(await bytesOf(model.constants))).arrays;
       model.about = { ...model.described, constants: { colormaps }, fixed };
     }
     if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
     const [graph, weights] = await Promise.all([bytesOf(model.graph), bytesOf(model.weights)]);
-    this.opened = null;
+    this.opened = this.unfolded = null;
     await this.engine.ask("open", { described: model.about, graph, weights, list: model.list }, [graph, weights]);
     this.opened = this.weighed = model;
   }
@@ -122,8 +135,35 @@ class Page {
     const from = moment < 0 ? model : model.moments[moment];
     if (this.weighed === from) return;
     const weights = await bytesOf(from.weights);
-    await this.engine.ask("moment", { weights, list: from.list }, [weights]);
+    this.unfolded = null;
+    await this.engine.ask("moment", { weights, list: from.list, described: model.about, trained: from === model }, [weights]);
     this.weighed = from;
+  }
+
+  /* The graph of all that happens on the way is open, with the weights of now: for the ledger and the lesson. */
+  unfold() {
+    const { model } = this.now, from = this.weighed;
+    this.unfolding = (this.unfolding ?? Promise.resolve()).catch(() => {}).then(async () => {
+      if (this.unfolded === from) return;
+      const [graph, weights, outline] = await Promise.all([model.inside, from.weights, model.lesson].map(bytesOf));
+      const described = JSON.parse(new TextDecoder().decode(outline));
+      await this.engine.ask("unfold", { graph, weights, list: from.list, outline: described }, [graph, weights]);
+      this.unfolded = from;
+    });
+    return this.unfolding;
+  }
+
+  /* Once, where the page brings what a graphics chip needs and this browser reaches one. */
+  async tryGpu() {
+    const { webgpu } = this.site, { prepared, weighed } = this;
+    this.site.webgpu = null;
+    if (!webgpu || !await navigator.gpu?.requestAdapter().catch(() => null)) return;
+    const [wasm, weights] = await Promise.all([webgpu.wasm, weighed.weights].map(bytesOf));
+    const given = { script: await scriptOf(webgpu.script), wasm, weights, list: weighed.list, prepared: { image: prepared.image } };
+    if (this.weighed !== weighed) return;
+    const { faster } = await this.engine.ask("gpu", given, [wasm, weights]);
+    if (faster) this.unfolded = null;
+    this.lookedBy = faster ? " by the graphics chip" : "";
   }
 
   // ---- looks
@@ -136,17 +176,20 @@ class Page {
     this.kept = look;
     this.prepared = look.prepared;
     if (another) this.viewer.set({ target: -1, patches: [], heads: [] }, true);
+    const { moments } = this.now.model;
+    this.options.tries = [...(moments.length ? [{ label: "What was it like before training?", moment: 0 }] : []), LESSON];
     await this.viewer.setSource(look.source);
     if (turn !== this.turn) return;
     const maps = this.now.moment < 0 && !picture.own && this.now.model.maps[picture.name];
     if (maps) this.viewer.addMaps(await bytesOf(maps));
     this.say("", false);
-    byId("rate").textContent = `One look took ${Math.round(look.ms)} ms.`;
+    byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${this.lookedBy}.`;
   }
 
   async edit(edits) {
     const turn = this.turn;
     this.now.edits = edits;
+    if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
     if (!edits.patches.length && !edits.heads.length) return this.viewer.setAfter(null);
     const look = await this.engine.look({ prepared: this.prepared, edits });
     if (turn !== this.turn || this.now.edits !== edits) return look.forget();
@@ -156,7 +199,8 @@ class Page {
   }
 
   heard(name, payload) {
-    if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
+    if (name === "edits" && this.camera.on) this.now.edits = payload;  // the next picture is looked at so
+    else if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
     if (name === "need_maps") this.map(payload).catch((error) => this.say(error.message, true));
     if (name === "target") this.viewer.set({ target: payload.target }, true);
   }
@@ -164,8 +208,12 @@ class Page {
   /* A map that does not come along: the ledger's is made here, for any class. */
   async map({ method, target }) {
     const { model } = this.now, turn = this.turn, { ledger, classNames } = model.about;
-    if (method !== "logit_ledger" || !ledger) return this.viewer.refuse({ [method]: CLOSED });
+    if (method !== "logit_ledger" || !ledger) {
+      return this.viewer.refuse({ [method]: this.site.methods.find(({ name }) => name === method).closed });
+    }
     const index = target >= 0 ? target : this.viewer.data.classes[0].index;
+    await this.unfold();
+    if (turn !== this.turn) return;
     const map = await this.engine.ask("ledger", { prepared: { image: this.prepared.image }, target: index });
     if (turn !== this.turn) return;
     this.viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[index] }, arrays: { logit_ledger: map } });
@@ -184,7 +232,18 @@ class Page {
     }
   }
 
+  open(tab) {
+    if (this.tab === tab) return;
+    this.tab = tab;
+    if (this.camera.on) this.watch(false);
+    this.write();
+    this.marks();
+    if (tab === "lesson") this.followed.show();
+    else this.viewer.set({}, true);  // what was hidden had no size
+  }
+
   async watch(on) {
+    if (on) this.open(TABS[0]);
     byId("camera").setAttribute("aria-pressed", String(on));
     byId("camera").textContent = on ? "Freeze (Enter)" : "Camera";
     if (on) await this.camera.start();
@@ -208,6 +267,7 @@ class Page {
       this.watch(false);
     }
     this.marks();
+    if (this.tab === "lesson") this.followed.show();  // it was opened meanwhile
   }
 
   async play() {
@@ -233,6 +293,10 @@ class Page {
   marks() {
     const { model, picture, moment } = this.now, { moments } = model;
     byId("model").value = model.name;
+    for (const tab of TABS) {
+      byId(`to-${tab}`).setAttribute("aria-selected", String(tab === this.tab));
+      byId(tab === "lesson" ? "lesson-page" : tab).hidden = tab !== this.tab;
+    }
     for (const button of byId("examples").children) {
       button.setAttribute("aria-pressed", String(!picture.own && button.dataset.picture === picture.name));
     }

@@ -3,6 +3,8 @@
    Resampling is Pillow's: each result pixel is a weighted mean of the pixels under a window that grows with the
    reduction (so that nothing aliases), across first, then down, rounded to 8 bits after each. */
 
+import { halfEven } from "./vectors.js";
+
 const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
 // name: [half width of the window, its weight at a distance]
@@ -22,15 +24,9 @@ export function middle(pictureWidth, pictureHeight, [height, width], cropPct) {
   let tall = Math.floor(height / cropPct + 1e-6), wide = Math.floor(width / cropPct + 1e-6);
   if (pictureWidth * tall <= pictureHeight * wide) tall = Math.floor(wide * pictureHeight / pictureWidth);
   else wide = Math.floor(tall * pictureWidth / pictureHeight);
-  const top = roundHalfEven((tall - height) / 2), left = roundHalfEven((wide - width) / 2);
+  const top = halfEven((tall - height) / 2), left = halfEven((wide - width) / 2);
   const y = pictureHeight / tall, x = pictureWidth / wide;
   return [left * x, top * y, Math.min((left + width) * x, pictureWidth), Math.min((top + height) * y, pictureHeight)];
-}
-
-function roundHalfEven(x) {  // as Python rounds
-  const down = Math.floor(x);
-  if (x - down !== 0.5) return Math.round(x);
-  return down % 2 === 0 ? down : down + 1;
 }
 
 // For every result pixel along one axis: where its window begins, and the weights from there on.

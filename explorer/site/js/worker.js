@@ -1,74 +1,143 @@
-/* The model in a worker: onnxruntime-web runs the graph, engine.js makes messages of what it did.
+/* The model in a worker: onnxruntime-web runs its graphs, engine.js and lesson.js make messages of what they did.
 
-   Asked: {id, ask: "begin" | "open" | "look" | "moment" | "head" | "layer" | "embeddings" | "row" | "ledger", ...}; answered: {id, answer} or
-   {id, error: one sentence}. A look is kept under its number until "forget". */
+   Asked: {id, ask: a name of ASKED, ...}; answered: {id, answer} or {id, error: one sentence}. A look is kept under
+   its number until "forget". "unfold" opens the second graph, of all that happens on the way, for the ledger and the
+   lesson; other weights close it. */
 
-import { Look, interventions, ledgerMap, prepare } from "./engine.js";
+import { painted, plan, shared } from "./answer.js";
+import { Look, interventions, ledgerMap, prepare, unmeasured } from "./engine.js";
+import { Follow, lessonOf } from "./lesson.js";
+import { race } from "./race.js";
 import { expand } from "./weights.js";
 
 const looks = new Map();
-let ort = null, session = null, about = null, graph = null, busy = Promise.resolve();
+let ort = null, provider = "wasm", session = null, about = null, graph = null, busy = Promise.resolve();
+let inside = null;  // {session, outline, prepared, seen, shared}: of the picture that the lesson follows
+
+async function runtime({ script, wasm, threads }) {
+  // a page that is a file may import only what the worker itself has made
+  const text = script.text && URL.createObjectURL(new Blob([script.text], { type: "text/javascript" }));
+  const found = await import(script.address ?? text);
+  found.env.wasm.numThreads = threads;
+  found.env.wasm.wasmBinary = wasm;
+  return found;
+}
+
+function opened(content, weights, list) {
+  const options = { executionProviders: [provider], logSeverityLevel: 3, externalData: [{ path: "weights", data: expand(weights, list) }] };
+  return ort.InferenceSession.create(new Uint8Array(content), options);
+}
+
+/* The model once more by way of the graphics chip, which is kept where it says the same sooner. */
+async function tryGpu({ prepared, weights, list, ...files }) {
+  const before = { ort, provider, session }, use = (way) => { ({ ort, provider, session } = way); };
+  const way = (those) => () => { use(those); return look(prepared.image); };
+  let rival = null;
+  try {
+    ort = await runtime({ ...files, threads: 1 });
+    provider = "webgpu";
+    rival = { ort, provider, session: await opened(graph, weights, list) };
+    const { faster, ms } = await race(way(before), way(rival));
+    use(faster ? rival : before);
+    if (faster) await fold();
+    await (faster ? before : rival).session.release();
+    return { faster, ms };
+  } catch {  // a chip that is there and cannot do it
+    use(before);
+    await rival?.session.release().catch(() => {});
+    return { faster: false, ms: [] };
+  }
+}
 
 async function start(weights, list) {
-  const data = expand(weights, list);
-  const options = { executionProviders: ["wasm"], logSeverityLevel: 3, externalData: [{ path: "weights", data }] };
-  const next = await ort.InferenceSession.create(graph, options);
+  await fold();
+  const next = await opened(graph, weights, list);
   await session?.release();
   session = next;
+  looks.clear();
+}
+
+async function fold() {
+  await inside?.session.release();
+  inside = null;
 }
 
 const tensor = (data, dims) => new ort.Tensor("float32", data, dims);
 
-const PASS = ["logits", "attn", "tokens"], LEDGER = ["ledger_heads", "ledger_embed"];
-
-async function run({ image, hidden, gate, classes }, wanted) {  // what is not wanted is not computed
-  const { L, H, T, imageSize, ledger, classNames } = about;
-  const feeds = { image: tensor(image, [1, 3, ...imageSize]), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) };
-  if (ledger) feeds.classes = tensor(classes ?? new Float32Array(classNames.length), [classNames.length]);
-  const out = await session.run(feeds, wanted);
+async function run(from, feeds, wanted) {
+  const given = Object.fromEntries(Object.entries(feeds).filter(([name]) => from.inputNames.includes(name)));
+  const out = await from.run(given, wanted);
   const found = Object.fromEntries(wanted.map((name) => [name, out[name].data.slice()]));
   for (const each of Object.values(out)) each.dispose();
   return found;
 }
 
+const imageOf = (image) => tensor(image, [1, 3, ...about.imageSize]);
+
+function look(image, edits) {
+  const { L, H, T } = about, { hidden, gate } = interventions(edits ?? {}, about);
+  return run(session, { image: imageOf(image), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) }, ["logits", "attn", "tokens"]);
+}
+
+function within(image, target, told, wanted) {
+  const classes = new Float32Array(about.classes);
+  classes[target] = 1;
+  const feeds = { image: imageOf(image), told: tensor(Float32Array.of(told), []), classes: tensor(classes, [classes.length]) };
+  return run(inside.session, feeds, wanted);
+}
+
+const follow = (choice) => new Follow(inside.seen, about, inside.outline, choice);
+
 const ASKED = {
-  async begin({ script, wasm, threads }) {  // a page that is a file may import only what the worker itself has made
-    const text = script.text && URL.createObjectURL(new Blob([script.text], { type: "text/javascript" }));
-    ort = await import(script.address ?? text);
-    ort.env.wasm.numThreads = threads;
-    ort.env.wasm.wasmBinary = wasm;
+  async begin(files) {
+    if (typeof WebAssembly === "undefined") throw new Error("This browser lacks WebAssembly, in which the model runs: try a current one.");
+    ort = await runtime(files);
   },
   async open({ described, graph: content, weights, list }) {
     about = described;
-    graph = new Uint8Array(content);
+    graph = content;
     await start(weights, list);
-    looks.clear();
   },
-  async moment({ weights, list }) {
+  async moment({ weights, list, described, trained }) {
+    about = trained ? described : { ...described, head: unmeasured(described.head) };
     await start(weights, list);
-    looks.clear();
   },
+  gpu: (given) => tryGpu(given),
   async look({ key, picture, prepared, edits }) {
     const ready = prepared ?? prepare(picture, about);
-    const begun = performance.now(), outputs = await run({ image: ready.image, ...interventions(edits ?? {}, about) }, PASS);
+    const begun = performance.now(), outputs = await look(ready.image, edits);
     looks.set(key, new Look(outputs, ready.pixels, about));
     return { ...ready, ms: performance.now() - begun };
   },
-  async ledger({ prepared, target }) {
-    const classes = new Float32Array(about.classNames.length);
-    classes[target] = 1;
-    return ledgerMap(await run({ image: prepared.image, ...interventions({}, about), classes }, LEDGER), about);
+  async unfold({ graph: content, weights, list, outline }) {
+    await fold();
+    inside = { session: await opened(content, weights, list), outline };
   },
+  ledger: async ({ prepared, target }) => ledgerMap(await within(prepared.image, target, 1, ["ledger_heads", "ledger_embed"]), about),
+  async follow({ prepared }) {
+    const { logits } = await look(prepared.image), target = logits.indexOf(Math.max(...logits));
+    const seen = await within(prepared.image, about.classes ? target : -1, 1, inside.session.outputNames);
+    Object.assign(inside, { seen: { ...seen, image: prepared.image, pixels: prepared.pixels }, shared: null });
+  },
+  lesson: ({ choice }) => lessonOf(follow(choice), inside.shared),
+  plan: () => plan(follow({ patch: 0, layer: 0, head: 0 })),
+  async pass({ hidden, grey, placeless }) {
+    const { image } = inside.seen;
+    if (placeless) return (await within(image, 0, 0, ["logits"])).logits;
+    return (await look(grey ? painted(image, grey, about, inside.outline.side) : image, { patches: hidden })).logits;
+  },
+  shared({ logits }) { inside.shared = shared(follow({ patch: 0, layer: 0, head: 0 }), logits); },
   head: ({ key }) => looks.get(key).head(),
   layer: ({ key, layer }) => looks.get(key).layer(layer),
+  exact: ({ key, layer }) => looks.get(key).exact(layer),
   embeddings: ({ key }) => looks.get(key).embeddings(),
-  row: ({ key, layer, query }) => looks.get(key).row(layer, query),
   forget: ({ key }) => { looks.delete(key); },
 };
 
 function plain(error) {
   const text = String(error?.message ?? error);
   if (/memory|allocat|RangeError/i.test(text + error?.name)) return "This device has too little memory for this model: choose a smaller one.";
+  if (/protobuf|onnx|ERROR_CODE/i.test(text)) return "The files of this model do not fit together: copy the folder again.";
   return text;
 }
 

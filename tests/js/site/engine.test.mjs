@@ -89,7 +89,7 @@ test("weights of half precision and of 8 bits come back", () => {
 });
 
 test("interventions are tensors", () => {
-  const { hidden, gate } = interventions({ patches: [2], heads: ["1.0"] }, { L: 2, H: 2, T: 5, prefix: 1 });
+  const { hidden, gate } = interventions({ patches: [2], heads: [[1, 0]] }, { L: 2, H: 2, T: 5, prefix: 1 });
   assert.deepEqual([...hidden], [0, 0, 0, -Infinity, 0]);
   assert.deepEqual([...gate], [1, 1, 0, 1]);
 });

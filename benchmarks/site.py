@@ -1,0 +1,216 @@
+"""The page without a server in headless Chromium, beside what the runtime alone takes.
+
+    python benchmarks/site.py [--looks 8] [--seconds 6] [--models imagenette "random ViT-S/16"]
+
+Alone: onnxruntime-web on a page of its own, the same files, the same graph, no viewer. First visit: from the
+address to the first picture that can be explored, at 10 Mbit/s and 20 ms (Chromium's own emulation), nothing
+kept from before; alone, to the first outputs. A look: another picture is chosen, until it is on the screen.
+Repaint: a patch is hidden, until the answer without it is drawn. Live: a camera that shows a test picture.
+Memory: the proportional share of the page's processes after all that. On a machine that is busy with other
+things all times are upper bounds; the ratios hold, as both sides of each are slowed alike.
+"""
+
+import argparse
+import http.server
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from explorer.site.folder import HERE, Picture, Shared, write_site  # noqa: E402
+from explorer.site.serve import Handler  # noqa: E402
+from explorer.viewer.script import joined  # noqa: E402
+from vit import ViT, ViTConfig, load  # noqa: E402
+from vit.card import Card  # noqa: E402
+from vit.shapes import shapes_sample  # noqa: E402
+
+SETTLED = "() => window.vitSite?.settled"
+NETWORK = {"offline": False, "latency": 20, "downloadThroughput": 10e6 / 8, "uploadThroughput": 10e6 / 8}
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+ALONE = """<!doctype html><script>%s</script><script type="module">
+const bytes = async (path) => {
+  const raw = await (await fetch(path)).blob();
+  return new Response(path.endsWith(".gz") ? raw.stream().pipeThrough(new DecompressionStream("gzip")) : raw).arrayBuffer();
+};
+const site = await (await fetch("site.json")).json(), model = site.models[0], { L, H, T, imageSize } = model.described;
+const [ort, wasm, graph, weights] = await Promise.all(
+  [import("./" + site.runtime.script), bytes(site.runtime.wasm), bytes(model.graph), bytes(model.weights)]);
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency - 1)) : 1;
+ort.env.wasm.wasmBinary = wasm;
+const session = await ort.InferenceSession.create(new Uint8Array(graph), {
+  executionProviders: ["wasm"], logSeverityLevel: 3, externalData: [{ path: "weights", data: weightsOf.expand(weights, model.list) }] });
+const tensor = (size, dims, value) => new ort.Tensor("float32", new Float32Array(size).fill(value), dims);
+window.look = async () => {
+  const begun = performance.now(), out = await session.run({
+    image: tensor(3 * imageSize[0] * imageSize[1], [1, 3, ...imageSize], 0.5), hidden: tensor(T, [T], 0), gate: tensor(L * H, [L, H], 1) });
+  for (const each of Object.values(out)) each.dispose();
+  return performance.now() - begun;
+};
+await look();
+window.first = performance.now();
+</script>"""  # noqa: E501
+
+
+class Plain(Handler):
+    """Without the headers that give a page threads."""
+
+    def end_headers(self):
+        http.server.SimpleHTTPRequestHandler.end_headers(self)
+
+
+@contextmanager
+def served(folder: Path, threads: bool) -> Iterator[str]:
+    handler = partial(Handler if threads else Plain, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+def model_named(name: str) -> Shared:
+    if not name.startswith("random ViT-"):
+        model, card = load(name)
+        return Shared(name, model.cpu(), card)
+    torch.manual_seed(0)
+    variant = name.removeprefix("random ViT-")
+    return Shared(variant.replace("/", "-"), ViT(ViTConfig.variant(variant)).eval(), Card(name))
+
+
+def pictures() -> list[Picture]:
+    return [Picture(f"p{i}", f"p{i}", shapes_sample(5, i)[0].resize((320, 320))) for i in range(4)]
+
+
+def memory(browser_pid: int) -> float:
+    """MB of all pages: the proportional share of the renderer processes that this browser has started."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+            if b"--type=renderer" in line and browser_pid in ancestors(int(folder.name)):
+                rolled = (folder / "smaps_rollup").read_text()
+                total += int(rolled.partition("Pss:")[2].split()[0])
+        except (OSError, IndexError):  # it has ended
+            continue
+    return total / 1024
+
+
+def ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return found
+
+
+@contextmanager
+def visit(browser: Browser, url: str) -> Iterator[Page]:
+    """A fresh visitor behind a line of 10 Mbit/s."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, service_workers="block")
+    page = context.new_page()
+    page.set_default_timeout(600_000)
+    page.on("pageerror", lambda error: print("error on the page:", error, file=sys.stderr))
+    line = context.new_cdp_session(page)
+    line.send("Network.enable")
+    line.send("Network.emulateNetworkConditions", NETWORK)
+    page.goto(url)
+    yield page
+    context.close()
+
+
+def alone(browser: Browser, pid: int, url: str, looks: int) -> dict[str, float]:
+    with visit(browser, url + "alone.html") as page:
+        page.wait_for_function("() => window.first")
+        first = page.evaluate("first") / 1000
+        took = statistics.median(page.evaluate("look()") / 1000 for _ in range(looks))
+        return {"first": first, "look": took, "repaint": took, "live": 1 / took, "memory": memory(pid)}
+
+
+TIMED = """async ([act, done]) => {
+  const until = async (test) => { while (!test()) await new Promise(requestAnimationFrame); };
+  const begun = performance.now();
+  act();
+  await until(done);
+  await new Promise(requestAnimationFrame);
+  return (performance.now() - begun) / 1000;
+}"""
+ANOTHER = """[() => document.querySelector('[data-picture="p%d"]').click(),
+  () => vitSite.settled && vitSite.now.picture.name === "p%d"]"""
+HIDE = """[() => { const { viewer } = vitSite; window.before = viewer.after;
+  vitSite.heard("edits", { patches: [%d], heads: [] }); }, () => vitSite.viewer.after !== window.before]"""
+
+
+def timed(page: Page, what: str) -> float:
+    took: float = page.evaluate(f"() => ({TIMED})({what})")
+    return took
+
+
+def whole(browser: Browser, pid: int, url: str, looks: int, seconds: float) -> dict[str, float]:
+    with visit(browser, url) as page:
+        page.wait_for_function(SETTLED)
+        first = page.evaluate("performance.now()") / 1000
+        page.wait_for_function("() => vitSite.viewer.data.layers.every(Boolean)")
+        look = statistics.median(timed(page, ANOTHER % (i % 4, i % 4)) for i in range(1, looks + 1))
+        repaint = statistics.median(timed(page, HIDE % (i + 3)) for i in range(looks))
+        page.evaluate("vitSite.heard('edits', { patches: [], heads: [] })")
+        page.evaluate("vitSite.watch(true)")
+        page.wait_for_function("() => vitSite.frames >= 2")
+        begun, frames = time.perf_counter(), page.evaluate("vitSite.frames")
+        time.sleep(seconds)
+        live = (page.evaluate("vitSite.frames") - frames) / (time.perf_counter() - begun)
+        return {"first": first, "look": look, "repaint": repaint, "live": live, "memory": memory(pid)}
+
+
+ROWS = (
+    ("first visit at 10 Mbit/s, s", "first", 1),
+    ("a new look, s", "look", 2),
+    ("hidden patch to repaint, s", "repaint", 2),
+    ("pictures a second, live", "live", 1),
+    ("memory, MB", "memory", 0),
+)
+
+
+def report(title: str, ours: dict[str, float], theirs: dict[str, float]) -> None:
+    print(f"\n{title}\n\n| | page | runtime alone | ratio |\n| --- | ---: | ---: | ---: |")
+    for label, key, digits in ROWS:
+        ratio = theirs[key] / ours[key] if key == "live" else ours[key] / theirs[key]
+        print(f"| {label} | {ours[key]:.{digits}f} | {theirs[key]:.{digits}f} | {ratio:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["imagenette", "random ViT-S/16"])
+    parser.add_argument("--looks", type=int, default=8, help="of which the median is taken")
+    parser.add_argument("--seconds", type=float, default=6, help="that the camera is watched")
+    options = parser.parse_args()
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    for name in options.models:
+        with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
+            folder = Path(temporary)
+            write_site(folder, [model_named(name)], pictures())
+            (folder / "alone.html").write_text(ALONE % joined([HERE / "js" / "weights.js"], "weightsOf"))
+            for threads in (False, True):
+                with served(folder, threads) as url:
+                    browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *CAMERA])
+                    pid = int(browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")
+                              ["processInfo"][0]["id"])  # fmt: skip
+                    theirs = alone(browser, pid, url, options.looks)
+                    ours = whole(browser, pid, url, options.looks, options.seconds)
+                    browser.close()
+                report(f"{name}, {'threads' if threads else 'one thread'}", ours, theirs)
+
+
+if __name__ == "__main__":
+    main()

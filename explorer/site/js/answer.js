@@ -1,0 +1,118 @@
+/* The lesson's last steps: what the answer is read from, the answer, and whether it is why
+   (explorer/lesson/answer.py). Some of it takes passes of its own: `plan` says which, `shared` takes what they gave.
+
+   f: a `Follow` of lesson.js. */
+
+import { classValues } from "./figures.js";
+import { halfEven, number, numbers, shares, strongest } from "./vectors.js";
+
+const SHOWN = 5;  // classes
+const STEPS = 7;  // points of a curve
+const HIDDEN = [0, 0.05, 0.1, 0.2, 0.4];  // shares of the patches
+
+const mean = (rows) => Float32Array.from(rows[0], (_, k) => rows.reduce((sum, row) => sum + row[k], 0) / rows.length);
+
+/* (P,): what the read tokens take from every patch in the last layer, the mean over heads; or what the pooling
+   attention takes; of a mean over patches, how much each of them changed there. */
+export function lookedAt(f) {
+  const { about: { L, H, T, prefix }, outline: { reads, pools } } = f;
+  if (pools) return pooled(f).subarray(prefix);
+  if (reads.length) {
+    const rows = Array.from({ length: H }, (_, head) => reads.map((token) => f.attn(L - 1, head, token))).flat();
+    return mean(rows).subarray(prefix);
+  }
+  return Float32Array.from({ length: T - prefix }, (_, k) => {
+    const before = f.row("tokens", L - 1, prefix + k), after = f.row("tokens", L, prefix + k);
+    return Math.hypot(...after.map((value, i) => value - before[i]));
+  });
+}
+
+function pooled({ seen, about: { T } }) {  // (T,): the mean of the heads that pool
+  return mean(Array.from({ length: seen.pool_attn.length / T }, (_, head) => seen.pool_attn.subarray(head * T, (head + 1) * T)));
+}
+
+export function read(f) {
+  const { about: { L, prefix, T }, outline: { reads, read_name: name, pools }, choice: { head } } = f;
+  const found = { map: numbers(lookedAt(f)), name };
+  if (pools) {
+    const taken = pooled(f);
+    return { ...found, kind: "pool", shares: numbers(taken), best: strongest(taken, SHOWN) };
+  }
+  if (!reads.length) return { ...found, kind: "mean", share: number(1 / (T - prefix)) };
+  const taken = mean(reads.map((token) => f.attn(L - 1, head, token)));
+  Object.assign(found, {
+    kind: "token", shares: numbers(taken), best: strongest(taken, SHOWN),
+    z: numbers(mean(reads.map((token) => f.ofHead("z", L - 1, head, token)))), alone: number(shares(reads.map((token) => taken[token]))),
+  });
+  if (reads.length > 1) return found;
+  return { ...found, q: numbers(f.ofHead("q", L - 1, head, reads[0])), scores: numbers(f.scores(L - 1, head, reads[0])) };
+}
+
+const nameOf = ({ about }, k) => about.classNames[k] ?? `class ${k}`;
+const said = ({ about }, value) => (about.scores === "none" ? String(Number(value.toPrecision(4))) : `${(100 * value).toFixed(1)} %`);
+
+export function answer(f) {
+  const { seen, about: { scores }, outline: { classes } } = f;
+  if (!classes) return { classes: [], features: numbers(seen.logits) };
+  const values = classValues(seen.logits, scores), best = strongest(seen.logits, SHOWN);
+  return {
+    classes: best.map((k) => ({ name: nameOf(f, k), logit: number(seen.logits[k]), value: number(values[k]), written: said(f, values[k]) })),
+    count: classes, kind: scores, without: [withoutSome(f, [], seen.logits)],
+    ...(seen.vector && { vector: numbers(seen.vector), weights: numbers(seen.class_weights), bias: number(seen.class_bias[0]) }),
+  };
+}
+
+function withoutSome(f, hidden, logits) {
+  const values = classValues(logits, f.about.scores), watched = strongest(f.seen.logits, SHOWN);
+  return {
+    hidden, values: numbers(watched.map((k) => values[k])), written: watched.map((k) => said(f, values[k])),
+    says: nameOf(f, strongest(logits, 1)[0]),
+  };
+}
+
+const counts = (P) => [...new Set(Array.from({ length: STEPS }, (_, i) => halfEven(P * i / (STEPS - 1))))];
+
+/* The passes that the last steps take: [{hidden: patches nobody may look at} or {grey: patches painted grey} or
+   {placeless: true}, ...], each of which wants logits. */
+export function plan(f) {
+  const { P, outline: { classes, chance, placeless } } = f, order = strongest(lookedAt(f), P);
+  if (!classes) return [];
+  const some = HIDDEN.map((share) => ({ hidden: order.slice(0, halfEven(share * P)) })).filter(({ hidden }) => hidden.length);
+  const grey = [order, chance].flatMap((each) => counts(P).slice(1, -1).map((count) => ({ grey: each.slice(0, count) })));
+  return [...some, ...grey, { grey: chance }, ...(placeless ? [{ placeless: true }] : [])];
+}
+
+/* {without, why, bag} from the logits of the passes of `plan`, in its order. */
+export function shared(f, logits) {
+  const { P, seen, about: { scores }, outline: { chance, placeless } } = f, order = strongest(lookedAt(f), P);
+  const passes = plan(f), at = (pass) => logits[passes.indexOf(pass)];
+  const target = strongest(seen.logits, 1)[0], value = (found) => classValues(found, scores)[target];
+  const greys = passes.filter((pass) => pass.grey), nothing = value(at(greys.at(-1))), each = (greys.length - 1) / 2;
+  const curves = [0, 1].map((i) => [value(seen.logits), ...greys.slice(i * each, (i + 1) * each).map((pass) => value(at(pass))), nothing]);
+  const fractions = counts(P).map((count) => count / P);
+  const area = (curve) => curve.slice(1).reduce((sum, y, i) => sum + (y + curve[i]) / 2 * (fractions[i + 1] - fractions[i]), 0);
+  const bag = placeless && Object.fromEntries([["with", seen.logits], ["without", logits.at(-1)]].map(([name, found]) => {
+    const k = strongest(found, 1)[0];
+    return [name, { name: nameOf(f, k), written: said(f, classValues(found, scores)[k]) }];
+  }));
+  return {
+    bag: bag || {},
+    without: [withoutSome(f, [], seen.logits), ...passes.filter((pass) => pass.hidden).map((pass) => withoutSome(f, pass.hidden, at(pass)))],
+    why: {
+      class: nameOf(f, target), fractions: numbers(fractions), looked: numbers(curves[0]), random: numbers(curves[1]),
+      orders: [order, chance], areas: curves.map((curve) => number(area(curve))),
+    },
+  };
+}
+
+/* The image (3, height, width) with some patches painted grey, which is zero after normalisation. */
+export function painted(image, patches, { w, imageSize: [height, width] }, p) {
+  const out = image.slice();
+  for (const patch of patches) {
+    const top = Math.floor(patch / w) * p, left = patch % w * p;
+    for (let c = 0; c < 3; c++) {
+      for (let y = top; y < top + p; y++) out.fill(0, (c * height + y) * width + left, (c * height + y) * width + left + p);
+    }
+  }
+  return out;
+}
