@@ -131,7 +131,9 @@ def entries(
         looked = attn[layer][:, rows]  # (H, R, T)
         read = torch.einsum("hdD,rD->hrd", output, directions)
         heads.append((looked * (read @ carried.mT)).sum(dim=1))  # (H, T)
-        constant = block.ls1(block.attn.proj.bias)  # (D,)
+        constant = stream.new_zeros(stream.shape[-1])  # (D,)
+        if model.config.proj_bias:
+            constant = block.ls1(block.attn.proj.bias)
         added = torch.einsum("hrd,hdD->rD", looked @ carried, output) + constant
         thought = block.ls2(block.mlp(block.norm2(stream[rows] + added)))  # (R, D)
         mlp.append((thought * directions).sum())
@@ -183,23 +185,26 @@ def read_out_directions(
 
     tokens: (T, D), the residual stream after the last block.
     LayerNorm(x) = γ ⊙ (x − mean x) / σ + β, and w · (γ ⊙ (x − mean x)) = centred(w ⊙ γ) · x.
+    RMSNorm takes no mean away and adds no β, and its σ is the root mean square.
     """
     norm = model.fc_norm if model.config.norm_after_pool else model.norm
     heads = [head for head in (model.head, model.head_dist) if isinstance(head, torch.nn.Linear)]
     of_classes = of_classes.to(tokens)
     weights = torch.stack([of_classes @ head.weight for head in heads])  # (1, D), or (2, D) for DeiT
-    if not isinstance(norm, torch.nn.LayerNorm):  # no final norm: the read-out is linear as it is
-        biases = torch.stack([of_classes @ head.bias for head in heads])
+    biases = torch.stack([of_classes @ head.bias for head in heads])
+    if not isinstance(norm, torch.nn.LayerNorm | torch.nn.RMSNorm):  # none: the read-out is linear as it is
         return weights.expand(len(rows), -1) / len(rows), biases.mean()
     read = weights * norm.weight
-    read = read - read.mean(dim=-1, keepdim=True)
     normed = tokens[rows]  # (R, D)
     if model.config.norm_after_pool:
         normed = normed.mean(dim=0, keepdim=True)
-    sigma = (normed.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt()  # (R or 1, 1)
+    if isinstance(norm, torch.nn.LayerNorm):
+        read = read - read.mean(dim=-1, keepdim=True)
+        biases = biases + weights @ norm.bias
+        normed = normed - normed.mean(dim=-1, keepdim=True)
+    sigma = (normed.square().mean(dim=-1, keepdim=True) + (norm.eps or 0)).sqrt()  # (R or 1, 1)
     directions = (read / sigma).expand(len(rows), -1) / len(rows)  # mean of patches, or of two heads
-    constants = weights @ norm.bias + torch.stack([of_classes @ head.bias for head in heads])
-    return directions, constants.mean()
+    return directions, biases.mean()
 
 
 def block_at(model: ViT, layer: int) -> Block:

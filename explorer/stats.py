@@ -250,15 +250,24 @@ def position_similarity(model: ViT, grid_size: tuple[int, ...] | None = None) ->
     """(h, w, h, w): cosine between the position embeddings of patches (Dosovitskiy et al. 2021, fig. 7).
 
     Without a table, positions are rotary: then what is left of a query's product with a key like it when the
-    two are turned by their places, the mean of the cosines of all angles between them, layers and heads.
+    two are turned by their places, the mean of the cosines of all angles between them, layers and heads. Or
+    they are relative: then what is added to scores, the mean of layers and heads, in units of its largest.
 
     grid_size: the grid of an image of another size, whose positions are interpolated. Fixed sin-cos
     positions look the part without having been learned.
     """
     grid_size = grid_size or model.config.grid_size
+    if model.rel_pos is not None and model.pos_embed is None:
+        prefix, places = model.config.num_prefix_tokens, model.places(Grid(grid_size))
+        added = [model.bias(layer, places) for layer in range(model.config.depth)]
+        bias = (
+            torch.stack([x for x in added if x is not None]).mean(dim=(0, 1))[prefix:, prefix:].float().cpu()
+        )
+        return (bias / bias.abs().max().clamp(min=1e-12)).reshape(*grid_size, *grid_size)
     if model.pos_embed is None:
         return rotary_similarity(model, Grid(grid_size))
-    table = resample_pos_embed(model.pos_embed, model.config.grid_size, grid_size)[0].float().cpu()
+    c = model.config
+    table = resample_pos_embed(model.pos_embed, c.pos_grid, grid_size, crop=c.pos_square > 0)[0].float().cpu()
     patches = F.normalize(table[-Grid(grid_size).count :], dim=-1)  # (P, D)
     return (patches @ patches.mT).reshape(*grid_size, *grid_size)
 

@@ -57,7 +57,9 @@ class Held(TorchFunctionMode):
     def __init__(self, *, attention: bool, gates: bool):
         super().__init__()
         self.biases: list[Tensor] = []
-        self.rules: dict[Any, Callable[..., Tensor]] = {F.linear: self.linear, F.layer_norm: self.layer_norm}
+        self.rules: dict[Any, Callable[..., Tensor]] = {
+            F.linear: self.linear, F.layer_norm: self.layer_norm, F.rms_norm: rms_norm
+        }  # fmt: skip
         if attention:
             self.rules |= {F.scaled_dot_product_attention: held_attention}
             self.rules |= {softmax: constant(softmax) for softmax in (F.softmax, Tensor.softmax)}
@@ -91,14 +93,20 @@ class Held(TorchFunctionMode):
         return normed if beta is None else normed + beta
 
 
+def rms_norm(x: Tensor, shape: Any, weight: Tensor, eps: float) -> Tensor:
+    """γ ⊙ x / σ, and σ, the root mean square, does not move with x."""
+    return weight * x / (x.detach().square().mean(dim=-1, keepdim=True) + eps).sqrt()
+
+
 def constant(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same values, as far as autograd knows from nowhere."""
     return lambda *args, **options: function(*args, **options).detach()
 
 
-def held_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d) v, in which attention does not move with what it looks at."""
-    return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1).detach() @ v
+def held_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d + bias) v, in which attention does not move with what it looks at."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT
+    return (scores if bias is None else scores + bias).softmax(dim=-1).detach() @ v
 
 
 def held_gelu(x: Tensor, approximate: str = "none") -> Tensor:

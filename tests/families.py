@@ -41,8 +41,20 @@ FAMILIES: dict[str, dict] = {
     "Perception Encoder": dict(
         rope="axial", rope_theta=10000.0, rope_span=(1.0, 5.0), pre_norm=True, pool="attention", pool_heads=2
     ),
+    "AIMv2": dict(
+        norm="rms", patch_norm=True, class_token=False, pool="mean", activation="swiglu", mlp_ratio=4.0,
+        qkv_bias=False, proj_bias=False,
+    ),
+    "AIMv2, pooled": dict(
+        norm="rms", patch_norm=True, class_token=False, pool="attention", pool_mlp=False, qkv_bias=False
+    ),
+    "BEiT": dict(rel_pos=True, pos_embed="none", pool="mean", norm_after_pool=True, layer_scale=0.3),
+    "BEiT beside a table": dict(rel_pos=True, num_registers=1),
+    "RADIO": dict(
+        final_norm=False, pos_embed_prefix=False, pos_square=7, num_registers=3, layer_scale=0.3
+    ),
     "post-norm": dict(post_norm=True),
 }  # fmt: skip
 # a ledger needs a residual stream that only adds, and a read-out that is linear
-NOT_ADDING = ("post-norm", "SigLIP", "Perception Encoder")
+NOT_ADDING = ("post-norm", "SigLIP", "Perception Encoder", "AIMv2, pooled")
 ADDING = {name: changes for name, changes in FAMILIES.items() if name not in NOT_ADDING}

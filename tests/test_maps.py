@@ -313,11 +313,14 @@ def test_gradcam_weighs_channels_by_their_gradient(family: str) -> None:
     block, prefix, epsilon = model.blocks[-1], t.num_prefix_tokens, 1e-5
     stream = t.tokens[L - 1 : L].double()
     F = stream if model.config.post_norm else block.norm1(stream)
+    places = model.places(t.grid)
 
     def answer(read: Tensor) -> float:
         if model.config.post_norm:
             return float(model.read_out(block(read))[0, 2])
-        mid = stream + block.ls1(block.attn(read, turn=model.turn(L - 1, model.places(t.grid))))
+        mid = stream + block.ls1(
+            block.attn(read, turn=model.turn(L - 1, places), bias=model.bias(L - 1, places))
+        )
         return float(model.read_out(mid + block.ls2(block.mlp(block.norm2(mid))))[0, 2])
 
     alpha = []

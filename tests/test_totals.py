@@ -43,9 +43,10 @@ class ByHand:
     def norm(self, layer: nn.Module, x: Tensor) -> Tensor:
         if isinstance(layer, nn.Identity):
             return x
-        centred = x - x.mean(dim=-1, keepdim=True)
+        rms = isinstance(layer, nn.RMSNorm)
+        centred = x if rms else x - x.mean(dim=-1, keepdim=True)
         sigma = self.once(lambda: (centred.square().mean(dim=-1, keepdim=True) + layer.eps).sqrt())
-        return centred / sigma * layer.weight + layer.bias
+        return centred / sigma * layer.weight + (0 if rms else layer.bias)
 
     def turned(self, x: Tensor, layer: int) -> Tensor:
         """Queries or keys (H, T, d), each pair of numbers turned by its token's angle."""
@@ -58,6 +59,20 @@ class ByHand:
         one, other = x[..., :half], x[..., half:]
         return torch.cat([one * cos - other * sin, other * cos + one * sin], dim=-1)
 
+    def apart(self, table: Tensor, T: int) -> Tensor:
+        """(H, T, T): one number per difference of rows and columns, one loop per pair of tokens."""
+        old = self.model.config.grid_size
+        assert old == (h, w)
+        prefix, bias = T - h * w, torch.zeros(T, T, table.shape[1], dtype=torch.float64)
+        for i in range(T):
+            for j in range(T):
+                if i < prefix or j < prefix:
+                    bias[i, j] = table[-1 if i < prefix and j < prefix else -3 if i < prefix else -2]
+                else:
+                    (a, b), (c, d) = divmod(i - prefix, w), divmod(j - prefix, w)
+                    bias[i, j] = table[:-3].view(2 * h - 1, 2 * w - 1, -1)[a - c + h - 1, b - d + w - 1]
+        return bias.permute(2, 0, 1)
+
     def attend(self, block: nn.Module, x: Tensor, layer: int) -> Tensor:
         T, D = x.shape
         q, k, v = block.attn.qkv(x).view(T, 3, H, D // H).permute(1, 2, 0, 3)
@@ -66,6 +81,8 @@ class ByHand:
 
         def softmax() -> Tensor:
             scores = torch.einsum("hid,hjd->hij", q, k) / (D // H) ** 0.5
+            if self.model.config.rel_pos:
+                scores = scores + self.apart(self.model.rel_pos[layer], T)
             weights = (scores - scores.amax(dim=-1, keepdim=True)).exp()
             return weights / weights.sum(dim=-1, keepdim=True)
 

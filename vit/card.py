@@ -12,7 +12,7 @@ from vit.config import FIELDS, ViTConfig, fits
 FORMAT, VERSION = "vit-explorer", 1
 # larger than any published ViT: a config beyond these is broken or hostile, and is not built
 LIMITS = {"depth": 200, "embed_dim": 32_768, "num_classes": 200_000, "num_registers": 999, "in_chans": 999}
-LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1, "num_frames": 4096}
+LIMITS |= {"dropout": 1, "drop_path": 1, "norm_eps": 1, "num_frames": 4096, "pos_square": 1024}
 MAX_TOKENS, MAX_PARAMETERS = 70_000, 8_000_000_000
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 # what transformers writes as problem_type: what a logit means (see Card.scores)
@@ -162,7 +162,8 @@ def checked(config: ViTConfig) -> ViTConfig:
         raise ValueError(f"mlp_ratio must lie between 0 and 64, not {config.mlp_ratio}.")
     if config.num_patches > MAX_TOKENS:
         raise ValueError(f"{config.num_patches} patches are more than {MAX_TOKENS}.")
-    parameters = config.depth * config.embed_dim * (4 * config.embed_dim + 2 * config.mlp_dim)
+    both = 1.5 if config.activation == "swiglu" else 2  # of the MLP's two layers, in units of the first
+    parameters = round(config.depth * config.embed_dim * (4 * config.embed_dim + both * config.mlp_dim))
     if parameters > MAX_PARAMETERS:
         raise ValueError(f"About {parameters:,} parameters are more than {MAX_PARAMETERS:,}.")
     return config

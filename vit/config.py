@@ -29,6 +29,7 @@ CHOICES = {
     "pos_embed": ("learned", "sincos", "none"),
     "rope": ("none", "axial", "mixed"),
     "activation": ACTIVATION_NAMES,
+    "norm": ("layer", "rms"),
 }
 
 # from the first number on, below the second
@@ -36,7 +37,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("patch_size", "in_chans", "embed_dim", "depth", "num_heads"), (1, math.inf)),
     **dict.fromkeys(("num_frames", "tubelet"), (1, math.inf)),
     **dict.fromkeys(("num_classes", "num_registers", "mlp_ratio"), (0, math.inf)),
-    **{"num_class_tokens": (1, 100), "pool_heads": (0, math.inf), "pool_mlp_ratio": (0, math.inf)},
+    **dict.fromkeys(("pool_heads", "pool_mlp_ratio", "pos_square"), (0, math.inf)),
+    "num_class_tokens": (1, 100),
     **dict.fromkeys(("dropout", "drop_path", "pool_norm_eps"), (0, 1)),
 }
 
@@ -61,12 +63,16 @@ class ViTConfig:
     distillation: bool = False  # DeiT's second class token, with a head of its own
     pool: str = "cls"  # what the head reads: "cls", the "mean" of the patches, or "attention" over all tokens
     pool_heads: int = 0  # of the attention that pools; 0: as many as num_heads
-    pool_mlp_ratio: float = 0.0  # of the MLP behind it; 0: as mlp_ratio
+    pool_mlp: bool = True  # an MLP behind it
+    pool_mlp_ratio: float = 0.0  # of that MLP; 0: as mlp_ratio
     final_norm: bool = True  # False: the head reads the residual stream as it is
     norm_after_pool: bool = False  # the final norm acts on the pooled vector (timm's fc_norm), not on tokens
     pool_norm_eps: float = 0.0  # of that norm after pooling; 0: norm_eps (VideoMAE has its own)
     pos_embed: str = "learned"  # or "sincos": fixed, as in MAE, of a clip as in VideoMAE; or "none"
     pos_embed_prefix: bool = True  # class and distillation token have a position too
+    # side of a square position table that is resampled to each picture's longer side, of which the picture
+    # takes the upper left part (RADIO); 0: the table is that of image_size
+    pos_square: int = 0
     # queries and keys of patches rotate by their place (Su et al. 2021; Heo et al. 2024): "axial" with fixed
     # frequencies, "mixed" with learned ones
     rope: str = "none"
@@ -75,13 +81,17 @@ class ViTConfig:
     rope_offset: float = 0.0  # of a place in its patch: 0.5 is the middle
     rope_columns_first: bool = False  # the first half of the frequencies turns with the column, not the row
     rope_neighbours: bool = False  # what turns together: numbers 2i and 2i + 1, not i and i + d/2
+    rel_pos: bool = False  # every layer adds a bias to scores, by how far apart two patches are (BEiT)
     layer_scale: float | None = None  # a gain per channel on both branches, starting here (CaiT, DINOv2)
-    pre_norm: bool = False  # one more LayerNorm in front of the blocks (CLIP)
-    post_norm: bool = False  # LayerNorm after each addition: the order of Vaswani et al. 2017
+    norm: str = "layer"  # LayerNorm, or "rms": RMSNorm, which takes no mean away and adds no bias (AIMv2)
+    patch_norm: bool = False  # one more norm on the projected patches, before positions are added (AIMv2)
+    pre_norm: bool = False  # one more norm in front of the blocks (CLIP)
+    post_norm: bool = False  # norms after each addition: the order of Vaswani et al. 2017
     activation: str = "gelu"
-    mlp_norm: bool = False  # LayerNorm inside the MLP, after the nonlinearity (EVA-02)
+    mlp_norm: bool = False  # a norm inside the MLP, after the nonlinearity (EVA-02)
     qkv_bias: bool = True
-    qk_norm: bool = False  # LayerNorm on every query and key (Dehghani et al. 2023)
+    proj_bias: bool = True  # behind attention and in the MLP
+    qk_norm: bool = False  # a norm on every query and key (Dehghani et al. 2023)
     norm_eps: float = 1e-6
     dropout: float = 0.0  # after both branches, in training
     drop_path: float = 0.0  # chance to skip a branch in the last layer, rising linearly from 0 in the first
@@ -125,12 +135,16 @@ class ViTConfig:
             raise ValueError("rope_theta must be above 0, and rope_span two finite numbers.")
         if not math.isfinite(self.rope_offset):
             raise ValueError("rope_offset must be a finite number.")
+        if self.pos_square and (self.pos_embed != "learned" or self.pos_embed_prefix):
+            raise ValueError('pos_square needs pos_embed="learned" and pos_embed_prefix=False.')
         if self.pos_embed == "sincos" and self.embed_dim % 4:
             raise ValueError(
                 f"sincos positions need an embed_dim that is a multiple of 4, not {self.embed_dim}."
             )
-        if self.is_clip and self.rope != "none":
-            raise ValueError("Rotary positions know rows and columns, not time: a clip needs rope none.")
+        if self.is_clip and (self.rope != "none" or self.rel_pos or self.pos_square):
+            raise ValueError(
+                "Rotary and relative positions and pos_square know rows and columns, not time: a clip has none."
+            )
         if self.tubelet > 1 and not self.is_clip:
             raise ValueError("A tubelet of several frames needs a clip: num_frames above 1.")
         self.grid_at(self.image_size)
@@ -176,6 +190,11 @@ class ViTConfig:
     def grid_size(self) -> tuple[int, ...]:
         """(h, w) of `grid`, or (t, h, w)."""
         return self.grid.shape
+
+    @property
+    def pos_grid(self) -> tuple[int, ...]:
+        """Rows and columns of the position table."""
+        return (self.pos_square, self.pos_square) if self.pos_square else self.grid_size
 
     @property
     def num_patches(self) -> int:

@@ -7,6 +7,7 @@ Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words" (https://arxiv.org/abs/
 Parameters are named as in timm, so that published weights load with `strict=True`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +22,8 @@ from vit.positions import (
     Turn,
     axial_frequencies,
     mixed_frequencies,
+    relative_bias,
+    relative_count,
     resample_pos_embed,
     rope_places,
     rotate,
@@ -65,6 +68,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def norm_of(config: ViTConfig, width: int | None = None, eps: float = 0) -> nn.Module:
+    """A norm over D numbers or another width: LayerNorm (Ba et al. 2016), or RMSNorm, which only divides by
+    their root mean square (Zhang & Sennrich 2019)."""
+    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    return kind(width or config.embed_dim, eps or config.norm_eps)
+
+
 class PatchEmbed(nn.Module):
     """Cut the image into squares and project each: a convolution whose stride is its kernel."""
 
@@ -77,13 +87,15 @@ class PatchEmbed(nn.Module):
             self.proj = nn.Conv3d(config.in_chans, config.embed_dim, kernel, stride=kernel)
         else:
             self.proj = nn.Conv2d(config.in_chans, config.embed_dim, p, stride=p)
+        self.norm = norm_of(config) if config.patch_norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         if isinstance(self.proj, nn.Conv3d):
             if images.dim() != 5:
                 raise ValueError(f"Clips are (B, F, 3, height, width), not {tuple(images.shape)}.")
             images = images.transpose(1, 2)  # (B, F, C, height, width) -> (B, C, F, height, width)
-        return self.proj(images).flatten(2).mT  # (B, C, height, width) -> (B, D, h, w) -> (B, P, D)
+        patches = self.proj(images).flatten(2).mT  # (B, C, height, width) -> (B, D, h, w) -> (B, P, D)
+        return self.norm(patches)
 
 
 class Attention(nn.Module):
@@ -95,11 +107,13 @@ class Attention(nn.Module):
         self.num_heads = config.num_heads
         self.rope_neighbours = config.rope_neighbours
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
-        norm = partial(nn.LayerNorm, config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity
-        self.q_norm, self.k_norm = norm(), norm()
-        self.proj = nn.Linear(dim, dim)
+        norms = (norm_of(config, config.head_dim) if config.qk_norm else nn.Identity() for _ in "qk")
+        self.q_norm, self.k_norm = norms
+        self.proj = nn.Linear(dim, dim, bias=config.proj_bias)
 
-    def forward(self, x: Tensor, tap: Tap = no_tap, turn: Turn | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, tap: Tap = no_tap, turn: Turn | None = None, bias: Tensor | None = None
+    ) -> Tensor:
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -107,9 +121,10 @@ class Attention(nn.Module):
             q, k = (rotate(x, turn, self.rope_neighbours) for x in (q, k))
         q, k, v = tap("q", q), tap("k", k), tap("v", v)
         if tap is no_tap and not slow_when_fused(q):
-            z = F.scaled_dot_product_attention(q, k, v)  # (B, H, T, d): the (T, T) matrix never exists
+            z = F.scaled_dot_product_attention(q, k, v, bias)  # (B, H, T, d): the (T, T) matrix never exists
         else:  # the same mathematics, spelled out and visible
-            scores = tap("scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H, T, T), row = query
+            scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, T, T), row = query
+            scores = tap("scores", scores if bias is None else scores + bias)
             attn = tap("attn", scores.softmax(dim=-1))  # (B, H, T, T), rows sum to 1
             z = tap("z", attn @ v)  # (B, H, T, d)
         return self.proj(z.transpose(1, 2).reshape(B, T, D))  # (B, H, T, d) -> (B, T, D)
@@ -118,13 +133,13 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a nonlinearity between them, on every token alone."""
 
-    def __init__(self, dim: int, width: int, activation: str, norm_eps: float | None = None):
+    def __init__(self, config: ViTConfig, width: int, activation: str, norm: bool = False):
         super().__init__()
-        inner = width // 2 if activation == "swiglu" else width
+        dim, inner = config.embed_dim, width // 2 if activation == "swiglu" else width
         self.activation = ACTIVATIONS[activation]
-        self.fc1 = nn.Linear(dim, width)
-        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(inner, norm_eps)
-        self.fc2 = nn.Linear(inner, dim)
+        self.fc1 = nn.Linear(dim, width, bias=config.proj_bias)
+        self.norm = norm_of(config, inner) if norm else nn.Identity()
+        self.fc2 = nn.Linear(inner, dim, bias=config.proj_bias)
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         x = tap("mlp_pre", self.fc1(x))  # (B, T, 4D)
@@ -145,8 +160,9 @@ class AttentionPool(nn.Module):
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.norm = nn.LayerNorm(dim, config.norm_eps)
-        self.mlp = Mlp(dim, width, "gelu" if config.activation == "swiglu" else config.activation)
+        activation = "gelu" if config.activation == "swiglu" else config.activation
+        self.norm = norm_of(config) if config.pool_mlp else nn.Identity()
+        self.mlp = Mlp(config, width, activation) if config.pool_mlp else None
 
     def forward(self, x: Tensor, tap: Tap = no_tap) -> Tensor:
         B, T, D = x.shape
@@ -155,7 +171,7 @@ class AttentionPool(nn.Module):
         scores = tap("pool_scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H', 1, T)
         attn = tap("pool_attn", scores.softmax(dim=-1))  # (B, H', 1, T), rows sum to 1
         pooled = self.proj((attn @ v).reshape(B, D))  # (B, H', 1, d') -> (B, D)
-        return pooled + self.mlp(self.norm(pooled))
+        return pooled if self.mlp is None else pooled + self.mlp(self.norm(pooled))
 
 
 class LayerScale(nn.Module):
@@ -194,28 +210,30 @@ class Block(nn.Module):
             return nn.Identity() if config.layer_scale is None else LayerScale(dim, config.layer_scale)
 
         self.post_norm = config.post_norm
-        self.norm1 = nn.LayerNorm(dim, config.norm_eps)
+        self.norm1 = norm_of(config)
         self.attn = Attention(config)
         self.ls1 = scale()
-        self.norm2 = nn.LayerNorm(dim, config.norm_eps)
-        self.mlp = Mlp(dim, config.mlp_dim, config.activation, config.norm_eps if config.mlp_norm else None)
+        self.norm2 = norm_of(config)
+        self.mlp = Mlp(config, config.mlp_dim, config.activation, config.mlp_norm)
         self.ls2 = scale()
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(config.drop_path * layer / max(1, config.depth - 1))
 
-    def attend(self, x: Tensor, tap: Tap, turn: Turn | None) -> Tensor:
+    def attend(self, x: Tensor, tap: Tap, turn: Turn | None, bias: Tensor | None) -> Tensor:
         """What attention adds to the residual stream."""
-        return tap("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, tap, turn)))))
+        return tap("attn_out", self.drop_path(self.dropout(self.ls1(self.attn(x, tap, turn, bias)))))
 
     def think(self, x: Tensor, tap: Tap) -> Tensor:
         """What the MLP adds to the residual stream."""
         return self.drop_path(self.dropout(self.ls2(self.mlp(x, tap))))
 
-    def forward(self, x: Tensor, tap: Tap = no_tap, turn: Turn | None = None) -> Tensor:  # (B, T, D)
+    def forward(
+        self, x: Tensor, tap: Tap = no_tap, turn: Turn | None = None, bias: Tensor | None = None
+    ) -> Tensor:  # (B, T, D)
         if self.post_norm:
-            x = tap("resid_mid", tap("norm1", self.norm1(x + self.attend(x, tap, turn))))
+            x = tap("resid_mid", tap("norm1", self.norm1(x + self.attend(x, tap, turn, bias))))
             return tap("resid_post", tap("norm2", self.norm2(x + self.think(x, tap))))
-        x = tap("resid_mid", x + self.attend(tap("norm1", self.norm1(x)), tap, turn))
+        x = tap("resid_mid", x + self.attend(tap("norm1", self.norm1(x)), tap, turn, bias))
         return tap("resid_post", x + self.think(tap("norm2", self.norm2(x)), tap))
 
 
@@ -230,8 +248,7 @@ class ViT(nn.Module):
         super().__init__()
         self.config = config
         dim = config.embed_dim
-        norm = partial(nn.LayerNorm, dim, config.norm_eps)
-        pool_norm = partial(nn.LayerNorm, dim, config.pool_norm_eps or config.norm_eps)
+        norm, pool_norm = partial(norm_of, config), partial(norm_of, config, eps=config.pool_norm_eps)
         head = partial(nn.Linear, dim, config.num_classes) if config.num_classes else nn.Identity
         classes = config.num_class_tokens if config.class_token else 0
         with_position = classes + config.distillation if config.pos_embed_prefix else 0
@@ -243,9 +260,11 @@ class ViT(nn.Module):
         self.reg_token = (
             nn.Parameter(torch.zeros(1, config.num_registers, dim)) if config.num_registers else None
         )
-        table = torch.zeros(1, with_position + config.num_patches, dim)
+        table = torch.zeros(1, with_position + math.prod(config.pos_grid), dim)
         self.pos_embed = None if config.pos_embed == "none" else nn.Parameter(table)
         self.rope_freqs = nn.Parameter(torch.zeros(spectrum)) if config.rope == "mixed" else None
+        distances = (config.depth, relative_count(config.grid_size), config.num_heads)
+        self.rel_pos = nn.Parameter(torch.zeros(distances)) if config.rel_pos else None
         self.norm_pre = norm() if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.depth))
         self.norm = norm() if config.final_norm and not config.norm_after_pool else nn.Identity()
@@ -314,12 +333,13 @@ class ViT(nn.Module):
         stop = depth if stop is None else stop
         if not 0 <= start <= stop <= depth:
             raise ValueError(f"Blocks from {start} up to {stop} do not exist: this model has {depth}.")
-        if places is None and self.config.rope != "none":
+        if places is None and (self.config.rope != "none" or self.config.rel_pos):
             places = self.places(self.config.grid)
         if places is not None and places.index.shape[-1] != tokens.shape[1]:
             raise ValueError(f"{tokens.shape[1]} tokens cannot have {places.index.shape[-1]} places.")
         for layer in range(start, stop):
-            tokens = self.blocks[layer](tokens, tap_at(layer, hook), self.turn(layer, places))
+            turn, bias = self.turn(layer, places), self.bias(layer, places)
+            tokens = self.blocks[layer](tokens, tap_at(layer, hook), turn, bias)
         return tokens
 
     def turn(self, layer: int, places: Places | None) -> Turn | None:
@@ -336,6 +356,12 @@ class ViT(nn.Module):
         device = self.patch_embed.proj.weight.device
         return cos.to(device), sin.to(device)
 
+    def bias(self, layer: int, places: Places | None) -> Tensor | None:
+        """What a layer adds to scores at these places; None where it adds nothing."""
+        if self.rel_pos is None or places is None:
+            return None
+        return relative_bias(self.rel_pos[layer], self.config.grid_size, places)
+
     def embed(self, images: Tensor, hook: Hook | None = None) -> Tensor:
         """Pixels -> the tokens that the first block reads, (B, T, D)."""
         tap = tap_at(None, hook)
@@ -346,7 +372,8 @@ class ViT(nn.Module):
         x = torch.cat([*(token.expand(B, -1, -1) for token in tokens), patches], dim=1)  # (B, T, D)
 
         if self.pos_embed is not None:
-            pos_embed = resample_pos_embed(self.pos_embed, self.config.grid_size, grid.shape)
+            c = self.config
+            pos_embed = resample_pos_embed(self.pos_embed, c.pos_grid, grid.shape, crop=c.pos_square > 0)
             prefix = pos_embed.shape[1] - P  # tokens in front that have a position; registers have none
             nowhere = pos_embed.new_zeros(1, x.shape[1] - pos_embed.shape[1], D)
             x = x + torch.cat([pos_embed[:, :prefix], nowhere, pos_embed[:, prefix:]], dim=1)

@@ -30,17 +30,23 @@ class Places:
         return Places(self.grid, self.index[kept.to(self.index.device)])
 
 
-def resample_pos_embed(pos_embed: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+def resample_pos_embed(
+    pos_embed: Tensor, old: tuple[int, ...], new: tuple[int, ...], crop: bool = False
+) -> Tensor:
     """Learned positions (1, prefix + h·w, D) on another grid: bicubic with anti-aliasing, as timm does it.
 
     Of a clip (1, prefix + t·h·w, D): so in every frame, and linear with anti-aliasing through time.
+    crop: bilinear to a square of the new grid's longer side, of which the upper left part is taken (RADIO).
     """
     if old == new:
         return pos_embed
     prefix = pos_embed.shape[1] - math.prod(old)
     D, (t, *_), space = pos_embed.shape[-1], (math.prod(old[:-2]), *old), new[-2:]
     table = pos_embed[:, prefix:].float().reshape(t, *old[-2:], D).permute(0, 3, 1, 2)  # (t, D, h, w)
-    table = F.interpolate(table, size=space, mode="bicubic", antialias=True)
+    if crop:
+        table = F.interpolate(table, size=(max(space),) * 2, mode="bilinear")[..., : space[0], : space[1]]
+    else:
+        table = F.interpolate(table, size=space, mode="bicubic", antialias=True)
     if old[:-2] != new[:-2]:
         through = table.permute(1, 0, 2, 3).flatten(2)[None]  # (1, D, t, h'·w')
         size = (math.prod(new[:-2]), math.prod(space))
@@ -122,3 +128,29 @@ def rotate(x: Tensor, turn: Turn, neighbours: bool = False) -> Tensor:
     turned = (a * cos - b * sin, b * cos + a * sin)
     x_turned = torch.stack(turned, dim=-1).flatten(-2) if neighbours else torch.cat(turned, dim=-1)
     return x_turned.to(x.dtype)
+
+
+def relative_count(grid_size: tuple[int, ...]) -> int:
+    """How many ways two patches can lie to each other, and three more: see `relative_bias`."""
+    return math.prod(2 * side - 1 for side in grid_size) + 3
+
+
+def relative_bias(table: Tensor, grid_size: tuple[int, ...], places: Places) -> Tensor:
+    """((B,) H, T, T): what is added to scores, by how far a query is from a key (Bao et al. 2022, BEiT).
+
+    table: (relative_count, H), the differences of rows and columns of this grid, the smallest first; then a
+    prefix token looking at a patch, a patch at a prefix token, and a prefix token at one.  On another grid
+    differences are resampled, bilinear, as transformers does it.
+    """
+    h, w = places.grid.space
+    if (h, w) != grid_size:
+        old, new = ([2 * side - 1 for side in grid] for grid in (grid_size, (h, w)))
+        apart = F.interpolate(table[:-3].T.unflatten(1, old)[None].float(), new, mode="bilinear")
+        table = torch.cat([apart[0].flatten(1).T.to(table.dtype), table[-3:]])
+    at = places.index.to(table.device)
+    in_front, row, column = at < 0, at // w, at % w
+    rows, columns = (x[..., :, None] - x[..., None, :] for x in (row, column))  # (T, T), query minus key
+    number = (rows + h - 1) * (2 * w - 1) + columns + w - 1
+    query, key = in_front[..., :, None], in_front[..., None, :]
+    number = torch.where(query | key, len(table) - 3 + key + (query & key).long(), number)
+    return table[number].movedim(-1, -3)

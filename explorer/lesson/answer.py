@@ -152,14 +152,16 @@ def by_chance(grid: Grid) -> list[int]:
 def bag(f: Follow) -> Numbers:
     """The answer if no patch is told where it is; nothing where positions cannot be
     taken off again, or where there are none."""
-    rotary, added = f.config.rope != "none", f.positions is not None
-    if not (rotary or added) or f.config.pre_norm or not f.config.num_classes:
+    in_layers, added = f.config.rope != "none" or f.config.rel_pos, f.positions is not None
+    if not (in_layers or added) or f.config.pre_norm or not f.config.num_classes:
         return {}
     tokens = f.trace.tokens[0].clone()
     tokens[f.prefix :] = f.embedded
     with torch.no_grad():
         stream = tokens[None].to(next(f.model.parameters()))
-        places = Places(f.trace.grid, torch.full((len(tokens),), -1))  # nowhere: nothing turns
+        places = Places(
+            f.trace.grid, torch.full((len(tokens),), -1)
+        )  # nowhere: nothing turns, and every distance is the same
         logits = f.model.read_out(f.model.run(stream, places=places))[0].float().cpu()
     said = {}
     for name, found in (("with", f.trace.logits), ("without", logits)):

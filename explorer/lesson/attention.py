@@ -30,7 +30,7 @@ def flatten(f: Follow) -> Numbers:
 
 def embed(f: Follow) -> Numbers:
     """The patch against the patterns that answer it most strongly: weights · values + bias."""
-    proj, found = f.model.patch_embed.proj, f.embedded[f.choice.patch]  # (D,)
+    proj, found = f.model.patch_embed.proj, f.projected[f.choice.patch]  # (D,)
     chosen = strongest(found.abs(), FILTERS)
     weight = proj.weight.detach().float().cpu()  # (D, 3, p, p)
     bias = [0.0 if proj.bias is None else number(proj.bias[j]) for j in chosen]
@@ -54,6 +54,8 @@ def position(f: Follow) -> Numbers:
         found["position"] = numbers(f.positions[f.choice.patch])
         alike = F.cosine_similarity(f.positions[f.choice.patch], f.positions, dim=-1)
         found["alike"] = numbers(alike)
+    if (distance := f.distances(f.choice.layer, f.choice.head)) is not None:
+        found["distance"] = numbers(distance[f.prefix :])
     return found | turned(f) | {"normed": bool(f.config.pre_norm)}
 
 
@@ -92,11 +94,12 @@ def ask(f: Follow) -> Numbers:
 
 
 def scores(f: Follow) -> Numbers:
-    """q · k / √d for every token, with the keys themselves."""
+    """q · k / √d for every token, with the keys themselves; and what is added for distance."""
     x, head, token = f.here, f.choice.head, f.token
     found = x["scores"][head, token]  # (T,)
     sent = sorted({*strongest(found, KEYS), token})
-    return {
+    distance = f.distances(f.choice.layer, head)
+    return ({} if distance is None else {"distance": numbers(distance)}) | {
         "q": numbers(x["q"][head, token]),
         "tokens": sent,
         "keys": numbers(x["k"][head, sent]),

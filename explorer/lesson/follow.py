@@ -94,19 +94,27 @@ class Follow:
         return self.here if self.choice.layer == self.last else self.block(self.last)
 
     @cached_property
-    def embedded(self) -> Tensor:
+    def projected(self) -> Tensor:
         """(P, D): every patch after the projection."""
         with torch.no_grad():
             image = self.trace.image[None].to(next(self.model.parameters()))
-            return self.model.patch_embed(image)[0].float().cpu()
+            return self.model.patch_embed.proj(image)[0].flatten(1).mT.float().cpu()
+
+    @cached_property
+    def embedded(self) -> Tensor:
+        """(P, D): the same, normalised where this model does so."""
+        with torch.no_grad():
+            norm = self.model.patch_embed.norm
+            return norm(self.projected.to(next(self.model.parameters()))).float().cpu()
 
     @cached_property
     def positions(self) -> Tensor | None:
         """(P, D) added to the patches; None where nothing is added."""
         table = getattr(self.model, "pos_embed", None)
-        if table is None or table.shape[1] < self.config.num_patches:
+        if table is None:
             return None
-        whole = resample_pos_embed(table.detach().float().cpu(), self.config.grid_size, self.trace.grid_size)
+        table, c = table.detach().float().cpu(), self.config
+        whole = resample_pos_embed(table, c.pos_grid, self.trace.grid_size, crop=c.pos_square > 0)
         return whole[0, -self.trace.grid.count :]
 
     def turn(self, layer: int, head: int) -> Turn | None:
@@ -117,6 +125,12 @@ class Follow:
             return None
         cos, sin = (x.cpu()[head if len(x) > 1 else 0] for x in turn)  # (H or 1, T, d/2) -> (T, d/2)
         return cos, sin
+
+    def distances(self, layer: int, head: int) -> Tensor | None:
+        """(T,): what this head adds to our token's score with each token, by how far apart they are; None
+        where positions are not relative."""
+        bias = self.model.bias(layer, self.model.places(self.trace.grid))
+        return None if bias is None else bias[head, self.token].float().cpu()
 
     @property
     def pixels(self) -> Tensor:

@@ -58,7 +58,7 @@ STEPS = (
         "flatten", "Squares become numbers", "Flatten",
         "Every pixel has a red, a green and a blue value. Our square becomes a list of {n} numbers.",
         "{p} · {p} pixels · 3 colours = {n} numbers",
-        attention.flatten, code.PatchEmbed, ("return self.proj(images)",),
+        attention.flatten, code.PatchEmbed, ("patches = self.proj",),
         "Nothing else is known of the square: no edges, no names.",
     ),
     Step(
@@ -66,7 +66,7 @@ STEPS = (
         "The square is compared with {D} learned patterns. How well each one fits becomes one of {D} "
         "new numbers.",
         "pattern · square + bias = one of {D} numbers",
-        attention.embed, code.PatchEmbed, ("return self.proj(images)",),
+        attention.embed, code.PatchEmbed, ("patches = self.proj",),
         "Point at a pattern: its products with the square add up to one number.",
     ),
     Step(
@@ -95,7 +95,7 @@ STEPS = (
         "scores", "One layer", "Does it fit?",
         "What our square looks for is compared with what each token offers: multiply number by "
         "number, then add.",
-        "q · k / √{d}", attention.scores, ATTEND, ("scores = tap",),
+        "q · k / √{d}", attention.scores, ATTEND, ("scores = ",),
         "Point at another square and watch the sum change.",
     ),
     Step(
@@ -157,7 +157,9 @@ def steps_for(model: ViT) -> tuple[Step, ...]:
     """Those that this model has, with the words and the lines of its kind: without a head there is no class
     to ask why about."""
     found = STEPS if model.config.num_classes else STEPS[:-1]
-    variants = {"position": position_of(model.config), "read": READ_BY.get(model.config.pool, {})}
+    config = model.config
+    variants = {"position": position_of(config), "read": READ_BY.get(config.pool, {})}
+    variants["scores"] = {"formula": "q · k / √{d} + a number for the distance"} if config.rel_pos else {}
     return tuple(replace(step, **variants.get(step.name, {})) for step in found)
 
 
@@ -170,6 +172,14 @@ TURN = dict(where=ATTEND, lines=("if turn is not None", "q, k = (rotate"))
 
 def position_of(config: ViTConfig) -> dict[str, Any]:
     """What is different in "Where am I?" where positions are not, or not only, added."""
+    if config.rel_pos:
+        added = config.pos_embed != "none"
+        return dict(
+            sentence=("Numbers for the place are added." if added else "Nothing is added here.")
+            + " Every layer also adds to each score a learned number for how far apart two squares are.",
+            formula="in every layer: q · k / √{d} + a number for the distance",
+            where=ATTEND, lines=("scores = tap",),
+        )  # fmt: skip
     if config.rope == "none":
         if config.pos_embed != "none":
             return {}

@@ -16,14 +16,25 @@ Renames = Sequence[tuple[str, str]]  # (regular expression, replacement), applie
 
 WINDOWS = "attends within windows, not across the whole image"
 STAGES = "merges patches on the way, so that no one grid of tokens runs through it"
-RELATIVE = "adds a learned relative position bias to its attention scores"
+RELATIVE = "makes the bias of its relative positions with a small network, not from a table"
+SUB_LN = "normalises inside its attention, across heads (sub-LN)"
 STEM = "has a convolutional stem where a plain ViT projects each patch once"
 ROTARY = "rotates queries and keys by their position (RoPE)"
 CHANNELS = "attends between channels, not between tokens"
 DIVIDED = "attends in turns, through time and within the frame, so that no one matrix holds its attention"
 TWISTED = "turns the two numbers of a pair by different angles, which is no rotation by a place"
 VIDEO = "reads video by other parts than joint attention over all patches"
-RMS = "normalises with RMSNorm, not LayerNorm"
+NAFLEX = "packs pictures of many shapes into one padded sequence (NaFlex)"
+LANGUAGE = "is the encoder of a language model, with a layout of its own"
+GROUPED = "shares keys and values between heads (grouped queries)"
+# timm's blocks that do something else, and what
+BLOCKS = {
+    "ResPostBlock": "each branch is normalised behind it, before it is added",
+    "EvaBlockPostNorm": "each branch is normalised behind it, before it is added",
+    "ParallelScalingBlock": "attention and MLP run side by side",
+    "ParallelThingsBlock": "several attentions run side by side",
+    "DiffParallelScalingBlock": "attention and MLP run side by side",
+}
 
 NO_CONFIG = "A state dict does not say how many heads it has: give its config, too."
 
@@ -32,8 +43,10 @@ INSIDE = ("module", "_orig_mod", "timm_model")
 NESTED = ("state_dict", "model_state_dict", "model")  # where a training script's file keeps the weights
 # the first tensor on a picture's way, which every layout has once: what stands before its name is a prefix
 FIRST = re.compile(
-    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model)\.)?"
-    r"embeddings\.(patch_embeddings(\.projection)?|patch_embedding))\.weight$"
+    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vision_model|beit|"
+    r"data2vec_vision|vivit|videomae)\.)?embeddings\."
+    r"(patch_embeddings(\.projection)?|patch_embedding|patch_embed|patch_projection)|"
+    r"radio_model\.model\.patch_generator\.embedder)\.weight$"
 )
 
 
@@ -105,6 +118,22 @@ def pair(value: Any) -> tuple[int, int]:
     return first, second
 
 
+def filled(size: Iterable[int], patch: int) -> tuple[int, ...]:
+    """The pixels of a picture that whole patches cover: no library reads those beyond them."""
+    return tuple(side // patch * patch for side in size)
+
+
+def unread(said: Iterable[int], config: ViTConfig) -> str:
+    """A note where a picture of the size that a config says has pixels beyond the last whole patch."""
+    if tuple(said) == config.image_size:
+        return ""
+    (height, width), (h, w) = said, config.image_size
+    return (
+        f"Patches of {config.patch_size} pixels do not fill {height} x {width}: "
+        f"what they leave was never read, and {h} x {w} pixels are taken."
+    )
+
+
 def renamed(state: Mapping[str, Tensor], table: Renames) -> dict[str, Tensor]:
     return {rename(name, table): x for name, x in state.items()}
 
@@ -119,5 +148,5 @@ def fold_positions(state: dict[str, Tensor], name: str, start: int) -> None:
     """Ours have no position: theirs goes into the token itself, the same sum in the same order."""
     if name in state and "pos_embed" in state:
         pos_embed, end = state["pos_embed"], start + state[name].shape[1]
-        state[name] = state[name] + pos_embed[:, start:end]
+        state[name] = state[name].float() + pos_embed[:, start:end].float()  # not in the half of a file
         state["pos_embed"] = torch.cat([pos_embed[:, :start], pos_embed[:, end:]], dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vit.config import ViTConfig
 from vit.model import ACTIVATIONS
-from vit.pretrained.common import RMS, STEM, configured, refuse
+from vit.pretrained.common import BLOCKS, GROUPED, STEM, SUB_LN, configured, filled, refuse
 
 
 def describe_eva(m: Any) -> ViTConfig:
@@ -26,7 +26,7 @@ def describe_eva(m: Any) -> ViTConfig:
     qkv_bias = attn.q_proj.bias if attn.qkv is None else getattr(attn, "q_bias", None)
     qkv_bias = attn.qkv.bias if qkv_bias is None and attn.qkv is not None else qkv_bias
     return configured(
-        image_size=tuple(m.patch_embed.img_size),
+        image_size=filled(m.patch_embed.img_size, m.patch_embed.patch_size[0]),
         patch_size=m.patch_embed.patch_size[0],
         in_chans=m.patch_embed.proj.in_channels,
         num_classes=m.head.out_features if m.global_pool and isinstance(m.head, nn.Linear) else 0,
@@ -36,41 +36,69 @@ def describe_eva(m: Any) -> ViTConfig:
         mlp_ratio=width / m.embed_dim,
         class_token=m.cls_token is not None,
         num_registers=0 if m.reg_token is None else m.reg_token.shape[1],
-        norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
-        final_norm=isinstance(m.fc_norm, nn.LayerNorm) or isinstance(m.norm, nn.LayerNorm),
         pos_embed="none" if m.pos_embed is None else "learned",
         pos_embed_prefix=not m.no_embed_class,
         layer_scale=None if block.gamma_1 is None else 1.0,
-        pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
         activation="swiglu" if gated else name_of(mlp.act),
-        mlp_norm=isinstance(mlp.norm, nn.LayerNorm),
         qkv_bias=qkv_bias is not None,
-        qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
-        norm_eps=block.norm1.eps,
+        **norms_of(m),
         **pooling_of(m),
         **rope_of(m),
     )
 
 
+def is_norm(module: Any) -> bool:
+    """Is it one of the two norms that we have?"""
+    return isinstance(module, nn.LayerNorm) or type(module).__name__ == "RmsNorm"
+
+
+def norms_of(m: Any) -> dict[str, Any]:
+    """The fields of ViTConfig that say where a timm module normalises, and how."""
+    block = m.blocks[0]
+    return {
+        "norm": "layer" if isinstance(block.norm1, nn.LayerNorm) else "rms",
+        "norm_eps": block.norm1.eps,
+        "norm_after_pool": is_norm(m.fc_norm),
+        "final_norm": is_norm(m.fc_norm) or is_norm(m.norm),
+        "patch_norm": is_norm(m.patch_embed.norm),
+        "pre_norm": is_norm(getattr(m, "norm_pre", None)),
+        "mlp_norm": is_norm(block.mlp.norm),
+        "qk_norm": is_norm(getattr(block.attn, "q_norm", None)),
+    }
+
+
 def pooling_of(m: Any) -> dict[str, Any]:
     """The fields of ViTConfig that say what the head of a timm module reads."""
-    if m.attn_pool is not None:
+    if getattr(m, "attn_pool", None) is not None:
         pool = m.attn_pool
         ratio = pool.mlp.fc1.out_features / m.embed_dim
         return {"pool": "attention", "pool_heads": pool.num_heads, "pool_mlp_ratio": ratio}
     return {"pool": "cls" if m.cls_token is not None and m.global_pool != "avg" else "mean"}
 
 
+def unlike_our_patches(stem: Any) -> Iterable[str]:
+    """Of any of timm's ViTs: what its projection of patches does that ours cannot."""
+    if type(stem).__name__ != "PatchEmbed":
+        yield STEM
+    if stem.patch_size[0] != stem.patch_size[1] or stem.dynamic_img_pad:
+        yield "has patches that are not square, or pads its pictures"
+
+
 def unlike_our_norms_and_pooling(m: Any) -> Iterable[str]:
     """Of any of timm's ViTs: what its norms and its pooling do that ours cannot."""
     norms = [module for module in m.modules() if "Norm" in type(module).__name__]
-    if not all(isinstance(norm, nn.LayerNorm) and norm.bias is not None for norm in norms):
-        yield RMS
+    kinds = {"LayerNorm" if isinstance(norm, nn.LayerNorm) else type(norm).__name__ for norm in norms}
+    if kinds not in ({"LayerNorm"}, {"RmsNorm"}):
+        yield f"normalises in another way ({', '.join(sorted(kinds - {'LayerNorm'}))})"
+    elif any(
+        norm.weight is None or (norm.bias is None if kinds == {"LayerNorm"} else False) for norm in norms
+    ):
+        yield "has norms without a scale or a bias"
     if len({norm.eps for norm in norms}) > 1:
         yield "has norms of different eps"
-    if isinstance(m.norm, nn.LayerNorm) and isinstance(m.fc_norm, nn.LayerNorm):
+    if is_norm(m.norm) and is_norm(m.fc_norm):
         yield "has two final norms"
-    if m.attn_pool is not None and (why := unlike_our_pooling(m)):
+    if getattr(m, "attn_pool", None) is not None and (why := unlike_our_pooling(m)):
         yield why
     if m.global_pool not in ("", "token", "avg", "map"):
         yield f"pools by {m.global_pool!r}"
@@ -80,7 +108,7 @@ def unlike_our_pooling(m: Any) -> str:
     """Why timm's attention pooling is none of ours; "" if it is one."""
     pool, act = m.attn_pool, m.blocks[0].mlp.act
     gated = isinstance(act, nn.SiLU)
-    plain = isinstance(pool.norm, nn.LayerNorm) and isinstance(pool.q, nn.Linear) and pool.q.bias is not None
+    plain = is_norm(pool.norm) and isinstance(pool.q, nn.Linear) and pool.q.bias is not None
     alone = pool.latent_len == 1 and pool.latent_dim == m.embed_dim and pool.pos_embed is None
     if not (plain and alone and isinstance(pool.q_norm, nn.Identity)) or pool.mlp is None:
         return "pools by another attention"
@@ -108,19 +136,17 @@ def rope_of(m: Any) -> dict[str, Any]:
 
 def unlike_ours(m: Any) -> Iterable[str]:
     """Why this Eva is no ViT of ours, part by part, from pixels to logits."""
-    stem, block = m.patch_embed, m.blocks[0]
-    attn, mlp = block.attn, block.mlp
-    if type(stem).__name__ != "PatchEmbed" or not isinstance(stem.norm, nn.Identity):
-        yield STEM
-    if stem.patch_size[0] != stem.patch_size[1] or stem.dynamic_img_pad:
-        yield "has patches that are not square, or pads its pictures"
-    if any(type(block).__name__ != "EvaBlock" for block in m.blocks):
-        yield f"has blocks of another order ({type(block).__name__})"
+    attn, mlp = m.blocks[0].attn, m.blocks[0].mlp
+    yield from unlike_our_patches(m.patch_embed)
+    for order in {type(block).__name__ for block in m.blocks} - {"EvaBlock"}:
+        yield f"has blocks of another order: {BLOCKS.get(order, order)}"
     if not isinstance(attn.norm, nn.Identity):
-        yield "normalises inside its attention, across heads (sub-LN)"
+        yield SUB_LN
     groups = {getattr(block.attn, "num_kv_heads", None) for block in m.blocks} - {None, attn.num_heads}
-    if type(attn).__name__ not in ("EvaAttention", "AttentionRope") or groups or attn.gate is not None:
+    if type(attn).__name__ not in ("EvaAttention", "AttentionRope") or attn.gate is not None:
         yield f"has another attention ({type(attn).__name__})"
+    if groups:
+        yield GROUPED
     if attn.head_dim * attn.num_heads != m.embed_dim or attn.proj.bias is None:
         yield "has heads that do not share its width evenly, or a projection without bias"
     kind, silu = type(mlp).__name__, isinstance(getattr(mlp, "act", None), nn.SiLU)
@@ -146,6 +172,9 @@ def eva_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Ten
     for name, x in state.items():
         stem, _, end = name.rpartition(".")
         if end in ("q_bias", "v_bias"):
+            continue
+        if end == "relative_position_bias_table":  # BEiT's: of all layers, or of one
+            ours[f"rel_pos.{stem.split('.')[1] if '.' in stem else 'shared'}"] = x
             continue
         if stem == "rope":
             ours |= {"rope_freqs": x} if end == "freqs" else {}

@@ -13,27 +13,41 @@ from vit.checkpoint import build
 from vit.config import ViTConfig
 from vit.model import ViT
 from vit.pretrained.common import (
+    BLOCKS,
     CHANNELS,
+    LANGUAGE,
+    NAFLEX,
     NO_CONFIG,
     RELATIVE,
-    RMS,
     STAGES,
     STEM,
+    SUB_LN,
     WINDOWS,
     announce,
     bare,
     configured,
     copied,
+    filled,
     fold_positions,
     one_sentence,
     refuse,
+    unread,
     unwrapped,
 )
-from vit.pretrained.of_eva import describe_eva, eva_tensors, name_of, pooling_of, unlike_our_norms_and_pooling
+from vit.pretrained.kinds import with_relative_tables
+from vit.pretrained.of_beit import describe_beit
+from vit.pretrained.of_eva import (
+    describe_eva,
+    eva_tensors,
+    name_of,
+    norms_of,
+    pooling_of,
+    unlike_our_norms_and_pooling,
+    unlike_our_patches,
+)
 
 # module of timm: why it is refused; others are refused more shortly
 REFUSED = {
-    "beit": RELATIVE,
     "vision_transformer_relpos": RELATIVE,
     "vision_transformer_sam": WINDOWS,
     "swin_transformer": WINDOWS,
@@ -47,7 +61,19 @@ REFUSED = {
     "cait": "mixes its heads with each other (talking heads)",
     "xcit": CHANNELS,
     "davit": CHANNELS,
-    "aimv2": RMS,
+    "naflexvit": NAFLEX,
+    "convit": "mixes content with learned places in its attention (gated positional attention)",
+    "crossvit": "runs two grids of patches beside each other",
+    "deepseek_vit": LANGUAGE,
+    "qwen3_vit": LANGUAGE,
+    "gemma4_vit": "normalises every branch in front of it and behind it",
+    "tiny_vit": WINDOWS,
+    "gcvit": WINDOWS,
+    "vitamin": STEM,
+    "repvit": "is a convolutional network",
+    **dict.fromkeys(
+        ("efficientvit_mit", "efficientvit_msra", "fastvit", "mobilevit", "nextvit", "shvit"), STAGES
+    ),
 }
 HEAD = re.compile(r"^(head|head_dist)\.\d+\.")  # a head of several modules, of which one is linear
 IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
@@ -88,12 +114,13 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
             f"The installed timm has no architecture {name!r}: update timm or correct config.json."
         )
     family = timm.model_entrypoint(name).__module__.rpartition(".")[2]
-    if family not in ("vision_transformer", "deit", "eva"):
+    classes = {"eva": timm.models.eva.Eva, "beit": timm.models.beit.Beit}
+    if family not in ("vision_transformer", "deit", *classes):
         refuse(f"timm's {name}", REFUSED.get(family, f"is not a plain ViT but timm's {family}"))
     arguments, about = config.get("model_args") or {}, config.get("pretrained_cfg") or config
     if not isinstance(arguments, Mapping) or not isinstance(about, Mapping):
         raise CheckpointError("config.json must hold JSON objects under model_args and pretrained_cfg.")
-    module = timm.models.eva.Eva if family == "eva" else timm.models.VisionTransformer
+    module = classes.get(family, timm.models.VisionTransformer)
     known = inspect.signature(module).parameters.keys() - {"device", "dtype"}
     for key in arguments.keys() - known:
         raise CheckpointError(f"config.json gives {name} an argument {key!r} that timm's ViT does not take.")
@@ -126,37 +153,38 @@ def numbers_in(value: Any) -> Iterable[float]:
 @one_sentence()
 def describe_timm(m: Any) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of timm's VisionTransformer. Raises CheckpointError, naming the part."""
-    if type(m).__name__ == "Eva":
-        return describe_eva(m), ""
+    if type(m).__name__ in ("Eva", "Beit"):
+        config = (describe_eva if type(m).__name__ == "Eva" else describe_beit)(m)
+        return config, unread(m.patch_embed.img_size, config)
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
     block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, linear_of(m.head)
     headless = not m.global_pool or not isinstance(head, nn.Linear)
+    first = "fc1_g" if type(mlp).__name__ == "SwiGLU" else "fc1"
+    gated = type(mlp).__name__ in ("GluMlp", "SwiGLU")
+    width = getattr(mlp, first).out_features * (2 if first == "fc1_g" else 1)
     config = configured(
-        image_size=tuple(m.patch_embed.img_size),
+        image_size=filled(m.patch_embed.img_size, m.patch_embed.patch_size[0]),
         patch_size=m.patch_embed.patch_size[0],
         in_chans=m.patch_embed.proj.in_channels,
         num_classes=0 if headless else head.out_features,
         embed_dim=m.embed_dim,
         depth=len(m.blocks),
         num_heads=attn.num_heads,
-        mlp_ratio=mlp.fc1.out_features / m.embed_dim,
+        mlp_ratio=width / m.embed_dim,
         class_token=m.cls_token is not None,
         num_registers=m.num_reg_tokens,
         distillation=type(m).__name__ == "VisionTransformerDistilled",
-        norm_after_pool=isinstance(m.fc_norm, nn.LayerNorm),
-        final_norm=isinstance(m.fc_norm, nn.LayerNorm) or isinstance(m.norm, nn.LayerNorm),
         pos_embed="none" if m.pos_embed is None else "learned",
         pos_embed_prefix=not m.no_embed_class,
         layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
-        pre_norm=isinstance(m.norm_pre, nn.LayerNorm),
-        activation="swiglu" if type(mlp).__name__ == "GluMlp" else name_of(mlp.act),
+        activation="swiglu" if gated else name_of(mlp.act),
         qkv_bias=attn.qkv.bias is not None,
-        qk_norm=isinstance(attn.q_norm, nn.LayerNorm),
-        norm_eps=block.norm1.eps,
+        proj_bias=attn.proj.bias is not None,
+        **norms_of(m),
         **pooling_of(m),
     )
-    return config, ""
+    return config, unread(m.patch_embed.img_size, config)
 
 
 def unlike_ours(m: Any) -> Iterable[str]:
@@ -164,24 +192,24 @@ def unlike_ours(m: Any) -> Iterable[str]:
     kind, family = type(m).__name__, type(m).__module__.rpartition(".")[2]
     if kind not in ("VisionTransformer", "VisionTransformerDistilled"):
         yield REFUSED.get(family, "is not a plain ViT")
-    stem, block = m.patch_embed, m.blocks[0]
-    if type(stem).__name__ != "PatchEmbed":
-        yield STEM
-    if not isinstance(stem.norm, nn.Identity):
-        yield "normalises its patches before it adds positions"
-    if stem.patch_size[0] != stem.patch_size[1] or stem.dynamic_img_pad:
-        yield "has patches that are not square, or pads its pictures"
-    if any(type(block).__name__ != "Block" for block in m.blocks):
-        yield f"has blocks of another order ({type(block).__name__})"
+    block = m.blocks[0]
+    yield from unlike_our_patches(m.patch_embed)
+    for order in {type(block).__name__ for block in m.blocks} - {"Block"}:
+        yield f"has blocks of another order: {BLOCKS.get(order, order)}"
     attn, mlp = block.attn, block.mlp
-    if type(attn).__name__ != "Attention" or attn.gate is not None or not isinstance(attn.norm, nn.Identity):
+    if type(attn).__name__ != "Attention" or attn.gate is not None:
         yield f"has another attention ({type(attn).__name__})"
-    if attn.head_dim * attn.num_heads != m.embed_dim or attn.proj.bias is None:
-        yield "has heads that do not share its width evenly, or a projection without bias"
-    gated = type(mlp).__name__ == "GluMlp" and isinstance(mlp.act, nn.SiLU) and not mlp.gate_last
-    plain = type(mlp).__name__ == "Mlp" and name_of(mlp.act)
-    if not (gated or plain) or not isinstance(mlp.norm, nn.Identity):
-        yield f"has another MLP ({type(mlp).__name__} with {type(mlp.act).__name__})"
+    if not isinstance(attn.norm, nn.Identity):
+        yield SUB_LN
+    if attn.head_dim * attn.num_heads != m.embed_dim:
+        yield "has heads that do not share its width evenly"
+    kind, silu = type(mlp).__name__, isinstance(mlp.act, nn.SiLU)
+    gated = silu and (kind == "SwiGLU" or (kind == "GluMlp" and not mlp.gate_last))
+    if not gated and not (kind == "Mlp" and name_of(mlp.act)):
+        yield f"has another MLP ({kind} with {type(mlp.act).__name__})"
+    first = mlp.fc1_g if kind == "SwiGLU" else mlp.fc1
+    if len({x.bias is None for x in (attn.proj, first, mlp.fc2)}) > 1:
+        yield "has projections with bias beside others without"
     yield from unlike_our_norms_and_pooling(m)
     if m.global_pool == "avg" and m.num_prefix_tokens and m.pool_include_prefix:
         yield "pools its class token together with the patches"
@@ -201,6 +229,7 @@ def linear_of(head: Any) -> Any:
 def timm_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Tensor]:
     """timm's state dict as ours: the names are the same, two tensors may be missing or longer."""
     state = eva_tensors(state, config)
+    with_relative_tables(state, config.depth)
     dropped = () if config.num_classes else ("head.", "head_dist.")
     state = {name: x for name, x in state.items() if not name.startswith(dropped)}
     if config.pre_norm:  # CLIP has no bias here, which is a bias of zero

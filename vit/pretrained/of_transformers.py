@@ -1,8 +1,7 @@
 """transformers' ViTs, from DeiT to SigLIP, from ViViT to VideoMAE: one row per model type."""
 
-import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,9 +15,8 @@ from vit.positions import sincos_pos_embed
 from vit.pretrained.common import (
     CHANNELS,
     DIVIDED,
+    NAFLEX,
     NO_CONFIG,
-    RELATIVE,
-    RMS,
     ROTARY,
     STAGES,
     STEM,
@@ -31,20 +29,29 @@ from vit.pretrained.common import (
     bare_names,
     configured,
     copied,
+    filled,
     fold_positions,
     one_sentence,
     pair,
     refuse,
     rename,
     renamed,
+    unread,
     unwrapped,
+)
+from vit.pretrained.kinds import (
+    BEITS,
+    DINOV2,
+    RADIO_NOTE,
+    fields_of,
+    with_aimv2_pooling,
+    with_radio_tensors,
+    with_relative_tables,
 )
 from vit.pretrained.of_timm import from_timm
 
 # model_type, or what stands before "_vision_model" in it: why it is refused; others are refused more shortly
 REFUSED = {
-    "beit": RELATIVE,
-    "data2vec-vision": RELATIVE,
     "sam": WINDOWS,
     "sam_hq": WINDOWS,
     "sam3": WINDOWS,
@@ -65,8 +72,7 @@ REFUSED = {
     "segformer": STAGES,
     "groupvit": STAGES,
     "davit": CHANNELS,
-    "aimv2": RMS,
-    "siglip2": "packs pictures of many shapes into one padded sequence (NaFlex)",
+    "siglip2": NAFLEX,
 }
 
 CLIP = dict(layer_norm_eps=1e-5, patch_size=32, hidden_act="quick_gelu")
@@ -94,7 +100,13 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "vivit": dict(layer_norm_eps=1e-6, hidden_act="gelu_fast", num_frames=32, tubelet_size=(2, 16, 16)),
     "videomae": dict(layer_norm_eps=1e-12, num_frames=16, tubelet_size=2, use_mean_pooling=True),
     "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
-}
+    "aimv2_vision_model": dict(
+        hidden_size=1024, num_hidden_layers=24, num_attention_heads=8, intermediate_size=2816, patch_size=14,
+        hidden_act="silu", rms_norm_eps=1e-5, qkv_bias=False, mlp_bias=False, use_head=True,
+    ),
+    **{kind: dict(layer_norm_eps=1e-12) for kind in BEITS},
+    "radio": dict(hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, layer_norm_eps=1e-6),
+}  # fmt: skip
 EVERYWHERE: dict[str, Any] = dict(
     hidden_size=768,
     num_hidden_layers=12,
@@ -115,11 +127,27 @@ ACTS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), "gelu_tanh
 LEFT_BEHIND = re.compile(
     r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder|"
     r"encoder_to_decoder)\b|"
-    r"mask_token$|position_ids$|\bpooler\."
+    r"mask_token$|position_ids$|\bpooler\.(?!layernorm)|relative_position_index$|^lm_head\.|summary_idxs$"
 )
 # both generations of names: those of the files on the Hub, and those of today's modules
 FROM_TRANSFORMERS: Renames = (
     (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model)\.", ""),
+    (r"^(beit|data2vec_vision)\.", ""),
+    (r"^radio_model\.(model\.)?(patch_generator\.)?", ""),  # RADIO, as in its files
+    (r"^(cls_token\.token|embeddings\.cls_register_token)$", "cls_register_token"),
+    (r"^(embedder|embeddings\.patch_projection)\.", "patch_embed.proj."),
+    (r"^(?:encoder\.)?layers?\.(\d+)\..*relative_position_bias_table$", r"rel_pos.\1"),
+    (r"^.*relative_position_bias_table$", "rel_pos.shared"),
+    (r"^pooler\.layernorm\.", "fc_norm."),
+    (r"\.lambda_([12])$", r".ls\1.gamma"),
+    (r"^head\.cls_token$", "attn_pool.latent"),  # AIMv2's attention pooling
+    (r"^head\.(k|v)_proj\.", r"attn_pool.\1."),
+    (r"^head\.output_proj\.", "attn_pool.proj."),
+    (r"^embeddings\.patch_embed\.", "patch_embed.proj."),
+    (r"^embeddings\.rms_norm\.", "patch_embed.norm."),
+    (r"(^|\.)(?:rms_)(norm[12]?)\.", r"\1\2."),
+    (r"\.ffn\.", ".mlp."),
+    (r"(\d)\.attention\.out_proj\.", r"\1.attn.proj."),
     (r"^head\.probe$", "attn_pool.latent"),  # SigLIP's attention pooling
     (r"^head\.attention\.in_proj_", "attn_pool.in_proj."),
     (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
@@ -127,7 +155,7 @@ FROM_TRANSFORMERS: Renames = (
     (r"^embeddings\.(cls_token|class_embedding)$", "cls_token"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^(embeddings\.)?register_tokens$", "reg_token"),
-    (r"^embeddings\.(position_embeddings|position_embedding\.weight)$", "pos_embed"),
+    (r"^embeddings\.(position_embeddings|position_embedding(\.weight)?)$", "pos_embed"),
     (r"^embeddings\.(patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
     (r"^(encoder\.|model\.)?layers?\.(\d+)\.", r"blocks.\2."),
     (r"^pre_layrnorm\.", "norm_pre."),  # their spelling
@@ -183,88 +211,51 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     if (tower := f"{kind}_vision_model") in TRANSFORMERS:
         config, kind = config.get("vision_config") or {}, tower
     if kind not in TRANSFORMERS:
-        refuse(f"The model type {kind!r}", why_refused(kind, config))
+        refuse(f"The model type {kind!r}", why_refused(kind))
     c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
-    is_dino, is_clip = kind.startswith(("dinov2", "tipsv2")), TRANSFORMERS[kind] is CLIP
-    has_class_token = kind not in ("ijepa", "videomae", "siglip_vision_model")
-    gated = kind == "dinov3_vit" and c.get("use_gated_mlp")
+    is_dino, is_clip = kind in DINOV2, TRANSFORMERS[kind] is CLIP
+    has_class_token = kind not in ("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model")
     pooling = "attn_pool.latent" in ours and "head.weight" not in ours
-    note = ""
+    note = RADIO_NOTE if kind == "radio" else ""
     if is_dino and "head.weight" in ours:
         note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
     if is_clip and "head.weight" in ours:
         note = "CLIP's classifier reads patches without the final norm: loaded without it."
     classes = 0 if note or "head.weight" not in ours else classes
     two_heads = kind == "deit" and ("head_dist.weight" in ours or not classes)
-    clip, size = of_clips(kind, c, ours) if kind in CLIPS else ({}, c["patch_size"])
-    patch, other = pair(size)
+    patch, other = pair(c["tubelet_size"][1:] if kind == "vivit" else c["patch_size"])
     if patch != other:
         refuse(f"This {kind} model", "has patches that are not square")
-    if c["hidden_act"] not in ACTS and not (gated and c["hidden_act"] == "silu"):
+    own = fields_of(kind, c, ours)
+    if c["hidden_act"] not in ACTS and own.get("activation") != "swiglu":
         refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
-    if not (c.get("proj_bias", True) and c.get("mlp_bias", True)):
+    if own.get("proj_bias", True) and not (c.get("proj_bias", True) and c.get("mlp_bias", True)):
         refuse(f"This {kind} model", "has projections without bias")
-    mlp_dim, activation = c["intermediate_size"], ACTS.get(c["hidden_act"], "swiglu")
-    if gated:
-        mlp_dim, activation = 2 * mlp_dim, "swiglu"
-    if is_dino or kind == "pixio":
-        mlp_dim = int(c["hidden_size"] * c["mlp_ratio"])
-    if is_dino and c.get("use_swiglu_ffn"):  # both halves: two thirds each, rounded up to a multiple of 8
-        mlp_dim, activation = 2 * ((int(mlp_dim * 2 / 3) + 7) // 8 * 8), "swiglu"
-    return configured(
-        image_size=pair(c["image_size"]),
+    fields = dict(
+        image_size=filled(pair(c["image_size"]), patch),
         patch_size=patch,
         in_chans=c["num_channels"],
         num_classes=classes,
         embed_dim=c["hidden_size"],
         depth=c["num_hidden_layers"],
         num_heads=c["num_attention_heads"],
-        mlp_ratio=mlp_dim / c["hidden_size"],
+        mlp_ratio=c["intermediate_size"] / c["hidden_size"],
         class_token=has_class_token,
         num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
         distillation=two_heads,
         pool="cls" if has_class_token else "attention" if pooling else "mean",
-        num_class_tokens=c.get("n_cls_tokens", 8) if kind == "pixio" else 1,
-        layer_scale=1.0 if is_dino or kind == "dinov3_vit" else None,
         pre_norm=is_clip,
-        activation=activation,
+        activation=ACTS.get(c["hidden_act"], "gelu"),
         qkv_bias=c.get("query_bias", c.get("qv_bias", c["qkv_bias"])),
-        norm_eps=c["layer_norm_eps"],
-        **clip,
-        **(DINOV3 | {"rope_theta": float(c["rope_theta"])} if kind == "dinov3_vit" else {}),
-    ), note
+        norm_eps=c.get("layer_norm_eps"),
+    )
+    found = configured(**fields | own)
+    return found, " ".join(filter(None, (note, unread(pair(c["image_size"]), found))))
 
 
-CLIPS = ("vivit", "videomae")
-
-
-def of_clips(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> tuple[dict[str, Any], Any]:
-    """(what is particular to models of clips, their patch size). Raises CheckpointError."""
-    if c["num_frames"] == 1:
-        refuse(f"This {kind} model", "reads a single frame, through three axes")
-    if kind == "vivit":
-        tubelet, *patch = c["tubelet_size"]
-        return dict(num_frames=c["num_frames"], tubelet=tubelet), patch
-    said = dict(num_frames=c["num_frames"], tubelet=c["tubelet_size"], pos_embed="sincos", final_norm=True)
-    if "head.weight" not in ours:
-        said["final_norm"] = "norm.weight" in ours
-    elif not c["use_mean_pooling"]:
-        refuse("This videomae model", "reads its classes from one corner's patch alone")
-    else:  # its blocks have another epsilon than the norm that torch makes by default
-        said |= dict(norm_after_pool=True, pool_norm_eps=1e-5)
-    return said, c["patch_size"]
-
-
-# patch centres from -1 to 1, in turns of a circle
-DINOV3 = dict(pos_embed="none", rope="axial", rope_span=(-2 * math.pi, 2 * math.pi), rope_offset=0.5)
-
-
-def why_refused(kind: str, config: Mapping[str, Any]) -> str:
+def why_refused(kind: str) -> str:
     """Which part of this type of model is none of a plain ViT's."""
-    biased = config.get("use_relative_position_bias") or config.get("use_shared_relative_position_bias")
-    kind = kind.removesuffix("_vision_model")
-    known = kind in REFUSED and (REFUSED[kind] != RELATIVE or biased)
-    return REFUSED[kind] if known else "is not known to be a plain ViT"
+    return REFUSED.get(kind.removesuffix("_vision_model"), "is not known to be a plain ViT")
 
 
 @one_sentence()
@@ -275,6 +266,9 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
         state = {name: x for name, x in state.items() if not name.startswith(("head.", "head_dist."))}
     if config.pool != "attention":  # a classifier of SigLIP reads the mean patch
         state = {name: x for name, x in state.items() if not name.startswith("attn_pool.")}
+    with_radio_tensors(state, config.patch_size)
+    with_relative_tables(state, config.depth)
+    with_aimv2_pooling(state)
     for end in ("weight", "bias"):
         if (together := state.pop(f"attn_pool.in_proj.{end}", None)) is not None:
             q, k, v = together.chunk(3)

@@ -115,7 +115,8 @@ export function position(box, data, view) {
   else box.append(line("This model adds no numbers here."));
   box.append(el("b", { class: "les-sign" }, data.normed ? "= (then normalised)" : "="), ribbon(view, "first token", data.sum));
   if (data.turned) box.append(ribbon(view, "our query", data.query), el("b", { class: "les-sign" }, "↻ turned by our place"), ribbon(view, "turned query", data.turned));
-  if (data.alike) view.picture.show({ map: data.alike, signed: true, top: 1, words: (value) => `place alike ${text(value, 2)}` });
+  if (data.distance) view.picture.show({ map: data.distance, signed: true, words: (value) => `adds ${text(value, 2)} to the score` });
+  else if (data.alike) view.picture.show({ map: data.alike, signed: true, top: 1, words: (value) => `place alike ${text(value, 2)}` });
   if (data.bag?.with && view.revealed()) box.append(line("With places: ", el("b", {}, `${data.bag.with.name}, ${data.bag.with.written}`),
     ". Without: ", el("b", {}, `${data.bag.without.name}, ${data.bag.without.written}`), "."));
 }

@@ -18,12 +18,12 @@ export function scores(box, data, view) {
   const show = (token) => {
     const at = data.tokens.indexOf(token), score = data.scores[token], name = view.nameOf(token);
     const products = at < 0 ? null : data.keys[at].map((value, i) => value * data.q[i]);
-    const sum = at < 0 ? score * data.root : dot(data.q, data.keys[at]);
+    const apart = data.distance?.[token] ?? 0, sum = at < 0 ? (score - apart) * data.root : dot(data.q, data.keys[at]);
     const top = topOf([...data.q, ...(at < 0 ? [] : data.keys[at])]);
     work.replaceChildren(ribbon(view, "our query", data.q, { top }),
       ...(products ? [ribbon(view, `key of ${name}`, data.keys[at], { top }), ribbon(view, "products", products)]
         : [line(`The key of ${name} is not in this file; its score is.`)]),
-      line(`added up: ${text(sum)}; / ${text(data.root, data.root % 1 ? 3 : 0)} = `, el("b", {}, text(score)), ` for ${name}`));
+      line(`added up: ${text(sum)}; / ${text(data.root, data.root % 1 ? 3 : 0)}${data.distance ? `; ${text(apart)} for the distance` : ""} = `, el("b", {}, text(score)), ` for ${name}`));
     all.replaceChildren(columns(view, data.scores, {
       signed: true, chosen: token, label: `The scores of all ${data.scores.length} tokens`, onhover: show }));
   };
