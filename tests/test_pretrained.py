@@ -312,15 +312,19 @@ def test_the_encoder_of_siglip_is_exact_below_its_pooling() -> None:
 
 REFUSED_TIMM = {
     "swin_tiny_patch4_window7_224": "windows",
-    "beit_base_patch16_224": "relative position bias",
-    "vit_relpos_small_patch16_224": "relative position bias",
+    "vit_relpos_small_patch16_224": "with a small network, not from a table",
+    "convit_tiny": "gated positional attention",
+    "naflexvit_base_patch16_gap": "pictures of many shapes",
     "vit_tiny_r_s16_p8_224": "convolutional stem",
     "samvit_base_patch16": "windows",
     "cait_xxs24_224": "talking heads",
     "xcit_nano_12_p16_224": "between channels",
     "pvt_v2_b0": "merges patches",
     "resnet18": "not a plain ViT",
-    "vit_base_patch16_xp_224": "another order",
+    "vit_base_patch16_xp_224": "attention and MLP run side by side",
+    "vit_base_patch16_rpn_224": "each branch is normalised behind it",
+    "beit3_base_patch16_224": "inside its attention",
+    "vit_large_patch16_sapiens2": "grouped queries",
 }
 
 
@@ -335,11 +339,11 @@ REFUSED_PARTS = {
     "blocks of another order": dict(block_fn=timm.models.vision_transformer.ParallelScalingBlock),
     "another attention": dict(attn_layer="diff"),
     "pools by 'max'": dict(global_pool="max"),
-    "RMSNorm": dict(norm_layer="rmsnorm"),
+    "normalises in another way": dict(norm_layer="rmsnormfp32"),
     "ReLU": dict(act_layer="relu"),
     "not square": dict(patch_size=(16, 8)),
     "pools its class token": dict(global_pool="avg", pool_include_prefix=True),
-    "another MLP": dict(scale_mlp_norm=True),
+    "another MLP": dict(mlp_layer=timm.layers.GluMlp),
 }
 
 
@@ -358,7 +362,8 @@ def test_an_activation_that_learns_is_refused_before_its_weights_are_there() -> 
     "config, why",
     [
         (hf.SwinConfig(), "windows"),
-        (hf.BeitConfig(use_relative_position_bias=True), "relative position bias"),
+        (hf.HieraConfig(), "merges patches"),
+        (hf.TimesformerConfig(), "in turns"),
         (hf.BertConfig(), "not known to be a plain ViT"),
         (hf.ViTConfig(hidden_act="relu"), "activation"),
         (hf.ViTConfig(patch_size=(16, 8)), "not square"),

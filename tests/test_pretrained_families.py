@@ -23,6 +23,7 @@ TIMM = {
     "RMSNorm alone": ("vit_base_patch16_224", AIMV2 | dict(norm_layer="rmsnorm")),
     "no bias in projections": ("vit_base_patch16_224", AIMV2 | dict(proj_bias=False)),
     "norm of patches": ("vit_base_patch16_224", AIMV2 | dict(embed_norm_layer="layernorm")),
+    "norm in the MLP": ("vit_base_patch16_224", AIMV2 | dict(scale_mlp_norm=True)),
     "BEiT": ("beit_base_patch16_224", {}),
     "BEiT, no head": ("beit_base_patch16_224", dict(num_classes=0, global_pool="token", use_fc_norm=False)),
     "BEiT, shared": ("beitv2_base_patch16_224", dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True)),
@@ -54,6 +55,7 @@ def timm_attention(model: nn.Module, image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("size", [NATIVE, OTHER], ids=["native", "other"])
 @pytest.mark.parametrize("kind", TIMM)
+@pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple")  # timm's own resampling
 def test_timms_logits_and_attention(kind: str, size: tuple[int, int]) -> None:
     theirs = tiny_timm(kind)
     if hasattr(theirs, "set_input_size") and "BEiT" in kind:

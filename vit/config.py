@@ -143,7 +143,7 @@ class ViTConfig:
             )
         if self.is_clip and (self.rope != "none" or self.rel_pos or self.pos_square):
             raise ValueError(
-                "Rotary and relative positions and pos_square know rows and columns, not time: a clip has none."
+                "Rotary and relative positions, and pos_square, know rows and columns, not time: no clips."
             )
         if self.tubelet > 1 and not self.is_clip:
             raise ValueError("A tubelet of several frames needs a clip: num_frames above 1.")
