@@ -27,6 +27,8 @@ from vit.card import Card
 from vit.model import ViT
 from vit.objective import Contrast
 
+AXES = ("time", "row", "column")  # of a map over a clip; a picture has the last two
+
 # ---- recipes ---------------------------------------------------------------------------------------
 
 
@@ -45,7 +47,8 @@ def maps(
     progress: Callable[[int, int], None] | None = None,
 ) -> Export:
     """One or several methods on the picture, side by side. Those that need gradients need a trace of
-    the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name."""
+    the target. A CSV has one row per patch; an NPZ the raw map (h, w) of each method, by its name; of a clip
+    (t, h, w), whose frames are drawn side by side."""
     traced, model = subject.trace, subject.model
     options: dict[str, Any] = {"query": query, "layer": layer, "head": head, "fuse": fuse}
     options |= {"target": target, "contrast": contrast}
@@ -62,7 +65,7 @@ def maps(
         return map_title(name, traced, layer, head, fuse)
 
     def figure() -> Figure:
-        drawn = {label(name): values.numpy() for name, values in made().items()}
+        drawn = {label(name): subject.sheet(values) for name, values in made().items()}
         tokens = traced.tokens.shape[1]
         scales = {
             label(name): render.scale_for(drawn[label(name)], "uniform", tokens)
@@ -84,25 +87,25 @@ def maps(
         )
 
     def arrays() -> dict[str, np.ndarray]:
-        lines = [*asked, *(f"{name} (h, w): {label(name)}" for name in methods)]
+        axes = "(h, w)" if len(traced.grid.shape) == 2 else "(t, h, w)"
+        lines = [*asked, *(f"{name} {axes}: {label(name)}" for name in methods)]
         return {name: values.numpy() for name, values in made().items()} | readme(subject, *lines)
 
     return Export(figure=figure, arrays=arrays, rows=lambda: rows_of_maps(made()))
 
 
 def rows_of_maps(found: Mapping[str, Tensor]) -> Rows:
-    """One row per patch of maps (h, w)."""
-    h, w = next(iter(found.values())).shape
-    lists = {name: values.tolist() for name, values in found.items()}
+    """One row per patch of maps (h, w), or of a clip's (t, h, w)."""
+    shape = next(iter(found.values())).shape
+    lists = {name: values.flatten().tolist() for name, values in found.items()}
     return [
-        {"row": r, "column": c} | {name: values[r][c] for name, values in lists.items()}
-        for r in range(h)
-        for c in range(w)
+        dict(zip(AXES[-len(shape) :], place)) | {name: values[at] for name, values in lists.items()}
+        for at, place in enumerate(np.ndindex(*shape))
     ]
 
 
 def head_maps(subject: Subject, query: int | None = None) -> Tensor:
-    """(L, H, h, w): where the query looks, in every head of every layer."""
+    """(L, H, h, w), of a clip (L, H, t, h, w): where the query looks, in every head of every layer."""
     layers, heads = subject.trace.attn.shape[:2]
     look = partial(METHODS["attention"], subject.trace, query=query, model=subject.model)
     looked = [look(layer=layer, head=head) for layer in range(layers) for head in range(heads)]
@@ -114,7 +117,7 @@ def grid(subject: Subject, *, query: int | None = None, scale: str = "all", styl
     made = cache(lambda: head_maps(subject, query))
 
     def figure() -> Figure:
-        values = made().numpy()
+        values = subject.sheet(made())
         tokens = subject.trace.tokens.shape[1]
         words = "Each small map is one head; bright patches get more of its attention."
         if scale == "uniform":
@@ -131,7 +134,7 @@ def grid(subject: Subject, *, query: int | None = None, scale: str = "all", styl
         )
 
     def rows() -> Rows:
-        names = ("layer", "head", "row", "column", "attention")
+        names = ("layer", "head", *AXES[-len(subject.trace.grid.shape) :], "attention")
         return [dict(zip(names, (*index, float(x)))) for index, x in np.ndenumerate(made().numpy())]
 
     def arrays() -> dict[str, np.ndarray]:

@@ -72,8 +72,11 @@ def gain(maps: Tensor, covered: Tensor) -> Tensor:
 
 
 def figures_of(maps: Tensor, covered: Tensor) -> dict[str, Tensor]:
-    """The FIGURES of many maps (..., h, w) of one picture, (...,) each. covered: (h, w), see `coverage`."""
-    flat, covered = maps.flatten(-2), covered.flatten()
+    """The FIGURES of many maps (..., h, w) of one picture, (...,) each. covered: (h, w), see `coverage`.
+
+    Of a clip (..., t, h, w): the object has to be found in space and time.
+    """
+    flat, covered = maps.flatten(-covered.dim()), covered.flatten()
     values = (auc(flat, covered >= HALF), pointing(flat, covered), gain(flat, covered))
     return dict(zip(FIGURES, values))
 
@@ -85,7 +88,8 @@ def measurable(covered: Tensor) -> bool:
 
 @torch.no_grad()
 def head_maps(model: ViT, images: Tensor) -> Tensor:
-    """(B, L, H, h, w): where the rows that the class is read from look, in every head, for (B, 3, ...)."""
+    """(B, L, H, h, w): where the rows that the class is read from look, in every head, for (B, 3, ...); of
+    clips (B, L, H, t, h, w)."""
     kept: list[Tensor] = []
     prefix = model.config.num_prefix_tokens
 
@@ -96,9 +100,7 @@ def head_maps(model: ViT, images: Tensor) -> Tensor:
         return x
 
     model(images.to(next(model.parameters())), keep_rows)
-    p = model.config.patch_size
-    grid = (images.shape[-2] // p, images.shape[-1] // p)
-    return torch.stack(kept, dim=1).unflatten(-1, grid)
+    return model.config.grid_of(images.shape).unflatten(torch.stack(kept, dim=1))
 
 
 # ---- many pictures ---------------------------------------------------------------------------------
@@ -174,7 +176,8 @@ def measure(
     progress: Callable[[int], None] | None = None,
 ) -> Objects:
     """Hold a model's maps against true places. pictures: (normalised (3, height, width), where the object
-    is (height, width) in [0, 1]). methods: names of METHODS, each one pass or more for every picture.
+    is (height, width) in [0, 1]), or clips with a mask for each frame.
+    methods: names of METHODS, each one pass or more for every picture.
     seed: of the weights that have learned nothing. progress(pictures done). Raises ValueError where there
     is nothing to measure."""
     with torch.random.fork_rng(devices=[]):
@@ -186,13 +189,13 @@ def measure(
         both = head_maps(model, images), head_maps(bare, images)  # (B, L, H, h, w) each
         for image, mask, maps, bare_maps in zip(images, masks, *both):
             done += 1
-            covered = coverage(mask, (maps.shape[-2], maps.shape[-1]))
+            covered = coverage(mask, maps.shape[2:])
             if not measurable(covered):
                 left_out += 1
                 continue
             drawn = {HEADS: maps, LAYERS: maps.mean(dim=1)}
             drawn |= {f"{UNTRAINED} {HEADS}": bare_maps, f"{UNTRAINED} {LAYERS}": bare_maps.mean(dim=1)}
-            drawn |= {CENTRE: centre_prior((maps.shape[-2], maps.shape[-1]))}
+            drawn |= {CENTRE: centre_prior(maps.shape[2:])}
             for name, drawing in (drawn | _method_maps(model, image, methods)).items():
                 seen[name].append(figures_of(drawing, covered))
         if progress:

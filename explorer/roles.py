@@ -67,6 +67,8 @@ def head_figures(seen: Trace, model: ViT, mask: Tensor | None = None) -> dict[st
     attn, prefix = seen.all_attn(), seen.num_prefix_tokens
     patches = attn[..., prefix:, prefix:]  # (L, H, P, P)
     patches = patches / patches.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+    if len(seen.grid.shape) > 2:
+        raise ValueError("Heads are named by rows, columns and colours of one picture: a clip has no names.")
     h, w = seen.grid.shape
     rows, columns = torch.arange(h).repeat_interleave(w), torch.arange(w).repeat(h)  # (P,) each
     colours = F.adaptive_avg_pool2d(seen.image, (h, w)).flatten(1).T  # (P, 3)

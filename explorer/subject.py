@@ -10,6 +10,7 @@ from torch import Tensor
 from explorer.methods import METHODS
 from explorer.payload import class_name, class_scores
 from vit.card import Card
+from vit.grid import Grid
 from vit.model import Hook, ViT, ViTConfig
 from vit.objective import Contrast
 from vit.pictures import as_picture
@@ -27,8 +28,17 @@ class Subject:
 
     @cached_property
     def picture(self) -> np.ndarray:
-        """(height, width, 3) uint8: the very pixels the model saw, in their true colours."""
-        return as_picture(self.trace.image, self.card)
+        """(height, width, 3) uint8: the very pixels the model saw, in their true colours; of a clip the first
+        frame of each time, side by side."""
+        image = self.trace.image
+        if image.dim() > 3:
+            first = image[:: len(image) // self.trace.grid.frames].transpose(0, 1)  # (3, t, height, width)
+            image = Grid.side_by_side(first)
+        return as_picture(image, self.card)
+
+    def sheet(self, maps: Tensor) -> np.ndarray:
+        """Maps (..., h, w) as they lie on `picture`; those of a clip, (..., t, h, w), side by side."""
+        return (Grid.side_by_side(maps) if len(self.trace.grid.shape) > 2 else maps).numpy()
 
     def answers(self, count: int = 3) -> str:
         """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
@@ -43,11 +53,12 @@ class Subject:
         return self.trace.token_name(query)
 
     def patch(self, query: int | None) -> tuple[int, int] | None:
-        """(row, column) of a token; None for prefix tokens."""
+        """(row, column) of a token on `picture`; None for prefix tokens."""
         if query is None or query < self.trace.num_prefix_tokens:
             return None
-        row, column = divmod(query - self.trace.num_prefix_tokens, self.trace.grid_size[1])
-        return row, column
+        grid = self.trace.grid
+        *time, row, column = grid.place(query - self.trace.num_prefix_tokens)
+        return row, column + sum(time) * grid.shape[-1]
 
 
 def what_is_read(config: ViTConfig) -> str:

@@ -467,7 +467,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
     [
         (
             ["map", "cat.png", "--query", "9,0"],
-            "There is no patch 9,0: rows go from 0 to 2, columns from 0 to 4.",
+            "There is no patch 9,0: this grid has rows from 0 to 2, columns from 0 to 4.",
         ),
         (["map", "cat.png", "--query", "nose"], "write ROW,COLUMN or cls, reg1, reg2."),
         (["map", "cat.png", "--layer", "7"], "There is no layer 7: this model has 3, 0 to 2."),

@@ -293,6 +293,11 @@ def test_a_grid_of_a_clip_counts_frame_by_frame() -> None:
     assert [grid.place(patch) for patch in (0, 14, 15, 59)] == [(0, 0, 0), (0, 2, 4), (1, 0, 0), (3, 2, 4)]
     assert [tuple(place) for place in grid.places().tolist()] == [grid.place(i) for i in range(60)]
     assert grid.name(22) == "patch (1, 2) at time 1"
+    assert [grid.number(grid.place(i)) for i in range(60)] == [*range(60)]
+    with pytest.raises(
+        ValueError, match="no patch 4,0,0: this grid has times from 0 to 3, rows from 0 to 2, col"
+    ):
+        grid.number((4, 0, 0))
     assert [grid.place(i)[0] for i in grid.in_frame(2)] == [2] * 15 and len(grid.in_frame(0)) == 15
     assert [grid.place(i) for i in grid.through_time(22)] == [(t, 1, 2) for t in range(4)]
     assert grid.distances((0, 4, 8))[0, 21].item() == pytest.approx(math.hypot(4, 8))

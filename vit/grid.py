@@ -63,6 +63,17 @@ class Grid:
             place.append(at)
         return tuple(reversed(place))
 
+    def number(self, place: Sequence[int]) -> int:
+        """The patch at a place: the inverse of `place`. Raises ValueError for one that there is not."""
+        if len(place) != len(self.shape) or not all(0 <= at < side for at, side in zip(place, self.shape)):
+            axes = ("times", "rows", "columns")[-len(self.shape) :]
+            told = ", ".join(f"{name} from 0 to {side - 1}" for name, side in zip(axes, self.shape))
+            raise ValueError(f"There is no patch {','.join(map(str, place))}: this grid has {told}.")
+        patch = 0
+        for at, side in zip(place, self.shape):
+            patch = patch * side + at
+        return patch
+
     def places(self) -> Tensor:
         """(P, 2): row and column of every patch; of a clip (P, 3), with the time in front."""
         return torch.cartesian_prod(*(torch.arange(side) for side in self.shape)).view(self.count, -1)
@@ -90,6 +101,11 @@ class Grid:
         next, too, which is 0 for distances within the frame alone."""
         centres = self.places() * torch.tensor(pitch, dtype=torch.float32)
         return (centres[:, None] - centres[None]).norm(dim=-1)
+
+    @staticmethod
+    def side_by_side(maps: Tensor) -> Tensor:
+        """Maps of a clip (..., t, h, w) as sheets (..., h, t·w): what figures of pictures can draw."""
+        return maps.movedim(-3, -2).flatten(-2)
 
     def unflatten(self, x: Tensor, dim: int = -1) -> Tensor:
         """(..., P, ...) -> (..., h, w, ...), or (..., t, h, w, ...)."""

@@ -84,7 +84,8 @@ METHOD = Option(
 QUERY = Option(
     "--query",
     "-q",
-    help="token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0 (default: what the head reads)",
+    help="token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0, of a clip TIME,ROW,COLUMN "
+    "(default: what the head reads)",
 )
 LAYER = Option("--layer", type=int, help="from 0; -1 is the last (default)")
 HEAD = Option("--head", type=int, help="from 0 (default: mean of all)")
@@ -214,23 +215,25 @@ def check_memory(config: ViTConfig, size: tuple[int, int], traces: int = 1) -> N
 
 
 def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, ...]) -> int | None:
-    """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from."""
+    """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from. A
+    patch of a clip is "time,row,column"."""
     if text is None:
         return None
     names = [name.strip("[]").lower() for name in config.prefix_names]
     if text.strip("[]").lower() in names:
         return names.index(text.strip("[]").lower())
-    h, w = grid_size
     try:
-        row, column = (int(part) for part in text.split(","))
+        place = [int(part) for part in text.split(",")]
     except ValueError:
+        place = []
+    if len(place) != len(grid_size):
+        form = "ROW,COLUMN" if len(grid_size) == 2 else "TIME,ROW,COLUMN"
         known = f" or {', '.join(names)}" if names else ""
-        raise Usage(f"--query {text} is no token of this model: write ROW,COLUMN{known}.") from None
-    if not (0 <= row < h and 0 <= column < w):
-        raise Usage(
-            f"There is no patch {row},{column}: rows go from 0 to {h - 1}, columns from 0 to {w - 1}."
-        )
-    return config.num_prefix_tokens + row * w + column
+        raise Usage(f"--query {text} is no token of this model: write {form}{known}.")
+    try:
+        return config.num_prefix_tokens + Grid(grid_size).number(place)
+    except ValueError as error:
+        raise Usage(str(error)) from error
 
 
 def parse_edits(

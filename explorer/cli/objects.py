@@ -13,12 +13,13 @@ from explorer import faithfulness, render, roles
 from explorer.cli.arguments import SOME, methods_of
 from explorer.cli.request import OK, PARTIAL, Command, Request, Usage
 from explorer.cli.sources import (
+    MASKED,
     check_endings,
+    drawn_for,
     find_files,
     model_and_size,
     progress_bar,
     read_or_name,
-    shapes_with_masks,
     write,
 )
 from explorer.export import Style
@@ -28,7 +29,6 @@ from vit.card import Card
 from vit.data import drawn_from
 from vit.library import folder_of
 from vit.pictures import open_picture, preprocess
-from vit.shapes import SHAPES_CLASSES
 
 Place = tuple[Path, Callable[[], Image.Image]]  # a picture, and what reads its mask: white on the object
 
@@ -73,10 +73,10 @@ def pictures_of(
     request: Request, card: Card, size: tuple[int, int], failed: list[str]
 ) -> tuple[str, int, Iterator[tuple[Tensor, Tensor]]]:
     """(name, how many, (image, where the object is) ...); files that cannot be read go to `failed`."""
-    data = request.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
-    if data == "shapes":
+    data = request.data or drawn_for(card)
+    if data in MASKED:
         count = request.images or SOME
-        samples = shapes_with_masks(card, size, count)
+        samples = MASKED[data](card, size, count)
         return data, count, ((sample.image, sample.mask) for sample in samples if sample.mask is not None)
     if data is None or (request.boxes is None) == (request.masks is None):
         raise Usage("Name a folder of pictures with --data, and its objects with --boxes CSV or --masks DIR.")

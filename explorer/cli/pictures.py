@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
 from explorer import export, films
@@ -15,12 +14,12 @@ from explorer.cli.request import NOTHING, OK, PARTIAL, Asked, Command, Request, 
 from explorer.cli.sources import (
     answer_of,
     check_endings,
-    default_picture,
     find_files,
     first_checkpoint,
     model_and_size,
     outputs,
     progress_bar,
+    read_image,
     read_or_name,
 )
 from explorer.cli.words import classes_of
@@ -29,7 +28,6 @@ from explorer.methods import METHODS
 from explorer.subject import Subject, subject_of
 from vit.checkpoint import list_snapshots, load_snapshot
 from vit.library import folder_of
-from vit.pictures import open_picture, preprocess
 from vit.trace import trace
 
 
@@ -48,14 +46,10 @@ def run_on_pictures(request: Request, command: Command) -> int:
     failed: list[str] = []
     looked_at: Sequence[tuple[str, Path | None]] = files or [("", None)]
     for name, path in tqdm(looked_at, desc="pictures", disable=len(files) < 2, delay=1):
-        picture: Image.Image | None
-        if path is None:
-            name, picture = default_picture(card)
-        else:
-            picture = read_or_name(path, partial(open_picture, path), failed)
-        if picture is None:
+        read = read_or_name(path or "", partial(read_image, path, model.config, card, size), failed)
+        if read is None:
             continue
-        image = preprocess(picture, card, size)
+        name, image = name or read[0], read[1]
         model, card = classes(image)
         target = answer_of(model, image, asked.target) if explains else asked.target
         gradients_of = target if whole or need_gradients(asked.methods) else None

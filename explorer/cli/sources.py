@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -19,10 +20,13 @@ from explorer.examples import photographs
 from explorer.faithfulness import Sample
 from explorer.forms import Export
 from vit.card import Card, check_channels
+from vit.clips import Clip, ClipError, as_clip, preprocess_clip, sampled
+from vit.config import ViTConfig
 from vit.data import Pictures, drawn_from, find_pictures
 from vit.folders import pictures_in, readable
 from vit.library import list_checkpoints, load
 from vit.model import ViT
+from vit.moves import FRAMES, MOVES_CLASSES, moves_sample
 from vit.pictures import PictureError, open_picture, preprocess, to_pixels
 from vit.shapes import SHAPES_CLASSES, shapes_sample
 
@@ -78,6 +82,21 @@ def default_picture(card: Card) -> tuple[str, Image.Image]:
     )
 
 
+def read_image(path: Path | None, config: ViTConfig, card: Card, size: tuple[int, int]) -> tuple[str, Tensor]:
+    """(name, what the model reads) of a file, or without one of an example: a picture, or a clip's frames.
+
+    A picture is a clip that stands still, for a model of clips. Raises PictureError.
+    """
+    if not config.is_clip:
+        name, picture = default_picture(card) if path is None else ("", open_picture(path))
+        return name, preprocess(picture, card, size)
+    if path is None:
+        name, clip = "clip", Clip(moves_sample(EXAMPLE, 0)[0], tuple(i / 8 for i in range(FRAMES)))
+    else:
+        name, clip = "", as_clip(path)
+    return name, preprocess_clip(sampled(clip, config.num_frames), card, size)
+
+
 def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
     """(name, path) of every picture among files and folders; the names are unique, for the results."""
     found: dict[str, Path] = {}
@@ -104,7 +123,7 @@ def read_or_name(where: str | Path, read: Callable[[], T], failed: list[str]) ->
     """What `read` returns; a picture that cannot be read is named and noted, and does not stop the others."""
     try:
         return read()
-    except PictureError as error:
+    except (PictureError, ClipError) as error:
         failed.append(str(where))
         tqdm.write(f"{readable(str(where))}: {error}", file=sys.stderr)
         return None
@@ -136,15 +155,15 @@ def images_of(
         opened = (read_or_name(path, partial(open_picture, path), failed) for path in paths)
         images = (Sample(preprocess(picture, card, size)) for picture in opened if picture is not None)
         return Path(request.pictures[0]).name, len(paths), images
-    data = request.data or ("shapes" if card.class_names == SHAPES_CLASSES else None)
+    data = request.data or drawn_for(card)
     if data is None:
         raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
     pictures, names = find_pictures(data, "test")
     if known and not set(names) & set(known):
         raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
-    if data == "shapes":
+    if data in MASKED:
         count = request.images or SOME
-        return "shapes", count, shapes_with_masks(card, size, count, request.watch == "truth")
+        return data, count, MASKED[data](card, size, count, request.watch == "truth")
     chosen = drawn_from(len(pictures), request.images or SOME)
     some = read_some(pictures, data, chosen, failed)
     true = request.watch == "truth"
@@ -163,6 +182,26 @@ def shapes_with_masks(card: Card, size: tuple[int, int], count: int, true: bool 
         inside = Image.fromarray(np.asarray(mask).astype(np.uint8) * 255).convert("RGB")
         covered = to_pixels(inside, size, card.crop_pct, "nearest")[0] > 127
         yield Sample(preprocess(picture, card, size), covered, label if true else None)
+
+
+def clips_with_masks(card: Card, size: tuple[int, int], count: int, true: bool = False) -> Iterator[Sample]:
+    """Generated test clips with a mask for each frame, as `shapes_with_masks`."""
+    for index in range(count):
+        frames, label, masks = moves_sample(TEST_SPLIT, index)
+        covered = torch.from_numpy(masks)[None].float()  # (1, F, 64, 64)
+        covered = F.interpolate(covered, size, mode="nearest")[0] > 0.5
+        clip = preprocess_clip(Clip(frames, ()), card, size)
+        yield Sample(clip, covered, label if true else None)
+
+
+# generated data sets that know where their objects are
+MASKED = {"shapes": shapes_with_masks, "moves": clips_with_masks}
+DRAWN = {SHAPES_CLASSES: "shapes", MOVES_CLASSES: "moves"}
+
+
+def drawn_for(card: Card) -> str | None:
+    """The generated data set that a model was trained on, if it was one."""
+    return DRAWN.get(card.class_names)
 
 
 # ---- results ---------------------------------------------------------------------------------------
