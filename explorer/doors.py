@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +33,7 @@ MAX_KEPT = 2048 * MiB  # bytes of uploads that lie on the disk at all
 MIN_FREE = 256 * MiB  # bytes that stay free on the disk
 MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
 MAX_OPEN_IN_ALL = 3000
+REST = 20.0  # seconds after which threads are asked whether they are needed
 SEND_WITHIN = 60.0  # seconds in which some more of a body comes
 MAX_ADDRESSES = 4096  # of which something is remembered
 
@@ -84,6 +86,14 @@ def is_near(host: str) -> bool:
         return False
 
 
+async def let_threads_end() -> None:
+    """Threads that have answered wait for more, each with a team of torch's own. Who has waited for long ends
+    only when another is asked for something (anyio): so ask."""
+    while True:
+        await asyncio.sleep(REST)
+        await run_in_threadpool(bool)
+
+
 def names_of_this_machine() -> set[str]:
     name = socket.gethostname().lower()
     return {"localhost", name, name.partition(".")[0], f"{name.partition('.')[0]}.local", "testserver"}
@@ -104,7 +114,9 @@ class Doors:
         if scope["type"] != "http":  # lifespan; this page uses no web sockets
             if scope["type"] == "lifespan":
                 asyncio.get_running_loop().set_exception_handler(in_few_words())
+                resting = asyncio.create_task(let_threads_end())
                 await self.app(scope, receive, send)
+                resting.cancel()
             return
         address, started = address_of(scope), False
 

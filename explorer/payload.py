@@ -41,7 +41,7 @@ from torch import Tensor
 
 from explorer import maps, stats
 from explorer.methods import METHODS
-from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
+from explorer.render import COLORMAPS, DIVERGING
 from explorer.roles import Roles
 from vit import ViT
 from vit.card import Card
@@ -165,7 +165,7 @@ def head_payload(
         "scores": card.scores,
         "classes": class_scores(trace, card),
         "colormaps": list(COLORMAPS),
-        "signed_colormaps": [DEFAULT_SIGNED, *(name for name in DIVERGING if name != DEFAULT_SIGNED)],
+        "signed_colormaps": list(DIVERGING),
         "target": trace.target,
     }
     if roles is not None:

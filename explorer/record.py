@@ -8,11 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from explorer.controls import CONTROLS
 from explorer.faithfulness import Estimate, Table, weights_digest
 from explorer.methods import METHODS
-from vit.checkpoint import write_atomically
+from vit.checkpoint import read_json, write_atomically
 from vit.model import ViT
 
 FILE = "faithfulness.json"
@@ -67,19 +68,31 @@ def save_record(record: Record, folder: Path) -> Path:
 
 def load_record(folder: Path | None, model: ViT | None = None) -> Record | None:
     """What was measured of the checkpoint in this folder; None if nothing was, or not of this model."""
-    path = None if folder is None else folder / FILE
-    if path is None or not path.is_file():
+    if folder is None or not (folder / FILE).exists():
         return None
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(folder / FILE)
         rows = [
-            Found(each["name"], each["verdict"], Estimate(**each["score"]), Estimate(**each["lead"]))
+            Found(*texts(each, "name", "verdict"), estimate(each["score"]), estimate(each["lead"]))
             for each in told.pop("found")
         ]
-        record = Record(**told, found=tuple(rows))
-    except (ValueError, TypeError, KeyError, OSError):  # a broken file tells nothing
+        texts(told, *(told.keys() - {"images"}))
+        record = Record(**told | {"images": int(told["images"])}, found=tuple(rows))
+    except (ValueError, TypeError, LookupError, OverflowError):  # a broken file tells nothing
         return None
     return None if model is not None and record.weights != weights_digest(model) else record
+
+
+def texts(told: Mapping[str, Any], *keys: str) -> list[str]:
+    """What stands under these keys. Raises TypeError where it is no text, KeyError where there is nothing."""
+    if not all(isinstance(told[key], str) for key in keys):
+        raise TypeError("a name is no text")
+    return [told[key] for key in keys]
+
+
+def estimate(told: Mapping[str, Any]) -> Estimate:
+    """Raises TypeError, ValueError for what is no three numbers."""
+    return Estimate(**{name: float(value) for name, value in {**told}.items()})
 
 
 # ---- the page of the docs --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +22,8 @@ from explorer import stats
 from explorer.faithfulness import coverage, weights_digest
 from explorer.ledger import pooled_rows
 from explorer.objects import HALF, auc, measurable
-from vit.checkpoint import write_atomically
+from vit.card import CheckpointError
+from vit.checkpoint import read_json, write_atomically
 from vit.model import ViT
 from vit.trace import Trace, trace
 
@@ -103,6 +105,18 @@ class Roles:
     figures: dict[str, list[list[float]]]  # of FIGURES, [layer][head], means over the pictures
     opening: dict[str, int]  # the layer, and the head where one is better alone, that find objects best
 
+    def fit(self, model: ViT) -> bool:
+        """Is there a figure for every head of such a model? A file may hold anything."""
+        shape = {"layer": model.config.depth, "head": model.config.num_heads}
+        try:
+            values = [np.asarray(rows, dtype=float) for rows in self.figures.values()]
+            opening = all(type(at) is int and 0 <= at < shape[part] for part, at in self.opening.items())
+        except (AttributeError, LookupError, TypeError, ValueError):  # no objects, no numbers, no such part
+            return False
+        whole = all(each.shape == (*shape.values(),) and np.isfinite(each).all() for each in values)
+        named = bool(values) and self.figures.keys() <= FIGURES.keys() and isinstance(self.data, str)
+        return opening and whole and named and type(self.pictures) is int
+
     def names(self, layer: int, head: int) -> list[str]:
         """What this head is called, the most telling name first."""
         known = [rule for rule in RULES if rule.figure in self.figures]
@@ -161,14 +175,13 @@ def write_roles(folder: Path, roles: Roles) -> Path:
 def read_roles(folder: Path | None, model: ViT) -> Roles | None:
     """Those of this model in its checkpoint's folder, or None: none were measured, or of other weights, or
     the file is damaged."""
-    if folder is None or not (folder / FILE).is_file():
+    if folder is None or not (folder / FILE).exists():
         return None
     try:
-        roles = Roles(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-        roles.all_names()
-    except (OSError, ValueError, TypeError, LookupError):
+        roles = Roles(**read_json(folder / FILE))
+    except (CheckpointError, TypeError):
         return None
-    return roles if roles.weights == weights_digest(model) else None
+    return roles if roles.weights == weights_digest(model) and roles.fit(model) else None
 
 
 def records(roles: Roles) -> list[dict[str, str | float]]:

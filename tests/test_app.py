@@ -13,6 +13,7 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -35,11 +36,12 @@ from explorer import faithfulness, forms, maps, serve, stats, ui
 from explorer import look as looks
 from explorer.ablation import without_heads
 from explorer.examples import Example, make_examples, suited
+from explorer.faithfulness import Estimate
 from explorer.lesson.follow import Choice
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
-from explorer.record import load_record, record_of, save_record
+from explorer.record import Found, Record, load_record, record_of, save_record
 from explorer.session import Session
 from explorer.views import compare, explore, heads, lesson, page, parts, take_home, training, why
 from explorer.views.page import Edits, Shown
@@ -306,6 +308,30 @@ def test_why_begins_with_what_was_measured_of_these_weights(checkpoints, tmp_pat
     assert all(f"{row.leads['score'].mean:+.2f}: {row.verdict}" in grid for row in raced)
     assert re.findall(r'data-method="(\w+)"', grid)[:3] == [row.name for row in raced]
     assert load_record(folder, randomised(ViT(tiny_config(num_classes=9)))) is None  # of other weights
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"found": [5]},
+        {"found": [{"name": 5, "verdict": "x", "score": {}, "lead": {}}]},
+        {"found": [{"name": "rollout", "verdict": "x", "score": {"mean": "x"}, "lead": {}}]},
+        {"found": {}, "images": "many"},
+        {"images": float("inf")},
+        {"table": None},
+        {"more": "1"},
+        "[]",
+        "[" * 100_000,
+    ],
+    ids=lambda broken: str(broken)[:40],
+)
+def test_a_record_that_is_broken_says_nothing(broken, tmp_path) -> None:
+    one = Estimate(0.5, 0.4, 0.6)
+    sound = Record("digest", "pets", 2, "random", (Found("rollout", "x", one, one),), "|", "tiny")
+    assert load_record(save_record(sound, tmp_path).parent) == sound
+    told = broken if isinstance(broken, str) else json.dumps(asdict(sound) | broken)
+    (tmp_path / "faithfulness.json").write_text(told)
+    assert load_record(tmp_path) is None
 
 
 def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypatch) -> None:
@@ -1134,6 +1160,9 @@ def test_a_program_asks_by_name_and_gets_the_numbers_of_the_page(url, session, c
     with pytest.raises(Exception, match="classification head"):
         headless = {"model": checkpoints["headless"], "method": "relevance"}
         client.predict(picture=file, **headless, api_name="/map")
+    for nobody in (7, -2):
+        with pytest.raises(Exception, match=f"no class {nobody}: it has 0 to 6"):
+            client.predict(picture=file, model=name, method="relevance", target=nobody, api_name="/map")
 
 
 def test_only_the_queue_leads_to_the_handlers(url: str, checkpoints, picture) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import uvicorn
+from anyio._backends._asyncio import WorkerThread
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -34,6 +35,11 @@ async def slow(request: Request) -> PlainTextResponse:
     return PlainTextResponse("slow")
 
 
+def in_thread(request: Request) -> PlainTextResponse:
+    time.sleep(0.1)
+    return PlainTextResponse("done")
+
+
 async def large(request: Request) -> StreamingResponse:
     return StreamingResponse(b"x" * 2**16 for _ in range(LARGE // 2**16))
 
@@ -47,9 +53,11 @@ def server(tmp_path, monkeypatch) -> Iterator[tuple[str, int]]:
     """(host, port) of a server that waits no longer than tests do."""
     monkeypatch.setattr(connections, "SPEAK_WITHIN", 0.3)
     monkeypatch.setattr(connections, "READ_WITHIN", 0.3)
+    monkeypatch.setattr(doors, "REST", 0.05)
     routes = [
         Route("/shard/slow", slow),
         Route("/shard/large", large),
+        Route("/shard/thread", in_thread),
         Route("/shard/echo", echo, methods=["POST"]),
         Route("/config", PlainTextResponse("here")),
     ]
@@ -136,6 +144,14 @@ def test_a_body_that_does_not_come_is_not_waited_for(server, monkeypatch) -> Non
     head = b"POST /shard/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
     answer = all_of(connect(server, head + b"abc"))
     assert b"408" in answer and answer.endswith(b"This did not come in time: send it once more.")
+
+
+def test_threads_go_when_nobody_asks(server, monkeypatch) -> None:
+    """A page's visitors leave a thread for each that was served at once, which nobody ends by themselves."""
+    monkeypatch.setattr(WorkerThread, "MAX_IDLE_TIME", 0.2)
+    asked = [connect(server, ASKED % b"shard/thread") for _ in range(8)]
+    assert all(b"200 OK" in all_of(one) for one in asked)
+    until(lambda: sum(thread.name == "AnyIO worker thread" for thread in threading.enumerate()) <= 1)
 
 
 def test_that_no_descriptor_is_left_is_said_once_a_minute(caplog) -> None:

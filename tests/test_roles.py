@@ -1,6 +1,7 @@
 """explorer/roles.py: heads built to do one thing are called what they do; names belong to weights."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from explorer import objects, roles
 from explorer.cli import commands as cli
+from explorer.faithfulness import weights_digest
 from explorer.views.heads import roles_panels
 from vit import Card, Trace, ViT, load, save, trace
 from vit.grid import Grid
@@ -100,6 +102,41 @@ def test_names_belong_to_the_weights_that_were_measured(
     assert roles.read_roles(Path("tiny"), model) is not None
     assert roles.read_roles(Path("tiny"), randomised(model)) is None  # other weights
     assert roles.read_roles(None, model) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"figures": {}},
+        {"figures": []},
+        {"figures": {"sink": [[0.5]]}},
+        {"figures": {"sink": [[0.5, 0.5], [0.5]]}},
+        {"figures": {"sink": [["x"] * 2] * 3}},
+        {"figures": {"sink": [[float("nan")] * 2] * 3}},
+        {"figures": {"<b>": [[0.5] * 2] * 3}},
+        {"opening": {"layer": 99}},
+        {"opening": {"layer": "0"}},
+        {"opening": {"x": 0}},
+        {"opening": [1]},
+        {"pictures": "many"},
+        {"data": 5},
+        {"more": 1},
+        "[" * 100_000,
+        "[]",
+    ],
+    ids=lambda broken: str(broken)[:40],
+)
+def test_a_file_that_does_not_fit_the_heads_says_nothing(broken, tmp_path: Path) -> None:
+    model = randomised(ViT(tiny_config()))
+    shape = model.config.depth, model.config.num_heads
+    sound = roles.Roles(
+        weights_digest(model), "photos", 2, {"sink": np.full(shape, 0.5).tolist()}, {"layer": 0}
+    )
+    roles.write_roles(tmp_path, sound)
+    assert roles.read_roles(tmp_path, model) == sound
+    told = broken if isinstance(broken, str) else json.dumps(asdict(sound) | broken)
+    (tmp_path / roles.FILE).write_text(told)
+    assert roles.read_roles(tmp_path, model) is None
 
 
 def test_the_page_says_what_was_measured_and_on_what():

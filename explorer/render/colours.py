@@ -9,8 +9,8 @@ import numpy as np
 # readable for colour-blind eyes and in grey print. The last three are for maps with a sign: the
 # middle is zero, blue (or green) below, red (or brown) above.
 SEQUENTIAL = ("viridis", "cividis", "magma", "inferno", "gray")
-DIVERGING = ("RdBu_r", "BrBG_r", "berlin")
-DEFAULT, DEFAULT_SIGNED = "viridis", "RdBu_r"
+DIVERGING = ("RdBu_r", "BrBG_r", "berlin")  # for maps with a sign, the usual one first
+DEFAULT, DEFAULT_SIGNED = "viridis", DIVERGING[0]
 
 
 def _table(name: str) -> np.ndarray:

@@ -35,7 +35,7 @@ from explorer.payload import (
     maps_at_hand,
     pack,
 )
-from explorer.render import COLORMAPS, DEFAULT_SIGNED, DIVERGING
+from explorer.render import COLORMAPS, DIVERGING
 from explorer.roles import Roles
 from explorer.site.graph import Weight, export_graph, export_inside, has_ledger, has_places, pack_weights
 from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
@@ -234,7 +234,7 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
             "num_tokens": prefix + grid.count,
             "embeddings": names,
             "colormaps": list(COLORMAPS),
-            "signed_colormaps": [DEFAULT_SIGNED, *(name for name in DIVERGING if name != DEFAULT_SIGNED)],
+            "signed_colormaps": list(DIVERGING),
         },
     }
 

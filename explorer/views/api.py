@@ -15,7 +15,7 @@ import gradio as gr
 from explorer.look import Look
 from explorer.methods import METHODS
 from explorer.payload import class_name, class_scores
-from explorer.views.page import MODEL_QUEUE, Page, Shown, in_toast
+from explorer.views.page import MODEL_QUEUE, SLOW_QUEUE, Page, Shown, in_toast
 
 
 def build(page: Page) -> None:
@@ -57,6 +57,9 @@ def build(page: Page) -> None:
             raise gr.Error(f"There is no method {in_toast(method)}.", print_exception=False)
         if why_not := shown.refusal(row):
             raise gr.Error(why_not, print_exception=False)
+        classes = shown.model.config.num_classes
+        if target is not None and classes and not -1 <= target < classes:
+            raise gr.Error(f"There is no class {target}: it has 0 to {classes - 1}.", print_exception=False)
         chosen = shown.valid_target(target)
         return {
             "model": shown.name,
@@ -68,7 +71,8 @@ def build(page: Page) -> None:
         }
 
     inputs = [page.picture, page.model, page.size]
-    options = {"triggers": [], "outputs": [answer], "show_progress": "hidden", **MODEL_QUEUE}
-    gr.on(fn=predict, inputs=inputs, api_name="predict", **options)
-    gr.on(fn=look, inputs=inputs, api_name="look", **options)
-    gr.on(fn=map_of, inputs=[*inputs, method, target], api_name="map", **options)
+    options = {"triggers": [], "outputs": [answer], "show_progress": "hidden"}
+    gr.on(fn=predict, inputs=inputs, api_name="predict", **options, **MODEL_QUEUE)
+    gr.on(fn=look, inputs=inputs, api_name="look", **options, **MODEL_QUEUE)
+    # a map may take a minute: no page's first picture waits for it
+    gr.on(fn=map_of, inputs=[*inputs, method, target], api_name="map", **options, **SLOW_QUEUE)
