@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import sys
+import threading
 
 from explorer.upkeep import Workplace, keep_swept, many_descriptors, stop_on_term
 
@@ -122,7 +123,7 @@ def serve(options: argparse.Namespace) -> None:
     from explorer.connections import guard_connections
     from explorer.serve import open_queue  # here, so that --help answers at once
     from explorer.session import Session, give_back_memory
-    from explorer.ui import build, launch_options
+    from explorer.ui import build, keep_first, launch_options
     from explorer.window import open_window
     from vit.card import CheckpointError
 
@@ -138,6 +139,7 @@ def serve(options: argparse.Namespace) -> None:
     open_queue(demo, session)
     guard_connections()
     keep_swept(give_back_memory)
+    threading.Thread(target=keep_first, args=(session,), daemon=True).start()
     demo.launch(
         server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
         server_port=options.port,

@@ -56,7 +56,7 @@ CALLS = (  # run/predict: of what is answered without the queue; Gradio refuses 
     "app_id cancel info login_check openapi.json queue/data queue/join queue/status reset run/predict "
     "startup-events theme.css upload upload_progress user"
 )
-PAGES = "/config /favicon.ico /gradio_api /manifest.json /robots.txt /theme.css"
+PAGES = "/config /favicon.ico /first /gradio_api /manifest.json /robots.txt /theme.css"
 OPEN_EXACTLY = {"", *PAGES.split(), *(API + call for call in CALLS.split())}
 
 

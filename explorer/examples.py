@@ -3,6 +3,7 @@ pictures of the data sets that are on this machine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def photographs() -> Iterator[tuple[str, str, Path]]:
                 yield name, label, path
 
 
+@cache
 def make_examples(folder: Path) -> dict[str, Example]:
     """All examples by name, as files of a moderate size in this folder."""
     folder.mkdir(exist_ok=True)

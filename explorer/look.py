@@ -235,6 +235,11 @@ class Look:
 
         return self.remember(("trace", target, edits, exact), make)
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Has somebody looked at this already?"""
+        return self.remembered(("trace", None, (), not self.in_bf16)) is not None
+
     def attention(self, layer: int, edits: tuple[Hook, ...] = ()) -> Tensor:
         """One layer's attention (H, T, T), also where there is too much of it to keep it all."""
         traced = self.trace(edits=edits)

@@ -191,6 +191,8 @@ def head_payload(
         if trace.grid.frames > 1:
             arrays["lag_share"] = stats.lag_share(trace).numpy()  # (L, H, t)
             arrays["uniform_lags"] = stats.uniform_lags(trace.grid).numpy()  # (t,)
+        first = quantize(trace.attn[:, :, 0], trace.num_prefix_tokens)  # (L, H, T)
+        arrays["first_rows"], arrays["first_rows_max"] = first
     return pack(arrays, meta)
 
 

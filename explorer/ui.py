@@ -4,7 +4,8 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from explorer.methods import METHODS
 from explorer.refusals import sentence_of
 from explorer.session import PUBLISHED, Session
 from explorer.site.lent import can_be_lent, live_link
+from explorer.viewer import host
 from explorer.viewer.host import attention_viewer
 from explorer.views import about, api, compare, explore, heads, lesson, take_home, training, why
 from explorer.views.page import (
@@ -80,6 +82,10 @@ def strip(examples: list[Example], chosen: str = "") -> Markup:
 
 def file_address(path: Path) -> str:
     return f"gradio_api/file={quote(str(path))}"
+
+
+def examples_of(session: Session) -> dict[str, Example]:
+    return make_examples(session.folder / "examples")
 
 
 # handlers -------------------------------------------------------------------------------------------
@@ -158,36 +164,40 @@ def show(
     )
 
 
-def first_model(page: Page, request: gr.Request) -> tuple[str, str]:
-    """(the model that is shown at once, the one that the address names if it must be fetched first)."""
-    default = page.session.names()[0]
-    asked = as_text(dict(request.query_params).get("model")) or default
+def first_model(session: Session, query: Mapping[str, str]) -> tuple[str, str, str]:
+    """(the model that is shown at once, the one that the address names if it must be fetched first, why it
+    is another than the address names)."""
+    default = session.names()[0]
+    asked = as_text(query.get("model")) or default
     try:
-        name = page.session.allowed(asked)
-        if not page.session.is_here(name):
-            return default, name
-        page.session.model(name)
+        name = session.allowed(asked)
+        if not session.is_here(name):
+            return default, name, ""
+        session.model(name)
     except (ValueError, OSError) as error:
-        warn_of_another(error, default)
-        return default, ""
-    return name, ""
+        return default, "", why_another(error, default)
+    return name, "", ""
 
 
-def warn_of_another(error: Exception, default: str) -> None:
+def why_another(error: Exception, default: str) -> str:
     why_not = sentence_of(error) or "That model could not be opened."
-    gr.Warning(in_toast(f"{why_not} Showing {default} instead."), title="Another model")
+    return in_toast(f"{why_not} Showing {default} instead.")
 
 
-def first_picture(page: Page, examples: dict[str, Example], model: str, request: gr.Request) -> list[Any]:
-    """What a visitor finds: the picture that the address names, else the first one. Values for picture,
-    size, and those of a `Screen`."""
-    query = dict(request.query_params)
-    example = query.get("example", "")
+def first_shown(session: Session, query: Mapping[str, str]) -> Shown:
+    """What a visitor finds: the picture that the address names, else the first one."""
+    model, *_ = first_model(session, query)
+    examples, example, size = examples_of(session), query.get("example", ""), query.get("size", TRAINED)
     if example not in examples:
-        example = suited(examples, page.session.model(model).card.data + model)[0].name
-    picture, size = str(examples[example].path), query.get("size", TRAINED)
-    size = size if size in SIZES else TRAINED
-    return [picture, size, *show(page, examples, Shown(picture, model, size), request)]
+        example = suited(examples, session.model(model).card.data + model)[0].name
+    return Shown(str(examples[example].path), model, size if size in SIZES else TRAINED)
+
+
+def first_value(session: Session, query: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the viewer shows first, where somebody has looked at it already, so that it waits for no turn."""
+    shown = first_shown(session, query)
+    look = session.look(shown.picture, shown.model, size=shown.size)
+    return look.viewer_value() if look.is_at_hand else None
 
 
 # the page -------------------------------------------------------------------------------------------
@@ -200,7 +210,7 @@ def text_of(name: str) -> str:
 
 def build(session: Session) -> gr.Blocks:
     """The whole page."""
-    examples = make_examples(session.folder / "examples")
+    examples = examples_of(session)
     gr.set_static_paths([session.folder / "examples"])
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600), analytics_enabled=False, fill_width=True) as demo:
         skip = '<button class="vx-skip">Skip to the pages</button>'
@@ -340,10 +350,14 @@ def arrive_and_leave(
 
     def on_address(request: gr.Request):
         """By its name the page can ask for its place among those who wait."""
-        return *first_model(page, request), {"page": owner_of(request)}
+        model, coming, why_not = first_model(page.session, dict(request.query_params))
+        if why_not:
+            gr.Warning(why_not, title="Another model")
+        return model, coming, {"page": owner_of(request)}
 
-    def on_load(model, request: gr.Request):
-        return first_picture(page, examples, page.name_of(model), request)
+    def on_load(request: gr.Request):
+        shown = first_shown(page.session, dict(request.query_params))
+        return [shown.picture, shown.size, *show(page, examples, shown, request)]
 
     def on_wanted(wanted):
         """The page does not wait for a download: it shows the first model until then."""
@@ -351,7 +365,7 @@ def arrive_and_leave(
             page.say_if_fetched(wanted)
             page.session.fetch(wanted)
         except (ValueError, OSError) as error:
-            warn_of_another(error, page.session.names()[0])
+            gr.Warning(why_another(error, page.session.names()[0]), title="Another model")
             return gr.skip()
         return wanted
 
@@ -364,8 +378,8 @@ def arrive_and_leave(
         if request.session_hash:
             page.session.release(request.session_hash)
 
-    named = demo.load(on_address, None, [page.model, wanted, page.beacon], queue=False, **QUIET)
-    named.success(on_load, [page.model], [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
+    demo.load(on_address, None, [page.model, wanted, page.beacon], queue=False, **QUIET)
+    demo.load(on_load, None, [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
     came = wanted.change(on_wanted, [wanted], [page.model], **QUIET, **HUB_QUEUE)
     came.success(on_show, inputs, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
@@ -374,21 +388,28 @@ def arrive_and_leave(
 
 def launch_options(session: Session) -> dict[str, Any]:
     """How the page looks and how it is served."""
+    scripts = "".join(map(text_of, SCRIPTS))
+    own = f"<style>{text_of('page.css')}</style><script>{{{scripts}}}</script>"
     return {
         "theme": theme(),
-        "css": text_of("page.css"),
-        "head": f"<script>{{{''.join(map(text_of, SCRIPTS))}}}</script>",
-        **serve.options(session),
+        "head": own + host.HEAD + lesson.HEAD,  # Gradio's own `css` rewrites what stands in a media query
+        **serve.options(session, partial(first_value, session)),
     }
 
 
+def keep_first(session: Session) -> None:
+    """Look at what most visitors find first, so that it is at hand for all of them."""
+    shown = first_shown(session, {})
+    session.look(shown.picture, shown.model, size=shown.size).trace()
+
+
 def theme() -> gr.themes.Base:
-    """One accent colour, system-independent type that ships with Gradio: no request leaves the page."""
+    """One accent colour; type is the system's, or what page.css brings."""
     return gr.themes.Base(
         primary_hue="indigo",
         neutral_hue="slate",
-        font=[gr.themes.GoogleFont("IBM Plex Sans", weights=(400, 700)), "system-ui", "sans-serif"],
-        font_mono=[gr.themes.GoogleFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "monospace"],
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
         radius_size="md",
     ).set(  # the usual ones are too pale to read
         block_info_text_color="*neutral_600",

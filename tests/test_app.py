@@ -613,7 +613,7 @@ def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, l
     """(the model, what else the first page shows) for a visitor of this address."""
     model, wanted, hello = handler(demo, "on_address")(visitor(query))
     assert hello == {"page": "ann"}
-    shown = handler(demo, "on_load")(model, visitor(query))
+    shown = handler(demo, "on_load")(visitor(query))
     came = handler(demo, "on_wanted")(wanted) if wanted else model
     return came if isinstance(came, str) else model, shown
 

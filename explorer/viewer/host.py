@@ -28,8 +28,9 @@ count prefix tokens first, then patches.
 
 Other parts of the page may point, too: the element `.vit-viewer` has the handle of `mount` (js/mount.js) as
 its `.viewer` (set, setSource, ...) and hears the DOM event "vit-pick" (detail: a patch of its state): go
-there, as if it had been clicked. It says "vit-loaded" when a trace and its layers have come: the time for
-whatever may wait until the picture is there.
+there, as if it had been clicked. It says "vit-hosted" when it is there (detail: what receives values, for a
+page that has the first one sooner than Gradio), and "vit-loaded" when a trace and its layers have come: the
+time for whatever may wait until the picture is there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,10 @@ import gradio as gr
 
 from explorer.viewer.script import FOLDER, viewer_script
 
+# What a page has in its head, once for all its viewers.
+HEAD = (
+    f"<style>{(FOLDER / 'viewer.css').read_text(encoding='utf-8')}</style><script>{viewer_script()}</script>"
+)
 # Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
 WIRING = """
 const events = ["pick", "target", "need_maps", "edits"];
@@ -48,6 +53,7 @@ const viewer = ViTViewer.host(element.querySelector(".vit-viewer"), {
 });
 viewer.receive(props.value);
 watch("value", () => viewer.receive(props.value));
+element.dispatchEvent(new CustomEvent("vit-hosted", { detail: viewer, bubbles: true }));
 """
 
 
@@ -81,6 +87,8 @@ def attention_viewer(
     offers things to try and, on a phone, tabs under the picture. tries: more of them, [{"label", ...}];
     lesson: where the phone's third tab leads; both are told as the DOM event "vit-try". state: what it starts
     with. The template is static: user text in a `gr.HTML` template would be executed.
+
+    Its page has `HEAD` in its head, once: `launch(head=HEAD)`.
     """
     options = {
         "name": name,
@@ -100,8 +108,7 @@ def attention_viewer(
         value=value,
         elem_id=elem_id,
         html_template='<div class="vit-viewer"></div>',
-        css_template=(FOLDER / "viewer.css").read_text(encoding="utf-8"),
-        js_on_load=viewer_script() + WIRING,
+        js_on_load=WIRING,
         apply_default_css=False,
         options=options,
         **kwargs,

@@ -41,10 +41,9 @@ explorer` makes the same figures without a browser, and `from explorer import sh
 notebook or one HTML file.
 """
 
-import gradio as gr
-
 from explorer.views.page import Page
+from explorer.views.prose import words
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__, elem_classes="vx-about")
+    words(__doc__, "vx-about")

@@ -11,6 +11,7 @@ from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
 from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, Shown, as_text, told
 from explorer.views.parts import escape
+from explorer.views.prose import words
 
 LAST = -1  # the finished model; any other number is a step of its training
 SAME = ""  # the model at the top
@@ -41,7 +42,7 @@ def answer(look: Look) -> str:
 
 def build(page: Page) -> None:
     session = page.session
-    gr.Markdown(__doc__, elem_classes="vx-lead")
+    words(__doc__)
     choices = [("the model at the top", SAME), *((name, name) for name in session.names())]
     choices += [(label, hub_id) for hub_id, label in PUBLISHED.items()]
     sides: list[tuple[gr.Dropdown, gr.Dropdown, gr.HTML, gr.HTML]] = []

@@ -19,6 +19,7 @@ from explorer.views.page import (
     Page,
 )
 from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
+from explorer.views.prose import words
 from vit.pictures import preprocess
 from vit.shapes import shapes_sample
 
@@ -233,7 +234,7 @@ def cka_panel(look: Look) -> str:
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__, elem_classes="vx-lead")
+    words(__doc__)
     board = gr.HTML("", elem_id="heads-board", apply_default_css=False, min_height=480)
     ask = gr.Button(
         "Compare layers over many pictures (CKA)", elem_id="heads-cka", size="sm", variant="secondary"

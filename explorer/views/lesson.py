@@ -16,7 +16,9 @@ from explorer.lesson.script import lesson_css, lesson_script
 from explorer.lesson.steps import lesson_of
 from explorer.look import Look, too_many_tokens
 from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.prose import words
 
+HEAD = f"<style>{lesson_css()}</style><script>{lesson_script()}</script>"
 LONGEST = 2000  # characters of a link in a code
 # Scope given by Gradio: element, trigger, props, watch. The quoted names are the component's events.
 WIRING = """
@@ -75,13 +77,12 @@ def code_of(url: Any) -> dict[str, str]:
 
 
 def build(page: Page) -> None:
-    gr.Markdown(__doc__, elem_classes="vx-lead")
+    words(__doc__)
     chosen = gr.State(None)  # the `Choice` that is followed; None: what is pinned
     lesson = gr.HTML(
         None,
         html_template='<div class="les"></div>',
-        css_template=lesson_css(),
-        js_on_load=lesson_script() + WIRING,
+        js_on_load=WIRING,
         elem_id="lesson",
         apply_default_css=False,
         min_height=700,

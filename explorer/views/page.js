@@ -36,6 +36,15 @@ function write(address, step) {
   else history.replaceState(history.state, "", address);
 }
 
+// What is shown first is asked for while Gradio is still on its way, with the bytes of its first picture.
+page.first = fetch("first" + location.search).then((answer) => answer.json()).catch(() => null);
+page.first.then((value) => value && fetch(value.head));
+document.addEventListener("vit-hosted", async ({ target, detail }) => {
+  if (!target.closest("#viewer")) return;
+  const value = await page.first;
+  if (value && !page.stamp) detail.receive(value);
+});
+
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
   if (value.page) return page.greeted(value.page);

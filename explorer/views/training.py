@@ -16,6 +16,7 @@ from explorer.session import Session, key_of
 from explorer.viewer.host import attention_viewer
 from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, as_text
 from explorer.views.parts import lines, note
+from explorer.views.prose import words
 from vit.card import CheckpointError
 from vit.checkpoint import read_history
 from vit.library import folder_of
@@ -110,7 +111,7 @@ def runs(session: Session) -> list[str]:
 def build(page: Page) -> None:
     session = page.session
     follow = "" if session.public else " A run that is still going can be followed."
-    gr.Markdown(str(__doc__).strip() + follow, elem_classes="vx-lead")
+    words(str(__doc__).strip() + follow)
     with gr.Row(elem_classes="vx-tools", visible=not session.public):
         run = gr.Dropdown(
             [("the model at the top", "")],

@@ -32,6 +32,7 @@ from explorer.views.page import (
     owner_of,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
+from explorer.views.prose import words
 from vit.objective import OTHERS
 from vit.trace import Trace, trace
 
@@ -423,7 +424,7 @@ def others_of(look: Look, target: int) -> list[tuple[str, int | str]]:
 
 def build(page: Page) -> None:
     session = page.session
-    gr.Markdown(__doc__, elem_classes="vx-lead")
+    words(__doc__)
     with gr.Row(elem_classes="vx-tools"):
         classes = gr.Dropdown([], label="Class to explain", elem_id="why-class", interactive=True, scale=2)
         slow = gr.Checkbox(

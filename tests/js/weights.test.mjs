@@ -26,6 +26,18 @@ test("a row, and a column, are Python's within the bound that the payload promis
   }
 });
 
+test("before a layer has come, the first token's row of every head is the one that the layer will bring", () => {
+  const state = { mode: "attention" }, now = { query: 0, layer: 0 }, size = L * (H + 2) * T;
+  const sheet = (from, asked = now, direction = "row") =>
+    fillSheet(sheetOf(from, state, asked, direction, []), { values: new Float32Array(size) });
+  const early = { ...data, layers: [null, null, null], first_rows: head.first_rows, first_rows_max: head.first_rows_max };
+  const found = sheet(early), later = sheet(data);
+  assert.deepEqual(found.values.slice(0, (H + 2) * T), later.values.slice(0, (H + 2) * T));
+  assert.ok(found.ready.every(Boolean));
+  assert.ok(!sheet(early, { ...now, query: 1 }).ready.some(Boolean), "of other tokens nothing is known yet");
+  assert.ok(!sheet(early, now, "column").ready.some(Boolean));
+});
+
 test("numbers that are read are exact: row, column, mean and max", async () => {
   const exact = new Map([[0, (await unpack(bytes("exact0"))).arrays.exact]]), sheet = { fused: 2 };
   const of = (direction, now) => exactOf({ data: { ...data, exact }, sheet, direction }, { layer: 0, query: 5, ...now });

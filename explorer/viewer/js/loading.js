@@ -41,9 +41,11 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
     const first = !viewer.data, { depthChosen } = viewer;
     if (first) adopt(viewer, opened);
     const layer = state.layer < 0 ? (depthChosen ? 0 : opened.opening?.layer ?? opened.L - 1) : Math.min(Math.round(state.layer), opened.L - 1);
+    const early = opened.first_rows && state.mode === "attention" && state.query === 0;  // there is something to see
+    if (!first && early) adopt(viewer, opened);
     await need(opened, layer);
     if (!current()) return true;
-    if (!first) adopt(viewer, opened);
+    if (!first && !early) adopt(viewer, opened);
     viewer.draw();
     await prefetch(viewer, opened, layer, current);
     if (current()) {

@@ -40,10 +40,10 @@ function speak(viewer, now, views) {
   if (!viewer.playing) later(viewer, "live", 500, () => { parts.live.textContent = `${title}: ${words}`; });
 }
 
-// Somebody rests on a layer: from then on its numbers are exact.
-async function readExactly({ data, after, state, draw }, layer) {
+// Somebody rests on a layer: from then on its numbers are exact. They are many bytes, and wait for the pictures.
+async function readExactly({ data, after, state, root, draw }, layer) {
   const traces = [data, after].filter((trace) => trace?.source.exact);
-  if (state.mode !== "attention" || !traces.length) return;
+  if (state.mode !== "attention" || !traces.length || root.classList.contains("is-loading")) return;
   await Promise.all(traces.map((trace) => needExact(trace, layer))).then(() => draw(), () => {});
 }
 

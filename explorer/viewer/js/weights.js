@@ -53,16 +53,25 @@ const grid = ({ w, h, t, T, pre }) => ({ cellWidth: w, cellHeight: h, frames: t,
 const strip = (data, count, label) => ({ ...grid(data), count, label, fused: 0 });
 const depth = (i) => i === 0 ? "embed" : "L" + (i - 1);
 
+// A layer's attention; until it has come, the first token's row of it, which comes with the head.
+function attentionOf(data, l, now, direction) {
+  const { H, T, layers, first_rows: rows, first_rows_max: maxima } = data;
+  if (layers[l]) return [layers[l], data];
+  if (!rows || now.query !== 0 || direction !== "row") return [null, data];
+  const part = { attn: rows.subarray(l * H * T, (l + 1) * H * T), attn_max: maxima.subarray(2 * l * H, 2 * (l + 1) * H) };
+  return [part, { T, H, Q: 1, pre: data.pre, row_of: [0] }];
+}
+
 const SHEETS = {
   attention({ data, now, direction }) {
     const { L, H, T } = data;
     return {
       ...grid(data), count: L * (H + 2), rows: L, cols: H + 2, fused: 2,
       fill(out, i) {
-        const layer = data.layers[Math.floor(i / (H + 2))], head = i % (H + 2);
+        const [layer, from] = attentionOf(data, Math.floor(i / (H + 2)), now, direction), head = i % (H + 2);
         if (!layer) return false;
-        if (head < H) read(out, i * T, layer.attn, layer.attn_max, head, now.query, direction, data);
-        else fused(out, i * T, layer, head === H ? "mean" : "max", now.query, direction, data);
+        if (head < H) read(out, i * T, layer.attn, layer.attn_max, head, now.query, direction, from);
+        else fused(out, i * T, layer, head === H ? "mean" : "max", now.query, direction, from);
       },
     };
   },
