@@ -269,11 +269,10 @@ def side(session: Session) -> tuple[gr.Image, gr.HTML, gr.Dropdown, gr.Dropdown,
     picture.preprocess = lambda file: file and file.path  # type: ignore
     thumbs = gr.HTML("", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False)
     choices = [(name, name) for name in session.names()]
-    place = "a Hub id" if session.public else "a Hub id or a folder"
     model = gr.Dropdown(
         [*choices, *((label, hub_id) for hub_id, label in PUBLISHED.items())],
         value=session.names()[0],
-        label=f"Model, or {place}",
+        label="Model or Hub id" if session.public else "Model, Hub id or folder",
         allow_custom_value=True,
         elem_id="model",
     )

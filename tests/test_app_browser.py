@@ -1,7 +1,7 @@
 """The app's main job in a real browser: what a visitor sees, from the first second to the copied link."""
 
 import re
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +28,14 @@ READY = """() => {
   const viewer = document.querySelector('#viewer .vit-viewer')?.viewer;
   return viewer?.data && viewer.data.loaded === viewer.data.L && viewer.perf.first !== null;
 }"""
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# what a page does again and again, so that a test need not wait for it
+TIMERS = """{
+  const { setInterval } = window, timers = window.vitTimers = [];
+  window.setInterval = (run, ...rest) => { timers.push([run, rest[0]]); return setInterval(run, ...rest); };
+}"""
+FOLLOW = "() => window.vitTimers.filter(([, wait]) => wait === 5000).forEach(([run]) => run())"
+ASKED = re.compile("queue/join")  # an event is on its way to the server
 VIEWER = "document.querySelector('#viewer .vit-viewer').viewer"
 STATE = "() => ({...document.querySelector('#viewer .vit-viewer').viewer.state})"
 # the mean colour of the picture that the viewer holds: whose picture is it?
@@ -78,6 +86,7 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         context.add_init_script("window.vitDebug = true")
+        context.add_init_script(TIMERS)
         page = context.new_page()
         page.on(
             "console", lambda message: complaints.append(message.text) if message.type == "error" else None
@@ -124,7 +133,7 @@ def test_what_a_phone_takes_is_shrunk_before_it_is_sent(visit: Visit, tmp_path: 
     sent = []
     page.on("request", lambda request: sent.append(request) if "/upload" in request.url else None)
     page.set_input_files("#picture input[type=file]", str(tmp_path / "phone.jpg"))
-    page.wait_for_function("() => !new URL(location.href).searchParams.has('example')")
+    page.wait_for_function("() => new URL(location.href).searchParams.get('example') === 'own'")
     assert sent and all(len(request.post_data_buffer or b"") < 8 * 2**20 for request in sent)
 
 
@@ -307,7 +316,7 @@ def test_values_are_said_beside_the_pointer(visit: Visit) -> None:
     tab(page, "Why")
     cell = page.locator('#why-ledger i[data-layer="1"][data-head="2"]').first
     cell.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # a page that scrolls hides them
+    page.evaluate(FRAMES)  # a page that scrolls hides them
     cell.hover()
     expect(page.locator(".vx-tip.is-shown")).to_have_text(re.compile(r"^L1\.H2: [+-][\d.e-]+ logit$"))
     page.locator("#why-ledger h3").first.hover()
@@ -347,10 +356,14 @@ def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: V
     page.get_by_label("follow a run that is going on").check()
     save_snapshot(run, randomised(ViT(tiny_config())), CARD, 200, {"accuracy": 0.9})
     expect(said).to_contain_text("step 200", timeout=PATIENCE)
+    with page.expect_request(ASKED):
+        page.evaluate(FOLLOW)
     tab(page, "About")
+    expect(page.locator("#training-follow")).to_be_hidden()
     calls: list[str] = []
-    page.on("request", lambda request: calls.append(request.url) if "queue/join" in request.url else None)
-    page.wait_for_timeout(6000)
+    page.on("request", lambda request: calls.append(request.url) if ASKED.search(request.url) else None)
+    page.evaluate(FOLLOW)
+    page.evaluate(FRAMES)
     assert not calls, "nobody looks, so nothing is asked"
 
 
@@ -392,7 +405,7 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
         page.mouse.move(box["x"] + (column + 0.5) * side, box["y"] + 1.5 * side)
         if not column:
             page.mouse.down()
-            page.wait_for_timeout(2500)  # the answer is there
+            page.wait_for_function(f"() => {VIEWER}.after")  # the answer is there
     page.mouse.up()
     shows(page, "s.patches.join() === '5,6,7,8'")
     expect(page.locator("#viewer .vit-pane:visible")).to_contain_text("after the intervention")
@@ -435,18 +448,17 @@ def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, sessio
     }}""")
     page.get_by_role("button", name="Intervene").click()
     with session.model_lock:  # the first is on its way when the second is said
-        page.locator("#viewer .vit-pane canvas").first.click(position={"x": 30, "y": 30})
-        page.wait_for_timeout(800)
-        page.get_by_role("button", name="Undo all").click()
-        page.wait_for_timeout(800)
+        with page.expect_request(ASKED):
+            page.locator("#viewer .vit-pane canvas").first.click(position={"x": 30, "y": 30})
+        with page.expect_request(ASKED):
+            page.get_by_role("button", name="Undo all").click()
     page.wait_for_function("() => window.heard.length === 2")
     assert page.evaluate("window.heard") == [True, False]
     page.wait_for_function(f"() => {VIEWER}.after === null")
     with session.model_lock:
-        page.locator("[data-example=tower]").click()
-        page.wait_for_timeout(500)
-        page.locator("[data-example=cheetah]").click()
-        page.wait_for_timeout(500)
+        for name in ("tower", "cheetah"):
+            with page.expect_request(ASKED):
+                page.locator(f"[data-example={name}]").click()
     page.wait_for_function("() => location.search.includes('example=cheetah')")
     expect(page.locator("[data-example=cheetah]")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#picture img")).to_have_attribute("src", re.compile("cheetah"))
@@ -486,14 +498,15 @@ def test_a_model_without_a_head_says_what_it_cannot(visit: Visit, session: Sessi
     expect(reasons).to_have_count(sum(method.class_specific for method in METHODS.values()))
 
 
-def test_a_closed_tab_frees_what_it_held(visit: Visit, session: Session, tmp_path: Path) -> None:
+def test_a_closed_tab_frees_what_it_held(
+    visit: Visit, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = visit()
     upload(page, picture_of((90, 90, 200), tmp_path))
-    held = session.results.held
+    held, freed, release = session.results.held, threading.Event(), session.release
+    monkeypatch.setattr(session, "release", lambda owner: (release(owner), freed.set()))
     page.close()
-    deadline = time.monotonic() + PATIENCE / 1000
-    while session.results.held >= held and time.monotonic() < deadline:
-        time.sleep(0.1)
+    assert freed.wait(PATIENCE / 1000)
     assert session.results.held < held
 
 

@@ -1023,7 +1023,7 @@ def test_a_notebook_gets_the_same_page_in_a_frame(browser: Browser, model: ViT, 
     expect(frame.locator(".vit-readout b")).to_have_text("L1.H3")
     frame.locator(".vit-transport select").select_option("mean")
     expect(frame.locator(".vit-readout b")).to_have_text("L1, mean of 4 heads")
-    page.wait_for_timeout(400)  # a notebook's frame has no address to write to
+    expect(frame.get_by_title("Copy a link to this view")).to_be_hidden()  # it has no address to write to
     assert complaints == []
     page.close()
 

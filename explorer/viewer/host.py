@@ -29,8 +29,8 @@ count prefix tokens first, then patches.
 Other parts of the page may point, too: the element `.vit-viewer` has the handle of `mount` (js/mount.js) as
 its `.viewer` (set, setSource, ...) and hears the DOM event "vit-pick" (detail: a patch of its state): go
 there, as if it had been clicked. It says "vit-hosted" when it is there (detail: what receives values, for a
-page that has the first one sooner than Gradio), and "vit-loaded" when a trace and its layers have come: the
-time for whatever may wait until the picture is there.
+page that has the first one sooner than Gradio), "vit-seen" when there is something to see, and "vit-loaded"
+when all layers of it have come: the time for whatever may wait until the picture is there.
 """
 
 from collections.abc import Mapping, Sequence

@@ -5,6 +5,7 @@ const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp
 
 page.connect = (tabs, trigger) => {
   Object.assign(page, { tabs, trigger });
+  showCopy();
   page.restore();
 };
 
@@ -12,6 +13,19 @@ page.connect = (tabs, trigger) => {
 
 const named = () => new URL(location.href).searchParams;
 const ABOUT = ["model", "example", "size"];
+const OWN = "own";  // the name, as an example, of a picture that no link can carry
+
+// {key: text; null or "" takes it away}: what a page has chosen, as one step of the browser's history or within one.
+page.say = (values, step = true) => {
+  const address = new URL(location.href);
+  for (const [key, value] of Object.entries(values)) {
+    if (value === null || value === "") address.searchParams.delete(key);
+    else address.searchParams.set(key, value);
+  }
+  write(address, step && !page.restoring && !page.going);
+};
+page.said = (key) => named().get(key);
+page.own = () => page.said("example") === OWN;
 
 // Gradio opens its first tab by itself, when it is ready, and hears of clicks only then: asked until it has answered.
 page.restore = (ends = performance.now() + 60000) => {
@@ -48,15 +62,13 @@ document.addEventListener("vit-hosted", async ({ target, detail }) => {
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
   if (value.page) return page.greeted(value.page);
-  const first = !page.stamp, address = new URL(location.href);
+  const first = !page.stamp;
   page.stamp = value.stamp;
-  for (const key of ABOUT) {
-    if (value[key]) address.searchParams.set(key, value[key]);
-    else if (key in value) address.searchParams.delete(key);
-  }
-  write(address, !first && !page.going);  // what the address asked for is no step of its own
+  if (first && page.own()) page.note("This address is of somebody's own picture, which no link can carry: choose it again.");
+  const known = ABOUT.filter((key) => key in value).map((key) => [key, key === "example" ? value[key] || OWN : value[key]]);
+  page.say(Object.fromEntries(known), !first);  // what the address asked for is no step of its own
   page.going = false;
-  page.shown = { model: address.searchParams.get("model"), size: address.searchParams.get("size") };
+  page.shown = Object.fromEntries(ABOUT.map((key) => [key, page.said(key)]));
   const picture = "example" in value;  // else only another class of the one that is there
   if (page.open !== "explore" || !picture) return page.refresh();
   document.addEventListener("vit-loaded", page.refresh, { once: true });  // the picture first, then its self-check
@@ -65,12 +77,11 @@ page.news = (value) => {
 
 page.opened = (tab) => {
   if (page.restoring && tab !== page.restoring) return;  // Gradio's own first tab
-  const moved = tab !== page.open, address = new URL(location.href);  // a link leads to the page that is open
+  const moved = tab !== page.open;
   page.open = tab;
-  if (tab === page.tabs[0]) address.searchParams.delete("tab");
-  else address.searchParams.set("tab", tab);
-  write(address, moved && !page.restoring);
+  page.say({ tab: tab === page.tabs[0] ? null : tab }, moved);  // a link leads to the page that is open
   page.sayWithout();
+  copy.hidden = tab === page.tabs[0];  // there the viewer has its own
   page.refresh();
 };
 
@@ -88,13 +99,32 @@ page.sayWithout = () => {
   if (!without.isConnected) document.getElementById("tabs")?.before(without);
 };
 
+// A sentence above the pages; "" takes it away.
+const told = document.createElement("p");
+told.className = "vx-note vx-told";
+told.setAttribute("role", "status");
+page.note = (text) => {
+  told.textContent = text;
+  if (!told.isConnected) document.getElementById("tabs")?.before(told);
+};
+
+// A link to every page, beside its name.
+const copy = Object.assign(document.createElement("button"), { type: "button", className: "vx-copy", textContent: "Copy link", hidden: true });
+copy.addEventListener("click", async () => {
+  const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+  copy.textContent = (done ? "Copied" : "It is in the address bar") + (page.own() ? ", without your picture" : "");
+  setTimeout(() => { copy.textContent = "Copy link"; }, 2500);
+});
+const showCopy = () => copy.isConnected || document.querySelector(".vx-header")?.append(copy);
+
 addEventListener("popstate", () => {
   if (!page.trigger) return;
-  const chosen = document.querySelector("[data-example][aria-pressed=true]")?.dataset.example ?? null;
-  const example = named().get("example"), shown = page.shown ?? {};
-  if (named().get("model") !== shown.model || named().get("size") !== shown.size) return location.reload();
+  const example = page.said("example"), shown = page.shown ?? {};
+  if (page.said("model") !== shown.model || page.said("size") !== shown.size) return location.reload();
   page.restore();
-  if (!example || example === chosen) return;
+  page.note("");
+  if (!example || example === shown.example) return;
+  if (example === OWN) return page.note("Your own picture is in no address: choose it again.");
   page.going = true;
   document.querySelector(`[data-example="${CSS.escape(example)}"]`)?.click();
 });

@@ -1,6 +1,7 @@
 // The timeline of a training run: a slider, a play button and curves that choose what #training-viewer shows.
 // The browser keeps what it has seen: going back to a moment costs a drawing, not a download.
 // Scope given by Gradio: element, trigger, props, watch.
+const page = window.vitPage;
 const find = (selector) => element.querySelector(selector);
 const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
 let moments = [], at = -1, playing = null, shown = null;
@@ -19,6 +20,15 @@ function show(index) {
   for (const point of charts.querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
   if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }
 }
+
+// A moment that somebody chose is in the address; the last one needs no name.
+function choose(index) {
+  stop();
+  show(index);
+  page.say({ moment: index < moments.length - 1 ? moments[index]?.step ?? null : null }, false);
+}
+const asked = () => moments.findIndex((moment) => String(moment.step) === page.said("moment"));
+addEventListener("popstate", () => { if (moments.length) { stop(); show(asked() < 0 ? moments.length - 1 : asked()); } });
 
 async function load(mine) {
   let done = 0, failed = "";
@@ -47,11 +57,12 @@ play.addEventListener("click", () => {
     else if (moments[at + 1].ready || moments[at + 1].failed) show(at + 1);
   }, 700);
 });
-slider.addEventListener("input", () => { stop(); show(+slider.value); });
+slider.addEventListener("input", () => choose(+slider.value));
+const look = (index) => { stop(); show(index); };
 const toStep = (event) => {
   const point = event.target.closest("[data-step]");
   const index = point ? moments.findIndex((moment) => moment.step === +point.dataset.step) : -1;
-  if (index >= 0) { stop(); show(index); }
+  if (index >= 0 && (event.type === "click" || index !== at)) (event.type === "click" ? choose : look)(index);
 };
 charts.addEventListener("pointerover", toStep);
 charts.addEventListener("click", toStep);
@@ -67,7 +78,7 @@ function receive(value) {
   moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
   slider.max = Math.max(0, moments.length - 1);
   charts.innerHTML = value.charts ?? "";
-  const next = wasLast || at >= moments.length ? moments.length - 1 : at;
+  const next = before.size === 0 && asked() >= 0 ? asked() : wasLast || at >= moments.length ? moments.length - 1 : at;
   const wait = () => viewer() ? show(next) : moments.length && setTimeout(wait, 100);
   wait();
   load(moments);

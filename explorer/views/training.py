@@ -156,6 +156,7 @@ def build(page: Page) -> None:
         return value, note(f"There is no folder {typed} here." if missing else NOTHING) + left_out
 
     def on_open(shown, run, request: gr.Request):
+        run = run or as_text(dict(request.query_params).get("run"))  # what a link names
         choices = [("the model at the top", ""), *((name, name) for name in runs(session))]
         return gr.Dropdown(choices=choices, value=run or ""), *tell(shown, run, request)
 
@@ -178,5 +179,6 @@ def build(page: Page) -> None:
 
     seen = gr.State(())
     page.when_open("training", on_open, inputs, [run, *outputs])
+    run.input(None, [run], None, js="(run) => void window.vitPage.say({ run })")
     run.input(on_run, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)
     timeline.follow(on_follow, [*inputs, seen], [*outputs, seen], **QUIET, **MODEL_QUEUE)

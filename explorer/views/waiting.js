@@ -44,7 +44,7 @@ const lookAtPlace = async () => {
 // The server knows this page by this name.
 page.greeted = (name) => Object.assign(page.waiting, { name });
 
-document.addEventListener("vit-loaded", () => {
+document.addEventListener("vit-seen", () => {
   page.waiting.done = true;
   page.waiting.words.remove();
 }, { once: true });

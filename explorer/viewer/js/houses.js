@@ -16,8 +16,7 @@ function sourceOf(viewer, value) {
 
 // The Gradio house: a value with addresses comes in, as explorer/viewer/host.py describes it.
 export function host(element, options) {
-  const named = () => new URLSearchParams(location.search);  // what the page is about: explorer/views/page.js
-  const viewer = mount(element, null, { ...options, own: () => named().has("model") && !named().has("example") });
+  const viewer = mount(element, null, { ...options, own: () => window.vitPage?.own() });  // of explorer/views/page.js
   const seen = new Set();
   let head = "", after = "", heard = null, frames = [];
 

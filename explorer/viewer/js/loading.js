@@ -82,6 +82,7 @@ function adopt(viewer, opened) {
   viewer.refresh();
   viewer.arrive();
   if (!before) introduce(viewer);
+  viewer.tell("seen");
   wantMore(viewer);
   if (other) tellPick(viewer);  // the same place has another number here
   if (viewer.options.intervene && edited(state)) tellEdits(viewer);  // they hold here, too

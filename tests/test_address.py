@@ -1,0 +1,124 @@
+"""Links, Back and Forward as a visitor uses them, in Chromium and Firefox; and a page that keeps still."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from firefox import Firefox
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from explorer.session import Session
+from vit import ViT, save
+from vit.card import Card
+from vit.checkpoint import save_snapshot
+
+pytestmark = pytest.mark.browser
+
+PATIENCE = 90_000  # milliseconds
+CARD = Card("tiny", tuple("abcdefg"))
+SEEN = "() => document.querySelector('#viewer .vit-viewer')?.viewer?.data?.loaded > 0"
+SHIFTS = """window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({ type: 'layout-shift', buffered: true });"""
+CHOSEN = "document.querySelector('[role=tab][aria-selected=true]')?.textContent"
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory) -> Session:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoints") / "run"
+    save(folder, randomised(ViT(tiny_config())), CARD)
+    for step in (1, 10, 100):
+        save_snapshot(folder, randomised(ViT(tiny_config())), CARD, step, {"accuracy": step / 200})
+    return Session(extra=(str(folder),))
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield context.new_page()
+    context.close()
+
+
+def test_a_moment_of_training_is_in_the_address_and_its_link_can_be_copied(page: Page, url: str) -> None:
+    page.goto(url + "?tab=training&moment=10")
+    said = page.locator("#training-timeline output")
+    expect(said).to_contain_text("step 10 ")
+    page.get_by_label("Moment of training").press("ArrowLeft")
+    expect(said).to_contain_text("step 1 ")
+    page.wait_for_function("() => location.search.includes('moment=1') && !location.search.includes('10')")
+    page.locator(".vx-copy").click()
+    expect(page.locator(".vx-copy")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    page.get_by_label("Moment of training").press("End")
+    page.wait_for_function("() => !location.search.includes('moment')")
+    page.get_by_role("tab", name="Explore", exact=True).click()
+    expect(page.locator(".vx-copy")).to_be_hidden()
+
+
+def test_an_own_picture_is_in_no_link_and_the_page_says_so(page: Page, url: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "own.png")
+    page.goto(url)
+    page.wait_for_function(SEEN)
+    page.set_input_files("#picture input[type=file]", str(tmp_path / "own.png"))
+    page.wait_for_function("() => location.search.includes('example=own')")
+    page.go_back()
+    expect(page.locator("[data-example=cat]")).to_have_attribute("aria-pressed", "true")
+    page.go_forward()
+    expect(page.locator(".vx-told")).to_contain_text("Your own picture is in no address")
+    page.reload()
+    expect(page.locator(".vx-told")).to_contain_text("which no link can carry")
+    page.wait_for_function("() => location.search.includes('example=cat')")
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1440, 900), (2560, 1440)])
+def test_nothing_jumps_while_the_page_comes(browser: Browser, url: str, size: tuple[int, int]) -> None:
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(SHIFTS)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function(SEEN)
+    expect(page.locator("#checks li")).not_to_have_count(0)
+    assert page.evaluate("window.shift") < 0.05
+    wide = page.evaluate("document.querySelector('#main').clientWidth")
+    assert wide > 0.9 * size[0] and page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    context.close()
+
+
+def test_at_200_percent_the_picture_begins_on_the_first_screen(browser: Browser, url: str) -> None:
+    context = browser.new_context(viewport={"width": 720, "height": 450})
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function(SEEN, timeout=PATIENCE)
+    box = page.locator("#viewer canvas.vit-picture").first.bounding_box()
+    assert box and box["y"] < 450 - 60
+    context.close()
+
+
+def test_links_and_history_in_firefox(url: str) -> None:
+    with Firefox.start() as firefox:
+        firefox.goto(url + "?tab=training&moment=10&example=tower")
+        firefox.wait_for(
+            "document.querySelector('#training-timeline output')?.textContent.includes('step 10 ')"
+        )
+        assert firefox.evaluate(CHOSEN) == "Training"
+        assert firefox.evaluate("location.search").count("tab=training") == 1
+        firefox.click("#tab-explore-button")
+        firefox.wait_for("!location.search.includes('tab=')")
+        firefox.click("[data-example=lion]")
+        firefox.wait_for("location.search.includes('example=lion')")
+        firefox.evaluate("history.back()")
+        firefox.wait_for("document.querySelector('[data-example=tower]')?.ariaPressed === 'true'")
+        firefox.evaluate("history.back()")
+        firefox.wait_for(f"{CHOSEN} === 'Training'")
+        firefox.evaluate("history.forward()")
+        firefox.wait_for(f"{CHOSEN} === 'Explore'")
