@@ -183,17 +183,24 @@ def head_payload(
         "norms": stats.token_norms(trace).numpy(),  # (L+1, T)
     }
     if trace.attn.numel():
-        patches = slice(trace.num_prefix_tokens, None)
-        arrays["distance"] = stats.attention_distance(trace).numpy()  # (L, H)
-        arrays["entropy"] = stats.entropy(trace)[..., patches].mean(dim=-1).numpy()
-        arrays["prefix_share"] = stats.prefix_share(trace).sum(dim=-1).numpy()
+        arrays |= attention_figures(trace)
         meta["uniform_distance"] = stats.uniform_distance(trace)
-        if trace.grid.frames > 1:
-            arrays["lag_share"] = stats.lag_share(trace).numpy()  # (L, H, t)
-            arrays["uniform_lags"] = stats.uniform_lags(trace.grid).numpy()  # (t,)
-        first = quantize(trace.attn[:, :, 0], trace.num_prefix_tokens)  # (L, H, T)
-        arrays["first_rows"], arrays["first_rows_max"] = first
     return pack(arrays, meta)
+
+
+def attention_figures(trace: Trace) -> dict[str, np.ndarray]:
+    """Of every head what its attention does on average, and how the first token looks: what is seen before
+    any layer has come."""
+    arrays = {
+        "distance": stats.attention_distance(trace).numpy(),  # (L, H)
+        "entropy": stats.entropy(trace)[..., trace.num_prefix_tokens :].mean(dim=-1).numpy(),
+        "prefix_share": stats.prefix_share(trace).sum(dim=-1).numpy(),
+    }
+    if trace.grid.frames > 1:
+        arrays["lag_share"] = stats.lag_share(trace).numpy()  # (L, H, t)
+        arrays["uniform_lags"] = stats.uniform_lags(trace.grid).numpy()  # (t,)
+    first = quantize(trace.attn[:, :, 0], trace.num_prefix_tokens)  # (L, H, T)
+    return arrays | dict(zip(("first_rows", "first_rows_max"), first))
 
 
 def layer_payload(
