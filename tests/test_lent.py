@@ -1,17 +1,22 @@
 """Folders of the explorer without a server that the app lends: one at a time, few, told in sentences."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import randomised, tiny_config
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from explorer.session import Session
 from explorer.site import lent
 from explorer.site.lent import Shelf, can_be_lent, routes
 from explorer.site.runtime import SiteError
+from explorer.ui import describe
+from explorer.views import take_home
 from vit import ViT
 
 
@@ -145,3 +150,16 @@ def test_the_process_that_writes_says_why_it_could_not(tmp_path: Path) -> None:
     (tmp_path / "taken" / "something").write_text("else")
     with pytest.raises(SiteError, match="holds something else"):
         lent.write_apart("shapes", tmp_path / "taken")
+
+
+def test_the_app_offers_them_for_its_own_models(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "green").save(tmp_path / "green.png")
+    session = Session()
+    look = session.look(tmp_path / "green.png", "shapes")
+    assert 'href="site/shapes/?camera=1"' in describe(look, session.names())
+    assert "site/" not in describe(look, ["another"])
+    links = take_home.links(look, None, {})
+    assert 'href="site/shapes.html"' in links
+    parameters = sum(p.numel() for p in look.model.parameters())
+    told = re.search(r"about (\d+) MB", links)
+    assert told and 2 * parameters < int(told[1]) * 1e6 < 2e7, "half precision, and the runtime with it"

@@ -122,8 +122,9 @@ class Inside(nn.Module):
         proj, config = self.vit.patch_embed.proj, self.vit.config
         found = {"filters": proj.weight + 0}
         found["filter_bias"] = proj.weight.new_zeros(config.embed_dim) if proj.bias is None else proj.bias + 0
-        if has_positions(self.vit):
-            table = resample_pos_embed(self.vit.pos_embed, config.grid_size, grid.shape)
+        added = self.vit.pos_embed
+        if added is not None and has_positions(self.vit):
+            table = resample_pos_embed(added, config.grid_size, grid.shape)
             found["positions"] = table[0, -grid.count :]  # (P, D)
         return found
 

@@ -46,6 +46,7 @@ export class Followed {
   }
 
   async choose(choice) {
+    if (this.prepared !== this.page.prepared || this.weights !== this.page.weighed) return;  // it is of another picture
     const made = await this.page.engine.ask("lesson", { choice });
     await this.lesson.receive({ lesson: made });
   }

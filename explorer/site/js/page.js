@@ -239,7 +239,10 @@ class Page {
     this.write();
     this.marks();
     if (tab === "lesson") this.followed.show();
-    else this.viewer.set({}, true);  // what was hidden had no size
+    else {
+      this.followed.leave();
+      this.viewer.set({}, true);  // what was hidden had no size
+    }
   }
 
   async watch(on) {
