@@ -35,7 +35,7 @@ from vit.card import Card
 from vit.checkpoint import Snapshot
 from vit.cost import Cost, cost
 from vit.model import Hook, ViT
-from vit.pictures import as_picture, open_safely, preprocess
+from vit.pictures import as_picture, open_safely, preprocess, seen_box
 from vit.processor import native_bf16
 from vit.trace import MaskPatches, Trace, ZeroHeads, attention_at, trace
 
@@ -207,9 +207,20 @@ class Look:
     @property
     def image(self) -> Tensor:
         """(3, height, width): the picture as the model takes it."""
-        whole = self.size in (WHOLE, WHOLE_DOUBLE)
-        card = replace(self.card, crop_pct=1.0) if whole else self.card  # of the whole, nothing is cut off
+        card = replace(self.card, crop_pct=self.crop_pct)
         return self.remember("image", lambda: preprocess(self.pixels, card, self.image_size))
+
+    @property
+    def crop_pct(self) -> float:
+        """Of the card; of the whole picture, nothing is cut off."""
+        return 1.0 if self.size in (WHOLE, WHOLE_DOUBLE) else self.card.crop_pct
+
+    @property
+    def seen_part(self) -> tuple[float, float, float, float]:
+        """(left, top, width, height) of what the model sees, as shares of the picture's sides."""
+        wide, tall = self.remember("shape", lambda: self.pixels.size)
+        left, top, right, bottom = seen_box((wide, tall), self.image_size, self.crop_pct)
+        return left / wide, top / tall, (right - left) / wide, (bottom - top) / tall
 
     @property
     def picture_address(self) -> str:

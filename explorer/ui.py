@@ -160,7 +160,12 @@ def show(
         target=target,
         edits=edits,
         shown=chosen,
-        beacon={**news(look), "example": example, "size": "" if look.size == TRAINED else look.size},
+        beacon={
+            **news(look),
+            "example": example,
+            "size": "" if look.size == TRAINED else look.size,
+            "seen": look.seen_part,
+        },
     )
 
 

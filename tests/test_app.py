@@ -421,11 +421,11 @@ def test_the_heads_page_stands_every_model(look: Look) -> None:
 
 def test_each_class_has_its_own_patches_and_nothing_large_is_kept(look: Look) -> None:
     if target_of(look) is None:
-        assert "Patches that say" not in heads.depth_panels(look, None)
+        assert "Patches that point to" not in heads.depth_panels(look, None)
         return
     maps = []
     for target in (1, 3):
-        panel = heads.depth_panels(look, target).partition(f"Patches that say {NAMES[target]}")[2]
+        panel = heads.depth_panels(look, target).partition(f"Patches that point to {NAMES[target]}")[2]
         maps.append(panel.partition('class="vx-over" src="')[2].partition('"')[0])
     assert maps[0] != maps[1]
     kept = [e.value for key, e in look.session.results._entries.items() if key[-1] == ("patch lens", 1)]
@@ -438,7 +438,7 @@ def test_who_led_early_is_in_the_logit_lens(checkpoints, picture, monkeypatch) -
     lens[0, 5] = lens[1, 5] = lens[2, 1] = lens[3, 1] = 9
     lens[3, 3] = 5
     monkeypatch.setattr(heads.stats, "logit_lens", lambda model, trace: lens)
-    panel = heads.depth_panels(look, 1).partition("Patches that say")[0]
+    panel = heads.depth_panels(look, 1).partition("Patches that point to")[0]
     assert re.findall(r'<span class="vx-s\d">([^<]*)</span>', panel) == ["bee", "dog", "fox"]
 
 

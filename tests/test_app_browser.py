@@ -353,7 +353,7 @@ def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: V
     page.get_by_label("Play the training").click()
     expect(said).to_contain_text("step 100", timeout=PATIENCE)
     page.wait_for_function(f"(last) => {answer} === last", arg=last)
-    page.get_by_label("follow a run that is going on").check()
+    page.get_by_label("follow a run while it trains").check()
     save_snapshot(run, randomised(ViT(tiny_config())), CARD, 200, {"accuracy": 0.9})
     expect(said).to_contain_text("step 200", timeout=PATIENCE)
     with page.expect_request(ASKED):
@@ -375,7 +375,7 @@ def test_news_of_a_run_let_it_play(visit: Visit, run: str) -> None:
     expect(slider).not_to_have_attribute("max", "0")
     before = int(slider.get_attribute("max") or 0)
     page.get_by_label("Play the training").click()
-    page.get_by_label("follow a run that is going on").check()
+    page.get_by_label("follow a run while it trains").check()
     save_snapshot(run, randomised(ViT(tiny_config())), CARD, 300, {"accuracy": 0.9})
     expect(slider).to_have_attribute("max", str(before + 1), timeout=PATIENCE)
     expect(page.get_by_label("Pause")).to_be_visible()
@@ -478,7 +478,7 @@ def test_a_picture_that_did_not_come_can_be_chosen_again(visit: Visit) -> None:
 
 def test_what_is_pinned_is_what_the_lesson_and_the_files_are_about(visit: Visit) -> None:
     page = visit()
-    page.get_by_role("button", name="Take it home").click()
+    page.get_by_role("button", name="Download").click()
     link = page.locator("#files a[aria-label='Attention of what is pinned as PNG']")
     first = link.get_attribute("href")
     page.locator("#viewer .vit-pane canvas").first.focus()

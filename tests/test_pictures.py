@@ -25,6 +25,7 @@ from vit.pictures import (
     open_picture,
     open_safely,
     preprocess,
+    seen_box,
     to_pixels,
     to_rgb,
 )
@@ -231,6 +232,15 @@ def test_a_missing_file_is_a_picture_error(tmp_path):
 def test_the_crop_stays_inside_the_picture(size, side):
     """225 / 224 * 224 is more than 225."""
     assert (to_pixels(Image.new("RGB", size, WHITE), (side, side)) == 255).all()
+
+
+def test_the_part_that_is_seen_is_all_that_is_read() -> None:
+    left, top, right, bottom = seen_box((300, 100), (50, 50), 0.5)
+    assert (left, top, right, bottom) == (125, 25, 175, 75)
+    picture = Image.new("RGB", (300, 100), "black")
+    picture.paste(WHITE, (125, 25, 175, 75))
+    assert (to_pixels(picture, (50, 50), 0.5) == 255).all()
+    assert seen_box((300, 100), (100, 300)) == (0, 0, 300, 100)
 
 
 def test_preprocess_crops_the_centre_as_the_card_says():

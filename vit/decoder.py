@@ -59,7 +59,9 @@ def open_picture(source: str | Path | BinaryIO, largest: int | None = None) -> I
         most = f"{MAX_PIXELS // 10**6} million"
         raise PictureError(f"This picture has more than {most} pixels: make it smaller first.") from error
     except UnidentifiedImageError as error:
-        raise PictureError("This file is not a picture, or of a kind that cannot be read.") from error
+        raise PictureError(
+            "This file is not a picture, or of a kind that cannot be read: save it as JPEG, PNG or WebP."
+        ) from error
     except FileNotFoundError as error:
         raise PictureError("This picture does not exist.") from error
     except PermissionError as error:

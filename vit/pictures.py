@@ -119,25 +119,31 @@ def read(source: str | Path | BinaryIO) -> bytes:
     return Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
 
 
+def seen_box(
+    size: tuple[int, int], image_size: tuple[int, int], crop_pct: float = 1.0
+) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom), in pixels, of what a model sees of a picture of this size (width, height):
+    what timm and torchvision do, "resize the shorter side to size / crop_pct, then crop the centre", with the
+    whole pixels that they round to."""
+    (across, down), (height, width) = size, image_size
+    tall, wide = (int(side / crop_pct + 1e-6) for side in image_size)  # before the crop, at least
+    if across * tall <= down * wide:
+        tall = int(wide * down / across)
+    else:
+        wide = int(tall * across / down)
+    top, left = round((tall - height) / 2), round((wide - width) / 2)
+    y, x = down / tall, across / wide  # pixels of the picture for one of the result
+    # rounding may put an edge 1e-14 outside, which Pillow refuses
+    return left * x, top * y, min((left + width) * x, across), min((top + height) * y, down)
+
+
 def to_pixels(
     picture: Image.Image, image_size: tuple[int, int], crop_pct: float = 1.0, interpolation: str = "bicubic"
 ) -> Tensor:
-    """The middle of an RGB picture as uint8 (3, height, width).
-
-    What timm and torchvision do, "resize the shorter side to size / crop_pct, then crop the centre", with
-    the whole pixels that they round to, but in one step: safe for a picture of 1 x 100 000 pixels.
-    """
+    """What `seen_box` says of an RGB picture as uint8 (3, height, width), in one step: safe for a picture of
+    1 x 100 000 pixels."""
     height, width = image_size
-    tall, wide = (int(side / crop_pct + 1e-6) for side in image_size)  # before the crop, at least
-    if picture.width * tall <= picture.height * wide:
-        tall = int(wide * picture.height / picture.width)
-    else:
-        wide = int(tall * picture.width / picture.height)
-    top, left = round((tall - height) / 2), round((wide - width) / 2)
-    y, x = picture.height / tall, picture.width / wide  # pixels of the picture for one of the result
-    # rounding may put an edge 1e-14 outside, which Pillow refuses
-    right, bottom = min((left + width) * x, picture.width), min((top + height) * y, picture.height)
-    box = (left * x, top * y, right, bottom)
+    box = seen_box(picture.size, image_size, crop_pct)
     resized = picture.resize((width, height), RESAMPLING[interpolation], box=box)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 

@@ -13,12 +13,13 @@ add to is the *residual stream*.
 
 - **Explore** – point at a patch: every head of every layer answers at once. Step with the arrow keys, play
 with the space bar, `?` shows all keys. *Intervene* hides patches and switches heads off.
+- **How it works** – a lesson: one patch, followed from its pixels to the answer, with the true numbers, to be
+presented and printed, too.
 - **Why** – which patches the answer rests on, by every method worth knowing, and a race that tells which
   of them to believe.
 - **Heads & layers** – figures of what each head does, with words that say how to read them.
 - **Training** – the same picture through the snapshots of a training run, also while it is going on.
 - **Compare** – two models, or two moments, on one picture.
-- **Inside** – one patch, followed from its pixels to the logits, with the true numbers.
 
 ## Three things to keep in mind
 
@@ -33,10 +34,10 @@ They stay on the machine that runs this page and are shown to nobody else. What 
 when you close the tab, the uploaded file itself within the next hour or a little more. The page loads nothing
 from anywhere else.
 
-## Take it home
+## Links and files
 
-*Copy link* brings somebody else to the same model, example and size, to what is pinned, and to the same class
-and interventions. `python -m
+*Copy link* brings somebody else to the same page with the same model, example and size, to what is
+pinned, and to the same class, moment and interventions. A picture of your own is in no link. `python -m
 explorer` makes the same figures without a browser, and `from explorer import show` puts the viewer into a
 notebook or one HTML file.
 """

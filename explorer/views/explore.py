@@ -24,7 +24,7 @@ from explorer.views.parts import note
 
 
 def check_strip(look: Look) -> str:
-    """Green or red, with the number: is what the screen shows what the model did?"""
+    """Is what the screen shows what the model did? One word, which opens to the numbers."""
     if not look.keeps_attention:
         return note(too_many_tokens("The self-check is"))
 
@@ -38,7 +38,13 @@ def check_strip(look: Look) -> str:
         f"<b>{'✓' if check.ok else '✗'}</b> {check.name}: <span>off by {check.value:.0e}</span></li>"
         for check in checks
     )
-    return f'<ul class="vx-checks" aria-label="Self-check of this picture">{pills}</ul>'
+    well = all(check.ok for check in checks)
+    said = "✓ Checked: this is what the model computed" if well else "✗ A check of what is shown has failed"
+    return (
+        f'<details class="vx-check {"vx-good" if well else "vx-bad"}"{"" if well else " open"}>'
+        f'<summary>{said}</summary><ul class="vx-checks" aria-label="Self-check of this picture">{pills}</ul>'
+        "</details>"
+    )
 
 
 def bf16_check(look: Look) -> stats.Check:

@@ -18,7 +18,18 @@ from explorer.views.page import (
     SLOW_QUEUE,
     Page,
 )
-from explorer.views.parts import cells, dots, every_nth, lines, matrix, note, panel, picture_map, scale
+from explorer.views.parts import (
+    cells,
+    dots,
+    every_nth,
+    lines,
+    matrix,
+    note,
+    panel,
+    percent,
+    picture_map,
+    scale,
+)
 from explorer.views.prose import words
 from vit.pictures import preprocess
 from vit.shapes import shapes_sample
@@ -56,23 +67,23 @@ def head_panels(look: Look) -> str:
         panel(
             "Effective tokens",
             dots(effective.numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
-            "e to the entropy of a patch's row, the mean over patches: how many tokens a head looks at, in "
-            "effect. One: it points. At the dashed line it averages over everything.",
+            "How many tokens a head looks at, in effect: e to the entropy of a patch's row, the mean over "
+            "patches. One: it points. At the dashed line it averages over everything.",
         ),
     ]
     if prefix:
+        on_prefix = stats.prefix_share(trace).sum(dim=-1)  # (L, H)
         panels.append(
             panel(
                 "Share on " + (config.prefix_names[0] if prefix == 1 else "prefix tokens"),
                 dots(
-                    stats.prefix_share(trace).sum(dim=-1).numpy(),
+                    on_prefix.numpy(),
                     "share of attention",
                     line=prefix / tokens,
                     line_name="uniform",
                 ),
-                "What patches give to the tokens that the picture does not show. A large share in "
-                "late layers is the "
-                "rule: heads that have nothing to do rest there.",
+                "What patches give to the tokens that the picture does not show. "
+                + resting(float(on_prefix[-1].mean()), prefix / tokens),
             )
         )
     panels += [
@@ -158,7 +169,7 @@ def depth_panels(look: Look, target: int | None) -> str:
         patches = look.remember(("patch lens", target), said_by_patches)
         panels.append(
             panel(
-                f"Patches that say {class_name(look.card, target)}",
+                f"Patches that point to {class_name(look.card, target)}",
                 picture_map(look.picture_address, patches.unflatten(0, trace.grid_size), ""),
                 "The head reads each patch of the last layer alone, as if it were the token it was "
                 "taught to read"
@@ -231,6 +242,15 @@ def cka_panel(look: Look) -> str:
         "pictures. Blocks of bright cells are layers that change little; grey: undefined, where all pictures "
         "look the same, as [CLS] does before the first layer.",
     )
+
+
+def resting(share: float, uniform: float) -> str:
+    """What the last layer's mean share on prefix tokens says of this model."""
+    found = f"In the last layer it is {percent(share)}, where looking everywhere alike would give "
+    found += f"{percent(uniform)}: "
+    if share > 2 * uniform:
+        return found + "heads that have nothing to do rest there, as in most large models."
+    return found + "these heads do not rest there, as those of most large models do."
 
 
 def build(page: Page) -> None:

@@ -9,6 +9,25 @@ page.connect = (tabs, trigger) => {
   page.restore();
 };
 
+// ---- the part of a picture that the model sees, as a frame on the small picture
+
+const frame = Object.assign(document.createElement("span"), { className: "vx-seen" });
+page.frame = ([left, top, width, height]) => {
+  const image = document.querySelector("#picture img"), box = image?.parentElement;
+  frame.hidden = !image?.naturalWidth || width * height > 0.98;
+  if (frame.hidden) return;
+  const scale = Math.min(box.clientWidth / image.naturalWidth, box.clientHeight / image.naturalHeight);  // it is fitted in
+  const across = scale * image.naturalWidth, down = scale * image.naturalHeight;
+  Object.assign(frame.style, {
+    left: `${(box.clientWidth - across) / 2 + left * across}px`, top: `${(box.clientHeight - down) / 2 + top * down}px`,
+    width: `${width * across}px`, height: `${height * down}px`,
+  });
+  frame.dataset.tip = `The model sees what is in the frame: ${Math.round(100 * width * height)} % of the picture.`;
+  box.style.position = "relative";
+  box.append(frame);
+};
+document.addEventListener("load", ({ target }) => target.closest?.("#picture") && page.seen && page.frame(page.seen), true);
+
 // ---- the address: what was chosen is in it, and is there before anything is painted; Back and Forward go through it
 
 const named = () => new URL(location.href).searchParams;
@@ -68,6 +87,7 @@ page.news = (value) => {
   const known = ABOUT.filter((key) => key in value).map((key) => [key, key === "example" ? value[key] || OWN : value[key]]);
   page.say(Object.fromEntries(known), !first);  // what the address asked for is no step of its own
   page.going = false;
+  if (value.seen) page.frame(page.seen = value.seen);
   page.shown = Object.fromEntries(ABOUT.map((key) => [key, page.said(key)]));
   const picture = "example" in value;  // else only another class of the one that is there
   if (page.open !== "explore" || !picture) return page.refresh();

@@ -126,7 +126,7 @@ def with_the_model(look: Look) -> str:
 
 def build(page: Page) -> None:
     opened = gr.State(False)
-    with gr.Accordion("Take it home", open=False, elem_id="files") as list_of_files:
+    with gr.Accordion("Download", open=False, elem_id="files") as list_of_files:
         files = gr.HTML("", apply_default_css=False)
 
     def on_news(opened, shown, target, picked, request: gr.Request):

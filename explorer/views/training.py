@@ -122,9 +122,7 @@ def build(page: Page) -> None:
             info="A folder that train.py writes to, such as runs/cifar10.",
             elem_id="training-run",
         )
-        gr.Checkbox(
-            label="follow a run that is going on", container=False, scale=1, elem_id="training-follow"
-        )
+        gr.Checkbox(label="follow a run while it trains", container=False, scale=1, elem_id="training-follow")
     nothing = gr.HTML("", elem_id="training-nothing", apply_default_css=False)
     timeline = gr.HTML(
         None,

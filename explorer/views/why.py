@@ -39,7 +39,9 @@ from vit.trace import Trace, trace
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
 TOP_ENTRIES = 12
 PLAN = faithfulness.Plan()
-BEFORE = note("Not raced yet: no map has earned belief. Run the race to measure all of them on this picture.")
+BEFORE = note(
+    "Not raced yet: nobody knows which of these maps to believe. The race measures them on this picture."
+)
 
 
 # maps -----------------------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ def figure_of(look: Look, name: str, target: int, words: str, values: torch.Tens
     if why_not := look.refusal(method):
         return waiting(method.label, why_not)
     if values is None and look.must_wait(method, target):
-        words = f"Takes {look.cost_in_words(method)}: tick “slow methods too” and run the race."
+        words = f"Takes {look.cost_in_words(method)}: tick “include slow methods” and run the race."
         return waiting(method.label, words)
     values = look.map(method, target) if values is None else values
     caption = f"<b>{escape(method.label)}</b>{words}<span>{escape(method.about)}</span>"
@@ -286,7 +288,9 @@ def ablation_panel(look: Look, target: int) -> str:
     title = "What is lost without each head"
     count = ablation_passes(look)
     if count * look.cost.flops > looks.QUICK and look.remembered(ablation_key(target)) is None:
-        return panel(title, note(f"Takes {count:.0f} forwards: tick “slow methods too” and run the race."))
+        return panel(
+            title, note(f"Takes {count:.0f} forwards: tick “include slow methods” and run the race.")
+        )
     lost = run_ablation(look, target).numpy()
     return panel(
         title,
@@ -428,7 +432,7 @@ def build(page: Page) -> None:
     with gr.Row(elem_classes="vx-tools"):
         classes = gr.Dropdown([], label="Class to explain", elem_id="why-class", interactive=True, scale=2)
         slow = gr.Checkbox(
-            label="slow methods too", value=False, elem_id="why-slow", container=False, scale=1
+            label="include slow methods", value=False, elem_id="why-slow", container=False, scale=1
         )
         start = gr.Button("Run the race", variant="primary", elem_id="why-race", scale=1)
         stop = gr.Button("Stop the race", visible=False, elem_id="why-stop", scale=1)

@@ -18,7 +18,7 @@ export function buildCharts(viewer) {
     { title: data.t > 1 ? "Distance in space" : "Attention distance", unit: "pixels", values: data.distance, uniform: data.uniform_distance },
     ...overTime(data),
     { title: "Attention entropy", unit: "nats", values: data.entropy, uniform: Math.log(data.T) },
-    { title: "Share on prefix tokens", unit: "", values: data.pre ? data.prefix_share : null, uniform: data.pre / data.T },
+    { title: `Share on ${data.pre > 1 ? "prefix tokens" : data.prefix_names[0]}`, unit: "", values: data.pre ? data.prefix_share : null, uniform: data.pre / data.T },
   ].filter(({ values }) => values);
   const lags = data.lag_share ? [lagChart(viewer, width)] : [];
   viewer.lags = lags[0]?.show;
