@@ -184,6 +184,17 @@ def attention_all_layers(
     return to_map(trace, fused[:, rows_of(trace, query, model)].mean(dim=(0, 1)))
 
 
+def pooling_attention(trace: Trace, *, fuse: str = "mean") -> Tensor:
+    """Where the learned query of attention pooling looks: what the head reads of each patch.
+
+    map_j = A_pool[h, j], its heads fused.  Zhai et al. 2022, "Scaling Vision Transformers"; SigLIP.
+    Cost: none, it is in the trace.  Raises ValueError for a model that does not pool by attention.
+    """
+    if trace.pool_attn is None:
+        raise ValueError("This model does not pool by attention: look at the attention of its layers.")
+    return to_map(trace, fused_heads(trace.pool_attn[:, None], fuse)[0])  # (H', 1, T) -> (T,)
+
+
 @torch.no_grad()
 def value_weighted(
     trace: Trace,

@@ -49,6 +49,7 @@ class Method:
     needs_model: bool = False
     needs_grad: bool = False  # a trace with a target
     additive_stream: bool = False  # needs a residual stream that is a sum and read as one: no post_norm
+    pools: bool = False  # needs a model that pools by attention
     rows_sum_to_1: bool = False  # so that "times uniform" can be said of its map
     max_tokens: int | None = None
 
@@ -90,6 +91,9 @@ class Method:
         """Why it says nothing about such a model or picture, in one sentence; empty if it does."""
         if self.class_specific and not config.num_classes:
             return f"{self.label} explains a class, and this model has no classification head."
+        if self.pools and config.pool != "attention":
+            reads = "the mean of its patches" if config.pool == "mean" else "its class token"
+            return f"{self.label} is of models that pool by attention, and this one reads {reads}."
         if self.additive_stream and config.post_norm:
             return f"{self.label} needs a residual stream that only adds: this model has post_norm."
         if self.additive_stream and config.pool == "attention":
@@ -134,6 +138,19 @@ ROWS = (
         trap="An average over layers that do different things; it is here because it often beats the "
         "last layer alone.",
         class_specific=False,
+        rows_sum_to_1=True,
+    ),
+    Method(
+        maps.pooling_attention,
+        label="Pooling attention",
+        about="Where the learned query looks that gathers the answer: SigLIP, Perception Encoder.",
+        formula="A_pool[h, j]",
+        source="Zhai et al. 2022, MAP head",
+        url="https://arxiv.org/abs/2106.04560",
+        trap="The query is the same for every picture and every class. After the last layer a token need "
+        "not speak for its own place.",
+        class_specific=False,
+        pools=True,
         rows_sum_to_1=True,
     ),
     Method(
@@ -235,7 +252,7 @@ ROWS = (
         url="https://arxiv.org/abs/2404.03214",
         trap="A slope, not a share: a patch that no head looks at may have a large one. Early layers "
         "are read by a head that was trained for the last one. The authors stretch each map to "
-        "[0, 1], and of a model that pools by attention they ask about the pool's; here neither.",
+        "[0, 1]; here not. Of a model that pools by attention it is the pool's attention at every depth.",
         cost="1 forward, 1 backward",
         needs_model=True,
     ),

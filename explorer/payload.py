@@ -284,6 +284,7 @@ def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[by
         if not method.is_long
         and (model is not None or not method.needs_model)
         and (trace.attn_grad is not None or not method.needs_grad)
+        and (trace.pool_attn is not None or not method.pools)
         and not (model is not None and method.refusal(model.config, trace.tokens.shape[1]))
     ]
     target = trace.target

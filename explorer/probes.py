@@ -127,23 +127,24 @@ def legrad(
 
     y_l the logit that the head reads of the stream after layer l;
     map_j = mean_l mean_h mean_i (∂y_l/∂A[l, h][i, j])₊.  Bousselham et al. 2025, "LeGrad", section 3.
+    Where attention pools, A[l] is that of the pool, which reads the stream after layer l.
     layer: up to and with which one.  Cost: one forward and one backward, layer by layer.
     """
     objective = objective_of(trace, model, target, contrast)
     depth, places = layer_at(trace, layer) + 1, model.places(trace.grid)
-    total = torch.zeros(num_tokens(trace))
+    total, of = torch.zeros(num_tokens(trace)), "pool_attn" if model.config.pool == "attention" else "attn"
     for at in range(depth):
         attn: list[Tensor] = []
 
         def leaf(name: str, layer: int | None, x: Tensor, attn: list[Tensor] = attn) -> Tensor:
-            if name != "attn":
+            if name != of:
                 return x
-            attn.append(x.detach().requires_grad_())  # (1, H, T, T)
+            attn.append(x.detach().requires_grad_())  # (1, H, T, T), of the pool (1, H', 1, T)
             return attn[0]
 
         with gradients_on(model):
             tokens = model.run(stream_at(trace, model, at).detach(), at, at + 1, places, leaf)
-            (grad,) = torch.autograd.grad(objective(model.read_out(tokens)[0]), attn)
+            (grad,) = torch.autograd.grad(objective(model.read_out(tokens, leaf)[0]), attn)
         total += grad[0].clamp(min=0).mean(dim=(0, 1)).float().cpu()  # over heads and rows
     return to_map(trace, total / depth)
 

@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 L, H, h, w = 5, 4, 3, 7
 PREFIXES = (3, 1, 0)
 CLOSE = dict(rtol=1e-5, atol=1e-6)
-CLASS_BLIND = {"attention", "attention_all_layers", "value_weighted", "rollout", "flow"}
+CLASS_BLIND = {"attention", "attention_all_layers", "value_weighted", "rollout", "flow", "pooling_attention"}
 
 
 def random_trace(prefix: int, seed: int = 0, depth: int = L, grid: tuple[int, int] = (h, w)) -> Trace:
@@ -288,6 +288,30 @@ def test_value_weighted_is_the_length_of_what_is_sent(family: str) -> None:
     assert not torch.allclose(one_head, value_weighted(t, layer=layer, head=1, model=model))
 
 
+@pytest.mark.parametrize("fuse, by", [("mean", np.mean), ("max", np.max), ("min", np.min)])
+@families
+def test_pooling_attention_is_what_the_pool_reads_or_refused(family: str, fuse: str, by) -> None:
+    """By the softmax of the paper's formula in float64, from the normed stream after the last layer."""
+    model, t = model_and_trace(family)
+    row, config = METHODS["pooling_attention"], model.config
+    if config.pool != "attention":
+        assert "this one reads" in row.refusal(config, t.tokens.shape[1])
+        with pytest.raises(ValueError, match="does not pool by attention"):
+            row(t)
+        return
+    assert row.refusal(config, t.tokens.shape[1]) == ""
+    model.double()
+    pool, x = model.attn_pool, model.norm(t.tokens[-1].double())
+    d = config.embed_dim // pool.num_heads
+    q, k = pool.q(pool.latent)[0, 0].numpy(), pool.kv(x)[:, : config.embed_dim].numpy()
+    found = []
+    for head in range(pool.num_heads):
+        part = slice(head * d, (head + 1) * d)
+        weights = np.exp(k[:, part] @ q[part] / np.sqrt(d))
+        found.append(weights / weights.sum())
+    same(row(t, fuse=fuse), by(found, axis=0)[t.num_prefix_tokens :].reshape(h, w))
+
+
 @families
 def test_input_gradient_is_a_directional_derivative(family: str) -> None:
     """Stretching one embedded patch by 1 + ε changes the logit by ε · map_j: differences in float64."""
@@ -491,7 +515,7 @@ def test_only_class_specific_methods_answer_differently_for_two_classes(family: 
     model, first = model_and_trace(family, target=2)
     second = trace(model, first.image, target=5)
     if METHODS[name].refusal(model.config, first.tokens.shape[1]):
-        with pytest.raises(ValueError, match=r"only adds|linear"):
+        with pytest.raises(ValueError, match=r"only adds|linear|pool by attention"):
             METHODS[name](first, model=model)
         return
     maps = [METHODS[name](t, model=model) for t in (first, second)]

@@ -207,10 +207,41 @@ def test_holding_is_of_one_thread_and_leaves_the_model_as_it_was() -> None:
 # ---- LeGrad ----------------------------------------------------------------------------------------
 
 
+def legrad_of_a_pool(model: ViT, t: Trace) -> None:
+    """The pool reads the stream behind each layer; each of its weights is moved by differences."""
+    found = METHODS["legrad"](t, model=model).flatten()
+    pool, T = model.double().attn_pool, t.tokens.shape[1]
+    heads, steep = pool.num_heads, []
+
+    def answer(A: Tensor, v: Tensor) -> float:
+        pooled = pool.proj(torch.einsum("hj,jhd->hd", A, v).flatten())
+        if pool.mlp is not None:
+            pooled = pooled + pool.mlp(pool.norm(pooled))
+        return float(model.head(pooled)[2])
+
+    for layer in range(L):
+        x = model.norm(t.tokens[layer + 1].double())
+        k, v = pool.kv(x).view(T, 2, heads, -1).unbind(1)
+        q = pool.q(pool.latent)[0, 0].view(heads, -1)
+        A = (torch.einsum("hd,jhd->hj", q, k) / q.shape[-1] ** 0.5).softmax(dim=-1)
+        slopes = torch.zeros_like(A)
+        for cell in np.ndindex(*A.shape):
+            sides = []
+            for sign in (1e-5, -1e-5):
+                moved = A.clone()
+                moved[cell] += sign
+                sides.append(answer(moved, v))
+            slopes[cell] = (sides[0] - sides[1]) / 2e-5
+        steep.append(slopes.clamp(min=0).mean(dim=0)[t.num_prefix_tokens :].numpy())
+    np.testing.assert_allclose(found.numpy(), np.mean(steep, axis=0), rtol=1e-3, atol=1e-6)
+
+
 @families
 def test_legrad_equals_slopes_read_out_at_every_depth(family: str) -> None:
     """Attention of one layer is moved cell by cell; the stream behind it is read out at once."""
     model, t = model_and_trace(family)
+    if model.config.pool == "attention":
+        return legrad_of_a_pool(model, t)
     found = {layer: METHODS["legrad"](t, model=model, layer=layer).flatten() for layer in (1, -1)}
     model.double()
     T = t.tokens.shape[1]
