@@ -102,7 +102,7 @@ def test_another_model_or_a_damaged_moment_begins_a_chain_of_its_own(tmp_path: P
     assert load_snapshot(save_snapshot(tmp_path, deeper, CARD, 3, {}))[0].config.depth == 4
 
 
-@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos"])
+@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos", "moves"])
 def test_bundled_moments_load_and_are_small(name: str) -> None:
     snapshots = list_snapshots(BUNDLED / name)
     assert load_snapshot(snapshots[-1].path)[0].config.depth == load(name)[0].config.depth

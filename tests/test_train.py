@@ -17,10 +17,12 @@ from torch import nn
 import train as t
 from vit.card import Card
 from vit.checkpoint import list_snapshots, load_snapshot, save
+from vit.clips import frozen
 from vit.data import Split
 from vit.library import BUNDLED, load
-from vit.moves import MOVES_CLASSES, MOVES_COUNT
+from vit.moves import MOVES_CLASSES, MOVES_COUNT, moves_sample
 from vit.options import RANGES, Options
+from vit.pictures import normalize
 from vit.report import evaluate
 from vit.schedule import Schedule
 
@@ -261,12 +263,33 @@ def test_bundled_checkpoints_are_as_good_as_their_cards_say(name, request):
     assert accuracy == on_the_card
 
 
-@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos"])
+@pytest.mark.slow
+def test_the_bundled_clip_model_is_as_good_as_its_card_says():
+    accuracy, on_the_card = said_by_evaluate("moves")
+    assert accuracy == on_the_card >= 0.97
+
+
+def test_the_bundled_clip_model_needs_time():
+    """One frame at every time stays, whatever it was cut from: at chance. Backwards, right is left."""
+    model, card = load("moves")
+    drawn = [moves_sample(1, index) for index in range(5 * len(MOVES_CLASSES))]
+    clips = normalize(torch.stack([torch.from_numpy(x).permute(0, 3, 1, 2) for x, _, _ in drawn]), card)
+    true = torch.tensor([label for _, label, _ in drawn])
+    said = model(clips).argmax(1)
+    assert (said == true).float().mean() >= 0.9
+    still = model(torch.stack([frozen(clip, 3) for clip in clips])).argmax(1)
+    assert (still == true).float().mean() <= 0.16
+    opposite = torch.tensor([1, 0, 3, 2, 4, 6, 5, 8, 7, 9])
+    backwards = model(clips.flip(1)).argmax(1)
+    assert (backwards == opposite[true]).float().mean() >= 0.85
+
+
+@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos", "moves"])
 def test_bundled_checkpoints_bring_their_training_along(name):
     model, card = load(name)
     snapshots = list_snapshots(BUNDLED / name)
     assert len(snapshots) >= 7 and snapshots[0].step == 0 and card.accuracy is not None
-    assert card.command.startswith(f"python train.py {name}") and model.config.grid_size >= (8, 8)
+    assert card.command.startswith(f"python train.py {name}") and model.config.grid.space >= (8, 8)
     with (BUNDLED / name / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["step"]) >= snapshots[-1].step  # the last moment may be the weights themselves
