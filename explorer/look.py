@@ -206,9 +206,12 @@ class Look:
 
     @property
     def image(self) -> Tensor:
-        """(3, height, width): the picture as the model takes it."""
-        card = replace(self.card, crop_pct=self.crop_pct)
-        return self.remember("image", lambda: preprocess(self.pixels, card, self.image_size))
+        """(3, height, width): the picture as the model takes it, a model of clips in every frame."""
+        card, shape = (
+            replace(self.card, crop_pct=self.crop_pct),
+            self.model.config.input_shape(self.image_size),
+        )
+        return self.remember("image", lambda: preprocess(self.pixels, card, self.image_size).expand(shape))
 
     @property
     def crop_pct(self) -> float:
@@ -441,7 +444,9 @@ def as_ints(values: Any) -> list[int]:
 
 
 def make_picture(look: Look) -> bytes:
-    return render.png(as_picture(look.image, look.card))
+    config = look.model.config
+    image = look.image[:: config.tubelet] if config.is_clip else look.image  # one frame of each time
+    return render.png(as_picture(image, look.card))
 
 
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:

@@ -31,10 +31,8 @@ class Subject:
         """(height, width, 3) uint8: the very pixels the model saw, in their true colours; of a clip the first
         frame of each time, side by side."""
         image = self.trace.image
-        if image.dim() > 3:
-            first = image[:: len(image) // self.trace.grid.frames].transpose(0, 1)  # (3, t, height, width)
-            image = Grid.side_by_side(first)
-        return as_picture(image, self.card)
+        first = image[:: self.model.config.tubelet] if image.dim() > 3 else image
+        return as_picture(first, self.card)
 
     def sheet(self, maps: Tensor) -> np.ndarray:
         """Maps (..., h, w) as they lie on `picture`; those of a clip, (..., t, h, w), side by side."""

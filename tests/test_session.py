@@ -1,5 +1,6 @@
 """The session: everything once, nothing forever, nobody's picture with somebody else's name."""
 
+import io
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import kept, randomised, tiny_config
+from conftest import clip_config, kept, randomised, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -63,6 +64,15 @@ def together(count: int, task: Callable[[int], object]) -> list:
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(run, range(count)))
+
+
+def test_a_picture_stands_still_for_a_model_of_clips(tmp_path: Path) -> None:
+    save(tmp_path / "clips", randomised(ViT(clip_config())), replace(CARD, name="clips"))
+    look = Session(extra=(str(tmp_path / "clips"),)).look(picture_file(tmp_path, 0), str(tmp_path / "clips"))
+    assert look.image.shape == (8, 3, 12, 20) and torch.equal(look.image[7], look.image[0])
+    assert look.trace().grid_size == (4, 3, 5)
+    seen = Image.open(io.BytesIO(looks.make_picture(look)))
+    assert seen.size == (4 * 20, 12)  # one frame of each time, side by side
 
 
 # ---- the cache -------------------------------------------------------------------------------------

@@ -162,7 +162,9 @@ def denormalize(images: Tensor, card: Card) -> Tensor:
 
 
 def as_picture(image: Tensor, card: Card) -> np.ndarray:
-    """The pixels that the model saw (3, height, width), in true colours: (height, width, 3) uint8."""
+    """The pixels that the model saw (3, height, width), in true colours: (height, width, 3) uint8. Frames
+    (F, 3, height, width) stand side by side."""
+    image = torch.cat(tuple(image), dim=-1) if image.dim() > 3 else image
     return denormalize(image, card).mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
