@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import uuid
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -1288,3 +1289,54 @@ def test_a_port_that_is_taken_is_one_sentence(url: str, monkeypatch) -> None:
     monkeypatch.setattr(ui, "build", lambda session: nothing)
     with pytest.raises(SystemExit, match=f"port {port} is taken: give another --port"):
         app.main(["--port", port])
+
+
+FILE_DATA = {"meta": {"_type": "gradio.FileData"}}
+
+
+def told_to_a_program(url: str, name: str, data: Any) -> str:
+    """What an endpoint says to these arguments, sent as they are: "OK" or its sentence."""
+    dependencies = fetch(url + "config").json()["dependencies"]
+    number = next(each["id"] for each in dependencies if each["api_name"] == name)
+    page = uuid.uuid4().hex
+    body = {"data": data, "fn_index": number, "session_hash": page}
+    joined = httpx.post(url + "gradio_api/queue/join", json=body, timeout=PATIENCE)
+    if joined.status_code != 200:
+        return f"HTTP {joined.status_code}"
+    waiting = httpx.stream(
+        "GET", url + "gradio_api/queue/data", params={"session_hash": page}, timeout=PATIENCE
+    )
+    with waiting as answers:
+        for line in answers.iter_lines():
+            message = json.loads(line[5:]) if line.startswith("data:") else {}
+            if message.get("msg") == "process_completed":
+                return "OK" if message["success"] else str(message["output"]["error"])
+    return "no answer"
+
+
+def test_programs_that_send_nonsense_get_a_sentence(url: str, checkpoints, picture, capfd) -> None:
+    uploaded = httpx.post(
+        url + "gradio_api/upload", files={"files": Path(picture).read_bytes()}, timeout=PATIENCE
+    )
+    file, name = {"path": uploaded.json()[0], **FILE_DATA}, checkpoints["cls"]
+    assert told_to_a_program(url, "map", [file, name, TRAINED, "rollout", -1]) == "OK"
+    wrong = [
+        ("predict", [None, name, TRAINED]),
+        ("predict", ["x", name, TRAINED]),
+        ("predict", [5, name, TRAINED]),
+        ("predict", [[file], name, TRAINED]),
+        ("predict", [{"path": "/etc/passwd", **FILE_DATA}, name, TRAINED]),
+        ("predict", [{"path": None, "url": "http://127.0.0.1:1/x", **FILE_DATA}, name, TRAINED]),
+        ("predict", [file, 5, TRAINED]),
+        ("predict", [file, "x" * 5000, TRAINED]),
+        ("predict", [file, name + "\0", TRAINED]),
+        ("map", [file, name, TRAINED, [], -1]),
+        ("map", [file, name, TRAINED, "relevance", [1]]),
+        ("map", [file, name, TRAINED, "relevance", "x"]),
+        ("map", [file, name, TRAINED, "relevance", 1e308]),
+        ("look", []),
+    ]
+    told = [(asked, told_to_a_program(url, *asked)) for asked in wrong]
+    said = capfd.readouterr()
+    assert not [each for each in told if not each[1].endswith(".") or len(each[1]) > 400]
+    assert "Traceback" not in said.err + said.out

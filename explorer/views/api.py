@@ -54,12 +54,12 @@ def build(page: Page) -> None:
         patches. A method that takes more than a moment takes it."""
         shown, row = asked(picture, model, size, request), METHODS.get(str(method))
         if row is None:
-            raise gr.Error(f"There is no method {in_toast(method)}.", print_exception=False)
+            raise gr.Error(f"There is no method {in_toast(str(method)[:80])}.", print_exception=False)
         if why_not := shown.refusal(row):
             raise gr.Error(why_not, print_exception=False)
         classes = shown.model.config.num_classes
         if target is not None and classes and not -1 <= target < classes:
-            raise gr.Error(f"There is no class {target}: it has 0 to {classes - 1}.", print_exception=False)
+            raise gr.Error(f"There is no class {target:g}: it has 0 to {classes - 1}.", print_exception=False)
         chosen = shown.valid_target(target)
         return {
             "model": shown.name,

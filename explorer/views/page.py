@@ -32,6 +32,9 @@ LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
+NOT_FROM_HERE = "This is not what the page sends."
+
+
 class Shown(NamedTuple):
     """What the viewer shows, as its visitor chose it."""
 
@@ -74,6 +77,19 @@ def guard(demo: gr.Blocks) -> None:
     for function in demo.fns.values():
         if callable(function.fn):
             function.fn = guarded(function.fn)
+    preprocess = demo.preprocess_data
+
+    async def checked(*values: Any, **options: Any) -> Any:
+        """What no component can read does not come from the page, and is nothing for the log."""
+        try:
+            return await preprocess(*values, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            gone = sentence_of(error) if isinstance(error, OSError) else None
+            raise gr.Error(gone or NOT_FROM_HERE, print_exception=False) from error
+
+    demo.preprocess_data = checked  # type: ignore[method-assign]
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,7 +97,7 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
     def run(*values: Any) -> Any:
         for value in values:
             if isinstance(value, gr.EventData) and not isinstance(value._data, dict):
-                raise gr.Error("This is not what the page sends.", print_exception=False)
+                raise gr.Error(NOT_FROM_HERE, print_exception=False)
         with kindly():
             return handler(*values)
 
@@ -153,7 +169,7 @@ class Page:
         name = self.name_of(shown.model)
         if not self.session.is_here(name):
             raise gr.Error(
-                f"{in_toast(name)} is not here yet: choose it as the model, and it is fetched.",
+                f"{in_toast(name[:200])} is not here yet: choose it as the model, and it is fetched.",
                 title="No model",
                 print_exception=False,
             )
