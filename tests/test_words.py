@@ -68,7 +68,18 @@ def tipsv2() -> hf.Tipsv2Model:
     return model
 
 
-FAMILIES = {"CLIP": clip, "TIPSv2": tipsv2}
+def siglip() -> hf.SiglipModel:
+    text = TEXT | dict(
+        projection_size=32, pad_token_id=0, bos_token_id=2, eos_token_id=TEXT["vocab_size"] - 1
+    )
+    vision = SHAPE | dict(intermediate_size=64)
+    model = scrambled(hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision)))
+    model.logit_scale.fill_(2.0)
+    model.logit_bias.fill_(-3.0)
+    return model
+
+
+FAMILIES = {"CLIP": clip, "TIPSv2": tipsv2, "SigLIP": siglip}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -80,10 +91,18 @@ def pair(request, tmp_path: Path) -> tuple[hf.PreTrainedModel, Tower]:
 
 
 def features_of_theirs(theirs: hf.PreTrainedModel, prompts: list[str]) -> torch.Tensor:
-    inputs = tokenizer()(prompts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        found = theirs.get_text_features(inputs["input_ids"], attention_mask=inputs["attention_mask"])
-    return found.pooler_output
+        return theirs.get_text_features(**inputs_of(theirs, prompts)).pooler_output
+
+
+def inputs_of(theirs: hf.PreTrainedModel, prompts: list[str]) -> dict[str, torch.Tensor]:
+    """SigLIP was trained on texts that are filled up to their full length, and reads all of it."""
+    if isinstance(theirs, hf.SiglipModel):
+        longest = TEXT["max_position_embeddings"]
+        filled = tokenizer()(prompts, padding="max_length", max_length=longest, return_tensors="pt")
+        return {"input_ids": filled["input_ids"]}
+    found = tokenizer()(prompts, padding=True, return_tensors="pt")
+    return {name: found[name] for name in ("input_ids", "attention_mask")}
 
 
 def test_words_are_the_mean_of_their_prompts(pair) -> None:
@@ -101,21 +120,19 @@ def test_the_head_made_of_words_answers_as_the_whole_model_does(pair) -> None:
     native = torch.randn(3, 32, 32)
     vectors = text_vectors(tower, WORDS, templates=("{}",))
     model, card = with_words(tower, vectors, WORDS, native)
-    inputs = tokenizer()(list(WORDS), padding=True, return_tensors="pt")
-    whole = theirs(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], pixel_values=native[None]
-    )
+    whole = theirs(**inputs_of(theirs, list(WORDS)), pixel_values=native[None])
     torch.testing.assert_close(model(native[None]), whole.logits_per_image, rtol=1e-4, atol=1e-4)
-    assert card.class_names == WORDS and card.scores == "softmax"
+    pools = isinstance(theirs, hf.SiglipModel)
+    assert card.class_names == WORDS and card.scores == ("sigmoid" if pools else "softmax")
     traced = trace(model, native, target=1)
-    for name in ("relevance", "gradcam", "logit_ledger"):
+    for name in ("relevance", "gradcam", "pooling_attention" if pools else "logit_ledger"):
         assert METHODS[name](traced, model=model).shape == (4, 4)
 
 
 def test_of_one_word_there_is_no_softmax(pair) -> None:
     _, tower = pair
     model, card = with_words(tower, text_vectors(tower, ["grass"]), ["grass"])
-    assert card.scores == "none" and model.config.num_classes == 1
+    assert card.scores == ("none" if tower.bias is None else "sigmoid") and model.config.num_classes == 1
 
 
 def naclip(tower: Tower, image: torch.Tensor) -> torch.Tensor:
@@ -145,6 +162,12 @@ def test_the_dense_map_is_its_formula(pair) -> None:
     theirs, tower = pair
     if tower.projection is not None:
         expected = naclip(tower, IMAGE)
+    elif tower.model.attn_pool is not None:  # theirs, on a sequence of one patch at a time
+        native = torch.randn(3, 32, 32)
+        tokens = theirs.vision_model(native[None]).last_hidden_state[0]
+        alone = torch.cat([theirs.vision_model.head(token[None, None]) for token in tokens])
+        same(patch_vectors(tower, native), F.normalize(alone, dim=-1))
+        expected = patch_vectors(tower, IMAGE).double()
     else:  # trained for it: the patches after the last block
         native = torch.randn(3, 32, 32)
         tokens = theirs.vision_model(native[None]).last_hidden_state[0, 2:]
@@ -216,6 +239,22 @@ def test_a_model_without_words_says_so(tmp_path: Path) -> None:
         text_vectors(load_tower(tmp_path), ["a dog"])
     with pytest.raises(CheckpointError, match=r"vectors of the shape \[3, 5\]"):
         with_words(load_tower(tmp_path), torch.ones(3, 5), WORDS)
+
+
+def test_an_image_tower_of_siglip_alone_has_no_words(tmp_path: Path) -> None:
+    theirs = siglip()
+    state = {name: x for name, x in theirs.state_dict().items() if not name.startswith("logit_")}
+    theirs.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(CheckpointError, match="image tower alone: words need the whole model"):
+        load_tower(tmp_path)
+
+
+def test_without_sentencepiece_one_sentence_asks_for_it(tmp_path: Path, monkeypatch) -> None:
+    siglip().save_pretrained(tmp_path)
+    (tmp_path / "spiece.model").write_bytes(b"")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="pip install sentencepiece"):
+        text_vectors(load_tower(tmp_path), ["a dog"])
 
 
 # --- prototypes -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ classes. K words, E numbers of the space that pictures and texts share, D the to
 """
 
 import hashlib
+import importlib.util
 import json
 import math
 from collections.abc import Sequence
@@ -30,7 +31,8 @@ from vit.library import resolve
 from vit.model import ViT
 
 # what tokenizers are made of, all of them text or tables: nothing that could run
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+PIECES = ("spiece.model", "tokenizer.model")  # of sentencepiece
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", *PIECES)
 TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 # one word is asked for in several ways, and the mean of what they give is less of one way's accident
 # (Radford et al. 2021, "Learning transferable visual models from natural language supervision")
@@ -49,6 +51,8 @@ class Tower:
     folder: Path  # of the files: the text tower is in them, too
     projection: Tensor | None  # (E, D); None: the features are in that space themselves
     scale: float  # what a cosine is multiplied with to give a logit
+    # what is added to it then, where each word is a yes or a no by itself (SigLIP); None: words compete
+    bias: float | None = None
 
     @property
     def width(self) -> int:
@@ -68,7 +72,7 @@ class Tower:
 
 
 def load_tower(name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | bool | None = None) -> Tower:
-    """The image tower of CLIP, one of its kin, or TIPSv2, in transformers' layout. Raises CheckpointError.
+    """The image tower of CLIP, its kin, SigLIP or TIPSv2, in transformers' layout. Raises CheckpointError.
 
     token: see `vit.hub.fetch`.
     """
@@ -78,16 +82,23 @@ def load_tower(name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | boo
     if is_projection(config, place.name):
         return tower_of_timm(folder, place.name, max_bytes)
     kind = config.get("model_type")
-    if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "tipsv2"):
+    if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "siglip", "tipsv2"):
         raise CheckpointError(
             f"{folder.name if place.folder else place.name} has no text tower that is read here: words need "
-            "the whole model of CLIP, MetaCLIP 2, AltCLIP, Chinese-CLIP or TIPSv2, in transformers' layout."
+            "the whole model of CLIP, MetaCLIP 2, AltCLIP, Chinese-CLIP, SigLIP or TIPSv2, in transformers' "
+            "layout."
         )
     model, card = read_pretrained(folder, place.name, max_bytes)
     if kind == "tipsv2":
         temperature = read_parts(folder, place.name, ("temperature",)).get("temperature")
         least = float(config.get("temperature_init_value", 0.005) if temperature is None else temperature)
         return Tower(card.name, model, card, folder, None, 1 / max(least, 1e-6))
+    if kind == "siglip":
+        parts = read_parts(folder, place.name, ("logit_scale", "logit_bias"))
+        if len(parts) < 2 or any(x.numel() != 1 for x in parts.values()):
+            raise CheckpointError(f"{card.name} is SigLIP's image tower alone: words need the whole model.")
+        scale = float(parts["logit_scale"].exp().clamp(max=1e3))
+        return Tower(card.name, model, card, folder, None, scale, float(parts["logit_bias"]))
     parts = read_parts(folder, place.name, ("visual_projection.weight", "logit_scale"))
     if (projection := parts.get("visual_projection.weight")) is None:
         raise CheckpointError(
@@ -133,6 +144,9 @@ def encode(folder: Path, name: str, prompts: Sequence[str]) -> Tensor:
         raise CheckpointError("Words need the text tower: pip install transformers.") from error
     if not any((folder / file).is_file() for file in VOCABULARIES):
         raise CheckpointError(f"{name} has no tokenizer among its files: add its tokenizer.json.")
+    in_pieces = not (folder / "tokenizer.json").is_file() and any((folder / x).is_file() for x in PIECES)
+    if in_pieces and importlib.util.find_spec("sentencepiece") is None:
+        raise CheckpointError(f"{name} cuts words up by sentencepiece: pip install sentencepiece.")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
@@ -143,7 +157,8 @@ def encode(folder: Path, name: str, prompts: Sequence[str]) -> Tensor:
     longest = model.config.text_config.max_position_embeddings
     options = {"padding": "max_length", "max_length": longest, "truncation": True, "return_tensors": "pt"}
     inputs = tokenizer(list(prompts), **options)
-    inputs = {key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask")}
+    taken = ("input_ids",) if model.config.model_type == "siglip" else ("input_ids", "attention_mask")
+    inputs = {key: value for key, value in inputs.items() if key in taken}  # SigLIP reads its padding, too
     found = model.get_text_features(**inputs)
     return (found if isinstance(found, Tensor) else found.pooler_output).float()
 
@@ -172,7 +187,7 @@ def with_words(
     A cosine divides by the length of the picture's vector, which a linear head cannot: it is taken from
     `image` (3, height, width), so that this picture's logits are exactly the tower's own, and held where the
     picture is changed; without a picture it is 1, and only the order of the words is exact. Of one word
-    alone a softmax says nothing: its logit is shown as it is.
+    alone a softmax says nothing: its logit is shown as it is. SigLIP asks about each word by itself.
     """
     if vectors.shape != (len(words), tower.width):
         raise CheckpointError(
@@ -182,9 +197,12 @@ def with_words(
     length = 1.0 if image is None else float(tower.project(tower.model(image[None])[0]).norm())
     back = vectors if tower.projection is None else vectors @ tower.projection  # (K, D)
     weight = tower.scale / max(length, 1e-12) * back
-    tensors = dict(tower.model.state_dict()) | {"head.weight": weight, "head.bias": torch.zeros(len(words))}
+    tensors = dict(tower.model.state_dict()) | {
+        "head.weight": weight,
+        "head.bias": torch.full((len(words),), tower.bias or 0.0),
+    }
     model = build(replace(tower.model.config, num_classes=len(words)), tensors, tower.name)
-    scores = "softmax" if len(words) > 1 else "none"
+    scores = "sigmoid" if tower.bias is not None else "softmax" if len(words) > 1 else "none"
     return model, replace(tower.card, class_names=tuple(words), scores=scores)
 
 
@@ -211,15 +229,17 @@ def patch_vectors(tower: Tower, image: Tensor) -> Tensor:
 
         softmax(k kᵀ / √d + G) v,   G_ij = exp(-|p_i - p_j|² / 2σ²),   σ = 5 patches,
 
-    and the block's MLP and its residual connection are left out.
+    and the block's MLP and its residual connection are left out.  SigLIP pools: each patch is what its pool
+    would answer if there were no other.
     """
     model, config = tower.model, tower.model.config
     image = image.to(next(model.parameters()))[None]
     prefix, grid = config.num_prefix_tokens, Grid.of((image.shape[-2], image.shape[-1]), config.patch_size)
     x, places = model.embed(image), model.places(grid)
     if tower.projection is None:
-        x = model.run(x, places=places)
-        return F.normalize(model.norm(x)[0, prefix:], dim=-1)
+        patches = model.norm(model.run(x, places=places))[0, prefix:]  # (P, D)
+        pool = model.attn_pool
+        return F.normalize(patches if pool is None else pool(patches[:, None]), dim=-1)
     x = model.run(x, stop=config.depth - 1, places=places)
     block: Any = model.blocks[-1]
     y = block.norm1(x)[0, prefix:]  # (P, D)
