@@ -2,12 +2,13 @@
 
     python benchmarks/site.py [--looks 8] [--seconds 6] [--models imagenette "random ViT-S/16"]
 
-Alone: onnxruntime-web on a page of its own, the same files, the same graph, no viewer. First visit: from the
-address to the first picture that can be explored, at 10 Mbit/s and 20 ms (Chromium's own emulation), nothing
-kept from before; alone, to the first outputs. A look: another picture is chosen, until it is on the screen.
-Repaint: a patch is hidden, until the answer without it is drawn. Live: a camera that shows a test picture.
-Memory: the proportional share of the page's processes after all that. On a machine that is busy with other
-things all times are upper bounds; the ratios hold, as both sides of each are slowed alike.
+Alone: onnxruntime-web on a page of its own, the same files, the same graph, no viewer. First visit: from
+the address to the first picture that can be explored, at 10 Mbit/s and 20 ms (Chromium's own emulation),
+nothing kept from before; alone, to the first outputs. A look: another picture that the page has is chosen,
+until it is on the screen. Repaint: a patch is hidden, until the answer without it is drawn. Live: a camera
+that shows a test picture. Memory: the proportional share of the page's processes after all that. On a
+machine that is busy with other things all times are upper bounds; the ratios hold, as both sides of each
+are slowed alike.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from vit.card import Card  # noqa: E402
 from vit.shapes import shapes_sample  # noqa: E402
 
 SETTLED = "() => window.vitSite?.settled"
+WHOLE = "() => vitSite.settled && vitSite.viewer.data.layers.every(Boolean)"
 NETWORK = {"offline": False, "latency": 20, "downloadThroughput": 10e6 / 8, "uploadThroughput": 10e6 / 8}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -146,8 +148,9 @@ TIMED = """async ([act, done]) => {
   await new Promise(requestAnimationFrame);
   return (performance.now() - begun) / 1000;
 }"""
-ANOTHER = """[() => document.querySelector('[data-picture="p%d"]').click(),
-  () => vitSite.settled && vitSite.now.picture.name === "p%d"]"""
+ANOTHER = """[() => { window.data = vitSite.viewer.data;
+  document.querySelector('[data-picture="p%d"]').click(); },
+  () => vitSite.viewer.data !== window.data]"""
 HIDE = """[() => { const { viewer } = vitSite; window.before = viewer.after;
   vitSite.heard("edits", { patches: [%d], heads: [] }); }, () => vitSite.viewer.after !== window.before]"""
 
@@ -161,8 +164,14 @@ def whole(browser: Browser, pid: int, url: str, looks: int, seconds: float) -> d
     with visit(browser, url) as page:
         page.wait_for_function(SETTLED)
         first = page.evaluate("performance.now()") / 1000
-        page.wait_for_function("() => vitSite.viewer.data.layers.every(Boolean)")
-        look = statistics.median(timed(page, ANOTHER % (i % 4, i % 4)) for i in range(1, looks + 1))
+        for i in (1, 2, 3, 0):  # the pictures come
+            page.evaluate(f"vitSite.choose({{ picture: vitSite.site.pictures[{i}] }})")
+        took = []
+        for i in range(1, looks + 1):
+            page.wait_for_function(WHOLE)
+            took.append(timed(page, ANOTHER % (i % 4)))
+        look = statistics.median(took)
+        page.wait_for_function(WHOLE)
         repaint = statistics.median(timed(page, HIDE % (i + 3)) for i in range(looks))
         page.evaluate("vitSite.heard('edits', { patches: [], heads: [] })")
         page.evaluate("vitSite.watch(true)")

@@ -275,6 +275,7 @@ def test_it_opens_without_a_network_once_it_was_open(visit, url: str) -> None:
 
 def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browser, url: str) -> None:
     page = playwright_with_camera.new_page()
+    page.set_default_timeout(90_000)
     page.goto(url)
     page.wait_for_function(READY)
     page.locator("#camera").click()
@@ -283,6 +284,7 @@ def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browse
     page.locator("#camera").click()
     expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
     assert page.evaluate("vitSite.now.picture.label") == "camera"
+    page.wait_for_function("() => vitSite.settled && vitSite.viewer.data.layers.every((l) => l?.rollout)")
 
 
 @pytest.fixture
@@ -339,7 +341,8 @@ def test_what_a_browser_lacks_is_one_sentence(
 ) -> None:
     page = browser.new_context(service_workers="block").new_page()
     script = before + (site / "worker.js").read_text()
-    page.route("**/worker.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
+    headers = {"content-type": "text/javascript", "cross-origin-embedder-policy": "require-corp"}
+    page.route("**/worker.js", lambda route: route.fulfill(body=script, headers=headers))
     page.goto(url)
     expect(page.locator("#said")).to_have_text(re.compile(said), timeout=60_000)
 

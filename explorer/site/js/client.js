@@ -13,13 +13,14 @@ export class Engine {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      const failed = new Error("The model could not be started: this browser lacks WebAssembly or modules in workers. Try a current one.");
-      for (const { reject } of this.waiting.values()) reject(failed);
+      this.failed = new Error("The model could not be started: this browser lacks WebAssembly or modules in workers. Try a current one.");
+      for (const { reject } of this.waiting.values()) reject(this.failed);
       this.waiting.clear();
     };
   }
 
   ask(ask, rest = {}, transfer = []) {
+    if (this.failed) return Promise.reject(this.failed);
     return new Promise((resolve, reject) => {
       const id = this.asked++;
       this.waiting.set(id, { resolve, reject });
@@ -28,10 +29,10 @@ export class Engine {
   }
 
   /* A look at a picture: {data (RGBA), width, height}, or at one that is `prepared` already, under interventions.
-     -> {source, prepared, ms, forget()} */
-  async look({ picture, prepared, edits }) {
+     brief: without what only rollout and similarity show. -> {source, prepared, ms, forget()} */
+  async look({ picture, prepared, edits, brief }) {
     const key = this.looks++;
-    const { ms, ...ready } = await this.ask("look", { key, picture, prepared, edits });
+    const { ms, ...ready } = await this.ask("look", { key, picture, prepared, edits, brief });
     const image = await createImageBitmap(opaque(ready.pixels, ready.size));
     const withImage = (message) => ({ ...message, bytes: 0, arrays: { ...message.arrays, image } });
     return {

@@ -40,7 +40,8 @@ export const unmeasured = (head) => Object.fromEntries(
 
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
 export class Look {
-  constructor(outputs, pixels, about) {
+  constructor(outputs, pixels, about, brief = false) {  // brief: of a camera, which is gone before all of it is seen
+    this.brief = brief;
     Object.assign(this, outputs);  // logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
     if (!about.classes) this.logits = new Float32Array();  // features, of a model without a head
     this.pixels = pixels;
@@ -53,6 +54,7 @@ export class Look {
     const { about, rows } = this, { L, H, T, D, prefix, h, w, imageSize: [height, width] } = about;
     const distances = patchDistances(h, w, height, width);
     const figures = headFigures(this.attn, { L, H, T, prefix, distances });
+    const first = quantise(this.attn, T, prefix, Int32Array.from({ length: L * H }, (_, m) => m * T));  // (L, H, T)
     const values = classValues(this.logits, about.scores);
     return {
       meta: {
@@ -62,7 +64,7 @@ export class Look {
       arrays: {
         ...about.constants, class_values: values, row_of: rows.rowOf, tokens_sent: rows.tokens,
         norms: tokenNorms(this.tokens, D), distance: figures.distance, entropy: figures.entropy,
-        prefix_share: figures.prefixShare,
+        prefix_share: figures.prefixShare, first_rows: first.steps, first_rows_max: first.maxima,
       },
     };
   }
@@ -79,10 +81,12 @@ export class Look {
     const queries = this.rows.tokens;
     const rowsOf = (matrices) => Int32Array.from(
       { length: matrices * queries.length }, (_, i) => Math.floor(i / queries.length) * T + queries[i % queries.length]);
-    const looked = quantise(attn, T, prefix, rowsOf(H)), rolled = quantise(this.rollout(l), T, prefix, rowsOf(1));
+    const looked = quantise(attn, T, prefix, rowsOf(H)), seen = { attn: looked.steps, attn_max: looked.maxima };
+    if (this.brief) return { meta: { kind: "layer", layer: l }, arrays: seen };
+    const rolled = quantise(this.rollout(l), T, prefix, rowsOf(1));
     const at = (depth) => this.tokens.subarray(depth * T * D, (depth + 1) * T * D);
     const arrays = {
-      attn: looked.steps, attn_max: looked.maxima, rollout: rolled.steps, rollout_max: rolled.maxima,
+      ...seen, rollout: rolled.steps, rollout_max: rolled.maxima,
       similarity: similarity(at(l + 1), T, D, queries),
     };
     if (l === 0) arrays.similarity_embed = similarity(at(0), T, D, queries);

@@ -168,9 +168,9 @@ class Page {
 
   // ---- looks
 
-  async look(turn, another) {
+  async look(turn, another, brief = false) {
     const { picture } = this.now, ready = this.prepared;
-    const look = await this.engine.look(ready ? { prepared: ready } : { picture: picture.pixels });
+    const look = await this.engine.look({ ...(ready ? { prepared: ready } : { picture: picture.pixels }), brief });
     if (turn !== this.turn) return look.forget();
     this.kept?.forget();
     this.kept = look;
@@ -191,7 +191,7 @@ class Page {
     this.now.edits = edits;
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
     if (!edits.patches.length && !edits.heads.length) return this.viewer.setAfter(null);
-    const look = await this.engine.look({ prepared: this.prepared, edits });
+    const look = await this.engine.look({ prepared: this.prepared, edits, brief: this.brief });
     if (turn !== this.turn || this.now.edits !== edits) return look.forget();
     this.after?.forget();
     this.after = look;
@@ -250,7 +250,11 @@ class Page {
     byId("camera").setAttribute("aria-pressed", String(on));
     byId("camera").textContent = on ? "Freeze (Enter)" : "Camera";
     if (on) await this.camera.start();
-    else this.camera.stop();
+    else if (this.camera.on) {
+      this.camera.stop();
+      this.brief = false;
+      await this.choose({}, true);  // what is frozen is seen whole
+    }
     if (on && !this.camera.on) this.watch(false);
   }
 
@@ -260,9 +264,10 @@ class Page {
     const picture = { own: true, name: "", label: "camera", pixels: pixelsOf(video, video.videoWidth, video.videoHeight, 640) };
     this.prepared = null;
     const edits = this.now.edits;
+    this.brief = this.viewer.state.mode === "attention";
     this.now = { ...this.now, picture };
     try {
-      await this.look(turn, false);
+      await this.look(turn, false, this.brief);
       if (edits) await this.edit(edits);
       byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} pictures a second.`;
     } catch (error) {

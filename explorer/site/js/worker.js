@@ -103,10 +103,10 @@ const ASKED = {
     await start(weights, list);
   },
   gpu: (given) => tryGpu(given),
-  async look({ key, picture, prepared, edits }) {
+  async look({ key, picture, prepared, edits, brief }) {
     const ready = prepared ?? prepare(picture, about);
     const begun = performance.now(), outputs = await look(ready.image, edits);
-    looks.set(key, new Look(outputs, ready.pixels, about));
+    looks.set(key, new Look(outputs, ready.pixels, about, brief));
     return { ...ready, ms: performance.now() - begun };
   },
   async unfold({ graph: content, weights, list, outline }) {

@@ -31,7 +31,7 @@ function matrixPixels(layer, kind, now, { T, Q, H, pre }, table) {
   const image = new ImageData(T, Q), pixels = new Uint32Array(image.data.buffer);
   if (kind === "embeddings") {
     const rows = now.layer < 0 ? layer.similarity_embed : layer.similarity;
-    for (let k = 0; k < T * Q; k++) pixels[k] = table[Math.max(0, Math.round((rows[k] - 127) * 255 / 127))];
+    for (let k = 0; rows && k < T * Q; k++) pixels[k] = table[Math.max(0, Math.round((rows[k] - 127) * 255 / 127))];
     return image;
   }
   const name = kind === "rollout" ? "rollout" : "attn", steps = layer[name], maxima = layer[name + "_max"];

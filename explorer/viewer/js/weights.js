@@ -99,7 +99,7 @@ const SHEETS = {
     ...strip(data, data.L + 1, depth), unit: "cosine",
     fill(out, i) {
       const layer = data.layers[Math.max(i - 1, 0)];
-      if (!layer) return false;
+      if (!layer?.similarity) return false;  // a look at a camera leaves it out
       cosinesTo(out, i * data.T, i === 0 ? layer.similarity_embed : layer.similarity, now.query, data);
     },
   }),
