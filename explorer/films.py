@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import torch
 
 from explorer import render
 from explorer.forms import Export, ExportError, either
@@ -85,8 +84,8 @@ def _film(
     def frames() -> list[np.ndarray]:
         stacks = {}
         for name in methods:
-            drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments]
-            stacks[name] = torch.stack(drawn).numpy()
+            drawn = [s.sheet(METHODS[name](s.trace, model=s.model, **options)) for _, s, options in moments]
+            stacks[name] = np.stack(drawn)
         scales = {name: scale_of(values) for name, values in stacks.items()}
         pictures = []
         for i, (title, subject, options) in enumerate(moments):

@@ -62,6 +62,7 @@ KINDS = {
     "headless": {"num_classes": 0},
     "post_norm": {"post_norm": True},
     "deit": {"distillation": True},
+    "clips": dict(num_frames=8, tubelet=2),
 }
 PATIENCE = 120  # seconds: this machine may be busy
 
@@ -146,7 +147,11 @@ def target_of(look: Look) -> int | None:
 def test_the_viewer_is_given_the_trace_of_this_picture(look: Look) -> None:
     value = json.loads(json.dumps(look.viewer_value()))
     arrays, meta = unpack(served(look, value["head"]))
-    assert (meta["num_layers"], meta["num_heads"], tuple(meta["grid_size"])) == (3, 4, (3, 5))
+    assert (meta["num_layers"], meta["num_heads"], tuple(meta["grid_size"])) == (
+        3,
+        4,
+        look.model.config.grid_size,
+    )
     assert len(value["layers"]) == 3
     for layer, address in enumerate(value["layers"]):
         arrays, _ = unpack(served(look, address))
@@ -164,7 +169,7 @@ def test_every_map_that_is_offered_arrives_and_every_other_says_why(look: Look) 
             assert "maps" not in value and value["refused"][name].endswith(".")
             continue
         if name == "flow":  # takes seconds on most models
-            assert "maps" not in value and value["progress"] == "Attention flow takes 15 max-flows …"
+            assert "maps" not in value and f"takes {look.num_patches} max-flows …" in value["progress"]
             look.map(method, None)
             value = look.maps_value(name, target_of(look), ())
         arrays, _ = unpack(served(look, value["maps"][0]))
@@ -465,6 +470,11 @@ def test_what_is_slow_is_slow_at_the_size_that_is_shown(session, checkpoints, pi
 
 
 def test_the_lesson_is_where_its_value_says(look: Look) -> None:
+    if look.model.config.is_clip:
+        assert lesson.start_of(look, None).patch < look.num_patches
+        with pytest.raises(ValueError, match="The lesson follows a patch of a picture"):
+            lesson.lesson_value(look, Choice(14, 1, 3))
+        return
     value = lesson.lesson_value(look, Choice(14, 1, 3))
     told = json.loads(served(look, value["lesson"]))
     assert told["choice"] == {"patch": 14, "layer": 1, "head": 3} and told["layers"] == 3
@@ -574,7 +584,7 @@ def test_interventions_are_what_was_asked_as_far_as_the_model_has_it(look: Look)
     if look.model.config.num_classes:
         assert before["classes"] != after["classes"]
     with pytest.raises(ValueError, match="at least one patch"):
-        look.edits(list(range(15)), [])
+        look.edits(list(range(look.num_patches)), [])
 
 
 def test_an_address_holds_nothing_large_and_makes_again_what_was_forgotten(checkpoints, picture) -> None:

@@ -46,6 +46,8 @@ def lesson_value(look: Look, choice: Choice) -> dict[str, Any]:
     """For the component: where the lesson of this choice is, and the picture."""
     if not look.keeps_attention:
         raise ValueError(too_many_tokens("The lesson is"))
+    if look.model.config.is_clip:
+        raise ValueError("The lesson follows a patch of a picture: choose a model that reads pictures.")
     choice = choice.within(look.trace(exact=True), look.model.config)
     address = look.address(("lesson", choice), partial(lesson_bytes, look, choice), "json")
     return {"lesson": address, "picture": look.picture_address}
@@ -60,7 +62,7 @@ def choice_of(asked: Any, start: Choice) -> Choice:
 
 def start_of(look: Look, picked: Any) -> Choice:
     """What is pinned in the viewer, else the middle of the picture in the middle layer."""
-    (h, w), config = look.trace(exact=True).grid_size, look.model.config
+    (h, w), config = look.trace(exact=True).grid.space, look.model.config
     pinned = picked if isinstance(picked, dict) else {}
     query = pinned.get("query", -1) - config.num_prefix_tokens
     middle = (h // 2) * w + w // 2

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, Scale, paint
+from vit.grid import Grid
 
 WIDTH, HEIGHT = 360, 220  # of a chart, in its own units: about one phone
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 32  # margins
@@ -295,9 +297,12 @@ def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
 def picture_map(
     picture: str, values: Tensor | np.ndarray, caption: str, *, signed: bool = False, method: str = ""
 ) -> str:
-    """A map over its picture (an address), with a caption in HTML. method: a click shows it large."""
-    row, column = np.unravel_index(np.asarray(values).argmax(), np.shape(values))
-    words = f"strongest at the patch in row {row}, column {column}"
+    """A map over its picture (an address), with a caption in HTML; a clip's (t, h, w) over its frames side by
+    side. method: a click shows it large."""
+    values = torch.as_tensor(values)
+    *time, row, column = np.unravel_index(int(values.argmax()), values.shape)
+    words = f"strongest at the patch in row {row}, column {column}" + "".join(f", time {t}" for t in time)
+    values = Grid.side_by_side(values) if time else values
     over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="{words}">'
     link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
     return (

@@ -33,6 +33,7 @@ from explorer.views.page import (
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
 from explorer.views.prose import words
+from vit.grid import Grid
 from vit.objective import OTHERS
 from vit.trace import Trace, trace
 
@@ -235,12 +236,16 @@ def race_shown(look: Look, runners: Sequence[Runner]) -> str:
 
 def lane(look: Look, runner: Runner) -> str:
     """One picture that loses its squares, and its curve; both begin together and take as long."""
-    h, w = runner.map.shape
+    grid = Grid(tuple(runner.map.shape))
+    (h, w), total = grid.space, grid.count
     assert runner.order is not None
-    squares = "".join(
-        f'<rect x="{patch % w}" y="{patch // w}" width="1.02" height="1.02" style="--at:{at / (h * w):.4f}"/>'
-        for at, patch in enumerate(runner.order.tolist())
-    )
+
+    def square(at: int, patch: int) -> str:
+        *time, row, column = grid.place(patch)  # a clip's frames stand side by side
+        x = column + sum(time) * w
+        return f'<rect x="{x}" y="{row}" width="1.02" height="1.02" style="--at:{at / total:.4f}"/>'
+
+    squares = "".join(square(at, patch) for at, patch in enumerate(runner.order.tolist()))
     curve = next(iter(runner.curves.values()))
     points = " ".join(
         f"{100 * x:.1f},{40 - 38 * min(max(y, 0), 1):.1f}"
@@ -249,7 +254,7 @@ def lane(look: Look, runner: Runner) -> str:
     words = f"{name_of(runner)}: deletion area {curve.deletion_area:.2f}"
     return (
         f'<figure class="vx-map"><div><img src="{escape(look.picture_address)}" alt="">'
-        f'<svg class="vx-over vx-squares" viewBox="0 0 {w} {h}" preserveAspectRatio="none" '
+        f'<svg class="vx-over vx-squares" viewBox="0 0 {w * grid.frames} {h}" preserveAspectRatio="none" '
         f'aria-hidden="true">{squares}</svg></div><svg class="vx-lane" viewBox="0 0 100 42" role="img" '
         f'aria-label="{escape(words)}"><polyline points="{points}"/></svg>'
         f"<figcaption>{escape(words)}</figcaption></figure>"
