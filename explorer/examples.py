@@ -1,15 +1,19 @@
 """Pictures that are there without an upload: photographs that came with packages, generated shapes, and test
 pictures of the data sets that are on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 from PIL import Image
 
+from vit.clips import Clip, first_frames, is_clip, open_clip, save_animated
 from vit.data import DATASETS, local_test_pictures
+from vit.moves import MOVES_CLASSES, moves_sample
 from vit.pictures import open_picture
 from vit.shapes import shapes_sample
 
@@ -35,9 +39,19 @@ class Example:
     data: str  # the data set that it is from; "": a photograph of no data set
 
 
+FILMED = (("earth", "A clip: the Earth at night", "gradio", "media_assets/videos/world.mp4"),)
+FRAMES, CLIP_SIDE = 16, 320  # of a clip that was filmed: how many are kept, pixels of their longer side
+MOVES, CLIP_SEED = (0, 3, 5, 7, 8), 7  # of the generated clips, and their seed
+
+
 def photographs() -> Iterator[tuple[str, str, Path]]:
+    """(name, label, file) of the photographs that are here."""
+    return brought_by(PHOTOGRAPHS)
+
+
+def brought_by(files: Iterable[tuple[str, str, str, str]]) -> Iterator[tuple[str, str, Path]]:
     """(name, label, file) of those whose package is installed: it is found, and not imported."""
-    for name, label, package, file in PHOTOGRAPHS:
+    for name, label, package, file in files:
         spec = find_spec(package)
         if spec is not None and spec.origin is not None:
             path = Path(spec.origin).parent / file
@@ -68,12 +82,35 @@ def make_examples(folder: Path) -> dict[str, Example]:
         square = picture.crop((left, top, left + side, top + side))
         square.resize((THUMB, THUMB), Image.Resampling.LANCZOS).save(thumb, quality=88)
         examples[name] = Example(name, label, path, thumb, data)
+    return examples | clip_examples(folder)
+
+
+def clip_examples(folder: Path) -> dict[str, Example]:
+    """Generated clips, and one that was filmed and came with a package; as animated pictures."""
+    found = []
+    for index in MOVES:
+        frames, label, _ = moves_sample(CLIP_SEED, index)
+        times = tuple(i / 8 for i in range(len(frames)))
+        found.append(("moves", f"moves-{index}", MOVES_CLASSES[label].capitalize(), Clip(frames, times)))
+    for name, label, path in brought_by(FILMED):
+        found.append(("", name, label, open_clip(path, FRAMES, CLIP_SIDE)))
+    examples = {}
+    for data, name, label, clip in found:
+        path, thumb = folder / f"{name}.webp", folder / f"{name}-thumb.webp"
+        save_animated(clip, path)
+        height, width = clip.frames.shape[1:3]
+        side, few = min(height, width), first_frames(clip, 8)
+        top, left = (height - side) // 2, (width - side) // 2
+        small = [cv2.resize(f, (THUMB, THUMB)) for f in few.frames[:, top : top + side, left : left + side]]
+        save_animated(Clip(np.stack(small), few.times), thumb)
+        examples[name] = Example(name, label, path, thumb, data)
     return examples
 
 
 def suited(examples: dict[str, Example], data: str) -> list[Example]:
     """Examples for a model trained on `data`: what it knows comes first."""
     known = [example for example in examples.values() if example.data and example.data in data.lower()]
-    photos = [example for example in examples.values() if not example.data]
+    clips = [example for example in examples.values() if not example.data and is_clip(example.path)]
+    photos = [example for example in examples.values() if not example.data and example not in clips]
     shapes = [example for example in examples.values() if example.data == "shapes"]
-    return [*known, *photos[:2]] if known else [*photos, *shapes[:2]]
+    return [*known, *photos[:2], *clips] if known else [*photos, *shapes[:2], *clips]

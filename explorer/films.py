@@ -1,16 +1,19 @@
-"""Films to take home: one picture's maps through the depth of a model, or through its training."""
+"""Films to take home: maps of one picture through depth or training, of a clip through time."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import torch
 
 from explorer import render
 from explorer.forms import Export, ExportError, either
 from explorer.methods import METHODS
+from explorer.stats import frame_matches
 from explorer.subject import PLAIN, Style, Subject, map_title, what_was_asked
 
+FRAMES = 16  # of a clip that a model of pictures looks at, one after the other
 FAINT = 0.25  # of full colour: a frame whose maximum is weaker is hardly seen
 
 
@@ -55,6 +58,53 @@ def training_film(
     return _film(asked, methods, style, fps, progress, shared_scale)
 
 
+def clip_film(
+    subject: Subject,
+    methods: Sequence[str] = ("attention",),
+    *,
+    query: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    style: Style = PLAIN,
+    fps: float = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Play through time what a model of clips made of one: its maps frame by frame, all on one scale."""
+    options = {"query": query, "layer": layer, "head": head, "target": target}
+    frames = subject.trace.grid.frames
+    asked = [(f"frame {i}, {i + 1} of {frames}", subject, options) for i in range(frames)]
+    return _film(asked, methods, style, fps, progress, shared_scale, through_time=True)
+
+
+def followed_film(
+    moments: Sequence[tuple[float, Subject]],
+    methods: Sequence[str] = ("attention",),
+    *,
+    query: int | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    target: int | None = None,
+    style: Style = PLAIN,
+    fps: float = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Export:
+    """Play through time what a model of pictures made of each frame of a clip, (seconds, the subject): all on
+    one scale. A query of the first frame is followed to the most similar patch of each later one."""
+    first = moments[0][1].trace
+    prefix = first.num_prefix_tokens
+    found = [query] * len(moments)
+    if query is not None and query >= prefix:
+        tokens = torch.stack([one.trace.tokens[-1, prefix:] for _, one in moments])  # (F, P, D)
+        found = [prefix + int(patch) for patch in frame_matches(tokens)[0, :, query - prefix]]
+    options: dict[str, int | None] = {"layer": layer, "head": head, "target": target}
+    asked = [
+        (f"frame {i}, {seconds:.2f} s", subject, options | {"query": found[i]})
+        for i, (seconds, subject) in enumerate(moments)
+    ]
+    return _film(asked, methods, style, fps, progress, shared_scale)
+
+
 def shared_scale(frames: np.ndarray) -> render.Scale:
     """One scale for all frames (N, h, w): the maximum of all."""
     return replace(render.scale_for(frames[:, None], "all"), words="")
@@ -75,17 +125,19 @@ def _film(
     fps: float,
     progress: Callable[[int, int], None] | None,
     scale_of: Callable[[np.ndarray], render.Scale],
+    through_time: bool = False,
 ) -> Export:
-    """One frame per moment, (title, subject, options of the methods)."""
+    """One frame per moment, (title, subject, options of the methods). through_time: a moment is a frame of
+    the clip that all have looked at."""
     if not methods or not moments or fps <= 0:
         raise ExportError("A film needs a method, a moment and a number of frames per second above 0.")
 
     @cache
     def frames() -> list[np.ndarray]:
-        stacks = {}
+        stacks, most = {}, 1 if through_time else len(moments)  # a clip's maps are made once for all frames
         for name in methods:
-            drawn = [s.sheet(METHODS[name](s.trace, model=s.model, **options)) for _, s, options in moments]
-            stacks[name] = np.stack(drawn)
+            drawn = [METHODS[name](s.trace, model=s.model, **options) for _, s, options in moments[:most]]
+            stacks[name] = drawn[0].numpy() if through_time else moments[0][1].sheet(torch.stack(drawn))
         scales = {name: scale_of(values) for name, values in stacks.items()}
         pictures = []
         for i, (title, subject, options) in enumerate(moments):
@@ -93,11 +145,15 @@ def _film(
                 name: map_title(name, subject.trace, options["layer"], options["head"]) for name in methods
             }
             asked = what_was_asked(subject, methods, options["query"], options["target"])
+            of_query = subject.patch(options["query"])
+            if through_time and of_query is not None:
+                at, column = divmod(of_query[1], subject.trace.grid.space[1])
+                of_query = (of_query[0], column) if at == i else None
             figure = render.maps_figure(
-                subject.picture,
+                subject.frame(i) if through_time else subject.picture,
                 {titles[name]: values[i] for name, values in stacks.items()},
                 scales={titles[name]: scale[i, 0] for name, scale in scales.items()},
-                query=subject.patch(options["query"]),
+                query=of_query,
                 without_query={titles[name] for name in methods if "query" not in METHODS[name].options},
                 title=title,
                 caption="  ·  ".join([*asked, subject.answers(1)]),

@@ -25,6 +25,7 @@ from explorer.payload import (
     EXACT_BUDGET,
     embeddings_payload,
     exact_payload,
+    follow_payload,
     head_payload,
     layer_payload,
     maps_payload,
@@ -33,11 +34,12 @@ from explorer.record import Record, load_record
 from explorer.roles import Roles, read_roles
 from vit.card import Card
 from vit.checkpoint import Snapshot
+from vit.clips import Clip, first_frames, is_clip, open_clip_safely, preprocess_clip, sampled
 from vit.cost import Cost, cost
 from vit.model import Hook, ViT
 from vit.pictures import as_picture, open_safely, preprocess, seen_box
 from vit.processor import native_bf16
-from vit.trace import MaskPatches, Trace, ZeroHeads, attention_at, trace
+from vit.trace import FreezeTime, MaskPatches, Trace, ZeroHeads, attention_at, trace
 
 V = TypeVar("V")
 ATTENTION_LIMIT = 640 * MiB  # beyond this, attention is made again layer by layer from the residual stream
@@ -46,6 +48,7 @@ PUBLIC_PASS_LIMIT = (1024 * MiB, 2e12)  # and where strangers may begin it
 PUBLIC_WORK_LIMIT = 1e13  # operations of all passes that a stranger may ask for at once: a minute or two here
 BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
+MOMENTS = 16  # frames of a clip that a model of pictures looks at
 PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
 
 # How large a picture is shown to the model; positions are resampled to the grid that results.
@@ -139,6 +142,7 @@ class Look:
     digest: str  # of the picture's bytes
     owner: str  # whose look it is
     size: str  # one of SIZES
+    frame: int = 0  # of a clip, where the model looks at pictures
 
     # the model -------------------------------------------------------------------------------------
 
@@ -165,7 +169,7 @@ class Look:
     @property
     def identity(self) -> list[str]:
         """What tells this picture, model and size from others."""
-        return [self.key, self.digest, self.size]
+        return [self.key, self.digest, self.size, *([f"frame {self.frame}"] if self.has_timeline else [])]
 
     def remember(self, what: Hashable, make: Callable[[], V]) -> V:
         """A result that depends on this picture, this model and `what`."""
@@ -183,10 +187,54 @@ class Look:
 
     @property
     def pixels(self) -> Image.Image:
-        """The picture itself, decoded once for all models and moments. Raises PictureError."""
+        """The picture itself, decoded once for all models and moments, or the frame of a clip. Raises
+        PictureError and ClipError."""
+        if self.is_clip:
+            return Image.fromarray(self.moments.frames[self.moment])
         key = ("pixels", self.digest)
         array = self.session.remember(key, lambda: np.asarray(open_safely(self.picture)), self.owner)
         return Image.fromarray(array)
+
+    # a clip ----------------------------------------------------------------------------------------
+
+    @property
+    def is_clip(self) -> bool:
+        """Does the file hold a clip?"""
+        return bool(
+            self.session.remember(("is clip", self.digest), lambda: is_clip(self.picture), self.owner)
+        )
+
+    @property
+    def clip(self) -> Clip:
+        """The frames that are kept of the file; of a picture one. Raises PictureError and ClipError."""
+        if not self.is_clip:
+            return Clip(np.asarray(self.pixels)[None], (0.0,))
+        key = ("clip", self.digest)
+        return self.session.remember(key, lambda: open_clip_safely(self.picture), self.owner)
+
+    @property
+    def has_timeline(self) -> bool:
+        """Does a model of pictures look at a clip, one frame after the other?"""
+        return self.is_clip and not self.model.config.is_clip and len(self.moments.frames) > 1
+
+    @property
+    def moments(self) -> Clip:
+        """The frames that a model of pictures looks at."""
+        return first_frames(self.clip, MOMENTS)
+
+    @property
+    def moment(self) -> int:
+        """The frame, as far as this clip has it."""
+        return max(0, min(self.frame, len(self.moments.frames) - 1))
+
+    @property
+    def at_every_frame(self) -> list["Look"]:
+        return [replace(self, frame=frame) for frame in range(len(self.moments.frames))]
+
+    @property
+    def seen(self) -> Clip:
+        """The frames that a model of clips reads."""
+        return sampled(self.clip, self.model.config.num_frames)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -206,12 +254,16 @@ class Look:
 
     @property
     def image(self) -> Tensor:
-        """(3, height, width): the picture as the model takes it, a model of clips in every frame."""
-        card, shape = (
-            replace(self.card, crop_pct=self.crop_pct),
-            self.model.config.input_shape(self.image_size),
-        )
-        return self.remember("image", lambda: preprocess(self.pixels, card, self.image_size).expand(shape))
+        """(3, height, width): the picture as the model takes it; (F, 3, height, width) of a clip, and of a
+        picture that a model of clips takes for one that stands still."""
+        card = replace(self.card, crop_pct=self.crop_pct)
+
+        def make() -> Tensor:
+            if self.model.config.is_clip:
+                return preprocess_clip(self.seen, card, self.image_size)
+            return preprocess(self.pixels, card, self.image_size)
+
+        return self.remember("image", make)
 
     @property
     def crop_pct(self) -> float:
@@ -366,7 +418,7 @@ class Look:
 
     # interventions ---------------------------------------------------------------------------------
 
-    def edits(self, patches: Any, heads: Any) -> tuple[Hook, ...]:
+    def edits(self, patches: Any, heads: Any, frozen: Any = -1) -> tuple[Hook, ...]:
         """What a browser asked to hide and to switch off, as far as this model has it. Raises ValueError."""
         config, patch_count = self.model.config, self.num_patches
         hidden = sorted({p for p in as_ints(patches) if 0 <= p < patch_count})
@@ -380,6 +432,9 @@ class Look:
             edits.append(MaskPatches(tuple(hidden), config.num_prefix_tokens))
         if off:
             edits.append(ZeroHeads(tuple(off)))
+        frames = config.grid.frames
+        if isinstance(frozen, int) and 0 <= frozen < frames and frames > 1:
+            edits.append(FreezeTime(frozen, frames))
         return tuple(edits)
 
     # what the viewer is given ----------------------------------------------------------------------
@@ -388,8 +443,20 @@ class Look:
         """The addresses of the head and layers, and of the same after an intervention; `more` as in
         `explorer.viewer.host`."""
         nonce = secrets.token_hex(4)  # so that the same value once more is heard, too
-        value = {**self.addresses(), "nonce": nonce, **more}
+        value = {**self.addresses(), **self.timeline(), "nonce": nonce, **more}
         return value | {"after": self.addresses(edits)} if edits else value
+
+    def timeline(self) -> dict[str, Any]:
+        """Of a clip that a model of pictures looks at: the addresses of each frame, and of where patches are
+        found again."""
+        if not self.has_timeline:
+            return {}
+        frames = [
+            {**look.addresses(), "words": f"frame {look.frame} · {look.moments.times[look.frame]:.2f} s"}
+            for look in self.at_every_frame
+        ]
+        whole = replace(self, frame=0)
+        return {"timeline": frames, "follow": whole.address("follow", partial(make_follow, whole))}
 
     def addresses(self, edits: tuple[Hook, ...] = (), depth: int | None = None) -> dict[str, Any]:
         """Made when the browser asks for them: the first picture does not wait for the last layer.
@@ -449,15 +516,24 @@ def make_picture(look: Look) -> bytes:
     return render.png(as_picture(image, look.card))
 
 
+def make_follow(look: Look) -> bytes:
+    return follow_payload([frame.trace() for frame in look.at_every_frame])
+
+
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
     record = look.loaded.record
     leader = record.leader(quick=True) if record else None
     believed = leader.name if leader else ""
-    return head_payload(look.trace(edits=edits), look.card, look.model, look.loaded.roles, believed)
+    times = look.seen.times if look.model.config.is_clip and look.is_clip else ()
+    return head_payload(look.trace(edits=edits), look.card, look.model, look.loaded.roles, believed, times)
 
 
 def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
-    return embeddings_payload(look.trace(edits=edits), look.model)
+    traced = look.trace(edits=edits)
+    if edits or not look.has_timeline:
+        return embeddings_payload(traced, look.model)
+    among = [frame.trace() for frame in look.at_every_frame]
+    return embeddings_payload(traced, look.model, (among, look.moment))
 
 
 def make_layer(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:

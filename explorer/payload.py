@@ -31,6 +31,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,15 +234,22 @@ def exact_payload(attn: Tensor, layer: int) -> bytes:
     return pack({"exact": attn.float().numpy()}, {"kind": "exact", "layer": layer})
 
 
-def embeddings_payload(trace: Trace, model: ViT | None = None) -> bytes:
+def embeddings_payload(
+    trace: Trace, model: ViT | None = None, among: tuple[Sequence[Trace], int] | None = None
+) -> bytes:
     """The residual stream as colours; of the model, similarity of its position embeddings and its filters.
 
-    Apart from the head, because principal components take longer than the forward pass did.
+    Apart from the head, because principal components take longer than the forward pass did. among: the
+    traces of all frames of a clip that a model of pictures looked at, which share a basis, and which it is.
     """
-    arrays = {
-        "pca_joint": pca_colors(trace, joint=True),  # (L+1, h, w, 3)
-        "pca_depth": pca_colors(trace, joint=False),
-    }
+
+    def colors(joint: bool) -> np.ndarray:
+        if among is None:
+            return pca_colors(trace, joint)  # (L+1, h, w, 3)
+        traces, frame = among
+        return np.ascontiguousarray(pca_colors(as_one_clip(traces), joint)[:, frame])
+
+    arrays = {"pca_joint": colors(joint=True), "pca_depth": colors(joint=False)}
     names = embedding_names(trace, model)
     if model is not None and "positions" in names:
         similarity = stats.position_similarity(model, trace.grid_size).reshape(trace.grid.count, -1)
@@ -249,6 +257,22 @@ def embeddings_payload(trace: Trace, model: ViT | None = None) -> bytes:
     if model is not None and "filters" in names:
         arrays["filters"] = as_bytes(filters_side_by_side(model))
     return pack(arrays, {"kind": "embeddings"})
+
+
+def as_one_clip(traces: Sequence[Trace]) -> Trace:
+    """The tokens of a clip's frames, each seen by itself, as if they were of one trace; no attention between
+    them, so that there is none."""
+    prefix = traces[0].num_prefix_tokens
+    patches = torch.cat([one.tokens[:, prefix:] for one in traces], dim=1)  # (L+1, F·P, D)
+    tokens = torch.cat([traces[0].tokens[:, :prefix], patches], dim=1)
+    nothing = torch.empty(0, 0, 0, 0)
+    return replace(traces[0], tokens=tokens, attn=nothing, grid=Grid((len(traces), *traces[0].grid.space)))
+
+
+def follow_payload(traces: Sequence[Trace]) -> bytes:
+    """Where the patches of each frame of a clip are found again in the others."""
+    tokens = torch.stack([one.tokens[-1, one.num_prefix_tokens :] for one in traces])  # (F, P, D)
+    return pack({"matches": stats.frame_matches(tokens).int().numpy()}, {"kind": "follow"})
 
 
 def filters_side_by_side(model: ViT) -> Tensor:

@@ -212,15 +212,16 @@ class Session:
         step: int | None = None,
         owner: str = EVERYONE,
         size: str = TRAINED,
+        frame: int = 0,
     ) -> Look:
-        """Put a picture's file in front of a model. Raises CheckpointError."""
+        """Put a picture's file, or the frame of a clip's, in front of a model. Raises CheckpointError."""
         digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
         name = self.allowed(name)
         self.gone.discard(owner)  # a phone that slept comes back
         for left in self.late & self.gone:
             self.late.discard(left)
             self.results.release(left)
-        return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size)
+        return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size, frame)
 
     def came_from(self, owner: str, address: str) -> None:
         """Whoever opens many pages is one visitor: what all of them hold is counted together."""

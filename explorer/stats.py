@@ -147,6 +147,14 @@ def head_similarity(trace: Trace) -> Tensor:
     return flat @ flat.mT
 
 
+def frame_matches(tokens: Tensor) -> Tensor:
+    """(F, F, P): of every frame, for every frame: which of its patches is most like each patch, by the cosine
+    of their tokens (F, P, D). What a patch shows is followed so (as labels are in Caron et al. 2021, DINO,
+    section 4.2.2), not proven: look-alikes and the background are mixed up."""
+    unit = F.normalize(tokens.float(), dim=-1)
+    return torch.stack([(unit[f] @ unit.mT).argmax(dim=-1) for f in range(len(unit))])
+
+
 # ---- tokens through depth --------------------------------------------------------------------------
 
 

@@ -34,6 +34,11 @@ class Subject:
         first = image[:: self.model.config.tubelet] if image.dim() > 3 else image
         return as_picture(first, self.card)
 
+    def frame(self, time: int) -> np.ndarray:
+        """(height, width, 3): one of the frames of `picture`."""
+        width = self.trace.image.shape[-1]
+        return self.picture[:, time * width : (time + 1) * width]
+
     def sheet(self, maps: Tensor) -> np.ndarray:
         """Maps (..., h, w) as they lie on `picture`; those of a clip, (..., t, h, w), side by side."""
         return (Grid.side_by_side(maps) if len(self.trace.grid.shape) > 2 else maps).numpy()

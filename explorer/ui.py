@@ -29,16 +29,19 @@ from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
     QUIET,
+    SLOW_QUEUE,
     Edits,
     Page,
     Shown,
     as_text,
+    at_frame,
     guard,
     in_toast,
     news,
     owner_of,
     target_said,
 )
+from vit.clips import SUFFIXES, open_clip_safely, save_animated
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -95,10 +98,11 @@ def describe(look: Look, offered: Sequence[str] = ()) -> Markup:
     """What this model is; what it can answer at all is said beside its answer. offered: the models that the
     app lends to browsers."""
     config, card = look.model.config, look.card
-    h, w = config.grid_at(look.image_size).shape
+    shape = " × ".join(map(str, config.grid_at(look.image_size).shape))
+    through = f" and {config.tubelet} frames" if config.tubelet > 1 else ""
     parameters = sum(p.numel() for p in look.model.parameters())
     facts = [
-        f"{h} × {w} patches of {config.patch_size} px",
+        f"{shape} patches of {config.patch_size} px{through}",
         f"{config.depth} layers × {config.num_heads} heads",
         f"{parameters / 1e6:.1f} M parameters",
     ]
@@ -148,7 +152,10 @@ def show(
     target: the class to explain, None for the answer. edits: the interventions.
     """
     look = page.look(chosen, request)
-    state = {} if target is None else {"state": {"target": target}}
+    chosen_there = {} if target is None else {"target": target}
+    if look.has_timeline:  # one scale for all that stands together, as for the moments of a training
+        chosen_there["scale"] = "uniform"
+    state = {"state": chosen_there} if chosen_there else {}
     if look.cost.flops > LONG:
         gr.Info(cost_of(look), title="This takes a moment")
     look.trace()  # here, in the queue: what the browser then asks for is drawn from it
@@ -224,7 +231,7 @@ def build(session: Session) -> gr.Blocks:
         )
         with gr.Row(elem_id="page", equal_height=False):
             with gr.Column(elem_id="side", scale=0, min_width=264):
-                picture, thumbs, model, size, card = side(session)
+                picture, clip, thumbs, model, size, card = side(session)
             with gr.Column(elem_id="main", scale=1, min_width=320):
                 shown, target = gr.State(None), gr.State(None)
                 edits, picked = gr.State(Edits()), gr.State({})
@@ -250,15 +257,17 @@ def build(session: Session) -> gr.Blocks:
                                 view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
         screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
-        on_show = show_what_is_chosen(page, examples, screen)
+        on_show = show_what_is_chosen(page, examples, screen, clip)
         api.build(page)
         arrive_and_leave(demo, page, examples, screen, on_show)
     guard(demo)
     return demo
 
 
-def side(session: Session) -> tuple[gr.Image, gr.HTML, gr.Dropdown, gr.Dropdown, gr.HTML]:
-    """The column on the left: picture, examples, model, size, what the model is."""
+def side(
+    session: Session,
+) -> tuple[gr.Image, gr.UploadButton, gr.HTML, gr.Dropdown, gr.Dropdown, gr.HTML]:
+    """The column on the left: picture, a clip of one's own, examples, model, size, what the model is."""
     picture = gr.Image(
         type="filepath",
         image_mode=None,
@@ -272,6 +281,7 @@ def side(session: Session) -> tuple[gr.Image, gr.HTML, gr.Dropdown, gr.Dropdown,
     )
     # Gradio's own opens the file, and drops what it cannot read without a word
     picture.preprocess = lambda file: file and file.path  # type: ignore
+    clip = gr.UploadButton("Bring a clip", file_types=sorted(SUFFIXES), size="sm", elem_id="clip")
     thumbs = gr.HTML("", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False)
     choices = [(name, name) for name in session.names()]
     model = gr.Dropdown(
@@ -289,10 +299,19 @@ def side(session: Session) -> tuple[gr.Image, gr.HTML, gr.Dropdown, gr.Dropdown,
             Markup('<p class="vx-card" id="left-out">Left out:<br>{}</p>').format(left_out),
             apply_default_css=False,
         )
-    return picture, thumbs, model, size, card
+    return picture, clip, thumbs, model, size, card
 
 
-def show_what_is_chosen(page: Page, examples: dict[str, Example], screen: Screen) -> Callable[..., Screen]:
+def kept_clip(file: str) -> str:
+    """An uploaded clip as an animated picture beside it, which every browser shows. Raises ClipError."""
+    path = Path(file).with_name("clip.webp")
+    save_animated(open_clip_safely(file), path)
+    return str(path)
+
+
+def show_what_is_chosen(
+    page: Page, examples: dict[str, Example], screen: Screen, clip: gr.UploadButton
+) -> Callable[..., Screen]:
     """Another picture, model or size: the events that every tab lives from. Returns what shows the choice."""
     inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
 
@@ -335,7 +354,8 @@ def show_what_is_chosen(page: Page, examples: dict[str, Example], screen: Screen
     shows = [step.success(on_show, inputs, values, **then) for step in (fetched, named_again)]
     # with the picture of its own click: an earlier one may come back last
     each = {**then, **EACH}
-    shows.append(picked.success(on_example, inputs, [page.picture, *values], **each))
+    brought = clip.upload(kept_clip, [clip], [page.picture], **EACH, **QUIET, **SLOW_QUEUE)
+    shows += [one.success(on_example, inputs, [page.picture, *values], **each) for one in (picked, brought)]
     for step in (looked, *shows):
         step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)
     return on_show
@@ -378,6 +398,11 @@ def arrive_and_leave(
         look = page.look(shown, request)
         return look.valid_target(target_said(event)), news(look)
 
+    def on_frame(shown, event: gr.EventData, request: gr.Request):
+        """Another frame of a clip is looked at."""
+        look = page.look(at := at_frame(shown, event), request)
+        return at, news(look)
+
     def on_close(request: gr.Request):
         if request.session_hash:
             page.session.release(request.session_hash)
@@ -387,6 +412,7 @@ def arrive_and_leave(
     came = wanted.change(on_wanted, [wanted], [page.model], **QUIET, **HUB_QUEUE)
     came.success(on_show, inputs, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
+    page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], queue=False, **EACH, **QUIET)
     demo.unload(on_close)
 
 

@@ -112,6 +112,32 @@ class MaskPatches:
         return torch.where(hidden[:, None], mean, x)  # so the mean over all is that of the visible ones
 
 
+@dataclass(frozen=True)
+class FreezeTime:
+    """Let a clip stand still: what one frame holds stands in the place of all others, at their times.
+
+    frame: counted from 0 on the grid of `frames` (of tubelets: what all frames of one hold).
+    """
+
+    frame: int
+    frames: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.frame < self.frames:
+            raise ValueError(f"There is no frame {self.frame} to freeze: there are {self.frames}, from 0.")
+
+    def check(self, config: ViTConfig, grid: Grid) -> None:
+        """Raises ValueError for a picture, and for a clip of another number of frames."""
+        if not config.is_clip or grid.frames != self.frames:
+            raise ValueError(f"This has {grid.frames} frames, not {self.frames}: time cannot be frozen so.")
+
+    def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
+        if name != "embed":
+            return x
+        frames = x.unflatten(1, (self.frames, -1))  # (B, P, D) -> (B, t, h·w, D)
+        return frames[:, self.frame, None].expand_as(frames).flatten(1, 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Replace:
     """Put another tensor in an activation's place (activation patching).

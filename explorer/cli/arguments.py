@@ -130,8 +130,8 @@ SMOOTH = Option("--smooth", action="store_true", help="interpolate between patch
 LINES = Option("--lines", action="store_true", help="draw the lines between patches")
 THROUGH = Option(
     "--through",
-    choices=["depth", "training"],
-    help="layer by layer (default), or snapshot by snapshot as train.py left them",
+    choices=["depth", "training", "time"],
+    help="layer by layer (default), snapshot by snapshot as train.py left them, or frame by frame of a clip",
 )
 FPS = Option("--fps", type=frame_rate, help="frames per second (default 2)")
 DATA = Option("--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes")

@@ -76,6 +76,8 @@ examples
       play through depth
   python -m explorer film cat.jpg --through training --out learning.mp4
       or through training, snapshot by snapshot
+  python -m explorer film clip.mp4 --through time --query 7,7 --out clip.gif
+      what a model of pictures sees in each frame of a clip, a patch of the first one followed
   python -m explorer html cat.jpg
       one file that anyone can open offline and explore with the mouse
   python -m explorer faithfulness --model shapes --data shapes --images 100 --out table.md
@@ -179,7 +181,7 @@ ROWS = (
         FIGURE, (TWO_PICTURES, *MAPS[1:], CARRY, TOKEN, *CLASSES, OTHER),
     ),
     Command(
-        "film", "play through depth, or through training", pictures.run_on_pictures, (".gif", ".mp4"),
+        "film", "play through depth, training or time", pictures.run_film, (".gif", ".mp4"),
         (*MAPS, METHOD, QUERY, HEAD, TARGET, LAYER_THEN, THROUGH, FPS), pictures.make_film,
         {"methods": ("attention",)},
     ),

@@ -27,6 +27,7 @@ from explorer.forms import Export
 from explorer.methods import METHODS
 from explorer.subject import Subject, subject_of
 from vit.checkpoint import list_snapshots, load_snapshot
+from vit.clips import as_clip, preprocess_clip
 from vit.library import folder_of
 from vit.trace import trace
 
@@ -63,6 +64,38 @@ def run_on_pictures(request: Request, command: Command) -> int:
         tqdm.write(f"{subject.name}: {subject.answers()}")
         for out in saved:
             tqdm.write(f"  {out}")
+    return OK if not failed else PARTIAL if len(failed) < len(files) else NOTHING
+
+
+def run_film(request: Request, command: Command) -> int:
+    """Through depth and training one picture at a time; through time also a clip that a model of pictures
+    looks at, one frame after the other."""
+    if request.through != "time":
+        return run_on_pictures(request, command)
+    model, card, size = model_and_size(request)
+    if model.config.is_clip:
+        return run_on_pictures(request, command)
+    files = find_files(request.pictures)
+    if not files:
+        raise Usage("Name a clip to play through: an MP4, WebM or GIF.")
+    check_endings(request, command, len(files))
+    asked = ask(request, model.config, card, size)
+    explains = any(METHODS[method].class_specific for method in asked.methods)
+    failed: list[str] = []
+    for name, path in files:
+        clip = read_or_name(path, partial(as_clip, path, films.FRAMES), failed)
+        if clip is None:
+            continue
+        images = preprocess_clip(clip, card, size)
+        check_memory(model.config, size, len(images))
+        target = answer_of(model, images[len(images) // 2], asked.target) if explains else asked.target
+        gradients_of = target if need_gradients(asked.methods) else None
+        subjects = [subject_of(name, image, model, card, gradients_of) for image in images]
+        options = film_options(subjects[0], request, replace(asked, target=target))
+        moments = list(zip(clip.times, subjects))
+        made = films.followed_film(moments, asked.methods, layer=request.layer, **options)
+        for out in outputs(request, name, command.endings[0]):
+            tqdm.write(f"{name}: {made.save(out)}")
     return OK if not failed else PARTIAL if len(failed) < len(files) else NOTHING
 
 
@@ -106,8 +139,8 @@ def make_ablation(subject: Subject, request: Request, asked: Asked) -> Export:
     return export.ablation(subject, target=asked.target, style=request.style, progress=bar)
 
 
-def make_film(subject: Subject, request: Request, asked: Asked) -> Export:
-    options: dict[str, Any] = {
+def film_options(subject: Subject, request: Request, asked: Asked) -> dict[str, Any]:
+    return {
         "query": asked.token,
         "head": request.head,
         "target": asked.target,
@@ -115,6 +148,12 @@ def make_film(subject: Subject, request: Request, asked: Asked) -> Export:
         "fps": request.fps,
         "progress": progress_bar(f"{subject.name}: frames"),
     }
+
+
+def make_film(subject: Subject, request: Request, asked: Asked) -> Export:
+    options = film_options(subject, request, asked)
+    if request.through == "time":
+        return films.clip_film(subject, asked.methods, layer=request.layer, **options)
     if request.through == "depth":
         return films.film(subject, asked.methods, **options)
     moments = moments_of(subject, request, asked)

@@ -183,7 +183,8 @@ def matrix_figure(
 ) -> Figure:
     """One head's attention (T, T), query down, key across; lines set off prefix tokens and the
     rows of the patch grid, so that local and column-wise heads show their pattern."""
-    h, w = grid_size
+    *_, w = grid_size
+    h = math.prod(grid_size) // w  # of a clip the rows of all frames
     scale = scale_for(attn)
     figure = new_figure(5, 5.4, theme)
     axes = figure.add_subplot()

@@ -9,6 +9,9 @@ Its value is small JSON: addresses, never tensors. All keys but `head` and `laye
       "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
       "after": {"head": url, ...},  the same image after an edit, shown beside the first
       "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in js/state.js
+      "timeline": [{"head", "layers", "embeddings", "exact", "words"}, ...],   the addresses of every frame
+                                    of a clip that a model of pictures looks at; "head" is that of one of them
+      "follow": url,                payload.follow_payload of these frames
       "progress": "text",           what is being worked on
       "refused": {method: "text"},  why this method's map does not come
       "nonce": any                  gr.HTML drops a value equal to the last one: change this to be heard
@@ -23,8 +26,10 @@ count prefix tokens first, then patches.
 
     viewer.pick       {query, layer, head, fuse, direction, mode}   something was pinned or chosen
     viewer.target     {target}                                      a class was clicked: explain this one
-    viewer.need_maps  {method, target, query, layer, head}          a map that is not there yet is wanted
-    viewer.edits      {patches: [patch index, ...], heads: [[layer, head], ...]}   both empty: undo all
+    viewer.need_maps  {method, target, query, layer, head, frame}   a map that is not there yet is wanted
+    viewer.edits      {patches: [patch index, ...], heads: [[layer, head], ...], frozen: frame or -1, frame}
+                      all empty: undo all
+    viewer.frame      {frame}                                       another frame of a clip is shown
 
 Other parts of the page may point, too: the element `.vit-viewer` has the handle of `mount` (js/mount.js) as
 its `.viewer` (set, setSource, ...) and hears the DOM event "vit-pick" (detail: a patch of its state): go
@@ -46,7 +51,7 @@ HEAD = (
 )
 # Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
 WIRING = """
-const events = ["pick", "target", "need_maps", "edits"];
+const events = ["pick", "target", "need_maps", "edits", "frame"];
 const viewer = ViTViewer.host(element.querySelector(".vit-viewer"), {
   ...props.options,
   emit: (name, payload) => events.includes(name) && trigger(name, payload),

@@ -16,6 +16,7 @@ from explorer.views.page import (
     SLOW_QUEUE,
     Edits,
     Page,
+    at_frame,
     target_said,
 )
 from explorer.views.parts import note
@@ -73,7 +74,7 @@ def build(page: Page) -> None:
         return check_strip(look)
 
     def on_need_maps(shown, edits, event: gr.EventData, request: gr.Request):
-        look = page.look(shown, request)
+        look = page.look(at_frame(shown, event), request)
         name = str(getattr(event, "method", ""))
         if name not in METHODS:
             raise gr.Error("This method does not exist.", print_exception=False)
@@ -100,7 +101,7 @@ def build(page: Page) -> None:
 
     def on_said(event: gr.EventData):
         """Only hear it: of many strokes the last one tells all."""
-        return Edits(getattr(event, "patches", ()), getattr(event, "heads", ()))
+        return Edits(*(getattr(event, name, usual) for name, usual in Edits()._asdict().items()))
 
     def on_edits(shown, said, request: gr.Request):
         look = page.look(shown, request)

@@ -41,6 +41,7 @@ class Shown(NamedTuple):
     picture: str  # a file
     model: str
     size: str = TRAINED  # one of SIZES
+    frame: int = 0  # of a clip, where the model looks at pictures
 
 
 class Edits(NamedTuple):
@@ -48,6 +49,7 @@ class Edits(NamedTuple):
 
     patches: Any = ()
     heads: Any = ()
+    frozen: Any = -1  # the frame of a clip that all others are replaced by
 
 
 @contextmanager
@@ -175,7 +177,7 @@ class Page:
             )
         size = shown.size if shown.size in SIZES else TRAINED
         with kindly():
-            return self.session.look(shown.picture, name, step, owner_of(request), size)
+            return self.session.look(shown.picture, name, step, owner_of(request), size, shown.frame)
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any
@@ -190,6 +192,12 @@ class Page:
 def news(look: Look) -> dict[str, str]:
     """For the beacon: something else is to be shown of this look."""
     return {"model": look.name, "stamp": secrets.token_hex(4)}
+
+
+def at_frame(shown: Shown | None, event: gr.EventData) -> Shown | None:
+    """What is shown, at the frame of a clip that the browser named."""
+    frame = getattr(event, "frame", None)
+    return shown._replace(frame=frame) if shown and isinstance(frame, int) and frame >= 0 else shown
 
 
 def target_said(event: gr.EventData) -> Any:

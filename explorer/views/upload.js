@@ -35,7 +35,20 @@ const chooseShrunk = async (input, file) => {
   page.passing = false;
 };
 
+// A video goes the way of "Bring a clip".
+const passOn = (event, file) => {
+  const input = document.querySelector("#clip input[type=file], input#clip, #clip + input[type=file]");
+  if (!input) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const chosen = new DataTransfer();
+  chosen.items.add(file);
+  input.files = chosen.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+};
+
 const takeOver = (event, file, input) => {
+  if (file?.type.startsWith("video/")) return passOn(event, file);
   if (page.passing || !input || !file || file.size <= MAX_SENT) return;
   event.preventDefault();
   event.stopImmediatePropagation();

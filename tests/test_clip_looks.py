@@ -1,0 +1,125 @@
+"""Clips in front of models: of pictures frame by frame, of clips at once; time frozen; films through time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from PIL import Image
+from torch.nn.functional import normalize
+
+from explorer import films, payload, stats
+from explorer.cli.arguments import parse_query
+from explorer.cli.request import Usage
+from explorer.session import Session
+from explorer.subject import subject_of
+from vit import ViT, save, trace
+from vit.card import Card
+from vit.trace import FreezeTime
+
+CARD = Card(name="tiny", class_names=tuple("abcdefg"), mean=(0.5,) * 3, std=(0.5,) * 3, image_size=(12, 20))
+CLIP = dict(num_frames=6, tubelet=2)
+
+
+def model_of(**changes) -> ViT:
+    torch.manual_seed(7)
+    return randomised(ViT(tiny_config(**changes)))
+
+
+@pytest.fixture
+def gif(tmp_path: Path) -> Path:
+    frames = [Image.fromarray(np.full((24, 40, 3), 40 * i, np.uint8)) for i in range(5)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=200)
+    return tmp_path / "clip.gif"
+
+
+def look(tmp_path: Path, gif: Path, frame: int = 0, **changes):
+    save(tmp_path / "model", model_of(**changes), CARD)
+    return Session().look(gif, str(tmp_path / "model"), frame=frame)
+
+
+def test_frozen_time_is_a_clip_of_one_frame_repeated():
+    model, clip = model_of(**CLIP), torch.randn(6, 3, 12, 20)
+    frozen = trace(model, clip, edits=[FreezeTime(1, 3)])
+    expected = trace(model, clip[2:4].repeat(3, 1, 1, 1))
+    torch.testing.assert_close(frozen.logits, expected.logits, rtol=0, atol=1e-6)
+    torch.testing.assert_close(frozen.attn, expected.attn, rtol=0, atol=1e-6)
+    assert not torch.allclose(frozen.logits, trace(model, clip).logits)
+    for edit in (lambda: FreezeTime(3, 3), lambda: trace(model, clip, edits=[FreezeTime(0, 4)])):
+        with pytest.raises(ValueError, match=r"frames|frame"):
+            edit()
+
+
+def test_a_model_of_pictures_looks_at_a_clip_frame_by_frame(tmp_path: Path, gif: Path):
+    seen = look(tmp_path, gif)
+    value = seen.viewer_value()
+    assert [each["words"] for each in value["timeline"]][:2] == ["frame 0 · 0.00 s", "frame 1 · 0.20 s"]
+    assert value["head"] == value["timeline"][0]["head"] and len({m["head"] for m in value["timeline"]}) == 5
+    for frame, one in enumerate(seen.at_every_frame):
+        picture = Image.fromarray(np.full((24, 40, 3), 40 * frame, np.uint8))
+        np.testing.assert_array_equal(np.asarray(one.pixels), np.asarray(picture))
+    assert look(tmp_path, gif, frame=99).moment == 4, "the last that there is"
+
+
+def test_frames_share_a_basis_of_colours_and_patches_are_found_again():
+    model = model_of()
+    traces = [trace(model, torch.randn(3, 12, 20)) for _ in range(3)]
+    one = payload.as_one_clip(traces)
+    whole = payload.pca_colors(one, joint=True)
+    for frame, seen in enumerate(traces):
+        arrays, _ = payload.unpack(payload.embeddings_payload(seen, model, (traces, frame)))
+        np.testing.assert_array_equal(arrays["pca_joint"], whole[:, frame])
+    arrays, meta = payload.unpack(payload.follow_payload(traces))
+    assert meta == {"kind": "follow"}
+    for f in range(3):
+        for g in range(3):
+            a, b = (normalize(traces[i].tokens[-1, 1:].double(), dim=-1) for i in (f, g))
+            assert arrays["matches"][f, g].tolist() == (a @ b.T).argmax(dim=-1).tolist()
+
+
+def test_a_model_of_clips_reads_the_clip_at_once(tmp_path: Path, gif: Path):
+    seen = look(tmp_path, gif, **CLIP)
+    assert seen.image.shape == (6, 3, 12, 20) and "timeline" not in seen.viewer_value()
+    head, meta = payload.unpack(payload.head_payload(seen.trace(), CARD, times=seen.seen.times))
+    assert meta["times"] == pytest.approx([0, 0.4, 0.6]) and len(head["frame_ends"]) == 3
+    edits = seen.edits([1], [], 2)
+    assert edits[-1] == FreezeTime(2, 3) and seen.trace(edits=edits).tokens.shape == (4, 46, 32)
+    assert seen.edits([], [], 3) == seen.edits([], [], "x") == seen.edits([], []) == ()
+
+
+def test_maps_of_a_clip_lie_on_its_frames_side_by_side():
+    model, clip = model_of(**CLIP), torch.randn(6, 3, 12, 20)
+    subject = subject_of("clip", clip, model, CARD)
+    assert subject.picture.shape == (12, 60, 3)
+    np.testing.assert_array_equal(subject.frame(1), subject.picture[:, 20:40])
+    assert subject.patch(1 + 15 * 2 + 5 + 3) == (1, 2 * 5 + 3)
+    values = np.arange(45).reshape(3, 3, 5)
+    beside = subject.sheet(torch.from_numpy(values))
+    np.testing.assert_array_equal(beside, np.concatenate(list(values), axis=1))
+
+
+def test_films_go_through_time(monkeypatch):
+    drawn = []
+    keep = lambda picture, maps, **how: drawn.append((picture, maps, how))  # noqa: E731
+    monkeypatch.setattr(films.render, "maps_figure", keep)
+    monkeypatch.setattr(films.render, "picture_of", lambda figure, dpi: np.zeros((2, 2, 3), np.uint8))
+    subject = subject_of("clip", torch.randn(6, 3, 12, 20), model_of(**CLIP), CARD)
+    assert len(films.clip_film(subject, query=1 + 15 + 7).frames()) == 3
+    assert [how["query"] for _, _, how in drawn] == [None, (1, 2), None], "framed in its own frame"
+    scales = {scale.top.item() for _, _, how in drawn for scale in how["scales"].values()}
+    assert len(scales) == 1, "one scale for all frames"
+    drawn.clear()
+    model = model_of()
+    moments = [(i / 2, subject_of("clip", torch.randn(3, 12, 20), model, CARD)) for i in range(4)]
+    assert len(films.followed_film(moments, query=8).frames()) == 4
+    matches = stats.frame_matches(torch.stack([one.trace.tokens[-1, 1:] for _, one in moments]))[0, :, 7]
+    assert [how["query"] for _, _, how in drawn] == [divmod(int(patch), 5) for patch in matches]
+
+
+def test_a_patch_of_a_clip_is_named_with_its_frame():
+    config = tiny_config(**CLIP)
+    assert parse_query("1,2,3", config, (3, 3, 5)) == 1 + 15 + 2 * 5 + 3
+    for text, why in (("2,3", "TIME,ROW,COLUMN"), ("3,0,0", "There is no patch")):
+        with pytest.raises(Usage, match=why):
+            parse_query(text, config, (3, 3, 5))
