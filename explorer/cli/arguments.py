@@ -53,7 +53,12 @@ def frame_rate(text: str) -> float:
 
 # ---- options ---------------------------------------------------------------------------------------
 
-PICTURES = Option("pictures", nargs="*", metavar="PICTURE", help="files or folders; none: an example")
+PICTURES = Option(
+    "pictures",
+    nargs="*",
+    metavar="PICTURE",
+    help="files or folders, for a model of clips also MP4, WebM, GIF; none: an example",
+)
 MODEL = Option("--model", "-m", help="checkpoint: bundled name, folder or Hub id (default: the app's)")
 MODELS = Option(
     "--model",
