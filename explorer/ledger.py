@@ -6,7 +6,7 @@ The residual stream is a sum: the embedding, plus what each head carried over fr
 each MLP.  With the scale of the final LayerNorm frozen at its measured value the read-out is linear,
 so the logit is the same sum, term by term (direct logit attribution: Elhage et al. 2021, "A
 Mathematical Framework for Transformer Circuits").  Direct effects only: what a head did to the
-logit by way of later heads and MLPs is booked on those.
+logit by way of later heads and MLPs is credited to those.
 """
 
 from dataclasses import dataclass

@@ -329,7 +329,7 @@ ROWS = (
         source="Sundararajan et al. 2017, eq. 1",
         url="https://arxiv.org/abs/1703.01365",
         trap="Depends on the baseline x′ (here the card's mean: mid-grey for the bundled models): grey"
-        " parts of a grey object get nothing. `integrate` tells the completeness gap.",
+        " parts of a grey object get nothing. `integrate` reports the completeness gap.",
         cost=f"{probes.STEPS} forwards, {probes.STEPS} backwards",
         forwards=probes.STEPS,
         backwards=probes.STEPS,

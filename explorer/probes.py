@@ -233,7 +233,7 @@ def integrated_gradients(
 
     map = Σ over the patch's pixels of (x − x′) ⊙ mean_α ∂y/∂x(x′ + α (x − x′)), at the midpoints α; x′ is
     zero after normalisation: the card's mean, which often is plain grey.  Sundararajan et al. 2017, eq. 1.
-    Signed.  Cost: `steps` forwards and backwards.  `integrate` also tells the completeness gap.
+    Signed.  Cost: `steps` forwards and backwards.  `integrate` also reports the completeness gap.
     """
     return integrate(trace, target=target, contrast=contrast, model=model, steps=steps, progress=progress).map
 

@@ -149,6 +149,13 @@ def test_the_command_line_says_it(tmp_path: Path, capsys, monkeypatch: pytest.Mo
         assert f"x: {words}\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("accuracy", [7.0, 97.2, -0.1, float("nan")])
+def test_an_accuracy_that_is_no_share_is_refused(tmp_path: Path, accuracy: float) -> None:
+    save(tmp_path, randomised(ViT(tiny_config())), Card("a", accuracy=accuracy))
+    with pytest.raises(CheckpointError, match="accuracy must lie between 0 and 1"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("scores", ["sigmoid", "none"])
 def test_accuracy_is_of_models_that_choose_one_class(tmp_path: Path, scores: str) -> None:
     save(tmp_path, randomised(ViT(tiny_config())), Card("a", tuple("abcdefg"), scores=scores))

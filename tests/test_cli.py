@@ -495,6 +495,7 @@ def test_a_bad_picture_is_named_and_the_others_are_done(folder: Path, capsys: py
         (["map", "cat.png", "--off", "2.1"], "names no heads"),
         (["grid", "cat.png", "--hide", "3,0"], "There is no patch 3,0"),
         (["grid", "cat.png", "--hide", "cls"], "write ROW,COLUMN."),
+        (["grid", "cat.png", "--hide", "999"], "--hide 999 is no token of this model: write ROW,COLUMN"),
         (["grid", "cat.png", "--hide", " "], "Patches can be hidden, and nothing else: write ROW,COLUMN."),
         (["grid", "cat.png", "--off", " "], '--off "" names no heads: write L0.H0 to L2.H3'),
         (

@@ -123,6 +123,8 @@ def parse_card(values: Mapping[str, Any]) -> Card:
             raise ValueError(f"{name} must be three numbers between {low} and 10, not {numbers}.")
     if not 0.1 <= card.crop_pct <= 1:
         raise ValueError(f"crop_pct must lie between 0.1 and 1, not {card.crop_pct}.")
+    if card.accuracy is not None and not 0 <= card.accuracy <= 1:
+        raise ValueError(f"accuracy must lie between 0 and 1, not {card.accuracy}.")
     if card.interpolation not in INTERPOLATIONS:
         known = ", ".join(INTERPOLATIONS)
         raise ValueError(f"interpolation must be one of {known}, not {card.interpolation!r}.")

@@ -219,7 +219,9 @@ def check_memory(config: ViTConfig, size: tuple[int, int], traces: int = 1) -> N
         )
 
 
-def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, ...]) -> int | None:
+def parse_query(
+    text: str | None, config: ViTConfig, grid_size: tuple[int, ...], option: str = "--query"
+) -> int | None:
     """ "cls", "reg1" or "row,column" -> the token's index; None stays None: what the class is read from. A
     patch of a clip is "time,row,column"."""
     if text is None:
@@ -234,7 +236,7 @@ def parse_query(text: str | None, config: ViTConfig, grid_size: tuple[int, ...])
     if len(place) != len(grid_size):
         form = "ROW,COLUMN" if len(grid_size) == 2 else "TIME,ROW,COLUMN"
         known = f" or {', '.join(names)}" if names else ""
-        raise Usage(f"--query {text} is no token of this model: write {form}{known}.")
+        raise Usage(f"{option} {text} is no token of this model: write {form}{known}.")
     try:
         return config.num_prefix_tokens + Grid(grid_size).number(place)
     except ValueError as error:
@@ -256,7 +258,7 @@ def parse_edits(
             raise Usage(f"--off {asked} names no heads: write L0.H0 to {last}, with spaces between them.")
         edits.append(ZeroHeads(tuple(pairs)))
     if request.hide is not None:
-        tokens = [parse_query(word, config, grid_size) or 0 for word in request.hide.split()]
+        tokens = [parse_query(word, config, grid_size, "--hide") or 0 for word in request.hide.split()]
         patches = [token - config.num_prefix_tokens for token in tokens]
         if not patches or min(patches) < 0:
             raise Usage("Patches can be hidden, and nothing else: write ROW,COLUMN.")
