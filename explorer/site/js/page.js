@@ -157,7 +157,8 @@ class Page {
   async tryGpu() {
     const { webgpu } = this.site, { prepared, weighed } = this;
     this.site.webgpu = null;
-    if (!webgpu || !await navigator.gpu?.requestAdapter().catch(() => null)) return;
+    const chip = webgpu && await navigator.gpu?.requestAdapter().catch(() => null);
+    if (!chip || (chip.info?.isFallbackAdapter ?? chip.isFallbackAdapter)) return;  // a chip that is a program is slower
     const [wasm, weights] = await Promise.all([webgpu.wasm, weighed.weights].map(bytesOf));
     const given = { script: await scriptOf(webgpu.script), wasm, weights, list: weighed.list, prepared: { image: prepared.image } };
     if (this.weighed !== weighed) return;
