@@ -45,7 +45,7 @@ DAY = 24 * 3600.0  # seconds
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 # published models worth a look beside the bundled ones, as the picker names them
-PUBLISHED = {model.name: f"{model.label}: {model.look_at}" for model in library.PUBLISHED}
+PUBLISHED = {model.name: model.title for model in library.PUBLISHED}
 
 
 @dataclass(eq=False)

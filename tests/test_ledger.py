@@ -54,18 +54,19 @@ def by_hand(model: ViT, t: Trace, target: int) -> tuple[np.ndarray, np.ndarray, 
     def read(u: Tensor, row: int) -> float:
         """What the vector u, written to one row of the stream, adds to the logit."""
         where = final[rows].mean(dim=0) if c.norm_after_pool else final[row]
-        sigma = (where.var(correction=0) + c.norm_eps).sqrt()
+        centre = 0 if c.norm == "rms" else 1  # RMSNorm takes no mean away
+        sigma = ((where - centre * where.mean()).square().mean() + c.norm_eps).sqrt()
         head = double.head_dist if c.distillation and row == 1 else double.head
         if not c.final_norm:
             return float(u @ head.weight[target]) / len(rows)
-        return float((u - u.mean()) / sigma * norm.weight @ head.weight[target]) / len(rows)
+        return float((u - centre * u.mean()) / sigma * norm.weight @ head.weight[target]) / len(rows)
 
     heads, mlp = np.zeros((c.depth, c.num_heads, T)), np.zeros(c.depth)
     for layer, block in enumerate(double.blocks):
         x = t.tokens[layer].double()
         v = block.attn.qkv(block.norm1(x))[:, 2 * c.embed_dim :]
         for row in rows:
-            attn_out = block.ls1(block.attn.proj.bias)
+            attn_out = block.ls1(block.attn.proj.bias) if c.proj_bias else torch.zeros(c.embed_dim)
             for head in range(c.num_heads):
                 part = slice(head * d, (head + 1) * d)
                 for j in range(T):

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import clip_config, kept, randomised, tiny_config
 from hypothesis import given, settings
@@ -31,6 +33,7 @@ from explorer.session import Session
 from vit import ViT, library, save, trace
 from vit.card import Card, CheckpointError
 from vit.checkpoint import save_snapshot
+from vit.pretrained import describe
 from vit.trace import ZeroHeads
 
 CARD = Card("tiny", ("ant", "bee", "cat", "dog", "eel", "fox", "gnu"), image_size=(12, 20))
@@ -633,3 +636,17 @@ def test_no_two_passes_run_at_once(checkpoint: str, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(looks, "trace", watched)
     session.look(picture_file(tmp_path, 1), checkpoint).trace()
     assert locked == [True]
+
+
+def test_the_picker_shows_published_models_by_family_and_each_loads_or_would() -> None:
+    """Size, licence and what to look at; the names of timm are such as the installed timm knows."""
+    families = [model.family for model in library.PUBLISHED]
+    assert [*dict.fromkeys(families)] == [name for name, _ in groupby(families)] and families[0] == "DINOv3"
+    for model in library.PUBLISHED:
+        title = sessions.PUBLISHED[model.name]
+        for said in (model.label, f"{model.megabytes} MB", model.licence, model.look_at):
+            assert said in title
+        owner, _, name = model.name.partition("/")
+        if owner == "timm":
+            describe({"architecture": name.partition(".")[0]})
+            assert timm.models.get_pretrained_cfg(name).hf_hub_id == model.name

@@ -35,16 +35,29 @@ class Published:
     megabytes: int  # of its weights
     look_at: str  # what it teaches
 
+    @property
+    def title(self) -> str:
+        """As a picker names it: what it is, how large, under which licence, and what to look at."""
+        return f"{self.label} · {self.megabytes} MB · {self.licence} · {self.look_at}"
 
-# in the order of what teaches most
+
+# in the order of what teaches most, the models of a family one after the other
 PUBLISHED = (
     Published(
         "timm/vit_small_patch16_dinov3.lvd1689m", "DINOv3 S/16", "DINOv3", "DINOv3 licence", 86,
         "objects and their parts in the colours of the patches; positions that are rotations",
     ),
     Published(
+        "timm/vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", "EUPE Ti/16", "DINOv3", "non-commercial research",
+        22, "the same positions in the smallest model that has them",
+    ),
+    Published(
         "facebook/dino-vits8", "DINO S/8", "DINO", "Apache-2.0", 87,
         "heads that found objects without a label: [CLS] in the last layer, head by head",
+    ),
+    Published(
+        "facebook/dino-vits16", "DINO S/16", "DINO", "Apache-2.0", 87,
+        "DINO with four times fewer patches: the same objects, coarser",
     ),
     Published(
         "facebook/dinov2-with-registers-small", "DINOv2 S/14 with registers", "DINOv2", "Apache-2.0", 88,
@@ -59,6 +72,14 @@ PUBLISHED = (
         "classes that you type; where each word is",
     ),
     Published(
+        "google/siglip-base-patch16-224", "SigLIP B/16", "SigLIP", "Apache-2.0", 813,
+        "words, each a yes or no by itself; what the pooling attention reads",
+    ),
+    Published(
+        "timm/beitv2_base_patch16_224.in1k_ft_in22k_in1k", "BEiTv2 B/16, ImageNet-1k", "BEiT", "Apache-2.0",
+        346, "attention that knows how far apart two patches are",
+    ),
+    Published(
         "google/vit-base-patch16-224", "ViT B/16, ImageNet-1k", "ViT", "Apache-2.0", 346,
         "the paper's own model, with a thousand classes to explain",
     ),
@@ -69,10 +90,6 @@ PUBLISHED = (
     Published(
         "facebook/deit-tiny-patch16-224", "DeiT Ti/16, ImageNet-1k", "DeiT", "Apache-2.0", 23,
         "the smallest with a thousand classes: the race is quick",
-    ),
-    Published(
-        "facebook/dino-vits16", "DINO S/16", "DINO", "Apache-2.0", 87,
-        "DINO with four times fewer patches: the same objects, coarser",
     ),
     Published(
         "MCG-NJU/videomae-small-finetuned-kinetics", "VideoMAE S/16, Kinetics-400", "VideoMAE",
