@@ -47,7 +47,7 @@ export default [
     rules,
   },
   {  // joined behind page.js, in one scope
-    files: ["explorer/views/waiting.js", "explorer/views/upload.js"],
-    languageOptions: { globals: { page: "readonly" } },
+    files: ["explorer/views/waiting.js", "explorer/views/upload.js", "explorer/views/compare.js"],
+    languageOptions: { globals: { page: "readonly", named: "readonly" } },
   },
 ];

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from explorer import maps, render, zero
 from explorer.cache import EVERYONE, MiB, nbytes
+from explorer.classes import Classes
 from explorer.methods import METHODS, Method
 from explorer.payload import (
     EXACT_BUDGET,
@@ -87,6 +88,7 @@ class Loaded:
     card: Card
     key: str
     folder: Path | None = None  # on this machine; None: of the Hub
+    own_bytes: int | None = None  # beside the weights that it shares with another one, if it does
 
     @cached_property
     def roles(self) -> Roles | None:
@@ -143,13 +145,26 @@ class Look:
     owner: str  # whose look it is
     size: str  # one of SIZES
     frame: int = 0  # of a clip, where the model looks at pictures
+    classes: Classes | None = None  # a visitor's own, in place of the model's
 
     # the model -------------------------------------------------------------------------------------
 
     @property
     def loaded(self) -> Loaded:
-        """These very weights: no file is read while they are held. Raises CheckpointError."""
-        return self.session.loaded(self.key, self.name, self.step)
+        """These very weights: no file is read while they are held; with a visitor's classes, a head of these.
+        Raises CheckpointError."""
+        own = self.session.loaded(self.key, self.name, self.step)
+        if self.classes is None:
+            return own
+        put_on, plain = self.classes.put_on, replace(self, classes=None)
+
+        def make() -> Loaded:
+            image = plain.image.to(next(own.model.parameters()))
+            model, card = put_on(own.model, own.card, image)
+            head = 4 * model.config.num_classes * model.config.embed_dim
+            return Loaded(model, card, f"{own.key}#{self.identity[-1]}", own_bytes=head)
+
+        return self.remember("classes", make)
 
     @property
     def model(self) -> ViT:
@@ -169,7 +184,8 @@ class Look:
     @property
     def identity(self) -> list[str]:
         """What tells this picture, model and size from others."""
-        return [self.key, self.digest, self.size, *([f"frame {self.frame}"] if self.has_timeline else [])]
+        frame = [f"frame {self.frame}"] if self.has_timeline else []
+        return [self.key, self.digest, self.size, *frame, *([self.classes.key] if self.classes else [])]
 
     def remember(self, what: Hashable, make: Callable[[], V]) -> V:
         """A result that depends on this picture, this model and `what`."""
@@ -215,7 +231,8 @@ class Look:
     @property
     def has_timeline(self) -> bool:
         """Does a model of pictures look at a clip, one frame after the other?"""
-        return self.is_clip and not self.model.config.is_clip and len(self.moments.frames) > 1
+        own = self.session.loaded(self.key, self.name, self.step)  # whatever classes it is given
+        return self.is_clip and not own.model.config.is_clip and len(self.moments.frames) > 1
 
     @property
     def moments(self) -> Clip:

@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from explorer.payload import cosine_bytes, encode_image, pack
+from explorer.render import COLORMAPS, DEFAULT
 from explorer.stats import principal
+from vit.card import Card
 from vit.trace import Trace
 
 MAX_PAIRS = 2**22  # of patches, P · P': beyond, too much to send and to look at
@@ -31,6 +34,8 @@ def check_pair(a: Trace, b: Trace) -> None:
     """Raises ValueError for traces of different models, or with too many patches to compare them all."""
     if len(a.tokens) != len(b.tokens) or a.tokens.shape[-1] != b.tokens.shape[-1]:
         raise ValueError("Patches can be compared where one model has looked at both pictures.")
+    if len(a.grid.shape) != 2:
+        raise ValueError("Two pictures are compared by a model of pictures: this one looks at clips.")
     if a.grid.count * b.grid.count > MAX_PAIRS:
         raise ValueError(
             f"{a.grid.count:,} patches times {b.grid.count:,} are too many to compare: choose a smaller size."
@@ -85,3 +90,31 @@ def shared_pca(a: Trace, b: Trace, components: int = 3) -> tuple[Tensor, Tensor]
     scores, _ = principal(torch.cat(patches, dim=1), components, joint=True)  # (L+1, P + P', C)
     ours, theirs = scores.float().split([a.grid.count, b.grid.count], dim=1)
     return a.grid.unflatten(ours, 1), b.grid.unflatten(theirs, 1)
+
+
+# ---- what the page is sent -------------------------------------------------------------------------------
+
+
+def pair_payload(a: Trace, b: Trace, card: Card) -> bytes:
+    """Both pictures, and their patches as colours at every depth."""
+    ours, theirs = colours(a, b)
+    images = [np.frombuffer(encode_image(each.image, card), np.uint8) for each in (a, b)]
+    arrays = {"image": images[0], "image2": images[1], "colours": ours, "colours2": theirs}
+    grids = [list(each.grid.shape) for each in (a, b)]
+    sizes = [list(each.image.shape[-2:]) for each in (a, b)]
+    meta = {
+        "kind": "pair",
+        "name": card.name,
+        "grids": grids,
+        "sizes": sizes,
+        "num_layers": len(a.tokens) - 1,
+    }
+    return pack(arrays | {"colormap": COLORMAPS[DEFAULT]}, meta)
+
+
+def pair_depth_payload(a: Trace, b: Trace, depth: int) -> bytes:
+    """What is like what at one depth: 0 after the embedding, l after l blocks."""
+    cosines = similarity(a, b, depth)
+    found = matches(cosines)
+    arrays = {"similarity": cosine_bytes(cosines), "matches": found.pairs.int().numpy()}
+    return pack(arrays | {"cosine": found.cosine.numpy()}, {"kind": "pair_depth", "depth": depth})

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -25,6 +25,7 @@ import torch
 
 from explorer import zero
 from explorer.cache import EVERYONE, Cache, MiB
+from explorer.classes import Classes
 from explorer.look import TRAINED, Loaded, Look
 from explorer.refusals import Left, sentence_of
 from vit import library
@@ -33,6 +34,7 @@ from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_pat
 from vit.hub import fetch, read_pretrained
 from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
 from vit.model import ViT
+from vit.words import Tower, load_tower
 
 V = TypeVar("V")
 ROUTE = "shard"  # where the app serves what was promised
@@ -137,6 +139,18 @@ class Session:
             raise CheckpointError(f"{name} was written again in the meantime: choose the picture once more.")
         return loaded
 
+    def tower(self, name: str) -> Tower:
+        """The image tower of a model that was trained with texts, with the weights that are held of it, and
+        where its text tower is. Raises CheckpointError for a model that knows no words."""
+        loaded = self.model(name)
+        name = self.allowed(name)
+        if self.public and not self.is_on_offer(name):
+            tower = load_tower(name, max_bytes=self.hub_bytes, cache=self.lent, token=False)
+        else:
+            own = not self.public or name in self.names()
+            tower = load_tower(name, token=None if own else False)
+        return replace(tower, model=loaded.model, card=loaded.card)
+
     def fetch(self, name: str) -> None:
         """See to it that this model is here. Raises CheckpointError."""
         self.coming.append(name)
@@ -213,15 +227,18 @@ class Session:
         owner: str = EVERYONE,
         size: str = TRAINED,
         frame: int = 0,
+        classes: Classes | None = None,
     ) -> Look:
-        """Put a picture's file, or the frame of a clip's, in front of a model. Raises CheckpointError."""
+        """Put a picture's file, or the frame of a clip's, in front of a model, with classes of the visitor's.
+        Raises CheckpointError."""
         digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
         name = self.allowed(name)
         self.gone.discard(owner)  # a phone that slept comes back
         for left in self.late & self.gone:
             self.late.discard(left)
             self.results.release(left)
-        return Look(self, name, step, self.model(name, step).key, Path(picture), digest, owner, size, frame)
+        key = self.model(name, step).key
+        return Look(self, name, step, key, Path(picture), digest, owner, size, frame, classes)
 
     def came_from(self, owner: str, address: str) -> None:
         """Whoever opens many pages is one visitor: what all of them hold is counted together."""

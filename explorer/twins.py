@@ -88,12 +88,16 @@ def patched(
     objective: Objective | None = None,
     style: Style = PLAIN,
     progress: patchings.Progress | None = None,
+    known: Patching | None = None,
 ) -> Export:
-    """Activation patching from one picture into the other (`explorer.patching`). A CSV has one row per layer
-    and head or token; an NPZ effects (L, H) or (L, T), together (L,), and y of both runs."""
+    """Activation patching from one picture into the other (`explorer.patching`); known: if it was made
+    before. A CSV has one row per layer and head or token; an NPZ effects (L, H) or (L, T), together (L,), and
+    y of both runs."""
 
     @cache
     def made() -> Patching:
+        if known is not None:
+            return known
         run = partial(patchings.patching, token=token, objective=objective, progress=progress)
         return run(source.trace, receiver.trace, source.model, what)
 

@@ -22,7 +22,19 @@ from explorer.session import PUBLISHED, Session
 from explorer.site.lent import can_be_lent, live_link
 from explorer.viewer import host
 from explorer.viewer.host import attention_viewer
-from explorer.views import about, api, compare, explore, heads, lesson, take_home, training, why
+from explorer.views import (
+    about,
+    api,
+    classes,
+    compare,
+    explore,
+    heads,
+    lesson,
+    pairs,
+    take_home,
+    training,
+    why,
+)
 from explorer.views.page import (
     EACH,
     HUB_QUEUE,
@@ -48,12 +60,12 @@ TITLE = "ViT Explorer"
 LINE = "See where a Vision Transformer looks, why it answers, and how it learned to."
 # (name in the address, label, what is on it)
 TABS = (
-    ("explore", "Explore", (explore, take_home)),
+    ("explore", "Explore", (classes, explore, take_home)),
     ("lesson", "How it works", (lesson,)),
     ("why", "Why", (why,)),
     ("heads", "Heads & layers", (heads,)),
     ("training", "Training", (training,)),
-    ("compare", "Compare", (compare,)),
+    ("compare", "Compare", (pairs, compare)),
     ("about", "About", (about,)),
 )
 EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events
@@ -64,7 +76,7 @@ TRIES = (
     {"label": "What was it like before training?", "tab": "training"},
     LESSON,
 )
-SCRIPTS = ("page.js", "waiting.js", "upload.js")  # of the page itself, in this order
+SCRIPTS = ("page.js", "waiting.js", "upload.js", "compare.js")  # of the page itself, in this order
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 
@@ -252,12 +264,24 @@ def build(session: Session) -> gr.Blocks:
                                     elem_id="viewer", methods=methods, link="main", tries=TRIES, lesson=LESSON
                                 )
                                 states = shown, target, edits, picked
-                                page = Page(session, picture, model, size, *states, viewer, beacon)
+                                page = Page(
+                                    session,
+                                    picture,
+                                    model,
+                                    size,
+                                    *states,
+                                    viewer,
+                                    beacon,
+                                    examples,
+                                    gr.State(""),
+                                )
                             for view in views:
                                 view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
         screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
         on_show = show_what_is_chosen(page, examples, screen, clip)
+        again = [*page.chosen, page.shown, page.target, page.edits], list(screen)
+        page.classes_chosen.change(on_show, *again, **LATEST, **QUIET, **MODEL_QUEUE)
         api.build(page)
         arrive_and_leave(demo, page, examples, screen, on_show)
     guard(demo)
@@ -326,7 +350,8 @@ def show_what_is_chosen(
         if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
             gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
             return UNCHANGED
-        chosen = Shown(picture, model, size)
+        same = shown is not None and shown.model == model
+        chosen = Shown(picture, model, size, classes=shown.classes if same else None)
         if not shown or (picture, model) != (shown.picture, shown.model):
             return show(page, examples, chosen, request)
         # at another size, or once more
@@ -357,7 +382,9 @@ def show_what_is_chosen(
     brought = clip.upload(kept_clip, [clip], [page.picture], **EACH, **QUIET, **SLOW_QUEUE)
     shows += [one.success(on_example, inputs, [page.picture, *values], **each) for one in (picked, brought)]
     for step in (looked, *shows):
-        step.failure(lambda last: last or [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET)
+        step.failure(
+            lambda last: last[:3] if last else [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET
+        )
     return on_show
 
 

@@ -635,7 +635,7 @@ def show(
     """What `on_show` returns to who has chosen this; kept: (target, edits) if it is shown already."""
     chosen = Shown(picture or "", model)
     target, edits = kept or (None, Edits())
-    return handler(demo, "on_show")(*chosen, chosen if kept else None, target, edits, visitor(name=name))
+    return handler(demo, "on_show")(*chosen[:3], chosen if kept else None, target, edits, visitor(name=name))
 
 
 def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -> None:
@@ -847,7 +847,7 @@ def test_another_size_keeps_the_class_that_is_explained(demo, checkpoints, pictu
     first = Shown(str(picture), checkpoints["cls"])
     larger = Shown(str(picture), checkpoints["cls"], DOUBLE)
     on_show = handler(demo, "on_show")
-    screen = on_show(*larger, first, 3, Edits([2], []), visitor())
+    screen = on_show(*larger[:3], first, 3, Edits([2], []), visitor())
     assert (screen.target, screen.edits, screen.shown) == (3, Edits(), larger)
     assert screen.viewer["state"] == {"target": 3}
     screen = on_show(str(picture), checkpoints["mean"], TRAINED, first, 3, Edits(), visitor())
@@ -859,7 +859,7 @@ def test_a_model_chosen_while_no_picture_is_there_shows_the_last_one(demo, check
     screen = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, Edits(), visitor())
     assert screen.shown == Shown(str(picture), checkpoints["mean"])
     assert show(demo, None, checkpoints["cls"]) == ui.UNCHANGED
-    unchanged = handler(demo, "on_show")(None, *last[1:], last, None, Edits(), visitor())
+    unchanged = handler(demo, "on_show")(None, *last[1:3], last, None, Edits(), visitor())
     assert unchanged == ui.UNCHANGED
 
 
@@ -877,7 +877,7 @@ def test_one_bad_side_of_a_comparison_leaves_the_other(demo, checkpoints, pictur
     shown = Shown(str(picture), checkpoints["cls"])
     asked = compare.SAME, compare.LAST, "nowhere/to-be-found", compare.LAST
     *left, moment, said, viewer = handler(demo, "on_open", "compare")(shown, *asked, visitor())
-    assert left[2]["head"] and moment == viewer == gr.skip() and "is not here yet" in said
+    assert left[4]["head"] and moment == viewer == gr.skip() and "is not here yet" in said
 
 
 def test_a_moment_that_is_chosen_is_the_moment_that_is_compared(demo, session, checkpoints, picture) -> None:
@@ -954,7 +954,7 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
 def test_strangers_are_not_told_which_folders_there_are(checkpoints, picture, tmp_path, monkeypatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(page.gr, "Info", lambda text, **_: told.append(text))
-    public = page.Page(Session(public=True, extra=(checkpoints["cls"],)), *[None] * 9)
+    public = page.Page(Session(public=True, extra=(checkpoints["cls"],)), *[None] * 11)
     errors = []
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(gr.Error) as error:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import CI, randomised, tiny_config
 
+from explorer import pairs
 from explorer.payload import SCHEMA, exact_payload, maps_payload, payloads, unpack
 from explorer.render import COLORMAPS, OPACITY, Scale, paint
 from explorer.viewer.script import JS, joined, state_names, viewer_script
@@ -49,18 +50,27 @@ def write_fixtures(folder: Path) -> None:
         "exact0": exact,
     }.items():
         (folder / f"{name}.bin").write_bytes(message)
+    other = trace(model, torch.rand(3, 16, 12) * 2 - 1)
+    pair = {"pair": pairs.pair_payload(found, other, card)}
+    pair["pair_depth"] = pairs.pair_depth_payload(found, other, 2)
+    cosines = pairs.similarity(found, other, 2)
+    matches = pairs.matches(cosines)
+    for name, message in pair.items():
+        (folder / f"{name}.bin").write_bytes(message)
     arrays, meta = unpack(head)
     filters = unpack(embeddings)[0]["filters"]
     tokens = meta["num_tokens"]
     truth = {
         "letters": {"L": 3, "H": 4, "T": tokens, "P": 15, "h": 3, "w": 5, "t": 1, "F": 1, "Q": tokens, "K": 7}
-        | {"C": len(COLORMAPS), "N": len(filters), "p": filters.shape[1], "q": filters.shape[2]},
+        | {"C": len(COLORMAPS), "N": len(filters), "p": filters.shape[1], "q": filters.shape[2]}
+        | {"P2": 12, "h2": 4, "w2": 3, "M": len(matches.cosine)},
         "grid": [3, 5],
+        "pair": {"similarity": cosines.tolist(), "matches": matches.pairs.tolist()},
         "head": {name: array.flatten().tolist() for name, array in arrays.items()},
         "attn": found.attn[0].flatten().tolist(),
         "viridis": COLORMAPS["viridis"].tolist(),
     }
-    assert truth["letters"].keys() | {"B", "grid"} == SCHEMA["letters"].keys()
+    assert truth["letters"].keys() | {"B", "B2", "grid"} == SCHEMA["letters"].keys()
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from explorer import pairs, patching, stats
 from explorer.cli.commands import main
+from explorer.payload import unpack
 from vit import Card, Trace, ViT, load, save, trace
 from vit.objective import Objective
 from vit.pictures import open_picture, preprocess
@@ -100,6 +101,22 @@ def test_what_cannot_be_compared_says_why(monkeypatch) -> None:
     monkeypatch.setattr(pairs, "MAX_PAIRS", 15 * 12 - 1)
     with pytest.raises(ValueError, match="15 patches times 12 are too many"):
         pairs.shared_pca(a, b)
+
+
+def test_messages_hold_what_they_say() -> None:
+    a, b = two(num_registers=2)
+    head, about = unpack(pairs.pair_payload(a, b, Card("tiny")))
+    assert about["grids"] == [[3, 5], [4, 3]] and about["sizes"] == [[12, 20], [16, 12]]
+    ours, theirs = (each.numpy().reshape(-1, 3) for each in pairs.shared_pca(a, b))
+    low, high = np.quantile(np.concatenate([ours, theirs]), (0.01, 0.99), axis=0)
+    for name, scores in (("colours", ours), ("colours2", theirs)):
+        expected = 255 * ((scores - low) / (high - low)).clip(0, 1)
+        np.testing.assert_allclose(head[name].reshape(-1, 3), expected, atol=0.51)
+    arrays, about = unpack(pairs.pair_depth_payload(a, b, 2))
+    cosines = pairs.similarity(a, b, 2)
+    assert about["depth"] == 2
+    np.testing.assert_allclose(arrays["similarity"] / 127 - 1, cosines.numpy(), atol=0.5 / 127 + 1e-6)
+    assert arrays["matches"].tolist() == pairs.matches(cosines).pairs.tolist()
 
 
 # ---- files ---------------------------------------------------------------------------------------------

@@ -110,6 +110,7 @@ def test_quantised_rows_err_no_more_than_promised(rows, num_prefix):
     assert close(steps, maxima, torch.from_numpy(rows), num_prefix)
 
 
+OF_A_SECOND = ("P2", "h2", "w2", "B2", "M")  # letters of messages about two pictures: test_pairs.py
 KINDS = (
     {},
     {"num_registers": 2},
@@ -154,7 +155,7 @@ def test_every_message_is_what_the_schema_says(changes, budget, monkeypatch):
     sent, _ = payload.sent_rows(found.grid, found.num_prefix_tokens, 4)
     letters = dict(L=3, H=4, T=found.tokens.shape[1], P=15, h=3, w=5, Q=len(sent), K=len(found.logits))
     letters |= dict(C=len(COLORMAPS), N=len(stats.patch_filters(model)), p=4, q=4, t=1, F=1)
-    assert set(letters) | {"B", "grid"} == set(payload.SCHEMA["letters"])
+    assert set(letters) | {"B", "grid", *OF_A_SECOND} == set(payload.SCHEMA["letters"])
     roles = Roles("", "", 1, {"sink": [[0.9] * 4, [0.1] * 4, [0.1] * 4]}, {"layer": 1})
     head, embeddings, first, *others = payload.payloads(found, CARD, model, roles, "cp_lrp")
     named = payload.unpack(head)[1]

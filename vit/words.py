@@ -71,13 +71,19 @@ class Tower:
         return features if self.projection is None else features @ self.projection.T
 
 
-def load_tower(name: str | Path, *, max_bytes: int = MAX_BYTES, token: str | bool | None = None) -> Tower:
+def load_tower(
+    name: str | Path,
+    *,
+    max_bytes: int = MAX_BYTES,
+    cache: Path | None = None,
+    token: str | bool | None = None,
+) -> Tower:
     """The image tower of CLIP, its kin, SigLIP or TIPSv2, in transformers' layout. Raises CheckpointError.
 
-    token: see `vit.hub.fetch`.
+    cache, token: see `vit.hub.fetch`.
     """
     place = resolve(name)
-    folder = place.folder or fetch(place.name, max_bytes, token=token, also=TOKENIZER)
+    folder = place.folder or fetch(place.name, max_bytes, cache, token, TOKENIZER)
     config = read_json(folder / "config.json")
     if is_projection(config, place.name):
         return tower_of_timm(folder, place.name, max_bytes)

@@ -118,3 +118,24 @@ def attention_viewer(
         options=options,
         **kwargs,
     )
+
+
+PAIR_WIRING = """
+const pair = ViTViewer.mountPair(element.querySelector(".vit-pair"));
+pair.receive(props.value);
+watch("value", () => pair.receive(props.value));
+"""
+
+
+def pair_viewer(elem_id: str) -> gr.HTML:
+    """Two pictures and what is like what in them. Its value: {"head": url, "depths": [url, ...]}, the bytes
+    of `pairs.pair_payload`, and of `pair_depth_payload` of each depth; with a "nonce", to be heard."""
+    css = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "pair.css"))
+    return gr.HTML(
+        None,
+        elem_id=elem_id,
+        html_template='<div class="vit-viewer vit-pair"></div>',
+        css_template=css,
+        js_on_load=viewer_script() + PAIR_WIRING,
+        apply_default_css=False,
+    )

@@ -19,7 +19,7 @@ presented and printed, too.
   of them to believe.
 - **Heads & layers** – figures of what each head does, with words that say how to read them.
 - **Training** – the same picture through the snapshots of a training run, also while it is going on.
-- **Compare** – two models, or two moments, on one picture.
+- **Compare** – two models, or two moments, on one picture; or two pictures in front of one model.
 
 ## Three things to keep in mind
 

@@ -15,6 +15,13 @@ from explorer.views.prose import words
 
 LAST = -1  # the finished model; any other number is a step of its training
 SAME = ""  # the model at the top
+# on a phone both stand on the same spot, one at a time
+ONE_SIDE = """
+<fieldset class="vx-choice vx-one-side"><legend>Side</legend>
+  <label><input type="radio" name="vx-side" value="A" checked><span>A</span></label>
+  <label><input type="radio" name="vx-side" value="B"><span>B</span></label>
+</fieldset>
+"""
 EARLY = -3  # place in the list of moments: the third snapshot, or the end of a model that kept none
 
 
@@ -42,13 +49,16 @@ def answer(look: Look) -> str:
 
 def build(page: Page) -> None:
     session = page.session
-    words(__doc__)
     choices = [("the model at the top", SAME), *((name, name) for name in session.names())]
     choices += [(label, hub_id) for hub_id, label in PUBLISHED.items()]
     sides: list[tuple[gr.Dropdown, gr.Dropdown, gr.HTML, gr.HTML]] = []
-    with gr.Row(elem_classes="vx-sides", equal_height=False):
+    with gr.Column(elem_id="compare-models"):
+        words(__doc__)
+        gr.HTML(ONE_SIDE, apply_default_css=False)
+        row = gr.Row(elem_classes="vx-sides", equal_height=False)
+    with row:
         for side in ("A", "B"):
-            with gr.Column(min_width=320):
+            with gr.Column(min_width=320, elem_classes=f"vx-side-{side}"):
                 with gr.Row(elem_classes="vx-tools"):
                     model = gr.Dropdown(
                         choices,
@@ -81,6 +91,8 @@ def build(page: Page) -> None:
         """Values for moment, answer and viewer of one side; default: the place in the list of moments of the
         one to show where this model has none of that step."""
         seen = shown and shown._replace(model=as_text(model) or shown.model)
+        if shown and seen and seen.model != shown.model:  # a visitor's classes are of one model
+            seen = seen._replace(classes=None)
         finished = page.look(seen, request)
         offered = moments(finished)
         steps = [value for _, value in offered]
@@ -100,7 +112,8 @@ def build(page: Page) -> None:
         """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
         untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
         first = one_or_why(shown, model_a, moment_a, request)
-        return [*first, *one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)]
+        second = one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)
+        return [model_a, model_b, *first, *second]
 
     def on_side_model(model):
         if as_text(model):
@@ -114,11 +127,14 @@ def build(page: Page) -> None:
         "compare",
         on_open,
         [page.shown, model_a, moment_a, model_b, moment_b],
-        [moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
+        [model_a, model_b, moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
+        js="(...x) => vitPage.sideInputs(...x)",
     )
+    chosen_sides = [model_a, moment_a, model_b, moment_b]
     for model, moment, said, viewer in sides:
         inputs, outputs = [page.shown, model, moment], [moment, said, viewer]
         fetched = model.input(on_side_model, [model], None, **EACH, **QUIET, **HUB_QUEUE)
         named_again = fetched.failure(lambda: SAME, None, [model], queue=False, **QUIET)  # it cannot be had
         for chosen in (fetched.success, named_again.success, moment.input):
-            chosen(on_side, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)
+            shows = chosen(on_side, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)
+            shows.success(None, chosen_sides, None, js="(...x) => { vitPage.keepSides(...x); }")

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from explorer.cache import EVERYONE
+from explorer.classes import Classes
+from explorer.examples import Example
 from explorer.look import SIZES, TRAINED, Look
 from explorer.refusals import Left, sentence_of
 from explorer.session import Session
@@ -42,6 +44,7 @@ class Shown(NamedTuple):
     model: str
     size: str = TRAINED  # one of SIZES
     frame: int = 0  # of a clip, where the model looks at pictures
+    classes: Classes | None = None  # the visitor's own, of this model
 
 
 class Edits(NamedTuple):
@@ -136,6 +139,8 @@ class Page:
     picked: gr.State  # {query, layer, head, fuse} that was last pinned
     viewer: gr.HTML
     beacon: gr.HTML
+    examples: Mapping[str, Example]  # by name, as in the address
+    classes_chosen: gr.State  # the key of a visitor's own classes: changes when `shown` has got others
 
     @property
     def chosen(self) -> list[Any]:
@@ -177,7 +182,8 @@ class Page:
             )
         size = shown.size if shown.size in SIZES else TRAINED
         with kindly():
-            return self.session.look(shown.picture, name, step, owner_of(request), size, shown.frame)
+            own = shown.classes if step is None else None  # they are of the model as it is
+            return self.session.look(shown.picture, name, step, owner_of(request), size, shown.frame, own)
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any

@@ -286,24 +286,32 @@ def data_url(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def map_png(values: Tensor | np.ndarray, signed: bool = False) -> str:
-    """A map (h, w) as a data URL, one pixel per patch: colour says how much, and so does opacity."""
+def map_png(values: Tensor | np.ndarray, signed: bool = False, top: float | None = None) -> str:
+    """A map (h, w) as a data URL, one pixel per patch: colour says how much, and so does opacity. top: what
+    full colour stands for; the map's own maximum by default."""
     grid = np.asarray(values, dtype=np.float32)
-    colours, cover = paint(grid, Scale(np.abs(grid).max(keepdims=True), signed, ""))
+    full = np.abs(grid).max(keepdims=True) if top is None else np.full((1, 1), top, np.float32)
+    colours, cover = paint(grid, Scale(full, signed, ""))
     pixels = np.dstack([colours, (cover * 255).round().astype(np.uint8)])
     return data_url(Image.fromarray(pixels))
 
 
 def picture_map(
-    picture: str, values: Tensor | np.ndarray, caption: str, *, signed: bool = False, method: str = ""
+    picture: str,
+    values: Tensor | np.ndarray,
+    caption: str,
+    *,
+    signed: bool = False,
+    method: str = "",
+    top: float | None = None,
 ) -> str:
     """A map over its picture (an address), with a caption in HTML; a clip's (t, h, w) over its frames side by
-    side. method: a click shows it large."""
+    side. method: a click shows it large. top: as in `map_png`."""
     values = torch.as_tensor(values)
     *time, row, column = np.unravel_index(int(values.argmax()), values.shape)
     words = f"strongest at the patch in row {row}, column {column}" + "".join(f", time {t}" for t in time)
     values = Grid.side_by_side(values) if time else values
-    over = f'<img class="vx-over" src="{map_png(values, signed)}" alt="{words}">'
+    over = f'<img class="vx-over" src="{map_png(values, signed, top)}" alt="{words}">'
     link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
     return (
         f'<figure class="vx-map"{link}><div><img src="{escape(picture)}" alt="">{over}</div>'

@@ -60,7 +60,7 @@ def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
     now = session.model(name)
 
     def moment(step: int, metrics: Mapping[str, float], key: str, of: int | None) -> dict[str, Any]:
-        then = replace(look, name=name, step=of, key=key)
+        then = replace(look, name=name, step=of, key=key, classes=None)
         shown = then.addresses(depth=now.model.config.depth)
         return {**shown, "step": step, "words": words_of(step, metrics)}
 

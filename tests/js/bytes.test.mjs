@@ -3,14 +3,14 @@ import test from "node:test";
 import { fromBase64, unpack } from "../../explorer/viewer/js/bytes.js";
 import { bytes, schema, truth } from "./fixtures.mjs";
 
-const MESSAGES = { head: "head", layer: "layer0", embeddings: "embeddings", maps: "maps", exact: "exact0" };
+const MESSAGES = { head: "head", layer: "layer0", embeddings: "embeddings", maps: "maps", exact: "exact0", pair: "pair", pair_depth: "pair_depth" };
 
 for (const [kind, file] of Object.entries(MESSAGES)) test(`every section of ${kind} is what the schema says`, async () => {
   const { meta, arrays } = await unpack(bytes(file));
   const said = schema.messages[kind];
   assert.equal(meta.kind, kind);
   for (const key of Object.keys(meta)) assert.ok(key in said.meta, `${key} is in no schema`);
-  const letters = { ...truth.letters, B: arrays.image?.length };
+  const letters = { ...truth.letters, B: arrays.image?.length, B2: arrays.image2?.length };
   for (const [name, array] of Object.entries(arrays)) {
     const section = said.sections[name] ?? said.sections["*"];
     assert.equal(array.constructor.name.toLowerCase(), section.dtype + "array", name);

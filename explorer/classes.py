@@ -1,0 +1,120 @@
+"""Classes of a visitor's own: words that are typed, or pictures that are shown, in place of the model's.
+
+For models without a head. Words need a tower that was trained with texts; pictures do with any. What is made
+is a model with a head of these classes, which every method explains as it does others'.
+
+K classes, E numbers of the space that pictures and texts share, D width, n pictures of a class.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vit.card import Card, CheckpointError
+from vit.model import ViT
+from vit.pictures import open_safely, preprocess
+from vit.prototypes import with_means, without_head
+from vit.words import CONTROL, Tower, checked_words, text_vectors, with_words
+
+MOST, LONGEST = 20, 80  # words, and letters of each: what a page asks for at once
+MOST_PICTURES = 20  # of one class
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Typed classes of one tower."""
+
+    names: tuple[str, ...]
+    vectors: Tensor = field(repr=False)  # (K, E), each of length 1
+    control: Tensor = field(repr=False)  # (E,) of a prompt that means nothing
+    tower: Tower = field(repr=False)  # with the weights that the session holds
+
+    @cached_property
+    def key(self) -> str:
+        """What tells them from others."""
+        return digest([*self.names], self.vectors)
+
+    @property
+    def own_bytes(self) -> int:
+        """What they take beside the tower, whose weights are held anyway."""
+        return 2 * self.vectors.nbytes
+
+    def put_on(self, model: ViT, card: Card, image: Tensor) -> tuple[ViT, Card]:
+        """(model, card) that answers with them: exactly the tower's cosines for this image."""
+        tower = replace(self.tower, model=model, card=card)
+        if tower.projection is not None:
+            tower = replace(tower, projection=tower.projection.to(image))
+        return with_words(tower, self.vectors.to(image), self.names, image)
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Shown classes: the features (n, D) of a few pictures each."""
+
+    names: tuple[str, ...]
+    features: tuple[Tensor, ...] = field(repr=False)
+
+    @cached_property
+    def key(self) -> str:
+        """What tells them from others."""
+        return digest([*self.names], *self.features)
+
+    def put_on(self, model: ViT, card: Card, image: Tensor) -> tuple[ViT, Card]:
+        """(model, card) whose answer is the nearest class."""
+        means = torch.stack([each.mean(dim=0) for each in self.features])
+        spread = sum(float((each - each.mean(dim=0)).square().sum()) for each in self.features)
+        count = sum(map(len, self.features)) - len(self.features)
+        return with_means(model, card, self.names, means, spread / max(count, 1))
+
+    def and_also(self, name: str, features: Tensor) -> "Prototypes":
+        """One class more, or one in the place of that of the same name. Raises ValueError for too many."""
+        kept = {n: x for n, x in zip(self.names, self.features) if n != name} | {name: features}
+        if len(kept) > MOST:
+            raise ValueError(f"{len(kept)} classes are more than {MOST}.")
+        return Prototypes(tuple(kept), tuple(kept.values()))
+
+
+Classes = Words | Prototypes
+
+
+def digest(names: Sequence[str], *tensors: Tensor) -> str:
+    found = hashlib.sha256(json.dumps(list(names)).encode())
+    for x in tensors:
+        found.update(x.float().cpu().numpy().tobytes())
+    return found.hexdigest()[:20]
+
+
+def typed(text: str) -> tuple[str, ...]:
+    """ "a dog, grass" -> words. Raises ValueError for none, for doubles, for too many or too long ones."""
+    words = checked_words(text.replace("\n", ",").split(","))
+    if len(words) > MOST:
+        raise ValueError(f"{len(words)} words are more than {MOST}: leave some out.")
+    if too_long := [word for word in words if len(word) > LONGEST]:
+        raise ValueError(f"{too_long[0][:30]!r}… is longer than {LONGEST} letters: say it in fewer words.")
+    return words
+
+
+def words_of(tower: Tower, words: tuple[str, ...]) -> Words:
+    """Their vectors, through the text tower. Raises CheckpointError."""
+    both = text_vectors(tower, [*words, CONTROL] if CONTROL not in words else words)
+    at = words.index(CONTROL) if CONTROL in words else len(words)
+    return Words(words, both[: len(words)], both[at], tower)
+
+
+@torch.no_grad()
+def shown(model: ViT, card: Card, files: Sequence[str | Path]) -> Tensor:
+    """(n, D): what the model makes of a class's pictures. Raises PictureError, CheckpointError."""
+    if not files:
+        raise CheckpointError("Choose at least one picture of this class.")
+    if len(files) > MOST_PICTURES:
+        raise CheckpointError(f"{len(files)} pictures are more than {MOST_PICTURES} for one class.")
+    bare, size = without_head(model), card.size_for(model.config)
+    device = next(model.parameters()).device
+    images = (preprocess(open_safely(Path(file)), card, size).to(device) for file in files)
+    return torch.stack([bare(image[None])[0].cpu() for image in images])

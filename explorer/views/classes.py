@@ -1,0 +1,128 @@
+"""This model has no answer of its own. If it was trained with texts, type what it shall tell apart; or show
+it a few pictures of each class. From then on every page explains these classes.
+"""
+
+import secrets
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from explorer.classes import MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
+from explorer.look import Look
+from explorer.views import prose
+from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_text
+from explorer.views.parts import note, panel, picture_map
+from vit.words import CONTROL, Dense, dense_map
+
+ALIKE = 0.8  # correlation with the control's map from which on a word's map is no evidence of the word
+
+
+def where_report(look: Look) -> str:
+    """A map of each typed word beside that of a prompt that means nothing."""
+    words = look.classes
+    if not isinstance(words, Words):
+        return ""
+
+    def make() -> Dense:
+        tower, image = words.tower, look.image
+        with look.session.model_lock:
+            return dense_map(tower, words.vectors, image, words.control)
+
+    dense = look.remember("where", make)
+    figures = []
+    for name, values, alike in zip(words.names, dense.maps, dense.alike.tolist()):
+        verdict = "hardly depends on the word" if alike > ALIKE else "depends on the word"
+        caption = f"<b>{escape(name)}</b>{alike:+.2f} like the control: {verdict}"
+        figures.append(picture_map(look.picture_address, values, caption))
+    control = f"<b>control</b>the map of “{CONTROL}”, which means nothing"
+    figures.append(picture_map(look.picture_address, dense.control, control))
+    words_said = (
+        "Cosine of each patch with the word (NACLIP; TIPSv2's own patches), each map on its own scale. A map "
+        "that is like the control's would be there whatever you typed."
+    )
+    return panel("Where each word is", f'<div class="vx-maps">{"".join(figures)}</div>', words_said)
+
+
+def so_far(prototypes: Prototypes | None) -> str:
+    """The classes that were shown, and how many pictures of each."""
+    if prototypes is None:
+        return ""
+    parts = [f"{name} ({len(x)})" for name, x in zip(prototypes.names, prototypes.features)]
+    more = "" if len(parts) > 1 else ": one more class, and they can be used"
+    return note(f"Shown so far: {', '.join(parts)}{more}.")
+
+
+def build(page: Page) -> None:
+    with gr.Accordion("Classes of your own", open=True, visible=False, elem_id="own-classes") as box:
+        prose.words(__doc__)
+        with gr.Row(elem_classes="vx-tools"):
+            words = gr.Textbox(
+                label="Words, with commas between them",
+                placeholder="a dog, grass, a red ball",
+                max_length=2000,
+                elem_id="own-words",
+                scale=3,
+            )
+            use_words = gr.Button("Use these words", variant="primary", elem_id="own-words-use", scale=1)
+        with gr.Row(elem_classes="vx-tools"):
+            name = gr.Textbox(label="Or show a class: its name", max_length=80, elem_id="own-name", scale=2)
+            files = gr.UploadButton(
+                f"Its pictures, at most {MOST_PICTURES}",
+                file_count="multiple",
+                file_types=["image"],
+                elem_id="own-pictures",
+                scale=1,
+            )
+            files.preprocess = lambda sent: [file.path for file in sent.root] if sent else []  # type: ignore
+            use_shown = gr.Button(
+                "Use the classes shown", elem_id="own-shown-use", scale=1, interactive=False
+            )
+        said = gr.HTML("", elem_id="own-said", apply_default_css=False)
+    where = gr.HTML("", elem_id="where", apply_default_css=False)
+    kept: gr.State = gr.State(
+        None
+    )  # (key of the model, Prototypes) while classes are shown one after the other
+
+    def on_open(shown_now, request: gr.Request):
+        look = page.look(shown_now, request)
+        bare = not look.session.model(look.name).model.config.num_classes
+        return gr.Accordion(visible=bare), where_report(look)
+
+    def on_words(shown_now, text, request: gr.Request):
+        names = typed(as_text(text))
+        look = page.look(shown_now, request)
+        key = ("words", look.key, names)
+        made = look.session.remember(key, lambda: words_of(look.session.tower(look.name), names), look.owner)
+        return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
+
+    def on_pictures(shown_now, kept_now, name, sent, request: gr.Request):
+        look = page.look(shown_now, request)
+        called = as_text(name)
+        if not called:
+            raise gr.Error("Give the class a name first.", title="No name", print_exception=False)
+        loaded = look.session.model(look.name)
+        paths = [Path(file) for file in sent] if isinstance(sent, list) else []
+        with look.session.model_lock:
+            found = shown(loaded.model, loaded.card, paths)
+        earlier = kept_now[1] if kept_now and kept_now[0] == look.key else Prototypes((), ())
+        now = earlier.and_also(called, found)
+        return (look.key, now), so_far(now), "", gr.Button(interactive=len(now.names) > 1)
+
+    def on_shown(shown_now, kept_now, request: gr.Request):
+        look = page.look(shown_now, request)
+        if not kept_now or kept_now[0] != look.key or len(kept_now[1].names) < 2:
+            raise gr.Error(
+                f"Show pictures of at least two classes first, at most {MOST}.", print_exception=False
+            )
+        made = kept_now[1]
+        return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
+
+    page.when_open("explore", on_open, [page.shown], [box, where])
+    chosen: list[Any] = [page.shown, page.target, page.classes_chosen]
+    slow = {**LATEST, **QUIET, **SLOW_QUEUE}
+    gr.on([use_words.click, words.submit], on_words, [page.shown, words], chosen, **slow)
+    outputs = [kept, said, name, use_shown]
+    files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **MODEL_QUEUE)
+    use_shown.click(on_shown, [page.shown, kept], chosen, **LATEST, **QUIET, **MODEL_QUEUE)

@@ -1,0 +1,199 @@
+"""A visitor's own classes in the app: words of a tiny random CLIP, and pictures that become prototypes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import torch
+from conftest import kept, randomised, tiny_config
+from PIL import Image
+from playwright.sync_api import Browser, expect
+from test_app import handler, visitor
+from test_words import COLOURS, clip, tokenizer
+
+from explorer import ui
+from explorer.cache import nbytes
+from explorer.classes import MOST, typed, words_of
+from explorer.methods import METHODS
+from explorer.payload import unpack
+from explorer.session import Session
+from explorer.views.page import Shown
+from vit import Card, ViT, save
+from vit.prototypes import with_prototypes
+from vit.words import CONTROL, dense_map, load_tower, text_vectors, with_words
+
+WORDS = ("a dog", "grass")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, str]:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    clip().save_pretrained(folder / "clip")
+    tokenizer().save_pretrained(folder / "clip")
+    save(folder / "dino", randomised(ViT(tiny_config(num_classes=0))), Card("dino"))
+    save(folder / "tiny", randomised(ViT(tiny_config())), Card("tiny", tuple("abcdefg")))
+    return {name: str(folder / name) for name in ("tiny", "clip", "dino")}
+
+
+@pytest.fixture(scope="module")
+def session(models) -> Session:
+    return Session(extra=tuple(models.values()))
+
+
+@pytest.fixture(scope="module")
+def demo(session: Session) -> gr.Blocks:
+    return ui.build(session)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for name, colour in COLOURS.items():
+        (root / name).mkdir()
+        for i in range(2):
+            Image.new("RGB", (40, 30), tuple(min(255, c + 9 * i) for c in colour)).save(
+                root / name / f"{i}.png"
+            )
+    return root
+
+
+def use_words(demo, shown: Shown, text: str, name: str = "ann") -> Shown:
+    shown, target, key = handler(demo, "on_words", "classes")(shown, text, visitor(name=name))
+    assert target is None and key
+    return shown
+
+
+def test_typed_words_are_the_classes_everywhere(demo, session, models, pictures) -> None:
+    picture = str(pictures / "red" / "0.png")
+    shown = use_words(demo, Shown(picture, models["clip"]), "a dog, grass")
+    look = session.look(picture, models["clip"], classes=shown.classes)
+    tower = load_tower(models["clip"])
+    model, _ = with_words(tower, text_vectors(tower, WORDS), WORDS, look.image)
+    torch.testing.assert_close(look.trace().logits, model(look.image[None])[0], rtol=1e-4, atol=1e-4)
+    _, meta = unpack(kept(session, look.addresses()["head"].rpartition("/")[2]) or b"")
+    assert {c["name"] for c in meta["classes"]} == set(WORDS) and meta["scores"] == "softmax"
+    _, dropdown, *_ = [None, *handler(demo, "on_open", "why")(shown, None, visitor())]
+    assert {name for name, _ in dropdown.choices} == set(WORDS)
+    assert look.map(METHODS["relevance"], 1).shape == look.trace().grid.shape
+    plain = session.look(picture, models["clip"])
+    assert not len(plain.trace().logits), "the model itself is as it was"
+
+
+def test_who_has_typed_nothing_sees_nothing_of_it(demo, session, models, pictures) -> None:
+    shown = Shown(str(pictures / "red" / "0.png"), models["clip"])
+    use_words(demo, shown, "a dog, grass")
+    box, where = handler(demo, "on_open", "classes")(shown, visitor(name="bob"))
+    assert box.visible and where == ""
+    box, _ = handler(demo, "on_open", "classes")(shown._replace(model=models["tiny"]), visitor(name="bob"))
+    assert not box.visible, "it has classes of its own"
+
+
+def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures) -> None:
+    shown = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
+    _, where = handler(demo, "on_open", "classes")(shown, visitor())
+    tower, look = load_tower(models["clip"]), session.look(shown.picture, shown.model)
+    vectors = text_vectors(tower, [*WORDS, CONTROL])
+    dense = dense_map(tower, vectors[:2], look.image, vectors[2])
+    assert where.count("<figure") == 3
+    for alike in dense.alike.tolist():
+        assert f"{alike:+.2f} like the control" in where
+
+
+def test_names_are_text(demo, models, pictures) -> None:
+    shown = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "<img src=x>, grass")
+    _, where = handler(demo, "on_open", "classes")(shown, visitor())
+    assert "<img src=x>" not in where and "&lt;img" in where
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Name at least one"),
+        ("a, a", "twice"),
+        (",".join(map(str, range(MOST + 1))), "more than 20"),
+        ("x" * 81, "longer than 80 letters"),
+    ],
+)
+def test_words_are_bounded(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        typed(text)
+
+
+def test_a_model_without_words_says_so(demo, models, pictures) -> None:
+    with pytest.raises(gr.Error, match="has no text tower"):
+        use_words(demo, Shown(str(pictures / "red" / "0.png"), models["dino"]), "a dog, grass")
+
+
+def test_words_weigh_little_beside_their_tower(session, models, pictures) -> None:
+    words = words_of(session.tower(models["clip"]), WORDS)
+    assert nbytes(words) == 2 * words.vectors.nbytes
+    look = session.look(pictures / "red" / "0.png", models["clip"], classes=words)
+    own, plain = look.loaded.model, session.model(models["clip"]).model
+    assert nbytes(look.loaded) == 4 * 2 * 32
+    assert own.blocks[0].attn.qkv.weight.data_ptr() == plain.blocks[0].attn.qkv.weight.data_ptr()
+
+
+def test_shown_pictures_become_classes(demo, session, models, pictures) -> None:
+    shown, kept_now = Shown(str(pictures / "red" / "0.png"), models["dino"]), None
+    show = handler(demo, "on_pictures", "classes")
+    for name in sorted(COLOURS):
+        files = [str(path) for path in sorted((pictures / name).glob("*.png"))]
+        kept_now, said, _, button = show(shown, kept_now, name, files, visitor())
+        assert f"{name} (2)" in said
+    assert button.interactive
+    shown, _, _ = handler(demo, "on_shown", "classes")(shown, kept_now, visitor())
+    look = session.look(shown.picture, shown.model, classes=shown.classes)
+    plain = session.model(models["dino"])
+    model, card = with_prototypes(plain.model, plain.card, pictures)
+    assert look.card.class_names == card.class_names == tuple(sorted(COLOURS))
+    torch.testing.assert_close(look.trace().logits, model(look.image[None])[0], rtol=1e-3, atol=1e-3)
+    with pytest.raises(gr.Error, match="Give the class a name"):
+        show(shown, kept_now, " ", [], visitor())
+    with pytest.raises(gr.Error, match="at least one picture"):
+        show(shown, kept_now, "x", [], visitor())
+    with pytest.raises(gr.Error, match="21 pictures are more than 20"):
+        show(shown, kept_now, "x", [shown.picture] * 21, visitor())
+    with pytest.raises(gr.Error, match="at least two classes"):
+        handler(demo, "on_shown", "classes")(shown, None, visitor())
+
+
+def test_another_model_forgets_them_and_another_picture_does_not(demo, models, pictures) -> None:
+    first = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
+    on_show = handler(demo, "on_show")
+    other = str(pictures / "blue" / "0.png")
+    screen = on_show(other, first.model, first.size, first, None, ui.Edits(), visitor())
+    assert screen.shown.classes is first.classes
+    screen = on_show(other, models["dino"], first.size, screen.shown, None, ui.Edits(), visitor())
+    assert screen.shown.classes is None
+
+
+# ---- in a browser --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(browser: Browser, url: str, models) -> Iterator:
+    context, complaints = browser.new_context(viewport={"width": 1280, "height": 900}), []
+    context.set_default_timeout(90_000)
+    page = context.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{url}?model={models['clip']}")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_words_are_typed_and_explained(page) -> None:
+    box = page.get_by_label("Words, with commas between them")
+    box.fill("a dog, grass")
+    page.get_by_role("button", name="Use these words").click()
+    expect(page.locator("#viewer .vit-classes")).to_contain_text("grass")
+    expect(page.locator("#where .vx-map")).to_have_count(3)
+    box.fill("a, a")
+    box.press("Enter")
+    expect(page.get_by_text("A word is there twice")).to_be_visible()
+    page.get_by_role("tab", name="Why").click()
+    expect(page.get_by_label("Class to explain")).to_have_value(re.compile("a dog|grass"))

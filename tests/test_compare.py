@@ -1,0 +1,207 @@
+"""The Compare page: two pictures in front of one model, what is carried from one into the other, what is in
+the address, one spot on a phone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+import torch
+from conftest import kept, randomised, tiny_config
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+from test_app import handler, pointed, visitor
+
+from explorer import pairs as compared
+from explorer import patching, ui
+from explorer.payload import unpack
+from explorer.session import Session
+from explorer.views import pairs
+from explorer.views.page import Shown
+from vit import Card, ViT, save
+from vit.checkpoint import save_snapshot
+
+PHONE = {"width": 390, "height": 844}
+MESSAGE = "() => document.querySelector('#pair-viewer .vit-pair')?.pair?.message"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("compare") / "tiny"
+    card = Card("tiny", class_names=("<b>ant</b>", *"bcdefg"))
+    save(folder, randomised(ViT(tiny_config(num_registers=1))), card)
+    for step in (1, 10):
+        save_snapshot(
+            folder, randomised(ViT(tiny_config(num_registers=1))), card, step, {"accuracy": step / 20}
+        )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def session(model: str) -> Session:
+    return Session(extra=(model,))
+
+
+@pytest.fixture(scope="module")
+def demo(session: Session) -> gr.Blocks:
+    return ui.build(session)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    for seed, name in enumerate(("one", "two")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    return str(tmp_path / "one.png"), str(tmp_path / "two.png")
+
+
+def test_the_page_is_told_what_is_alike(session: Session, model: str, files) -> None:
+    a, b = (session.look(file, model) for file in files)
+    value = json.loads(json.dumps(pairs.pair_value(a, b)))
+    _, meta = unpack(kept(session, value["head"].rpartition("/")[2]) or b"")
+    assert meta["grids"] == [[3, 5], [3, 5]] and len(value["depths"]) == 4
+    for depth, address in enumerate(value["depths"]):
+        arrays, meta = unpack(kept(session, address.rpartition("/")[2]) or b"")
+        found = compared.matches(compared.similarity(a.trace(), b.trace(), depth))
+        assert meta["depth"] == depth and arrays["matches"].tolist() == found.pairs.tolist()
+
+
+def test_two_pictures_wait_until_they_are_asked_for(demo, model: str, files) -> None:
+    """Most visitors never do: nothing is computed for them."""
+    opened = handler(demo, "on_open", "pairs")
+    choice, *rest = opened(Shown(files[0], model), "", "models", "", visitor())
+    assert choice == "models" and all(value == gr.skip() for value in rest)
+    choice, second, thumbs, said, value, *_ = opened(
+        Shown(files[0], model), "", "pictures", "tower", visitor()
+    )
+    assert (
+        choice == "pictures" and Path(second).stem == "tower" and value["head"] and "aria-pressed" in thumbs
+    )
+    assert "<b>ant</b>" not in said
+    _, again, *_ = opened(Shown(files[0], model), files[1], "pictures", "", visitor())
+    assert again == files[1], "what was chosen stays"
+
+
+def test_a_second_picture_of_ones_own(demo, model: str, files) -> None:
+    own = handler(demo, "on_own", "pairs")(Shown(files[0], model), files[1], visitor())
+    assert own[1] == files[1] and own[-1] == "", "no link leads to it"
+    with pytest.raises(gr.Error, match="Choose a second picture first"):
+        handler(demo, "on_own", "pairs")(Shown(files[0], model), None, visitor())
+    with pytest.raises(gr.Error, match="This example does not exist"):
+        handler(demo, "on_choose", "pairs")(Shown(files[0], model), pointed(example="../x"), visitor())
+
+
+@pytest.mark.parametrize(("what", "where"), [("heads", -1), ("heads", 0), ("stream", -1), ("mlp", 3)])
+def test_what_is_carried_over_is_shown(demo, session, model: str, files, what: str, where: int) -> None:
+    asked = Shown(files[0], model), files[1], what, where, False, visitor()
+    handler(demo, "on_run", "pairs")(*asked)
+    report, links = handler(demo, "on_done", "pairs")(*asked)
+    a, b = (session.look(file, model) for file in files)
+    token = where if what == "heads" and where >= 0 else None
+    found = patching.patching(a.trace(), b.trace(), a.model, what, token=token)
+    assert f"{found.receiver:+.2f} where it is carried to" in report and "<b>ant" not in report
+    if what == "heads":
+        assert f"L1.H2: {found.effects[1, 2]:+.3g}" in report
+    else:
+        assert report.count("<figure") == 3 and f"[CLS] {found.effects[2, 0]:+.2f}" in report
+    assert links.count('download="one-two-patch') == 4
+    address = links.partition('one-two-patch.csv"')[0].rpartition('href="')[2].partition('"')[0]
+    rows = (kept(session, address.rpartition("/")[2]) or b"").decode().splitlines()
+    assert float(rows[1].rpartition(",")[2]) == pytest.approx(float(found.effects[0, 0]), rel=1e-3, abs=1e-5)
+
+
+def test_it_can_be_carried_back_and_be_stopped(demo, session, model: str, files) -> None:
+    asked = Shown(files[0], model), files[1], "mlp", -1, True, visitor()
+    handler(demo, "on_stop", "pairs")(visitor())
+    handler(demo, "on_run", "pairs")(*asked)
+    assert handler(demo, "on_done", "pairs")(*asked) == (gr.skip(), gr.skip())
+    handler(demo, "on_start", "pairs")(visitor())
+    handler(demo, "on_run", "pairs")(*asked)
+    report, _ = handler(demo, "on_done", "pairs")(*asked)
+    assert "From two (" in report
+
+
+def test_strangers_may_not_ask_for_hours(model: str, files, monkeypatch) -> None:
+    public = Session(public=True, extra=(model,))
+    a, b = (public.look(file, model) for file in files)
+    monkeypatch.setattr("explorer.look.PUBLIC_WORK_LIMIT", 1)
+    with pytest.raises(ValueError, match="too much where others wait"):
+        pairs.run_patching(a, b, "stream", None, lambda done, total: None)
+
+
+# ---- in a browser --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator:
+    contexts, complaints = [], []
+
+    def open_page(address: str, **options) -> Page:
+        context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        context.set_default_timeout(90_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url + address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
+    page = visit("?tab=compare")
+    page.get_by_label("two pictures", exact=True).check()
+    page.wait_for_function(MESSAGE)
+    canvas, said = page.locator(".vit-pair-canvas"), page.locator("#pair-viewer .vit-readout")
+    expect(said).to_contain_text("pairs of patches chose each other")
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    expect(said).to_contain_text("Patch (0,\u00a00) of the first picture is most like patch")
+    page.mouse.move(2, 2)
+    canvas.focus()
+    for _ in range(6):  # five patches, then the other picture
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#pair-viewer [role=status]")).to_contain_text(
+        "Patch (0,\u00a00) of the second picture"
+    )
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(said).to_contain_text("of the second picture is most like")  # it was kept
+    before = page.evaluate(MESSAGE + ".cosine.length")
+    page.locator("#pair-viewer").get_by_role("slider", name="Depth").fill("0")
+    expect(page.locator("#pair-viewer")).to_contain_text("after the embedding")
+    assert before > 0
+    page.locator('[data-second="tower"]').click()
+    page.wait_for_url("**with=tower*")
+    page.get_by_role("button", name="Carry it over").click()
+    expect(page.locator("#patch-result .vx-cells i")).to_have_count(3 * 5)
+    again = visit(page.url.partition("/")[2].partition("/")[2].partition("/")[2])
+    again.wait_for_function(MESSAGE)
+    expect(again.get_by_label("two pictures", exact=True)).to_be_checked()
+    expect(again.locator('[data-second="tower"]')).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.browser
+def test_two_moments_by_link_and_on_one_spot_of_a_phone(visit) -> None:
+    page = visit("?tab=compare&from=@1&to=@10", viewport=PHONE, has_touch=True, is_mobile=True)
+    ready = "(side) => document.querySelector(`#compare-${side} .vit-viewer`)?.viewer?.data"
+    page.wait_for_function(ready, arg="A")
+    expect(page.get_by_label("Moment A")).to_have_value("step 1, 5 % right")
+    expect(page.locator("#compare-B")).to_be_hidden()
+    top = page.locator("#compare-A .vit-picture").bounding_box()["y"]
+    page.locator(".vx-one-side").get_by_text("B", exact=True).tap()
+    expect(page.locator("#compare-A")).to_be_hidden()
+    expect(page.get_by_label("Moment B")).to_have_value("step 10, 50 % right")
+    page.wait_for_function(ready, arg="B")
+    assert abs(page.locator("#compare-B .vit-picture").bounding_box()["y"] - top) < 2
+    page.get_by_label("Moment B").click()
+    page.get_by_role("option", name="finished").click()
+    page.wait_for_function("() => !new URL(location.href).searchParams.has('to')")
+    assert "from=%401" in page.url
