@@ -148,8 +148,10 @@ def serve(options: argparse.Namespace) -> None:
         prevent_thread_lock=True,
         **launch_options(session),
     )
-    if options.window and (sentence := open_window(demo.local_url)):
-        print(sentence)
+    if options.window:
+        assert demo.local_url is not None  # launched
+        if sentence := open_window(demo.local_url):
+            print(sentence)
     demo.block_thread()
 
 

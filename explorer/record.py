@@ -72,15 +72,18 @@ def load_record(folder: Path | None, model: ViT | None = None) -> Record | None:
         return None
     try:
         told = read_json(folder / FILE)
-        rows = [
-            Found(*texts(each, "name", "verdict"), estimate(each["score"]), estimate(each["lead"]))
-            for each in told.pop("found")
-        ]
+        rows = [found_of(each) for each in told.pop("found")]
         texts(told, *(told.keys() - {"images"}))
         record = Record(**told | {"images": int(told["images"])}, found=tuple(rows))
     except (ValueError, TypeError, LookupError, OverflowError):  # a broken file tells nothing
         return None
     return None if model is not None and record.weights != weights_digest(model) else record
+
+
+def found_of(told: Mapping[str, Any]) -> Found:
+    """One row of the file. Raises as `texts` and `estimate` do."""
+    name, verdict = texts(told, "name", "verdict")
+    return Found(name, verdict, estimate(told["score"]), estimate(told["lead"]))
 
 
 def texts(told: Mapping[str, Any], *keys: str) -> list[str]:

@@ -133,6 +133,7 @@ class Inside(nn.Module):
         if not has_product(self.vit):
             return {}
         head = self.vit.head
+        assert isinstance(head, nn.Linear)  # so has_product
         return {
             "vector": head_reads(self.vit, tokens[-1:]),
             "class_weights": classes @ head.weight,
