@@ -13,7 +13,7 @@ from torch import Tensor
 from explorer import controls, measures
 from explorer import faithfulness as f
 from explorer.methods import METHODS
-from vit import MaskPatches, Trace, ViT, trace
+from vit import MaskPatches, Trace, ViT, ViTConfig, trace
 
 h, w = 3, 5
 P = h * w
@@ -151,8 +151,9 @@ def test_a_race_has_every_usable_method_and_the_controls() -> None:
     heard: list[tuple[int, int]] = []
     plan = f.Plan(points=3, road=True)
     runners = f.race(model, t, plan=plan, progress=lambda done, total: heard.append((done, total)))
-    assert {runner.name for runner in runners} == {*METHODS, *f.CONTROLS}
-    assert heard == [(n, len(METHODS) + 5) for n in range(1, len(METHODS) + 6)]
+    usable = f.usable_methods(model.config, t.tokens.shape[1])
+    assert {runner.name for runner in runners} == {*usable, *f.CONTROLS}
+    assert heard == [(n, len(usable) + 5) for n in range(1, len(usable) + 6)]
     assert all("pointing" not in runner.more for runner in runners)
     few = f.race(model, t, ["rollout"], f.Plan(("drop",), 3, randoms=0, subsets=0))
     assert {runner.name for runner in few} == {"rollout", *f.CONTROLS} - {f.RANDOM}
@@ -161,12 +162,17 @@ def test_a_race_has_every_usable_method_and_the_controls() -> None:
     torch.testing.assert_close(rollout.map, METHODS["rollout"](t))
 
 
+def left_out(config: ViTConfig, tokens: int = 16) -> set[str]:
+    return {*METHODS} - {*f.usable_methods(config, tokens)}
+
+
 def test_methods_that_cannot_work_are_left_out() -> None:
-    assert f.usable_methods(tiny_config(), 16) == list(METHODS)
-    assert set(METHODS) - set(f.usable_methods(tiny_config(post_norm=True), 16)) == {"logit_ledger"}
-    assert set(METHODS) - set(f.usable_methods(tiny_config(), 290)) == {"flow"}
-    without_head = f.usable_methods(tiny_config(num_classes=0), 16)
-    assert without_head == [name for name, method in METHODS.items() if not method.class_specific]
+    assert left_out(tiny_config()) == {"pooling_attention"}
+    assert left_out(tiny_config(pool="attention")) == {"logit_ledger"}
+    assert left_out(tiny_config(post_norm=True)) == {"pooling_attention", "logit_ledger"}
+    assert left_out(tiny_config(), tokens=290) == {"pooling_attention", "flow"}
+    of_a_class = {name for name, method in METHODS.items() if method.class_specific}
+    assert left_out(tiny_config(num_classes=0)) == {"pooling_attention"} | of_a_class
 
 
 @pytest.mark.parametrize(
