@@ -68,7 +68,7 @@ def ms(values: Sequence[float]) -> str:
 
 def hover(browser: Browser, model: ViT, hovers: int, folder: Path) -> tuple[tuple[str, ...], float, float]:
     """The times of `measure`, MB sent in all, and MB before the first picture."""
-    image = torch.rand(3, *model.config.image_size) * 2 - 1
+    image = torch.rand(model.config.input_shape()) * 2 - 1
     with torch.no_grad():
         head, embeddings, *layers = payloads(trace(model, image), Card(name="benchmark"), model)
     file = folder / "page.html"

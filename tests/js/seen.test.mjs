@@ -6,6 +6,7 @@ import { colorize, level, rangeOf, shareRange, tableFor, tableOf } from "../../e
 import { bestFit } from "../../explorer/viewer/js/layout.js";
 import { canAnswer, lead, mostLookedAt } from "../../explorer/viewer/js/story.js";
 import { pooled, stamp } from "../../explorer/viewer/js/paint.js";
+import { corner, ONE, patchAt, stripOf } from "../../explorer/viewer/js/strip.js";
 import { percent, place, sentence, short, titleOf, written } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
 
@@ -132,4 +133,17 @@ test("what it can answer at all is said, and when to be wary", () => {
 
 test("what is looked at most is what is worth hiding", () => {
   assert.deepEqual(mostLookedAt([9, 0.1, 0.5, 0.2, 0.4], { pre: 1, T: 5, P: 4 }, 0.5), [1, 3]);
+});
+
+test("frames of a clip stand in full rows, as large as the room allows, and every patch is found again", () => {
+  const clip = (count) => ({ frames: Array(count), w: 8, h: 8, P: count * 64 });
+  const across = (count, width, height) => stripOf(clip(count), width, height, 1).across;
+  assert.equal(stripOf(clip(1), 500, 400, 1), ONE, "a picture");
+  assert.deepEqual([across(4, 560, 400), across(4, 900, 200), across(4, 358, 388), across(8, 560, 400)], [2, 4, 2, 4]);
+  const data = clip(7), strip = stripOf(data, 560, 400, 2);
+  for (let patch = 0; patch < data.P; patch++) {
+    const [x, y] = corner(strip, data, patch, 10);
+    assert.equal(patchAt(strip, data, x + 5, y + 5, 10), patch);
+  }
+  assert.equal(patchAt(strip, data, 5, 5, 10), -1, "on the name of a frame");
 });

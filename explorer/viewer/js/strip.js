@@ -3,15 +3,17 @@
 export const ONE = { across: 1, down: 1, gap: 0, head: 0 };
 
 const GAP = 6, HEAD = 18;  // CSS pixels: between frames, above each of them for its name
+const RAGGED = 0.75;  // what a last row that is not full counts: rows are full unless frames gain much by it
 
-// As many frames across as make them largest; of equals, the most. width, height: the room.
+// As many frames across as make them largest, in full rows where that costs little; of equals, the most.
+// width, height: the room.
 export function stripOf({ frames, w, h }, width, height, dpr) {
   if (frames.length === 1) return ONE;
   let best = null;
   for (let across = frames.length; across > 0; across--) {
     const down = Math.ceil(frames.length / across), strip = { across, down, gap: GAP * dpr, head: HEAD * dpr };
-    const patch = patchFor(strip, { w, h }, width * dpr, height * dpr);
-    if (!best || patch > best.patch) best = { ...strip, patch };
+    const full = frames.length % across ? RAGGED : 1, worth = full * patchFor(strip, { w, h }, width * dpr, height * dpr);
+    if (!best || worth > best.worth) best = { ...strip, worth };
   }
   return best;
 }
