@@ -37,7 +37,7 @@ const chooseShrunk = async (input, file) => {
 
 // A video goes the way of "Bring a clip".
 const passOn = (event, file) => {
-  const input = document.querySelector("#clip input[type=file], input#clip, #clip + input[type=file]");
+  const input = document.querySelector("input[type=file][accept*='.mp4']");
   if (!input) return;
   event.preventDefault();
   event.stopImmediatePropagation();
