@@ -89,9 +89,9 @@ def clip_examples(folder: Path) -> dict[str, Example]:
     """Generated clips, and one that was filmed and came with a package; as animated pictures."""
     found = []
     for index in MOVES:
-        frames, label, _ = moves_sample(CLIP_SEED, index)
+        frames, move, _ = moves_sample(CLIP_SEED, index)
         times = tuple(i / 8 for i in range(len(frames)))
-        found.append(("moves", f"moves-{index}", MOVES_CLASSES[label].capitalize(), Clip(frames, times)))
+        found.append(("moves", f"moves-{index}", MOVES_CLASSES[move].capitalize(), Clip(frames, times)))
     for name, label, path in brought_by(FILMED):
         found.append(("", name, label, open_clip(path, FRAMES, CLIP_SIDE)))
     examples = {}

@@ -164,7 +164,7 @@ def show(
     target: the class to explain, None for the answer. edits: the interventions.
     """
     look = page.look(chosen, request)
-    chosen_there = {} if target is None else {"target": target}
+    chosen_there: dict[str, Any] = {} if target is None else {"target": target}
     if look.has_timeline:  # one scale for all that stands together, as for the moments of a training
         chosen_there["scale"] = "uniform"
     state = {"state": chosen_there} if chosen_there else {}
@@ -280,8 +280,8 @@ def build(session: Session) -> gr.Blocks:
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
         screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
         on_show = show_what_is_chosen(page, examples, screen, clip)
-        again = [*page.chosen, page.shown, page.target, page.edits], list(screen)
-        page.classes_chosen.change(on_show, *again, **LATEST, **QUIET, **MODEL_QUEUE)
+        asked = [*page.chosen, page.shown, page.target, page.edits]
+        page.classes_chosen.change(on_show, asked, list(screen), **LATEST, **QUIET, **MODEL_QUEUE)
         api.build(page)
         arrive_and_leave(demo, page, examples, screen, on_show)
     guard(demo)

@@ -112,8 +112,8 @@ def load_tower(
         )
     if projection.ndim != 2 or projection.shape[1] != model.config.embed_dim:
         raise CheckpointError(f"{card.name} has a visual_projection of the shape {list(projection.shape)}.")
-    scale = parts.get("logit_scale", torch.tensor(config.get("logit_scale_init_value", 2.6592)))
-    return Tower(card.name, model, card, folder, projection, float(scale.exp().clamp(max=1e3)))
+    learned = parts.get("logit_scale", torch.tensor(config.get("logit_scale_init_value", 2.6592)))
+    return Tower(card.name, model, card, folder, projection, float(learned.exp().clamp(max=1e3)))
 
 
 def tower_of_timm(folder: Path, name: str, max_bytes: int) -> Tower:

@@ -87,14 +87,14 @@ def build(page: Page) -> None:
 
     def on_open(shown_now, request: gr.Request):
         look = page.look(shown_now, request)
-        bare = not look.session.model(look.name).model.config.num_classes
+        bare = not page.session.model(look.name).model.config.num_classes
         return gr.Accordion(visible=bare), where_report(look)
 
     def on_words(shown_now, text, request: gr.Request):
         names = typed(as_text(text))
         look = page.look(shown_now, request)
         key = ("words", look.key, names)
-        made = look.session.remember(key, lambda: words_of(look.session.tower(look.name), names), look.owner)
+        made = look.session.remember(key, lambda: words_of(page.session.tower(look.name), names), look.owner)
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
     def on_pictures(shown_now, kept_now, name, sent, request: gr.Request):
@@ -102,7 +102,7 @@ def build(page: Page) -> None:
         called = as_text(name)
         if not called:
             raise gr.Error("Give the class a name first.", title="No name", print_exception=False)
-        loaded = look.session.model(look.name)
+        loaded = page.session.model(look.name)
         paths = [Path(file) for file in sent] if isinstance(sent, list) else []
         with look.session.model_lock:
             found = shown(loaded.model, loaded.card, paths)
