@@ -56,6 +56,10 @@ def test_a_moment_of_training_is_in_the_address_and_its_link_can_be_copied(page:
     page.wait_for_function("() => location.search.includes('moment=1') && !location.search.includes('10')")
     page.locator(".vx-copy").click()
     expect(page.locator(".vx-copy")).to_have_text("Copied")
+    expect(page.locator(".vx-copy")).to_have_css("padding-left", "12px")  # Gradio takes it off all buttons
+    play = page.get_by_label("Play the training")
+    expect(play).not_to_have_css("background-color", "rgba(0, 0, 0, 0)")
+    expect(play).to_have_css("border-radius", "50%")
     assert page.evaluate("navigator.clipboard.readText()") == page.url
     page.get_by_label("Moment of training").press("End")
     page.wait_for_function("() => !location.search.includes('moment')")

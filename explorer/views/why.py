@@ -1,7 +1,7 @@
 """Why this answer? Every method points at the patches that it holds responsible for one class. They
 disagree, so do not believe a map because it looks right: the **race** below hides and shows patches in
 each map's order and measures what happens to the answer. A map that does not beat maps that never saw the
-model, by more than one measure, has earned no belief.
+model, by more than one measure, is not to be believed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
