@@ -50,7 +50,7 @@ def page(browser: Browser) -> Iterator[Page]:
 def test_a_moment_of_training_is_in_the_address_and_its_link_can_be_copied(page: Page, url: str) -> None:
     page.goto(url + "?tab=training&moment=10")
     said = page.locator("#training-timeline output")
-    expect(said).to_contain_text("step 10 ")
+    expect(said).to_contain_text("step 10 ", timeout=PATIENCE)
     page.get_by_label("Moment of training").press("ArrowLeft")
     expect(said).to_contain_text("step 1 ")
     page.wait_for_function("() => location.search.includes('moment=1') && !location.search.includes('10')")
@@ -80,11 +80,11 @@ def test_an_own_picture_is_in_no_link_and_the_page_says_so(page: Page, url: str,
     assert seen and around and abs(seen["width"] / seen["height"] - 60 / 36) < 0.1
     assert abs(seen["y"] + seen["height"] / 2 - around["y"] - around["height"] / 2) < 2
     page.go_back()
-    expect(page.locator("[data-example=cat]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("[data-example=cat]")).to_have_attribute("aria-pressed", "true", timeout=PATIENCE)
     page.go_forward()
     expect(page.locator(".vx-told")).to_contain_text("Your own picture is in no address")
     page.reload()
-    expect(page.locator(".vx-told")).to_contain_text("which no link can carry")
+    expect(page.locator(".vx-told")).to_contain_text("which no link can carry", timeout=PATIENCE)
     page.wait_for_function("() => location.search.includes('example=cat')")
 
 
@@ -96,7 +96,7 @@ def test_nothing_jumps_while_the_page_comes(browser: Browser, url: str, size: tu
     page = context.new_page()
     page.goto(url)
     page.wait_for_function(SEEN)
-    expect(page.locator("#checks li")).not_to_have_count(0)
+    expect(page.locator("#checks li")).not_to_have_count(0, timeout=PATIENCE)
     assert page.evaluate("window.shift") < 0.05
     wide = page.evaluate("document.querySelector('#main').clientWidth")
     assert wide > 0.9 * size[0] and page.evaluate("document.documentElement.scrollWidth") <= size[0]
