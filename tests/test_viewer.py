@@ -758,7 +758,7 @@ def test_rows_of_the_token_matrix_are_queries(visit: Open, found: Trace):
 
 
 def test_a_view_that_does_not_exist_is_a_mistake(model: ViT, found: Trace):
-    with pytest.raises(ValueError, match=r"knows no layr: give mode, layer, head, fuse, .*, heads\."):
+    with pytest.raises(ValueError, match=r"knows no layr: give mode, layer, head, fuse, .*, heads, frozen\."):
         show(found, CARD, model, layr=3)
     for wrong in (dict(layer=99), dict(head="x"), dict(query=-999), dict(layer=1.5)):
         with pytest.raises(ValueError, match=r"There is no (layer|head|query)"):
@@ -790,7 +790,8 @@ def test_another_link_in_the_same_tab_is_told_upwards(visit: Open, model: ViT, f
     page.evaluate("location.hash = 'patches=3&target=2&query=5'")
     page.wait_for_function("['edits', 'target', 'pick'].every((name) => heard.some(([n]) => n === name))")
     said = page.evaluate("Object.fromEntries(heard)")
-    assert said["edits"] == {"patches": [3], "heads": []} and said["target"] == {"target": 2}
+    assert said["edits"] == {"patches": [3], "heads": [], "frozen": -1, "frame": 0}
+    assert said["target"] == {"target": 2}
     assert said["pick"]["query"] == 5
     page.evaluate("location.hash = 'query=5'")
     page.wait_for_function("heard.some(([name, p]) => name === 'edits' && !p.patches.length)")
@@ -864,6 +865,8 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
     assert page.evaluate("heard.filter(([name]) => name === 'edits').at(-1)[1]") == {
         "patches": [3],
         "heads": [[0, 1]],
+        "frozen": -1,
+        "frame": 0,
     }
     page.evaluate("a.setAfter(sources[1])")
     label = page.locator(".vit-pane:visible .vit-pane-label")

@@ -151,4 +151,5 @@ function readTheme(viewer) {
     return getComputedStyle(live).color;
   };
   viewer.theme = Object.fromEntries(["ink", "soft", "paper", "accent"].map((name) => [name, probe("--vit-" + name)]));
+  live.style.color = "";
 }
