@@ -195,12 +195,12 @@ def test_two_moments_by_link_and_on_one_spot_of_a_phone(visit) -> None:
     page.wait_for_function(ready, arg="A")
     expect(page.get_by_label("Moment A")).to_have_value("step 1, 5 % right")
     expect(page.locator("#compare-B")).to_be_hidden()
-    top = page.locator("#compare-A .vit-picture").bounding_box()["y"]
+    top = page.locator("#compare-A .vit-picture").first.bounding_box()["y"]
     page.locator(".vx-one-side").get_by_text("B", exact=True).tap()
     expect(page.locator("#compare-A")).to_be_hidden()
     expect(page.get_by_label("Moment B")).to_have_value("step 10, 50 % right")
     page.wait_for_function(ready, arg="B")
-    assert abs(page.locator("#compare-B .vit-picture").bounding_box()["y"] - top) < 2
+    assert abs(page.locator("#compare-B .vit-picture").first.bounding_box()["y"] - top) < 2
     page.get_by_label("Moment B").click()
     page.get_by_role("option", name="finished").click()
     page.wait_for_function("() => !new URL(location.href).searchParams.has('to')")

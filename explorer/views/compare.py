@@ -73,6 +73,8 @@ def build(page: Page) -> None:
                         label=f"Moment {side}",
                         elem_id=f"compare-moment-{side}",
                     )
+                # an address may name one before the list of moments is there; `one` takes what the model has
+                moment.preprocess = lambda value: value  # type: ignore
                 said = gr.HTML("", apply_default_css=False, elem_id=f"compare-answer-{side}")
                 viewer = attention_viewer(
                     elem_id=f"compare-{side}",
