@@ -55,8 +55,7 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
         found = look.loaded.record
         measured = [each.name for each in found.found if each.name in METHODS] if found else []
         names = [*measured, *(name for name in METHODS if name not in measured)]
-        words = note(measured_words(found)) if found else ""
-        return words + grid(figure_of(look, name, target, told(found, name)) for name in names)
+        return note(measured_words(found)) + grid(figure_of(look, name, target, told(found, name)) for name in names)
     ahead = faithfulness.beliefs(runners)
     raced = sorted((r for r in runners if r.name in ahead), key=lambda r: (len(ahead[r.name]) < 2, -r.score))
     figures = {r.name: figure_of(look, r.name, target, verdict(r, ahead[r.name]), r.map) for r in raced}
@@ -96,8 +95,10 @@ def heading(text: str) -> str:
     return f'<h3 class="vx-h3">{escape(text)}</h3>'
 
 
-def measured_words(found: Record) -> str:
+def measured_words(found: Record | None) -> str:
     """Which map to look at first, and by how much it leads."""
+    if found is None:
+        return "Which of these maps are true of this model was not measured: run the race on this picture."
     leader = found.leader()
     on = f"Measured on {found.images} test pictures of {found.data}"
     if leader is None:
