@@ -55,7 +55,9 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
         found = look.loaded.record
         measured = [each.name for each in found.found if each.name in METHODS] if found else []
         names = [*measured, *(name for name in METHODS if name not in measured)]
-        return note(measured_words(found)) + grid(figure_of(look, name, target, told(found, name)) for name in names)
+        return note(measured_words(found)) + grid(
+            figure_of(look, name, target, told(found, name)) for name in names
+        )
     ahead = faithfulness.beliefs(runners)
     raced = sorted((r for r in runners if r.name in ahead), key=lambda r: (len(ahead[r.name]) < 2, -r.score))
     figures = {r.name: figure_of(look, r.name, target, verdict(r, ahead[r.name]), r.map) for r in raced}
