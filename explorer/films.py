@@ -73,7 +73,7 @@ def clip_film(
     """Play through time what a model of clips made of one: its maps frame by frame, all on one scale."""
     options = {"query": query, "layer": layer, "head": head, "target": target}
     frames = subject.trace.grid.frames
-    asked = [(f"frame {i}, {i + 1} of {frames}", subject, options) for i in range(frames)]
+    asked = [(f"time {i}, {i + 1} of {frames}", subject, options) for i in range(frames)]
     return _film(asked, methods, style, fps, progress, shared_scale, through_time=True)
 
 
@@ -99,7 +99,7 @@ def followed_film(
         found = [prefix + int(patch) for patch in frame_matches(tokens)[0, :, query - prefix]]
     options: dict[str, int | None] = {"layer": layer, "head": head, "target": target}
     asked = [
-        (f"frame {i}, {seconds:.2f} s", subject, options | {"query": found[i]})
+        (f"time {i}, {seconds:.2f} s", subject, options | {"query": found[i]})
         for i, (seconds, subject) in enumerate(moments)
     ]
     return _film(asked, methods, style, fps, progress, shared_scale)

@@ -35,7 +35,7 @@ from explorer.record import Record, load_record
 from explorer.roles import Roles, read_roles
 from vit.card import Card
 from vit.checkpoint import Snapshot
-from vit.clips import Clip, first_frames, is_clip, open_clip_safely, preprocess_clip, sampled
+from vit.clips import Clip, first_frames, is_clip, preprocess_clip, sampled
 from vit.cost import Cost, cost
 from vit.model import Hook, ViT
 from vit.pictures import as_picture, open_safely, preprocess, seen_box
@@ -123,6 +123,7 @@ class Keeper(Protocol):
     def still_wanted(self, owner: str) -> None: ...
     def remember(self, key: Hashable, make: Callable[[], V], owner: str = EVERYONE) -> V: ...
     def remembered(self, key: Hashable) -> Any: ...
+    def clip(self, file: Path, digest: str, owner: str) -> Clip: ...
     def promise(
         self, key: Hashable, make: Callable[[], bytes], suffix: str = "bin", owner: str = EVERYONE
     ) -> str: ...
@@ -225,8 +226,7 @@ class Look:
         """The frames that are kept of the file; of a picture one. Raises PictureError and ClipError."""
         if not self.is_clip:
             return Clip(np.asarray(self.pixels)[None], (0.0,))
-        key = ("clip", self.digest)
-        return self.session.remember(key, lambda: open_clip_safely(self.picture), self.owner)
+        return self.session.clip(self.picture, self.digest, self.owner)
 
     @property
     def has_timeline(self) -> bool:
@@ -449,9 +449,9 @@ class Look:
             edits.append(MaskPatches(tuple(hidden), config.num_prefix_tokens))
         if off:
             edits.append(ZeroHeads(tuple(off)))
-        frames = config.grid.frames
-        if isinstance(frozen, int) and 0 <= frozen < frames and frames > 1:
-            edits.append(FreezeTime(frozen, frames))
+        times = config.grid.frames
+        if isinstance(frozen, int) and 0 <= frozen < times and times > 1:
+            edits.append(FreezeTime(frozen, times))
         return tuple(edits)
 
     # what the viewer is given ----------------------------------------------------------------------
@@ -469,7 +469,7 @@ class Look:
         if not self.has_timeline:
             return {}
         frames = [
-            {**look.addresses(), "words": f"frame {look.frame} · {look.moments.times[look.frame]:.2f} s"}
+            {**look.addresses(), "words": f"time {look.frame} · {look.moments.times[look.frame]:.2f} s"}
             for look in self.at_every_frame
         ]
         whole = replace(self, frame=0)

@@ -17,6 +17,7 @@ from explorer.payload import cosine_bytes, encode_image, pack
 from explorer.render import COLORMAPS, DEFAULT
 from explorer.stats import principal
 from vit.card import Card
+from vit.grid import Grid
 from vit.trace import Trace
 
 MAX_PAIRS = 2**22  # of patches, P · P': beyond, too much to send and to look at
@@ -30,12 +31,17 @@ class Matches:
     cosine: Tensor  # (M,)
 
 
+def check_pictures(grid: Grid) -> None:
+    """Raises ValueError for the grid of a clip."""
+    if len(grid.shape) != 2:
+        raise ValueError("Two pictures are compared by a model of pictures: this one looks at clips.")
+
+
 def check_pair(a: Trace, b: Trace) -> None:
     """Raises ValueError for traces of different models, or with too many patches to compare them all."""
     if len(a.tokens) != len(b.tokens) or a.tokens.shape[-1] != b.tokens.shape[-1]:
         raise ValueError("Patches can be compared where one model has looked at both pictures.")
-    if len(a.grid.shape) != 2:
-        raise ValueError("Two pictures are compared by a model of pictures: this one looks at clips.")
+    check_pictures(a.grid)
     if a.grid.count * b.grid.count > MAX_PAIRS:
         raise ValueError(
             f"{a.grid.count:,} patches times {b.grid.count:,} are too many to compare: choose a smaller size."

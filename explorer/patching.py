@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from explorer.pairs import check_pictures
 from explorer.payload import class_name
 from vit.card import Card
 from vit.grid import Grid
@@ -154,6 +155,7 @@ def check(source: Trace, receiver: Trace, model: ViT, what: str, token: int | No
         raise ValueError(
             "A token keeps its place when it is carried over: show both pictures to the model at one size."
         )
+    check_pictures(source.grid)
     tokens = source.tokens.shape[1]
     if token is not None and (what != HEADS or not 0 <= token < tokens):
         raise ValueError(f"One token is chosen for heads, from 0 to {tokens - 1}.")

@@ -31,6 +31,7 @@ from explorer.refusals import Left, sentence_of
 from vit import library
 from vit.card import Card, CheckpointError, check_channels
 from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
+from vit.clips import Clip, open_clip_safely
 from vit.hub import fetch, read_pretrained
 from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
 from vit.model import ViT
@@ -70,6 +71,7 @@ class Session:
         self._secret = secrets.token_bytes(32)
         self._fetched: dict[str, float] = {}  # Hub models that strangers asked for, and when
         self._fetching = threading.Lock()
+        self._decoding = threading.Lock()  # one clip of a stranger's at a time
         self.gone: set[str] = set()  # owners whose tab was closed
         self.stopped: set[str] = set()  # owners who pressed Stop
         self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
@@ -231,7 +233,7 @@ class Session:
     ) -> Look:
         """Put a picture's file, or the frame of a clip's, in front of a model, with classes of the visitor's.
         Raises CheckpointError."""
-        digest = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
+        digest = digest_of(picture)
         name = self.allowed(name)
         self.gone.discard(owner)  # a phone that slept comes back
         for left in self.late & self.gone:
@@ -239,6 +241,18 @@ class Session:
             self.results.release(left)
         key = self.model(name, step).key
         return Look(self, name, step, key, Path(picture), digest, owner, size, frame, classes)
+
+    def clip(self, file: str | Path, digest: str, owner: str = EVERYONE) -> Clip:
+        """The frames of a clip's file, by the digest of its bytes: decoded once for all who ask, and only one
+        clip at a time. It may take `vit.clips.SECONDS`: asked for first where no picture waits behind it.
+        Raises ClipError."""
+
+        def make() -> Clip:
+            with self._decoding:
+                self.still_wanted(owner)
+                return open_clip_safely(file)
+
+        return self.remember(("clip", digest), make, owner)
 
     def came_from(self, owner: str, address: str) -> None:
         """Whoever opens many pages is one visitor: what all of them hold is counted together."""
@@ -332,6 +346,11 @@ class Session:
         for kept in (self.results, self.promises, self.shards):
             kept.release(owner)
         give_back_memory()
+
+
+def digest_of(file: str | Path) -> str:
+    """What tells the content of one file from another's."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def key_of(name: str, step: int | None, file: Path | None) -> str:

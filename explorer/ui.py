@@ -18,7 +18,7 @@ from explorer.examples import Example, make_examples, suited
 from explorer.look import SIZES, TRAINED, Look
 from explorer.methods import METHODS
 from explorer.refusals import sentence_of
-from explorer.session import PUBLISHED, Session
+from explorer.session import PUBLISHED, Session, digest_of
 from explorer.site.lent import can_be_lent, live_link
 from explorer.viewer import host
 from explorer.viewer.host import attention_viewer
@@ -36,12 +36,12 @@ from explorer.views import (
     why,
 )
 from explorer.views.page import (
+    CLIP_QUEUE,
     EACH,
     HUB_QUEUE,
     LATEST,
     MODEL_QUEUE,
     QUIET,
-    SLOW_QUEUE,
     Edits,
     Page,
     Shown,
@@ -53,7 +53,7 @@ from explorer.views.page import (
     owner_of,
     target_said,
 )
-from vit.clips import SUFFIXES, open_clip_safely, save_animated
+from vit.clips import SUFFIXES, save_animated
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -326,10 +326,12 @@ def side(
     return picture, clip, thumbs, model, size, card
 
 
-def kept_clip(file: str) -> str:
-    """An uploaded clip as an animated picture beside it, which every browser shows. Raises ClipError."""
-    path = Path(file).with_name("clip.webp")
-    save_animated(open_clip_safely(file), path)
+def kept_clip(session: Session, file: str, owner: str) -> str:
+    """An uploaded clip as an animated picture beside it, which every browser shows, and whose frames need not
+    be decoded again. Raises ClipError."""
+    clip, path = session.clip(file, digest_of(file), owner), Path(file).with_name("clip.webp")
+    save_animated(clip, path)
+    session.remember(("clip", digest_of(path)), lambda: clip, owner)
     return str(path)
 
 
@@ -357,6 +359,9 @@ def show_what_is_chosen(
         # at another size, or once more
         return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
 
+    def on_clip(file, request: gr.Request):
+        return kept_clip(page.session, file, owner_of(request))
+
     def on_choose(event: gr.EventData):
         """Only say which: by the time that it can be shown, there may be another model, too."""
         example = examples.get(str(getattr(event, "example", "")))
@@ -369,19 +374,21 @@ def show_what_is_chosen(
         return [picture, *on_show(picture, model, size, shown, target, edits, request)]
 
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
-    looked = gr.on([page.picture.input, page.size.input], on_show, inputs, values, **then)
+    sized = page.size.input(on_show, inputs, values, **then)
+    dropped = page.picture.input(page.on_file, [page.picture], None, **EACH, **QUIET, **CLIP_QUEUE)
     # who waits for a download may choose another model meanwhile
     fetched = page.model.input(on_model, [page.model], None, **EACH, **QUIET, **HUB_QUEUE)
     picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     named_again = fetched.failure(
         lambda last: last.model if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
     )
-    shows = [step.success(on_show, inputs, values, **then) for step in (fetched, named_again)]
+    shows = [step.success(on_show, inputs, values, **then) for step in (dropped, fetched, named_again)]
     # with the picture of its own click: an earlier one may come back last
     each = {**then, **EACH}
-    brought = clip.upload(kept_clip, [clip], [page.picture], **EACH, **QUIET, **SLOW_QUEUE)
-    shows += [one.success(on_example, inputs, [page.picture, *values], **each) for one in (picked, brought)]
-    for step in (looked, *shows):
+    brought = clip.upload(on_clip, [clip], [page.picture], **EACH, **QUIET, **CLIP_QUEUE)
+    ready = picked.success(page.on_file, [page.picture], None, **EACH, **QUIET, **CLIP_QUEUE)
+    shows += [one.success(on_example, inputs, [page.picture, *values], **each) for one in (ready, brought)]
+    for step in (sized, dropped, brought, ready, *shows):
         step.failure(
             lambda last: last[:3] if last else [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET
         )

@@ -105,7 +105,7 @@ def test_pointing_at_a_patch_in_a_frame_asks_every_head_about_every_frame(opened
             for head in range(H):
                 row = found.attn[layer, head, token(*place), PRE:].reshape(t, h, w)
                 assert_shows(small_map(opened, layer, head), row, row.max().item())
-    name = "patch (frame\u00a01, row\u00a00, column\u00a00)"
+    name = "patch (0,\u00a00) at time\u00a01"
     expect(opened.locator(".vit-readout")).to_contain_text(name)
     opened.mouse.move(*place_of(opened, 1, 0, 0))
     box = opened.locator(".vit-picture").first.bounding_box()
@@ -143,15 +143,15 @@ def test_keys_move_the_query_through_time_and_keep_its_place(opened: Page):
         assert opened.evaluate("__vit.state.query") == token(frame, 1, 2), key
     opened.keyboard.press("Shift+ArrowRight")
     assert opened.evaluate("__vit.state.query") == token(1, 1, 3)
-    expect(opened.get_by_label("Frame", exact=True)).to_have_value("1")
+    expect(opened.get_by_label("Time", exact=True)).to_have_value("1")
 
 
 def test_time_is_played_and_named(opened: Page):
-    slider = opened.get_by_label("Frame", exact=True)
-    expect(opened.locator(".vit-moment")).to_have_text("frame 0 · 0.00 s")
+    slider = opened.get_by_label("Time", exact=True)
+    expect(opened.locator(".vit-moment")).to_have_text("time 0 · 0.00 s")
     opened.get_by_role("button", name="Play through time").click()
     expect(slider).to_have_value("2", timeout=10_000)
-    expect(opened.locator(".vit-moment")).to_have_text("frame 2 · 1.00 s")
+    expect(opened.locator(".vit-moment")).to_have_text("time 2 · 1.00 s")
     expect(
         opened.get_by_role("button", name="Play through time")
     ).to_be_visible()  # it has stopped at the end
@@ -165,7 +165,7 @@ def test_figures_know_time(opened: Page, found: Trace):
     for title in (
         "Distance in space",
         "Distance in time",
-        "Share within its frame",
+        "Share at its own time",
         "Attention over time lag",
     ):
         expect(opened.locator(".vit-chart h3", has_text=title)).to_be_visible()

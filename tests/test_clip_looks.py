@@ -1,6 +1,8 @@
 """Clips in front of models: of pictures frame by frame, of clips at once; time frozen; films through time."""
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +11,15 @@ from conftest import randomised, tiny_config
 from PIL import Image
 from torch.nn.functional import normalize
 
-from explorer import films, payload, stats
+from explorer import films, payload, stats, ui
 from explorer.cli.arguments import parse_query
 from explorer.cli.request import Usage
-from explorer.session import Session
+from explorer.session import Session, digest_of
 from explorer.subject import subject_of
 from vit import ViT, save, trace
 from vit.card import Card
+from vit.clips import open_clip
+from vit.grid import Grid
 from vit.trace import FreezeTime
 
 CARD = Card(name="tiny", class_names=tuple("abcdefg"), mean=(0.5,) * 3, std=(0.5,) * 3, image_size=(12, 20))
@@ -47,14 +51,14 @@ def test_frozen_time_is_a_clip_of_one_frame_repeated():
     torch.testing.assert_close(frozen.attn, expected.attn, rtol=0, atol=1e-6)
     assert not torch.allclose(frozen.logits, trace(model, clip).logits)
     for edit in (lambda: FreezeTime(3, 3), lambda: trace(model, clip, edits=[FreezeTime(0, 4)])):
-        with pytest.raises(ValueError, match=r"frames|frame"):
+        with pytest.raises(ValueError, match=r"no time 3 to freeze|has 3 times, not 4"):
             edit()
 
 
 def test_a_model_of_pictures_looks_at_a_clip_frame_by_frame(tmp_path: Path, gif: Path):
     seen = look(tmp_path, gif)
     value = seen.viewer_value()
-    assert [each["words"] for each in value["timeline"]][:2] == ["frame 0 · 0.00 s", "frame 1 · 0.20 s"]
+    assert [each["words"] for each in value["timeline"]][:2] == ["time 0 · 0.00 s", "time 1 · 0.20 s"]
     assert value["head"] == value["timeline"][0]["head"] and len({m["head"] for m in value["timeline"]}) == 5
     for frame, one in enumerate(seen.at_every_frame):
         picture = Image.fromarray(np.full((24, 40, 3), 40 * frame, np.uint8))
@@ -117,9 +121,55 @@ def test_films_go_through_time(monkeypatch):
     assert [how["query"] for _, _, how in drawn] == [divmod(int(patch), 5) for patch in matches]
 
 
-def test_a_patch_of_a_clip_is_named_with_its_frame():
+def test_a_patch_of_a_clip_is_named_with_its_time():
     config = tiny_config(**CLIP)
+    assert Grid((3, 3, 5)).name(15 + 2 * 5 + 3) == "patch (2, 3) at time 1"
     assert parse_query("1,2,3", config, (3, 3, 5)) == 1 + 15 + 2 * 5 + 3
     for text, why in (("2,3", "TIME,ROW,COLUMN"), ("3,0,0", "There is no patch")):
         with pytest.raises(Usage, match=why):
             parse_query(text, config, (3, 3, 5))
+
+
+def test_a_clip_is_decoded_once_and_no_two_at_the_same_time(tmp_path: Path, gif: Path, monkeypatch):
+    decoded, at_once, barrier = [], [], threading.Semaphore(1)
+
+    def decode(path):
+        at_once.append(barrier.acquire(blocking=False))
+        decoded.append(Path(path).name)
+        if len(decoded) == 1:
+            second.start()
+            second.join(0.2)  # it would decode meanwhile if it could
+        if at_once[-1]:
+            barrier.release()
+        return open_clip(path, 32)
+
+    monkeypatch.setattr("explorer.session.open_clip_safely", decode)
+    other = tmp_path / "other.gif"
+    other.write_bytes(gif.read_bytes() + b"\0")
+    session = Session()
+    second = threading.Thread(target=lambda: session.clip(other, digest_of(other)))
+    session.clip(gif, digest_of(gif))
+    second.join()
+    assert decoded == ["clip.gif", "other.gif"] and at_once == [True, True]
+    save(tmp_path / "model", model_of(), CARD)
+    assert len(session.look(gif, str(tmp_path / "model")).clip.frames) == 5 and len(decoded) == 2
+    shown = ui.kept_clip(session, str(gif), "ann")
+    assert len(session.look(shown, str(tmp_path / "model")).clip.frames) == 5 and len(decoded) == 2
+
+
+def test_clips_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Path, monkeypatch):
+    save(tmp_path / "model", model_of(), CARD)
+    session = Session(extra=(str(tmp_path / "model"),))
+    demo = ui.build(session)
+    steps = [fn for fn in demo.fns.values() if fn.name in ("on_file", "on_clip")]
+    assert [fn.name for fn in steps].count("on_file") == 3, "dropped, an example, the second picture"
+    assert {fn.concurrency_id for fn in steps} == {"clip"}
+    assert {fn.concurrency_id for fn in demo.fns.values() if fn.name in ("predict", "look")} == {"slow"}
+    dropped = next(fn for fn in steps if fn.name == "on_file")
+    dropped.fn(str(gif), SimpleNamespace(session_hash="ann"))
+
+    def again(path):
+        raise AssertionError("decoded in the queue of the model")
+
+    monkeypatch.setattr("explorer.session.open_clip_safely", again)
+    assert session.look(gif, str(tmp_path / "model"), owner="ann").trace().grid.count == 15

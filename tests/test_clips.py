@@ -14,7 +14,6 @@ from vit.clips import (
     ClipError,
     as_clip,
     first_frames,
-    frozen,
     is_clip,
     open_clip,
     open_clip_safely,
@@ -109,12 +108,3 @@ def test_a_clip_that_is_too_long_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("vit.clipdecoder.MAX_FRAMES", 5)
     with pytest.raises(ClipError, match="too long"):
         open_clip(write_gif(tmp_path / "long.gif"), 4)
-
-
-def test_a_frozen_clip_is_one_frame_at_every_time():
-    clip = torch.randn(4, 3, 2, 2)
-    assert (
-        all(torch.equal(frame, clip[2]) for frame in frozen(clip, 2)) and frozen(clip, 0).shape == clip.shape
-    )
-    with pytest.raises(ValueError, match="There is no frame 4: this clip has 4"):
-        frozen(clip, 4)

@@ -189,3 +189,10 @@ def test_a_mistake_is_one_sentence(folder: Path, capsys: pytest.CaptureFixture, 
     assert run(*words) == 2
     told = capsys.readouterr().err.strip()
     assert said in told and "\n" not in told
+
+
+@pytest.mark.parametrize("command", ["match", "patch"])
+def test_a_model_of_clips_is_refused(folder: Path, capsys: pytest.CaptureFixture, command: str) -> None:
+    save("tiny", randomised(ViT(tiny_config(num_frames=6, tubelet=2))), Card("tiny", tuple("abcdefg")))
+    assert run(command) == 2
+    assert "by a model of pictures: this one looks at clips." in capsys.readouterr().err

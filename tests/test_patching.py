@@ -233,6 +233,10 @@ def test_what_cannot_be_carried_over_says_why() -> None:
         patching.patching(source, source, model)
     with pytest.raises(ValueError, match="show both pictures to the model at one size"):
         patching.patching(source, trace(model, torch.randn(3, 12, 20)), model)
+    clips = randomised(ViT(tiny_config(num_frames=6, tubelet=2)))
+    source_clip, receiver_clip = (trace(clips, clip) for clip in torch.randn(2, 6, 3, 8, 20))
+    with pytest.raises(ValueError, match="this one looks at clips"):
+        patching.patching(source_clip, receiver_clip, clips)
     with pytest.raises(ValueError, match="There is no 'attn' to carry over: choose heads, stream, mlp"):
         patching.patching(source, receiver, model, "attn")
     for what, token in (("heads", 22), ("mlp", 1)):

@@ -75,16 +75,6 @@ def preprocess_clip(clip: Clip, card: Card, image_size: tuple[int, int] | None =
     return torch.stack([preprocess(Image.fromarray(frame), card, image_size) for frame in clip.frames])
 
 
-def frozen(clip: Tensor, frame: int) -> Tensor:
-    """A clip (F, 3, height, width) in which time stands still at one of its frames.
-
-    Raises ValueError for a frame that there is not.
-    """
-    if not 0 <= frame < len(clip):
-        raise ValueError(f"There is no frame {frame}: this clip has {len(clip)}, counted from 0.")
-    return clip[frame].expand_as(clip)
-
-
 def save_animated(clip: Clip, path: Path) -> None:
     """The clip as an animated WebP without loss: a file that a browser shows as a picture that moves."""
     pictures = [Image.fromarray(frame) for frame in clip.frames]

@@ -114,28 +114,28 @@ class MaskPatches:
 
 @dataclass(frozen=True)
 class FreezeTime:
-    """Let a clip stand still: what one frame holds stands in the place of all others, at their times.
+    """Let a clip stand still: what one time holds (a tubelet of one or more frames) stands at all times.
 
-    frame: counted from 0 on the grid of `frames` (of tubelets: what all frames of one hold).
+    time: counted from 0 on the grid, which has so many `times`. Raises ValueError for one that there is not.
     """
 
-    frame: int
-    frames: int
+    time: int
+    times: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.frame < self.frames:
-            raise ValueError(f"There is no frame {self.frame} to freeze: there are {self.frames}, from 0.")
+        if not 0 <= self.time < self.times:
+            raise ValueError(f"There is no time {self.time} to freeze: there are {self.times}, from 0.")
 
     def check(self, config: ViTConfig, grid: Grid) -> None:
-        """Raises ValueError for a picture, and for a clip of another number of frames."""
-        if not config.is_clip or grid.frames != self.frames:
-            raise ValueError(f"This has {grid.frames} frames, not {self.frames}: time cannot be frozen so.")
+        """Raises ValueError for a picture, and for a clip of another number of times."""
+        if not config.is_clip or grid.frames != self.times:
+            raise ValueError(f"This has {grid.frames} times, not {self.times}: time cannot be frozen so.")
 
     def __call__(self, name: str, layer: int | None, x: Tensor) -> Tensor:
         if name != "embed":
             return x
-        frames = x.unflatten(1, (self.frames, -1))  # (B, P, D) -> (B, t, h·w, D)
-        return frames[:, self.frame, None].expand_as(frames).flatten(1, 2)
+        times = x.unflatten(1, (self.times, -1))  # (B, P, D) -> (B, t, h·w, D)
+        return times[:, self.time, None].expand_as(times).flatten(1, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from explorer.cli.request import OK, Command, Request, Usage
 from explorer.cli.sources import check_endings, model_and_size, outputs, progress_bar
 from explorer.cli.words import classes_of
 from explorer.forms import Export
+from explorer.pairs import check_pictures
 from explorer.patching import HEADS, difference
 from explorer.subject import Subject, subject_of
 from vit.grid import Grid
@@ -61,6 +62,7 @@ def on_two_pictures(request: Request, command: Command, make: Callable[[Subject,
     """Both pictures in front of the same model, and what is made of them."""
     check_endings(request, command)
     model, card, size = model_and_size(request)
+    check_pictures(model.config.grid)
     classes = classes_of(request, model, card)
     first, second = (Path(name) for name in request.pictures)
     images = [preprocess(open_picture(path), card, size) for path in (first, second)]

@@ -4,8 +4,8 @@
     client = Client("http://127.0.0.1:7860")
     client.predict(picture=handle_file("cat.jpg"), api_name="/predict")
 
-They take the same turns as the page, and refuse with the same sentences. Every argument but the picture may
-be left out.
+They take turns with the page's slow maps, and refuse with the same sentences. Every argument but the picture
+may be left out.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ import gradio as gr
 from explorer.look import Look
 from explorer.methods import METHODS
 from explorer.payload import class_name, class_scores
-from explorer.views.page import MODEL_QUEUE, SLOW_QUEUE, Page, Shown, in_toast
+from explorer.views.page import SLOW_QUEUE, Page, Shown, in_toast
 
 
 def build(page: Page) -> None:
@@ -72,7 +72,7 @@ def build(page: Page) -> None:
 
     inputs = [page.picture, page.model, page.size]
     options = {"triggers": [], "outputs": [answer], "show_progress": "hidden"}
-    gr.on(fn=predict, inputs=inputs, api_name="predict", **options, **MODEL_QUEUE)
-    gr.on(fn=look, inputs=inputs, api_name="look", **options, **MODEL_QUEUE)
-    # a map may take a minute: no page's first picture waits for it
+    # a map may take a minute, a clip half of one to decode: no page's first picture waits for a program
+    gr.on(fn=predict, inputs=inputs, api_name="predict", **options, **SLOW_QUEUE)
+    gr.on(fn=look, inputs=inputs, api_name="look", **options, **SLOW_QUEUE)
     gr.on(fn=map_of, inputs=[*inputs, method, target], api_name="map", **options, **SLOW_QUEUE)

@@ -16,7 +16,8 @@ from explorer.classes import Classes
 from explorer.examples import Example
 from explorer.look import SIZES, TRAINED, Look
 from explorer.refusals import Left, sentence_of
-from explorer.session import Session
+from explorer.session import Session, digest_of
+from vit.clips import is_clip
 
 LOG = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ LOG = logging.getLogger(__name__)
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 # what takes seconds runs beside it, one at a time
 SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
+# a clip is decoded (one at a time, `Session.clip`) before it is looked at; a still picture only passes
+CLIP_QUEUE: dict[str, Any] = {"concurrency_id": "clip", "concurrency_limit": 8}
 # a download holds up only other downloads
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 2}
 # an event that says something: none may be skipped while another is being answered
@@ -184,6 +187,12 @@ class Page:
         with kindly():
             own = shown.classes if step is None else None  # they are of the model as it is
             return self.session.look(shown.picture, name, step, owner_of(request), size, shown.frame, own)
+
+    def on_file(self, file: Any, request: gr.Request) -> None:
+        """In CLIP_QUEUE, in front of what looks at a file: a clip is decoded here."""
+        if isinstance(file, str) and is_clip(file):
+            with kindly():
+                self.session.clip(file, digest_of(file), owner_of(request))
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any

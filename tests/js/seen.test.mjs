@@ -7,7 +7,7 @@ import { bestFit } from "../../explorer/viewer/js/layout.js";
 import { canAnswer, lead, mostLookedAt } from "../../explorer/viewer/js/story.js";
 import { pooled, stamp } from "../../explorer/viewer/js/paint.js";
 import { corner, ONE, patchAt, stripOf } from "../../explorer/viewer/js/strip.js";
-import { percent, place, sentence, short, titleOf, written } from "../../explorer/viewer/js/words.js";
+import { frameName, nameOf, percent, place, sentence, short, titleOf, written } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
 
 const sheet = (changes = {}) => ({
@@ -133,6 +133,14 @@ test("what it can answer at all is said, and when to be wary", () => {
 
 test("what is looked at most is what is worth hiding", () => {
   assert.deepEqual(mostLookedAt([9, 0.1, 0.5, 0.2, 0.4], { pre: 1, T: 5, P: 4 }, 0.5), [1, 3]);
+});
+
+test("a patch of a clip is named with its time, as vit/grid.py names it", () => {
+  const data = { pre: 1, w: 5, h: 3, t: 3, prefix_names: ["cls"] };
+  assert.equal(nameOf(1 + 15 + 2 * 5 + 3, data), "patch (2,\u00a03) at time\u00a01");
+  assert.equal(nameOf(0, data), "cls");
+  assert.equal(nameOf(1 + 7, { ...data, t: 1 }), "patch (1,\u00a02)");
+  assert.equal(frameName(2, { times: [0, 0.5, 1] }), "time 2 · 1.00 s");
 });
 
 test("frames of a clip stand in full rows, as large as the room allows, and every patch is found again", () => {

@@ -31,8 +31,8 @@ function overTime({ t, lag_share: lags, uniform_lags: uniform }) {
   const each = (of) => Float32Array.from({ length: lags.length / t }, (_, i) => of(lags.subarray(i * t, (i + 1) * t)));
   const mean = (shares) => shares.reduce((sum, share, lag) => sum + lag * share, 0);
   return [
-    { title: "Distance in time", unit: "frames", values: each(mean), uniform: mean(uniform) },
-    { title: "Share within its frame", unit: "", values: each((shares) => shares[0]), uniform: uniform[0] },
+    { title: "Distance in time", unit: "steps", values: each(mean), uniform: mean(uniform) },
+    { title: "Share at its own time", unit: "", values: each((shares) => shares[0]), uniform: uniform[0] },
   ];
 }
 
@@ -61,7 +61,7 @@ function lagChart({ data }, width) {
       bars[lag].setAttribute("y", y(share));
       bars[lag].setAttribute("height", y(0) - y(share));
     });
-    note.textContent = fuse === "one" ? `L${layer}.H${head}, frames apart` : `L${layer}, mean, frames apart`;
+    note.textContent = fuse === "one" ? `L${layer}.H${head}, steps of time apart` : `L${layer}, mean, steps of time apart`;
     picture.setAttribute("aria-label", `Attention over time lag: ${shares.map((v, lag) => `${lag}: ${percent(v)}`).join(", ")}`);
   };
   return { node: el("div", { class: "vit-chart" }, el("h3", {}, "Attention over time lag", note), picture), show };

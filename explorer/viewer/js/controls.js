@@ -136,8 +136,8 @@ export function syncEdits(viewer) {
   const frame = frameNow(viewer);
   for (const part of [parts.editEvery, parts.editFrame, parts.editFreeze]) part.hidden = data.t < 2;
   parts.editEvery.show(viewer.everyFrame);
-  parts.editFrame.textContent = `${isFrameHidden(viewer, frame) ? "Show" : "Hide"} frame ${frame}`;
-  parts.editFreeze.textContent = state.frozen < 0 ? `Freeze time at frame ${frame}` : "Let time run";
+  parts.editFrame.textContent = `${isFrameHidden(viewer, frame) ? "Show" : "Hide"} time ${frame}`;
+  parts.editFreeze.textContent = state.frozen < 0 ? `Freeze at time ${frame}` : "Let time run";
   parts.editHead.textContent = `Switch ${head} ${state.heads.includes(`${state.layer}.${state.head}`) ? "on" : "off"}`;
   parts.editHead.disabled = state.fuse !== "one" || state.layer < 0;
   parts.editHead.title = parts.editHead.disabled ? "Choose one head among the small maps first" : "";
@@ -148,7 +148,7 @@ export function syncEdits(viewer) {
 
 // "2 patches hidden · L1.H2 off · now church 34 % (was springer 45 %)", or nothing.
 function editsInWords({ state, data, after, answered }) {
-  const frozen = state.frozen >= 0 && `time stands still at frame ${state.frozen}`;
+  const frozen = state.frozen >= 0 && `it stands still at time ${state.frozen}`;
   const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
   const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`, frozen].filter(Boolean);
   const before = data.classes[0], now = answered && after?.classes[0];

@@ -83,7 +83,7 @@ export const KEYS = [
   ["← →", "previous or next head (Methods: method; without heads: layer)"],
   ["↑ ↓", "previous or next layer"],
   ["Shift + arrows", "move the query patch"],
-  [", . or Page up, Page down", "of a clip: the frame before, the next one"],
+  [", . or Page up, Page down", "of a clip: the time before, the next one"],
   ["Home", "query = the first token, [CLS]"],
   ["Space", "play through depth"],
   ["t", "of a clip: play through time"],

@@ -115,8 +115,8 @@ function edits(viewer, part) {
     part("editsSaid", el("span", { class: "vit-said", role: "status" })),
     part("editSide", choice("Shown", [["before", "Before"], ["after", "After"]], (matrix) => viewer.set({ matrix }))),
     button("editQuery", "Hide query patch", () => hideQuery(viewer)),
-    part("editEvery", toggle("In every frame", "Hide a place in all frames of the clip", (on) => { viewer.everyFrame = on; })),
-    button("editFrame", "Hide frame", () => hideFrame(viewer)),
+    part("editEvery", toggle("At every time", "Hide a place at all times of the clip", (on) => { viewer.everyFrame = on; })),
+    button("editFrame", "Hide time", () => hideFrame(viewer)),
     button("editFreeze", "Freeze time", () => freeze(viewer)),
     button("editHead", "Switch head off", () => switchHead(viewer, state.layer, state.head)),
     button("editUndo", "Undo all", () => undoAll(viewer)));
@@ -148,7 +148,7 @@ function stage(viewer, part) {
     part("time", el("div", { class: "vit-transport" },
       part("playTime", el("button", { type: "button", class: "vit-button vit-round vit-play", "aria-label": "Play through time", onclick: () => viewer.play("time") })),
       part("frame", el("input", {
-        type: "range", min: 0, step: 1, "aria-label": "Frame", oninput: (e) => viewer.commit(toFrame(viewer, +e.target.value), e),
+        type: "range", min: 0, step: 1, "aria-label": "Time", oninput: (e) => viewer.commit(toFrame(viewer, +e.target.value), e),
       })),
       part("frameText", el("span", { class: "vit-moment" })))));
 }

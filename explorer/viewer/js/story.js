@@ -12,7 +12,7 @@ const pieces = (data, count = data.P) => plural(count, data.t > 1 ? "block" : "s
 function without({ state, data }) {
   const { patches, heads, frozen } = state, off = heads.map((key) => "L" + key.replace(".", ".H")).join(", ");
   const squares = patches.length && `without ${patches.length} of its ${pieces(data)}`;
-  const still = frozen >= 0 && `with time frozen at frame ${frozen}`;
+  const still = frozen >= 0 && `frozen at time ${frozen}`;
   const said = [squares, off && `with ${off} switched off`, still].filter(Boolean).join(" and ");
   return said && said[0].toUpperCase() + said.slice(1);
 }
@@ -21,7 +21,7 @@ function without({ state, data }) {
 export function lead(viewer) {
   const { data, after, answered, options } = viewer, edited = options.intervene ? without(viewer) : "";
   const clip = data.t > 1, before = data.classes[0], what = clip ? "clip" : "picture";
-  const squares = pieces(data) + (clip ? `, ${data.P / data.t} in each of ${data.t} frames` : "");
+  const squares = pieces(data) + (clip ? `, ${data.P / data.t} at each of ${data.t} times` : "");
   const now = !edited ? before : answered ? after?.classes[0] : null;
   if (!before) return [[`The model cut this ${what} into ${squares}. It gives no answer, but its heads can be watched.`]];
   const say = ({ name, value }) => data.scores === "none" ? [`${name} ${written(value, data)}`, "answer"]

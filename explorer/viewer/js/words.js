@@ -12,18 +12,14 @@ export const short = (value) => Math.abs(value) >= 100 || value === 0 ? value.to
   : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1);
 // What is said of a class: a probability, or the number itself.
 export const written = (value, data) => data.scores === "none" ? String(Number(value.toPrecision(4))) : percent(value);
-// A place on the picture, (row, column), or in a clip.
+// A place on the picture, (row, column), or in a clip; as vit/grid.py names it.
 export function place(token, data) {
   const { t, y, x } = placeOf(token, data);
-  return (data.t > 1 ? `frame\u00a0${t}\u00a0` : "") + `(${y},\u00a0${x})`;
+  return `(${y},\u00a0${x})` + (data.t > 1 ? ` at time\u00a0${t}` : "");
 }
-export function nameOf(token, data) {
-  if (token < data.pre) return data.prefix_names[token];
-  const { t, y, x } = placeOf(token, data);
-  return data.t > 1 ? `patch (frame\u00a0${t}, row\u00a0${y}, column\u00a0${x})` : `patch ${place(token, data)}`;
-}
-// A frame of a clip: its number, and when it was.
-export const frameName = (frame, { times }) => `frame ${frame}` + (times ? ` · ${times[frame].toFixed(2)} s` : "");
+export const nameOf = (token, data) => token < data.pre ? data.prefix_names[token] : `patch ${place(token, data)}`;
+// A time of a clip, of one frame or of the few that a patch joins: its number, and when it was.
+export const frameName = (frame, { times }) => `time ${frame}` + (times ? ` · ${times[frame].toFixed(2)} s` : "");
 export const among = (token, query, data) => token === query ? "itself"
   : token < data.pre ? data.prefix_names[token] : place(token, data);
 
