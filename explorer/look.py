@@ -231,8 +231,10 @@ class Look:
     @property
     def has_timeline(self) -> bool:
         """Does a model of pictures look at a clip, one frame after the other?"""
+        if not self.is_clip:  # asked of every moment of a training: no weights are read for that
+            return False
         own = self.session.loaded(self.key, self.name, self.step)  # whatever classes it is given
-        return self.is_clip and not own.model.config.is_clip and len(self.moments.frames) > 1
+        return not own.model.config.is_clip and len(self.moments.frames) > 1
 
     @property
     def moments(self) -> Clip:

@@ -360,7 +360,7 @@ def show_what_is_chosen(
         return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
 
     def on_clip(file, request: gr.Request):
-        return kept_clip(page.session, file, owner_of(request))
+        return kept_clip(page.session, as_text(file), owner_of(request))
 
     def on_choose(event: gr.EventData):
         """Only say which: by the time that it can be shown, there may be another model, too."""

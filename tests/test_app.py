@@ -747,7 +747,15 @@ def test_no_handler_answers_anything_with_a_fault(
         if function.__name__ in ("on_race", "on_cka", "<lambda>"):  # of State alone, or minutes long
             continue
         known = {"shown": shown, "edits": Edits(), "said": Edits(), "seen": (), "opened": True, "last": shown}
-        known |= {"wish": {}, "followed": {}, "picked": {}, "chosen": None, "wanted": "/nowhere"}
+        known |= {
+            "shown_now": shown,
+            "kept_now": None,
+            "wish": {},
+            "followed": {},
+            "picked": {},
+            "chosen": None,
+            "wanted": "/nowhere",
+        }
         values = [
             pointed(**value)
             if "EventData" in kinds[name] and isinstance(value, dict)
@@ -1101,7 +1109,7 @@ def test_a_promise_is_kept_with_the_picture_that_is_still_there(tmp_path) -> Non
 @pytest.mark.parametrize("public", [False, True])
 def test_only_who_can_follow_a_run_is_told_so(checkpoints, public: bool) -> None:
     demo = ui.build(Session(public=public, extra=(checkpoints["cls"],)))
-    words = " ".join(str(block.value) for block in demo.blocks.values() if isinstance(block, gr.Markdown))
+    words = " ".join(str(block.value) for block in demo.blocks.values() if isinstance(block, gr.HTML))
     assert "Move along the curve" in words and ("can be followed" in words) != public
 
 

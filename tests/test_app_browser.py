@@ -192,7 +192,7 @@ def test_a_picture_is_there_without_a_click_and_arrow_keys_step(visit: Visit) ->
     expect(page.get_by_role("heading", name="ViT Explorer")).to_be_visible()
     expect(page.locator("#card")).to_contain_text("3 layers × 4 heads")
     expect(page.locator("#checks .vx-bad")).to_have_count(0)
-    expect(page.locator("#checks .vx-good")).to_have_count(5)
+    expect(page.locator("#checks li.vx-good")).to_have_count(5)
     page.locator("#viewer .vit-viewer").evaluate(
         "(root) => root.querySelector('[tabindex=\"0\"], button').focus()"
     )

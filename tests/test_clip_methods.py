@@ -27,6 +27,7 @@ KINDS = {
     "no prefix, sincos": dict(pool="mean", class_token=False, pos_embed="sincos"),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
+POOLED = {"attention pool": dict(pool="attention", class_token=False)}
 
 
 def tall(clip: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def tall(clip: Tensor) -> Tensor:
 
 def twins(kind: str, target: int | None = 2) -> tuple[ViT, Trace, ViT, Trace]:
     """(model of clips, its trace of one, model of pictures, its trace of the same as a tall picture)."""
-    config = tiny_config(image_size=(4 * H, 4 * W), num_frames=F, tubelet=2, **KINDS[kind])
+    config = tiny_config(image_size=(4 * H, 4 * W), num_frames=F, tubelet=2, **(KINDS | POOLED)[kind])
     ours = randomised(ViT(config))
     still = dataclasses.replace(
         config, num_frames=1, tubelet=1, in_chans=6, image_size=(4 * T * H, 4 * W), pos_embed="learned"
@@ -62,10 +63,17 @@ def test_a_clip_is_traced_as_its_tall_picture(kind: str) -> None:
 
 
 @kinds
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "smoothgrad"])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name not in ("smoothgrad", "pooling_attention")]
+)
 def test_a_method_says_of_a_clip_what_it_says_of_its_tall_picture(kind: str, name: str) -> None:
     ours, clip, theirs, picture = twins(kind)
     same(METHODS[name](clip, model=ours), METHODS[name](picture, model=theirs))
+
+
+def test_the_attention_that_pools_a_clip_is_that_of_its_tall_picture() -> None:
+    ours, clip, theirs, picture = twins("attention pool")
+    same(METHODS["pooling_attention"](clip, model=ours), METHODS["pooling_attention"](picture, model=theirs))
 
 
 def test_smoothgrad_of_a_clip_is_a_mean_over_noisy_clips() -> None:

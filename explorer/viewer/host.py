@@ -46,9 +46,8 @@ import gradio as gr
 from explorer.viewer.script import FOLDER, viewer_script
 
 # What a page has in its head, once for all its viewers.
-HEAD = (
-    f"<style>{(FOLDER / 'viewer.css').read_text(encoding='utf-8')}</style><script>{viewer_script()}</script>"
-)
+LOOKS = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "pair.css"))
+HEAD = f"<style>{LOOKS}</style><script>{viewer_script()}</script>"
 # Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
 WIRING = """
 const events = ["pick", "target", "need_maps", "edits", "frame"];
@@ -129,13 +128,13 @@ watch("value", () => pair.receive(props.value));
 
 def pair_viewer(elem_id: str) -> gr.HTML:
     """Two pictures and what is like what in them. Its value: {"head": url, "depths": [url, ...]}, the bytes
-    of `pairs.pair_payload`, and of `pair_depth_payload` of each depth; with a "nonce", to be heard."""
-    css = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "pair.css"))
+    of `pairs.pair_payload`, and of `pair_depth_payload` of each depth; with a "nonce", to be heard.
+
+    Its page has `HEAD` in its head, as for `attention_viewer`."""
     return gr.HTML(
         None,
         elem_id=elem_id,
         html_template='<div class="vit-viewer vit-pair"></div>',
-        css_template=css,
-        js_on_load=viewer_script() + PAIR_WIRING,
+        js_on_load=PAIR_WIRING,
         apply_default_css=False,
     )

@@ -27,7 +27,7 @@ export function draw(viewer, event) {
 
 function frame(viewer) {
   const { data, root, state, panes } = viewer;
-  if (!data || !root.clientWidth) return false;
+  if (!data || !root.clientWidth || !viewer.size.patch) return false;  // not laid out yet: layout draws
   if (!viewer.theme.ink) readTheme(viewer);
   const now = shown(viewer), views = viewsOf(viewer, now), layer = Math.max(0, now.layer);
   for (const view of views) if (state.mode !== "method" && !view.data.layers[layer]) viewer.need(view.data, layer);

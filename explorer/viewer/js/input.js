@@ -9,6 +9,7 @@ import { frameCount, stepTime } from "./time.js";
 // ---- the picture
 
 function tokenAt({ data, size }, event) {
+  if (!size.patch) return -1;  // not laid out yet
   const canvas = event.currentTarget, box = canvas.getBoundingClientRect();
   const x = (event.clientX - box.left) / box.width * canvas.width, y = (event.clientY - box.top) / box.height * canvas.height;
   const patch = patchAt(size.strip, data, x, y, size.patch);
