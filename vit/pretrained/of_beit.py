@@ -3,33 +3,29 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
-
 from vit.config import ViTConfig
-from vit.pretrained.common import configured, filled, refuse
-from vit.pretrained.of_eva import name_of, norms_of, unlike_our_norms_and_pooling, unlike_our_patches
+from vit.pretrained.common import configured, refuse
+from vit.pretrained.of_eva import (
+    name_of,
+    norms_of,
+    shape_of,
+    unlike_our_norms_and_pooling,
+    unlike_our_patches,
+)
 
 
 def describe_beit(m: Any) -> ViTConfig:
     """The config of timm's Beit. Raises CheckpointError, naming the part that we have not."""
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
-    block, attn, mlp = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp
+    attn, mlp = m.blocks[0].attn, m.blocks[0].mlp
     gated = type(mlp).__name__ == "SwiGLU"
     width = 2 * mlp.fc1_g.out_features if gated else mlp.fc1.out_features
     return configured(
-        image_size=filled(m.patch_embed.img_size, m.patch_embed.patch_size[0]),
-        patch_size=m.patch_embed.patch_size[0],
-        in_chans=m.patch_embed.proj.in_channels,
-        num_classes=m.head.out_features if m.global_pool and isinstance(m.head, nn.Linear) else 0,
-        embed_dim=m.embed_dim,
-        depth=len(m.blocks),
-        num_heads=attn.num_heads,
+        **shape_of(m),
         mlp_ratio=width / m.embed_dim,
         pool="mean" if m.global_pool == "avg" else "cls",
-        pos_embed="none" if m.pos_embed is None else "learned",
         rel_pos=m.rel_pos_bias is not None or attn.relative_position_bias_table is not None,
-        layer_scale=None if block.gamma_1 is None else 1.0,
         activation="swiglu" if gated else name_of(mlp.act),
         qkv_bias=attn.q_bias is not None,
         **norms_of(m),

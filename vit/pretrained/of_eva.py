@@ -20,31 +20,39 @@ def describe_eva(m: Any) -> ViTConfig:
     """The config of timm's Eva. Raises CheckpointError, naming the part that we have not."""
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
-    block, attn, mlp = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp
+    attn, mlp = m.blocks[0].attn, m.blocks[0].mlp
     gated = type(mlp).__name__ in ("GluMlp", "SwiGLU")
     width = 2 * mlp.fc1_g.out_features if type(mlp).__name__ == "SwiGLU" else mlp.fc1.out_features
     qkv_bias = attn.q_proj.bias if attn.qkv is None else getattr(attn, "q_bias", None)
     qkv_bias = attn.qkv.bias if qkv_bias is None and attn.qkv is not None else qkv_bias
     return configured(
-        image_size=filled(m.patch_embed.img_size, m.patch_embed.patch_size[0]),
-        patch_size=m.patch_embed.patch_size[0],
-        in_chans=m.patch_embed.proj.in_channels,
-        num_classes=m.head.out_features if m.global_pool and isinstance(m.head, nn.Linear) else 0,
-        embed_dim=m.embed_dim,
-        depth=len(m.blocks),
-        num_heads=attn.num_heads,
+        **shape_of(m),
         mlp_ratio=width / m.embed_dim,
         class_token=m.cls_token is not None,
         num_registers=0 if m.reg_token is None else m.reg_token.shape[1],
-        pos_embed="none" if m.pos_embed is None else "learned",
         pos_embed_prefix=not m.no_embed_class,
-        layer_scale=None if block.gamma_1 is None else 1.0,
         activation="swiglu" if gated else name_of(mlp.act),
         qkv_bias=qkv_bias is not None,
         **norms_of(m),
         **pooling_of(m),
         **rope_of(m),
     )
+
+
+def shape_of(m: Any) -> dict[str, Any]:
+    """The fields of ViTConfig that timm's Eva and Beit say in the same words."""
+    block, patch_embed = m.blocks[0], m.patch_embed
+    return {
+        "image_size": filled(patch_embed.img_size, patch_embed.patch_size[0]),
+        "patch_size": patch_embed.patch_size[0],
+        "in_chans": patch_embed.proj.in_channels,
+        "num_classes": m.head.out_features if m.global_pool and isinstance(m.head, nn.Linear) else 0,
+        "embed_dim": m.embed_dim,
+        "depth": len(m.blocks),
+        "num_heads": block.attn.num_heads,
+        "pos_embed": "none" if m.pos_embed is None else "learned",
+        "layer_scale": None if block.gamma_1 is None else 1.0,
+    }
 
 
 def is_norm(module: Any) -> bool:
