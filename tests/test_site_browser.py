@@ -103,6 +103,13 @@ def expected(shared: Shared, picture: Image.Image, **options) -> torch.Tensor:
     return shared.card.probabilities(trace(shared.model, image, **options).logits)
 
 
+def bring(page: Page, picture: Image.Image) -> None:
+    """Choose a picture of one's own, as with the file button."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+
+
 def test_probabilities_are_pythons_on_twenty_pictures(visit, shared: Shared, pictures: list[Picture]) -> None:
     page = visit()
     for each in pictures:
@@ -177,9 +184,7 @@ def near(ours, theirs, where: str = "") -> None:
 
 def test_the_lesson_of_an_own_picture_is_made_in_the_page(visit, shared: Shared) -> None:
     page = visit("?tab=lesson")
-    buffer = io.BytesIO()
-    shape(35).save(buffer, "PNG")
-    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    bring(page, shape(35))
     page.wait_for_function(
         "() => vitSite.settled && vitSite.now.picture.own && vitSite.followed.missing === false"
     )
@@ -218,9 +223,7 @@ def test_hidden_patches_and_heads_switched_off_change_the_answer_as_in_python(
 
 def test_the_ledgers_map_of_an_own_picture_is_made_in_the_page(visit, shared: Shared) -> None:
     page = visit()
-    buffer = io.BytesIO()
-    shape(33).save(buffer, "PNG")
-    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    bring(page, shape(33))
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
     page.evaluate("vitSite.heard('need_maps', { method: 'logit_ledger', target: 3 })")
     page.wait_for_function("() => vitSite.viewer.data.maps.size")
@@ -232,9 +235,7 @@ def test_the_ledgers_map_of_an_own_picture_is_made_in_the_page(visit, shared: Sh
 
 def test_an_own_picture_is_looked_at_and_stays_here(visit, shared: Shared) -> None:
     page = visit()
-    buffer = io.BytesIO()
-    shape(31).save(buffer, "PNG")
-    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    bring(page, shape(31))
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
     theirs = expected(shared, shape(31))
     assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in answers(page))
@@ -365,9 +366,7 @@ def test_a_damaged_file_is_one_sentence(
 
 def test_maps_that_need_gradients_say_so_on_own_pictures(visit) -> None:
     page = visit()
-    buffer = io.BytesIO()
-    shape(36).save(buffer, "PNG")
-    page.set_input_files("#file", {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()})
+    bring(page, shape(36))
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
     page.evaluate("vitSite.viewer.set({ mode: 'method', method: 'relevance' })")
     page.wait_for_function("() => vitSite.viewer.data.refused.relevance")
