@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ ROAD = "ROAD"
 class Plan:
     """What a race measures. points: of each curve; None: one per patch, up to 33. randoms: how many random
     orders are averaged, drawn from `seed`, as all lots are. subsets: random sets of sensitivity-n; 0: without
-    it. road: whether ROAD is measured, too. Raises ValueError for what is no race."""
+    it. road: whether ROAD is measured, too. half: whether what is left of a picture is looked at in bf16; the
+    maps are float32's in any case. Raises ValueError for what is no race."""
 
     modes: tuple[str, ...] = MODES
     points: int | None = None
@@ -57,6 +59,7 @@ class Plan:
     subsets: int = 64
     road: bool = False
     seed: int = 0
+    half: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modes", tuple(self.modes))
@@ -164,14 +167,15 @@ def race(
     maps += [(RANDOM, random_map(trace.grid_size, plan.seed + number)) for number in range(plan.randoms)]
     lots = [1000 * plan.seed + number for number in range(len(maps))]
     orders = torch.stack([order_of(map, lot) for (_, map), lot in zip(maps, lots)])  # (M, P)
+    watched = deepcopy(model).bfloat16() if plan.half else model
     curves: dict[str, list[Curves]] = {}
     more: list[dict[str, float]] = [{} for _ in maps]
     points = plan.points_for(trace.grid.count)
     for mode in plan.modes:
-        curves[mode] = perturbation_curves(model, trace, orders, mode, points, card)
+        curves[mode] = perturbation_curves(watched, trace, orders, mode, points, card)
         step()
     flat = torch.stack([map.flatten() for _, map in maps])  # (M, P)
-    for name, values in _further_measures(model, trace, flat, orders, plan, card):
+    for name, values in _further_measures(watched, trace, flat, orders, plan, card):
         for figures, value in zip(more, values.tolist()):
             figures[name] = value
         step()

@@ -162,6 +162,19 @@ def test_a_race_has_every_usable_method_and_the_controls() -> None:
     torch.testing.assert_close(rollout.map, METHODS["rollout"](t))
 
 
+def test_in_half_precision_the_passes_that_score_are_bf16s_and_the_maps_float32s() -> None:
+    model, t = model_and_trace()
+    exact, half = (f.race(model, t, ["rollout"], f.Plan(points=4, half=half)) for half in (False, True))
+    by_name = {runner.name: runner for runner in half}
+    for runner in exact:
+        torch.testing.assert_close(by_name[runner.name].map, runner.map)
+        for mode, curves in runner.curves.items():
+            in_half = by_name[runner.name].curves[mode]
+            assert not torch.equal(in_half.deletion, curves.deletion)
+            torch.testing.assert_close(in_half.deletion, curves.deletion, atol=0.02, rtol=0)
+    assert next(model.parameters()).dtype == torch.float32
+
+
 def left_out(config: ViTConfig, tokens: int = 16) -> set[str]:
     return {*METHODS} - {*f.usable_methods(config, tokens)}
 

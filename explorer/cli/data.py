@@ -29,6 +29,7 @@ from vit.data import DATASETS, drawn_from, find_pictures
 from vit.library import folder_of, list_checkpoints, resolve
 from vit.model import ViT
 from vit.pictures import open_picture, preprocess
+from vit.processor import native_bf16
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE, RUNS = ROOT / "docs" / "faithfulness.md", ROOT / "runs" / "faithfulness"
@@ -105,7 +106,7 @@ def measured(
         model,
         images,
         methods_of(request, model.config, size),
-        plan_of(request),
+        replace(plan_of(request), half=native_bf16(next(model.parameters()).device)),
         card=card,
         keep=None if request.keep is None else Path(request.keep),
         progress=lambda done: bar(done, count),
