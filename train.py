@@ -433,9 +433,10 @@ All options: `{shlex.join(spelled(changed))}`"""
 
 def parse(argv: list[str]) -> argparse.Namespace:
     recipes = "\n".join(f"  {name:<11} {recipe.about}" for name, recipe in RECIPES.items())
+    installed = Path(sys.argv[0]).stem == "vit-train"
     parser = argparse.ArgumentParser(
-        "train.py",
-        usage="train.py [RECIPE] [options]",
+        "vit-train" if installed else "train.py",
+        usage="%(prog)s [RECIPE] [options]",
         description=__doc__,
         epilog="recipes:\n" + recipes,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -131,13 +131,6 @@ class Objects:
         """N, without those left out."""
         return len(self.centre)
 
-    @property
-    def finders(self) -> list[tuple[int, int]]:
-        """(layer, head), counted from 0, the one with the highest AUC first."""
-        mean = self.heads["auc"].mean(dim=0)  # (L, H)
-        order = mean.flatten().argsort(descending=True, stable=True)
-        return [divmod(at, mean.shape[1]) for at in order.tolist()]
-
     def records(self) -> list[dict[str, str | float]]:
         """Flat rows for a CSV file, every head among them: each figure with its interval."""
         records = []

@@ -64,12 +64,12 @@ def uniform_lags(grid: Grid) -> Tensor:
 
 
 def time_distance(trace: Trace) -> Tensor:
-    """(L, H): how many frames away, before or after, the patches of a clip look on average."""
+    """(L, H): how many times away, before or after, the patches of a clip look on average."""
     return (lag_share(trace) * torch.arange(trace.grid.frames)).sum(dim=-1)
 
 
-def frame_share(trace: Trace) -> Tensor:
-    """(L, H): of the attention that the patches of a clip give to patches, the share within their frame."""
+def same_time_share(trace: Trace) -> Tensor:
+    """(L, H): of the attention of a clip's patches to patches, the share within their own time."""
     return lag_share(trace)[..., 0]
 
 
@@ -107,7 +107,8 @@ def effective_tokens(trace: Trace) -> Tensor:
 
 
 def head_columns(trace: Trace) -> dict[str, Tensor]:
-    """{name: (L, H)}: all of the above, the rows of [CLS] and of patches kept apart.
+    """{name: (L, H)}: all of the above, the rows of [CLS] and of patches kept apart; what is said of time, of
+    clips alone.
 
     Raises ValueError for a trace of some layers, whose numbers it does not tell.
     """
@@ -123,6 +124,8 @@ def head_columns(trace: Trace) -> dict[str, Tensor]:
     }
     if prefix:
         columns["effective_tokens_cls"] = effective[..., 0]
+    if trace.grid.frames > 1:
+        columns |= {"times_away": time_distance(trace), "same_time_share": same_time_share(trace)}
     return columns
 
 

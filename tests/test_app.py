@@ -418,7 +418,9 @@ def test_a_small_map_is_not_mirrored() -> None:
 def test_the_heads_page_stands_every_model(look: Look) -> None:
     board = heads.report(look, target_of(look))
     L, H = look.trace().attn.shape[:2]
-    charts = 4 if look.model.config.prefix_names else 3  # a dot per head; without a prefix one chart less
+    config = look.model.config
+    charts = 3 + bool(config.prefix_names) + config.is_clip  # a dot per head in each
+    assert ("Times away" in board) == config.is_clip
     assert board.count('class="vx-dot"') == charts * L * H and "Attention distance" in board
     assert ("Logit lens" in board) == bool(look.model.config.num_classes)
     prefix = look.model.config.prefix_names

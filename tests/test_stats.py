@@ -97,6 +97,7 @@ def test_the_head_table_has_a_row_for_every_head(prefix: int) -> None:
     assert rows[9]["distance_px"] == pytest.approx(float(stats.attention_distance(t)[2, 1]))
     assert ("effective_tokens_cls" in rows[0]) == (prefix > 0)
     assert rows[9]["prefix_share"] == pytest.approx(float(stats.prefix_share(t)[2, 1].sum()))
+    assert "times_away" not in rows[0]  # a picture has one time
 
 
 def test_head_similarity_is_the_correlation_of_the_matrices() -> None:
@@ -414,8 +415,9 @@ def test_attention_over_time_is_a_sum_over_pairs_of_frames():
     lags = stats.lag_share(found)
     torch.testing.assert_close(lags.double(), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(lags.sum(dim=-1), torch.ones(L, H))
-    torch.testing.assert_close(stats.time_distance(found), lags[..., 1] + 2 * lags[..., 2])
-    torch.testing.assert_close(stats.frame_share(found), lags[..., 0])
+    columns = stats.head_columns(found)
+    torch.testing.assert_close(columns["times_away"], lags[..., 1] + 2 * lags[..., 2])
+    torch.testing.assert_close(columns["same_time_share"], lags[..., 0])
     flat = dataclasses.replace(found, attn=torch.full_like(found.attn, 1 / found.attn.shape[-1]))
     torch.testing.assert_close(stats.lag_share(flat)[0, 0], stats.uniform_lags(found.grid))
 

@@ -71,6 +71,21 @@ def head_panels(look: Look) -> str:
             "patches. One: it points. At the dashed line it averages over everything.",
         ),
     ]
+    if trace.grid.frames > 1:
+        uniform = stats.uniform_lags(trace.grid) * torch.arange(trace.grid.frames)
+        panels.append(
+            panel(
+                "Times away",
+                dots(
+                    stats.time_distance(trace).numpy(),
+                    "times",
+                    line=float(uniform.sum()),
+                    line_name="looking everywhere alike",
+                ),
+                "How far before or after its own time a patch looks, on average. Zero: a head that looks "
+                "only at the frames of its own moment and sees no movement.",
+            )
+        )
     if prefix:
         on_prefix = stats.prefix_share(trace).sum(dim=-1)  # (L, H)
         panels.append(

@@ -2,8 +2,6 @@
 
 import { el } from "../../viewer/js/elements.js";
 
-export const PAPER = 2;  // pixels between cells
-
 export function text(value, digits = 3) {  // a true minus, and no minus on zero
   const found = Number(value).toFixed(digits);
   return (Number(found) === 0 ? found.replace("-", "") : found).replace("-", "−");
