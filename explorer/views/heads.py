@@ -33,6 +33,7 @@ from explorer.views.parts import (
 from explorer.views.prose import words
 from vit.pictures import preprocess
 from vit.shapes import shapes_sample
+from vit.trace import Trace
 
 CKA_IMAGES, CKA_BATCH = 256, 64
 
@@ -51,19 +52,7 @@ def head_panels(look: Look) -> str:
     tokens = trace.tokens.shape[1]
     similar = look.remember("similarity", lambda: stats.head_similarity(trace))
     panels = [
-        panel(
-            "Attention distance",
-            dots(
-                stats.attention_distance(trace).numpy(),
-                "pixels",
-                unit=" px",
-                line=stats.uniform_distance(trace),
-                line_name="looking everywhere alike",
-            ),
-            "How far away patches look, on average. Near zero: a head that stays local, like a "
-            "convolution. At the dashed "
-            "line a head looks nowhere in particular. Prefix tokens are left out.",
-        ),
+        *distance_panels(trace),
         panel(
             "Effective tokens",
             dots(effective.numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
@@ -71,21 +60,6 @@ def head_panels(look: Look) -> str:
             "patches. One: it points. At the dashed line it averages over everything.",
         ),
     ]
-    if trace.grid.frames > 1:
-        uniform = stats.uniform_lags(trace.grid) * torch.arange(trace.grid.frames)
-        panels.append(
-            panel(
-                "Times away",
-                dots(
-                    stats.time_distance(trace).numpy(),
-                    "times",
-                    line=float(uniform.sum()),
-                    line_name="looking everywhere alike",
-                ),
-                "How far before or after its own time a patch looks, on average. Zero: a head that looks "
-                "only at the frames of its own moment and sees no movement.",
-            )
-        )
     if prefix:
         on_prefix = stats.prefix_share(trace).sum(dim=-1)  # (L, H)
         panels.append(
@@ -116,6 +90,41 @@ def head_panels(look: Look) -> str:
         ),
     ]
     return "".join(panels) + roles_panels(look)
+
+
+def distance_panels(trace: Trace) -> list[str]:
+    """How far heads look, in space and, in a clip, in time."""
+    panels = [
+        panel(
+            "Attention distance",
+            dots(
+                stats.attention_distance(trace).numpy(),
+                "pixels",
+                unit=" px",
+                line=stats.uniform_distance(trace),
+                line_name="looking everywhere alike",
+            ),
+            "How far away patches look, on average. Near zero: a head that stays local, like a "
+            "convolution. At the dashed "
+            "line a head looks nowhere in particular. Prefix tokens are left out.",
+        ),
+    ]
+    if trace.grid.frames > 1:
+        uniform = stats.uniform_lags(trace.grid) * torch.arange(trace.grid.frames)
+        panels.append(
+            panel(
+                "Times away",
+                dots(
+                    stats.time_distance(trace).numpy(),
+                    "times",
+                    line=float(uniform.sum()),
+                    line_name="looking everywhere alike",
+                ),
+                "How far before or after its own time a patch looks, on average. Zero: a head that looks "
+                "only at the frames of its own moment and sees no movement.",
+            )
+        )
+    return panels
 
 
 def roles_panels(look: Look) -> str:
