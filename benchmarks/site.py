@@ -30,7 +30,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from explorer.site.folder import HERE, Picture, Shared, write_site  # noqa: E402
+from explorer.site.folder import HERE, Shared, write_site  # noqa: E402
+from explorer.site.pictures import Picture  # noqa: E402
 from explorer.site.serve import Handler  # noqa: E402
 from explorer.viewer.script import joined  # noqa: E402
 from vit import ViT, ViTConfig, load  # noqa: E402
@@ -174,11 +175,11 @@ def whole(browser: Browser, pid: int, url: str, looks: int, seconds: float) -> d
         page.wait_for_function(WHOLE)
         repaint = statistics.median(timed(page, HIDE % (i + 3)) for i in range(looks))
         page.evaluate("vitSite.heard('edits', { patches: [], heads: [] })")
-        page.evaluate("vitSite.watch(true)")
-        page.wait_for_function("() => vitSite.frames >= 2")
-        begun, frames = time.perf_counter(), page.evaluate("vitSite.frames")
+        page.evaluate("vitSite.own.watch(true)")
+        page.wait_for_function("() => vitSite.own.frames >= 2")
+        begun, frames = time.perf_counter(), page.evaluate("vitSite.own.frames")
         time.sleep(seconds)
-        live = (page.evaluate("vitSite.frames") - frames) / (time.perf_counter() - begun)
+        live = (page.evaluate("vitSite.own.frames") - frames) / (time.perf_counter() - begun)
         return {"first": first, "look": look, "repaint": repaint, "live": live, "memory": memory(pid)}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CI, randomised, tiny_config
+from conftest import CI, clip_config, randomised, tiny_config
 from PIL import Image
 
 from explorer.ledger import ledger
@@ -29,9 +29,13 @@ from explorer.site.graph import (
     inside_outputs,
     pack_weights,
 )
+from explorer.site.pictures import CLIPS, Picture, sheet
 from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
 from vit import ViT, load, trace
 from vit.card import Card
+from vit.clipdecoder import check, chosen, is_clip
+from vit.clips import MOST, Clip, ClipError, sampled, save_animated
+from vit.moves import moves_sample
 from vit.pictures import as_picture, preprocess, to_pixels
 from vit.trace import MaskPatches, ZeroHeads
 
@@ -45,7 +49,7 @@ def write(folder: Path, name: str, array) -> None:
 
 def write_trace(folder: Path, name: str, model: ViT, card: Card) -> None:
     """What a model did, and what Python tells the viewer of it."""
-    t = trace(model, torch.rand(3, *model.config.image_size))
+    t = trace(model, torch.rand(model.config.input_shape()))
     for field in ("logits", "attn", "tokens"):
         write(folder, f"{name}.{field}", getattr(t, field).numpy())
     about = described(model, card, model.config.image_size)
@@ -257,7 +261,8 @@ def test_the_engine_in_javascript_makes_pythons_messages(graph_of_tiny, tmp_path
     write_trace(tmp_path, "registers", registers, CARD)
     large, card = load("shapes")
     write_trace(tmp_path, "shapes", large, card)
-    (tmp_path / "traces.json").write_text(json.dumps(["tiny", "registers", "shapes"]))
+    write_trace(tmp_path, "clip", randomised(ViT(clip_config(num_registers=1))), CARD)
+    (tmp_path / "traces.json").write_text(json.dumps(["tiny", "registers", "shapes", "clip"]))
     write_pictures(tmp_path)
     state = model.state_dict()
     exact = torch.cat([weight.of(state).flatten() for weight in weights])
@@ -272,6 +277,50 @@ def test_the_engine_in_javascript_makes_pythons_messages(graph_of_tiny, tmp_path
     passes_in_node("engine.test.mjs", tmp_path)
 
 
+def test_clips_are_taken_as_python_takes_them(tmp_path: Path) -> None:
+    samples = []
+    for count, read in [(1, 8), (5, 8), (8, 8), (13, 4), (32, 8), (100, 16), (333, 8)]:
+        kept = chosen(count, MOST)
+        few = Clip(np.zeros((len(kept), 1, 1, 3), np.uint8), tuple(range(len(kept))))
+        seen = [int(time) for time in sampled(few, read).times]
+        samples.append(dict(count=count, most=MOST, kept=kept, read=read, seen=seen))
+    frames, _, _ = moves_sample(3, 1)
+    clip = Clip(frames[:7], tuple(i / 8 for i in range(7)))
+    picture = Image.fromarray(frames[0])
+    save_animated(clip, tmp_path / "moving.webp")
+    still = [picture.resize((9, 9)), picture.resize((9, 8))]
+    for name in ("moving.gif", "moving.png"):
+        still[0].save(tmp_path / name, save_all=True, append_images=still[1:])
+    for name in ("still.webp", "still.png", "still.jpg"):
+        picture.save(tmp_path / name)
+    (tmp_path / "video.mp4").write_bytes(b"\0\0\0 ftypisom" + bytes(99))
+    (tmp_path / "video.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(99))
+    (tmp_path / "empty.gif").write_bytes(b"")
+    files = [dict(name=f.name, moves=is_clip(f)) for f in sorted(tmp_path.iterdir())]
+    assert sum(each["moves"] for each in files) == 5
+    refused = []
+    for told in [(9000, 10, 9, 1), (10, 8193, 0, 0), (64, 64, 20001, 0), (64, 64, 0, 601), (64, 64, 9, 9)]:
+        try:
+            check(*told)
+            said = ""
+        except ClipError as error:
+            said = str(error)
+        refused.append(dict(clip=dict(zip(("width", "height", "count", "seconds"), told)), said=said))
+    whole, across = sheet(clip)
+    write(tmp_path, "sheet.rgba", np.asarray(whole.convert("RGBA")))
+    config, card = clip_config(), Card("x", mean=CARD.mean, std=CARD.std)
+    model_reads = Picture("x", "x", clip).read_by(config, card, config.image_size)
+    write(tmp_path, "clip.image", model_reads.numpy())
+    told = dict(
+        samples=samples, files=files, refused=refused, rules=CLIPS,
+        times=sampled(clip, config.num_frames).times,
+        width=whole.width, height=whole.height, sheet=dict(across=across, times=clip.times),
+        about=described(ViT(config), card, config.image_size),
+    )  # fmt: skip
+    (tmp_path / "clips.json").write_text(json.dumps(told))
+    passes_in_node("clips.test.mjs", tmp_path)
+
+
 def test_what_a_browser_cannot_run_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +333,13 @@ def test_what_a_browser_cannot_run_is_refused_before_anything_is_written(
     grey = ViT(tiny_config(in_chans=1))
     with pytest.raises(SiteError, match="reads 1 channels, a photograph has 3"):
         write_site(folder, [Shared("grey", grey, CARD)], [])
+    with pytest.raises(SiteError, match="tiny looks at pictures, and here are only clips"):
+        clip = Clip(np.zeros((2, 9, 9, 3), np.uint8), (0.0, 0.5))
+        write_site(folder, [Shared("tiny", model, CARD)], [Picture("walk", "walk", clip)])
+    monkeypatch.setattr("explorer.site.folder.ATTENTION", 4 * 3 * 4 * 16**2 - 1)
+    with pytest.raises(SiteError, match="attention of tiny takes 0 MiB, too much for a browser"):
+        write_site(folder, [Shared("tiny", model, CARD)], [])
+    monkeypatch.undo()
     with pytest.raises(SiteError, match="Two of these models have one name"):
         write_site(folder, [Shared("a b", model, CARD), Shared("a/b", model, CARD)], [])
     assert not folder.exists()

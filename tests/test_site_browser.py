@@ -22,8 +22,9 @@ from explorer.lesson.answer import shared as last_steps
 from explorer.lesson.follow import Choice, Follow
 from explorer.lesson.steps import lesson_of
 from explorer.roles import read_roles
-from explorer.site.folder import Picture, Shared, write_site
+from explorer.site.folder import Shared, write_site
 from explorer.site.onefile import write_one_file
+from explorer.site.pictures import Picture
 from vit import load, trace
 from vit.checkpoint import list_snapshots, load_snapshot
 from vit.library import folder_of
@@ -281,7 +282,7 @@ def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browse
     page.wait_for_function(READY)
     page.locator("#camera").click()
     expect(page.locator("#rate")).to_contain_text("pictures a second")
-    page.wait_for_function("() => vitSite.frames >= 3")
+    page.wait_for_function("() => vitSite.own.frames >= 3")
     page.locator("#camera").click()
     expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
     assert page.evaluate("vitSite.now.picture.label") == "camera"

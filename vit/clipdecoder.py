@@ -21,6 +21,10 @@ ROOM = 2**30  # bytes that the process may take beyond what it has at its start
 PROCESSOR_SECONDS = 20
 ANIMATED = ("GIF", "WEBP", "PNG")
 BROKEN = "This clip is damaged, cut short or of a kind that cannot be read: save it as MP4, WebM or GIF."
+TOO_LONG = f"This clip is too long: cut it to at most {MAX_SECONDS / 60:.0f} minutes."
+TOO_LARGE = f"The frames of this clip are larger than {MAX_SIDE} pixels: make them smaller."
+NO_VIDEO = "There is no video in this file: choose an MP4, WebM or GIF with pictures in it."
+TOO_MUCH = "This clip takes too much time or memory to decode: make it shorter or smaller."
 
 
 class ClipError(ValueError):
@@ -75,9 +79,9 @@ def chosen(count: int, most: int) -> list[int]:
 def check(width: int, height: int, count: float, seconds: float) -> None:
     """Raises ClipError for what would take too long."""
     if seconds > MAX_SECONDS or count > MAX_FRAMES:
-        raise ClipError(f"This clip is too long: cut it to at most {MAX_SECONDS / 60:.0f} minutes.")
+        raise ClipError(TOO_LONG)
     if max(width, height) > MAX_SIDE:
-        raise ClipError(f"The frames of this clip are larger than {MAX_SIDE} pixels: make them smaller.")
+        raise ClipError(TOO_LARGE)
 
 
 def animation(path: str, most: int, largest: int) -> Clip:
@@ -118,7 +122,7 @@ def video(path: str, most: int, largest: int) -> Clip:
     finally:
         reader.release()
     if not frames:
-        raise ClipError("There is no video in this file: choose an MP4, WebM or GIF with pictures in it.")
+        raise ClipError(NO_VIDEO)
     return Clip(np.stack(frames), tuple(times))
 
 

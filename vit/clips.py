@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vit import clipdecoder
 from vit.card import Card
+from vit.clipdecoder import TOO_MUCH, chosen, is_clip
 from vit.clipdecoder import Clip as Clip
 from vit.clipdecoder import ClipError as ClipError
-from vit.clipdecoder import chosen, is_clip
 from vit.clipdecoder import open_clip as open_clip
 from vit.pictures import open_picture, preprocess
 
@@ -35,14 +35,13 @@ def open_clip_safely(path: str | Path, most: int = MOST, largest: int = LARGEST)
     command = [sys.executable, "-P", clipdecoder.__file__, str(path), str(most), str(largest)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OPENCV_FFMPEG_THREADS": "1"}
     quiet = {"stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
-    too_much = "This clip takes too much time or memory to decode: make it shorter or smaller."
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, timeout=SECONDS, env=environment, **quiet)  # type: ignore[call-overload]
     except subprocess.TimeoutExpired as error:
-        raise ClipError(too_much) from error
+        raise ClipError(TOO_MUCH) from error
     head, _, content = done.stdout.partition(b"\n")
     if done.returncode or not head:
-        raise ClipError(too_much)
+        raise ClipError(TOO_MUCH)
     said = json.loads(head)
     if "error" in said:
         raise ClipError(said["error"])

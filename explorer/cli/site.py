@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,14 +12,15 @@ from explorer.cli.sources import find_files, first_checkpoint, load_model
 from explorer.examples import make_examples, suited
 from explorer.record import load_record
 from explorer.roles import read_roles
-from explorer.site.folder import Picture, Shared, write_site
+from explorer.site.folder import Shared, write_site
 from explorer.site.onefile import write_one_file
+from explorer.site.pictures import Picture, open_any
 from explorer.site.spaces import check_space, next_step, write_app_space
 from vit.checkpoint import Snapshot, list_snapshots
+from vit.clips import is_clip
 from vit.library import resolve
-from vit.pictures import open_picture
 
-EXAMPLES = 6  # pictures, where none are named
+EXAMPLES = 6  # pictures, where none are named; for a model of clips what the app has, a few more
 
 
 def run_space(request: Request, command: Command) -> int:
@@ -52,7 +54,7 @@ def run_site(request: Request, command: Command) -> int:
         raise Usage(f"The number of moments is 0 or more, not {request.moments}.")
     models = [shared(name, request.moments) for name in request.models or [first_checkpoint()]]
     with tempfile.TemporaryDirectory() as folder:
-        pictures = pictures_for(request, models[0], Path(folder))
+        pictures = pictures_for(request, models, Path(folder))
         bar = tqdm(total=0, bar_format="{desc}", leave=False, file=sys.stderr)
         write = write_one_file if request.one_file else write_site
         write(
@@ -90,10 +92,15 @@ def shared(name: str, moments: int) -> Shared:
     return Shared(Path(card.name).name, model.cpu(), card, chosen, roles, believed)
 
 
-def pictures_for(request: Request, first: Shared, folder: Path) -> list[Picture]:
-    """The pictures that were named, else examples that suit the first model."""
+def pictures_for(request: Request, models: Sequence[Shared], folder: Path) -> list[Picture]:
+    """The pictures and clips that were named, else examples: those that suit the first model of pictures, and
+    the first of clips."""
     if request.pictures:
-        return [Picture(name, name, open_picture(path)) for name, path in find_files(request.pictures)]
-    examples = make_examples(folder)
-    chosen = suited(examples, first.card.data + first.name)[:EXAMPLES]
-    return [Picture(e.name, e.label, open_picture(e.path)) for e in chosen]
+        return [Picture(name, name, open_any(path)) for name, path in find_files(request.pictures)]
+    examples, found = make_examples(folder), {}
+    firsts = {each.model.config.is_clip: each for each in reversed(models)}
+    for of_clips, first in reversed(firsts.items()):
+        suiting = suited(examples, first.card.data + first.name)
+        chosen = suiting if of_clips else [each for each in suiting if not is_clip(each.path)][:EXAMPLES]
+        found |= {each.name: each for each in chosen}
+    return [Picture(each.name, each.label, open_any(each.path)) for each in found.values()]

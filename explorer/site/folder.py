@@ -38,20 +38,20 @@ from explorer.payload import (
 from explorer.render import COLORMAPS, DIVERGING
 from explorer.roles import Roles
 from explorer.site.graph import Weight, export_graph, export_inside, has_ledger, has_places, pack_weights
+from explorer.site.pictures import CLIPS, Picture, write_picture
 from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
 from explorer.viewer.script import joined
 from vit.card import Card
 from vit.checkpoint import load_snapshot
 from vit.cost import cost
 from vit.model import ViT
-from vit.pictures import preprocess
 from vit.trace import trace
 
 HERE = Path(__file__).parent
 VIEWER = HERE.parent / "viewer"
 LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, and seconds a picture
 SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
-SIDE, THUMB = 1024, 128  # pixels of a picture's longer side
+ATTENTION = 640 * 2**20  # bytes of a look's attention, all layers: a browser holds it twice beside all else
 # why a map is not made in the page: does it need gradients?
 CLOSED = (
     "This map is not computed in a browser: it comes along for the example pictures and their answers only.",
@@ -73,13 +73,6 @@ class Shared:
     believed: str = ""  # and the method whose maps were measured to lead
 
 
-@dataclass(frozen=True)
-class Picture:
-    name: str
-    label: str
-    picture: Image.Image
-
-
 def write_site(
     folder: Path,
     models: Sequence[Shared],
@@ -96,6 +89,8 @@ def write_site(
     """
     for shared in models:
         check(shared)
+        if pictures and not any(each.fits(shared.model.config) for each in pictures):
+            raise SiteError(f"{shared.name} looks at pictures, and here are only clips: name a picture, too.")
     if len({plain(shared.name) for shared in models}) < len(models):
         raise SiteError("Two of these models have one name: rename the folder of one.")
     progress("runtime")
@@ -103,12 +98,18 @@ def write_site(
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write(folder / "runtime" / name, content)
-    listed = [write_picture(folder, each, number) for number, each in enumerate(pictures)]
+    listed = []
+    for number, each in enumerate(pictures):
+        about_it, contents = write_picture(each, number)
+        listed.append(about_it)
+        for name, content in contents.items():
+            write(folder / name, content)
     about: dict[str, Any] = {
         "title": title,
         "runtime": {"script": f"runtime/{SCRIPT}", "wasm": f"runtime/{WASM}.gz"},
         "webgpu": {"script": f"runtime/{GPU_SCRIPT}", "wasm": f"runtime/{GPU_WASM}.gz"} if webgpu else None,
         "pictures": listed,
+        "clips": CLIPS,
         "methods": [
             method.entry | {"closed": CLOSED[method.needs_grad]}
             for method in METHODS.values()
@@ -136,8 +137,12 @@ def check(shared: Shared) -> None:
             f"{shared.name} has {parameters / 1e6:.0f} million parameters, too many for a browser "
             f"(at most {LIMIT // 10**6}): choose a smaller model."
         )
-    if shared.model.config.is_clip:
-        raise SiteError(f"{shared.name} reads clips, and this page shows pictures: choose another model.")
+    attention = cost(shared.model.config, shared.card.size_for(shared.model.config)).attn_bytes
+    if attention > ATTENTION:
+        raise SiteError(
+            f"The attention of {shared.name} takes {attention / 2**20:.0f} MiB, too much for a browser "
+            f"(at most {ATTENTION // 2**20}): choose a model with fewer tokens."
+        )
     if shared.model.config.in_chans != 3:
         raise SiteError(f"{shared.name} reads {shared.model.config.in_chans} channels, a photograph has 3.")
 
@@ -167,14 +172,16 @@ def write_model(
     for step, metrics, file in shared.snapshots:
         progress(f"{shared.name}: step {step}")
         moment, _ = load_snapshot(file)
-        if moment.config.image_size != model.config.image_size:
+        if moment.config.input_shape() != model.config.input_shape():
             continue  # an earlier stage, at another size: another graph
         written = written_weights(folder, f"{where}/moments/{step:07d}.bin.gz", moment, weights, 8)
         entry["moments"].append({"step": step, "metrics": metrics, **written})
     entry["maps"] = {}
     for number, each in enumerate(pictures):
+        if not each.fits(model.config):
+            continue
         progress(f"{shared.name}: maps of {each.name}")
-        image = preprocess(each.picture, card, size)
+        image = each.read_by(model.config, card, size)
         target = None
         if model.config.num_classes:
             target = int(trace(model, image, keep=()).logits.argmax())
@@ -200,16 +207,19 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
     """A model as js/engine.js needs it: its sizes, how a picture is prepared, what its answers mean."""
     config = model.config
     grid = config.grid_at(image_size)
-    h, w = grid.shape
+    h, w = grid.space
     prefix = config.num_prefix_tokens
+    clip = {"frames": config.num_frames, "tubelet": config.tubelet} if config.is_clip else {}
     names = ["pca", "similarity", "norms", *(["positions"] if grid.count <= MAX_POSITIONS else []), "filters"]
     return {
         "L": config.depth,
         "H": config.num_heads,
         "T": prefix + grid.count,
         "D": config.embed_dim,
+        "t": grid.frames,
         "h": h,
         "w": w,
+        **clip,
         "prefix": prefix,
         "imageSize": list(image_size),
         "cropPct": card.crop_pct,
@@ -226,7 +236,7 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
         "flops": cost(config, image_size).flops,
         "head": {
             "name": card.name,
-            "grid_size": [h, w],
+            "grid_size": list(grid.shape),
             "num_prefix_tokens": prefix,
             "prefix_names": list(config.prefix_names),
             "num_layers": config.depth,
@@ -248,24 +258,6 @@ def constants(model: ViT, image_size: tuple[int, int]) -> bytes:
         arrays["positions"] = cosine_bytes(similarity)  # (P, P)
     arrays["filters"] = as_bytes(filters_side_by_side(model))
     return pack(arrays, {"kind": "constants"})
-
-
-def write_picture(folder: Path, each: Picture, number: int) -> dict[str, str]:
-    """A picture and its small copy, as files -> its entry in site.json. Without loss: a model notices."""
-    whole = each.picture.copy()
-    whole.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    small = each.picture.copy()
-    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-    entry = {"name": each.name, "label": each.label}
-    for key, picture, options in (
-        ("file", whole, {"lossless": True}),
-        ("thumb", small, {"quality": 85}),
-    ):
-        path = folder / "pictures" / f"{number}{'' if key == 'file' else '-small'}.webp"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, "WEBP", **options)
-        entry[key] = f"pictures/{path.name}"
-    return entry
 
 
 def write_page(folder: Path, title: str, kept_at_once: Sequence[str]) -> None:

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from explorer.site.folder import Picture, Progress, Shared, write_site
+from explorer.site.folder import Progress, Shared, write_site
+from explorer.site.pictures import Picture
 from vit.checkpoint import write_atomically
 
 # what a file cannot use: it has no address of its own

@@ -28,13 +28,12 @@ export class Engine {
     });
   }
 
-  /* A look at a picture: {data (RGBA), width, height}, or at one that is `prepared` already, under interventions.
+  /* A look at a picture, {data (RGBA), width, height}, at a clip of as many frames as the model reads, or at one that is `prepared` already, under interventions.
      brief: without what only rollout and similarity show. -> {source, prepared, ms, forget()} */
   async look({ picture, prepared, edits, brief }) {
     const key = this.looks++;
     const { ms, ...ready } = await this.ask("look", { key, picture, prepared, edits, brief });
-    const image = await createImageBitmap(opaque(ready.pixels, ready.size));
-    const withImage = (message) => ({ ...message, bytes: 0, arrays: { ...message.arrays, image } });
+    const shown = await shownOf(ready), withImage = (message) => ({ ...message, bytes: 0, arrays: { ...message.arrays, ...shown } });
     return {
       key, ms, prepared: ready,
       forget: () => this.ask("forget", { key }),
@@ -46,6 +45,15 @@ export class Engine {
       },
     };
   }
+}
+
+/* {image}, or of a clip {frames}, the first of every time, as bitmaps. */
+async function shownOf({ pixels, size: [height, width], tubelet }) {
+  const each = 3 * height * width, step = each * (tubelet ?? 1), frames = [];
+  for (let at = 0; at < pixels.length; at += step) {
+    frames.push(await createImageBitmap(opaque(pixels.subarray(at, at + each), [height, width])));
+  }
+  return tubelet ? { frames } : { image: frames[0] };
 }
 
 function opaque(pixels, [height, width]) {  // RGB bytes -> what a canvas takes
@@ -63,14 +71,14 @@ export function pixelsOf(drawable, width, height, most = 2048) {
   const scale = Math.min(1, most / Math.max(width, height));
   const w = Math.max(1, Math.round(width * scale)), h = Math.max(1, Math.round(height * scale));
   const canvas = new OffscreenCanvas(w, h), context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white";
+  Object.assign(context, { fillStyle: "white", imageSmoothingQuality: "high" });
   context.fillRect(0, 0, w, h);
   context.drawImage(drawable, 0, 0, w, h);
   return { data: context.getImageData(0, 0, w, h).data, width: w, height: h };
 }
 
 /* A file that the visitor chose -> its pixels. Rejects with one sentence for what is no picture. */
-export async function pixelsOfFile(blob) {
+export async function pixelsOfFile(blob, most) {
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
@@ -78,7 +86,7 @@ export async function pixelsOfFile(blob) {
     throw new Error("This file is not a picture, or of a kind that this browser cannot read: try JPEG, PNG or WebP.");
   }
   try {
-    return pixelsOf(bitmap, bitmap.width, bitmap.height);
+    return pixelsOf(bitmap, bitmap.width, bitmap.height, most);
   } finally {
     bitmap.close();
   }

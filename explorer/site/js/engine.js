@@ -4,17 +4,39 @@
    run: async ({image, hidden, gate}) => {logits, attn, tokens}, typed arrays. about: what the exporter said of the
    model (site/model.json). */
 
-import { classValues, headFigures, patchDistances, quantise, rolloutStep, sentRows, similarity, tokenNorms } from "./figures.js";
+import {
+  classValues, headFigures, lagShare, patchDistances, quantise, rolloutStep, sentRows, similarity, tokenNorms, uniformLags,
+} from "./figures.js";
 import { pcaColours } from "./pca.js";
 import { middle, normalise, resize } from "./pixels.js";
 
 const TOP_CLASSES = 20;
 
-/* {image (3, height, width) float32, pixels (height, width, 3) bytes, size, box}: a picture as the model takes it. */
-export function prepare({ data, width, height }, about) {
-  const box = middle(width, height, about.imageSize, about.cropPct);
-  const pixels = resize(data, width, height, about.imageSize, box, about.interpolation);
-  return { image: normalise(pixels, about.mean, about.std), pixels, size: about.imageSize, box };
+/* {image (3, height, width) float32, pixels (height, width, 3) bytes, size}: a picture as the model takes it. Of a clip,
+   {frames, times}, image (F, 3, height, width), pixels (F, height, width, 3), and its `times` and `tubelet`. */
+export function prepare(picture, about) {
+  const known = new Map(), frames = picture.frames ?? [picture];  // of a clip that stands still one stands for all
+  for (const { data, width, height } of frames) {
+    if (known.has(data)) continue;
+    const box = middle(width, height, about.imageSize, about.cropPct);
+    const pixels = resize(data, width, height, about.imageSize, box, about.interpolation);
+    known.set(data, { pixels, image: normalise(pixels, about.mean, about.std) });
+  }
+  const [image, pixels] = ["image", "pixels"].map((name) => joined(frames.map(({ data }) => known.get(data)[name])));
+  return { image, pixels, size: about.imageSize, times: picture.times, tubelet: about.tubelet };
+}
+
+function joined(arrays) {
+  const [{ length, constructor: Numbers }] = arrays, out = new Numbers(arrays.length * length);
+  arrays.forEach((each, i) => out.set(each, i * length));
+  return out;
+}
+
+/* An image (F, 3, height, width) in which what one time holds stands at all t: as vit/trace.py's FreezeTime, because the
+   projection reads the frames of one time by themselves. */
+export function frozen(image, time, t) {
+  const each = image.length / t;
+  return joined(Array(t).fill(image.subarray(time * each, (time + 1) * each)));
 }
 
 /* hidden (T,) and gate (L, H) of interventions: {patches: [index, ...], heads: [[layer, head], ...]}. */
@@ -40,19 +62,17 @@ export const unmeasured = (head) => Object.fromEntries(
 
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
 export class Look {
-  constructor(outputs, pixels, about, brief = false) {  // brief: of a camera, which is gone before all of it is seen
-    this.brief = brief;
+  constructor(outputs, about, { times, brief } = {}) {  // brief: of a camera, which is gone before all of it is seen
+    Object.assign(this, { about, times, brief });
     Object.assign(this, outputs);  // logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
     if (!about.classes) this.logits = new Float32Array();  // features, of a model without a head
-    this.pixels = pixels;
-    this.about = about;
     this.rolled = [];
-    this.rows = sentRows(about.h, about.w, about.prefix, about.H);
+    this.rows = sentRows(about, about.H);
   }
 
   head() {
-    const { about, rows } = this, { L, H, T, D, prefix, h, w, imageSize: [height, width] } = about;
-    const distances = patchDistances(h, w, height, width);
+    const { about, rows } = this, { L, H, T, D, prefix, t, tubelet, imageSize: [height, width] } = about;
+    const distances = patchDistances(about);
     const figures = headFigures(this.attn, { L, H, T, prefix, distances });
     const first = quantise(this.attn, T, prefix, Int32Array.from({ length: L * H }, (_, m) => m * T));  // (L, H, T)
     const values = classValues(this.logits, about.scores);
@@ -60,11 +80,13 @@ export class Look {
       meta: {
         ...about.head, kind: "head", height, width, scores: about.scores, classes: this.classes(values), target: null,
         layer_bytes: H * rows.tokens.length * T, uniform_distance: distances.reduce((a, b) => a + b, 0) / distances.length,
+        ...(this.times && { times: this.times.filter((_, i) => i % tubelet === 0) }),
       },
       arrays: {
         ...about.constants, class_values: values, row_of: rows.rowOf, tokens_sent: rows.tokens,
         norms: tokenNorms(this.tokens, D), distance: figures.distance, entropy: figures.entropy,
         prefix_share: figures.prefixShare, first_rows: first.steps, first_rows_max: first.maxima,
+        ...(t > 1 && { lag_share: lagShare(this.attn, about), uniform_lags: uniformLags(t) }),
       },
     };
   }

@@ -1,29 +1,31 @@
 /* What the viewer shows of one forward pass, from the model's own outputs: the same numbers as
    explorer/payload.py, explorer/stats.py and explorer/maps.py, on plain typed arrays.
 
-   L layers, H heads, T tokens (prefix tokens first, then h x w patches), D width, Q rows that are sent. */
+   L layers, H heads, T tokens (prefix tokens first, then h x w patches, of a clip frame by frame, t of them), D width,
+   Q rows that are sent. */
 
 import { halfEven } from "./vectors.js";
 
 const ROW_BUDGET = 2 ** 23;  // bytes of attention per layer, as in explorer/payload.py
 
 /* {tokens (Q,), rowOf (T,)}: the tokens whose rows are kept, and for every token the row that stands for it. */
-export function sentRows(h, w, prefix, heads) {
-  const T = prefix + h * w;
+export function sentRows({ t, h, w, prefix }, heads) {
+  const T = prefix + t * h * w;
   let stride = 1;
-  while (heads * T * (prefix + Math.ceil(h / stride) * Math.ceil(w / stride)) > ROW_BUDGET && stride < Math.max(h, w)) {
+  while (heads * T * (prefix + t * Math.ceil(h / stride) * Math.ceil(w / stride)) > ROW_BUDGET && stride < Math.max(h, w)) {
     stride += 1;
   }
   const down = Math.ceil(h / stride), across = Math.ceil(w / stride);
   const centre = (block, length) => Math.min(block * stride + Math.floor(stride / 2), length - 1);
-  const tokens = new Int32Array(prefix + down * across), rowOf = new Int32Array(T);
+  const tokens = new Int32Array(prefix + t * down * across), rowOf = new Int32Array(T);
   for (let k = 0; k < prefix; k++) tokens[k] = rowOf[k] = k;
-  for (let i = 0; i < down; i++) {
-    for (let j = 0; j < across; j++) tokens[prefix + i * across + j] = prefix + centre(i, h) * w + centre(j, w);
-  }
-  for (let y = 0; y < h; y++) {
-    for (let x = 0; x < w; x++) {
-      rowOf[prefix + y * w + x] = prefix + Math.floor(y / stride) * across + Math.floor(x / stride);
+  for (let frame = 0; frame < t; frame++) {
+    const rows = prefix + frame * down * across, patches = prefix + frame * h * w;
+    for (let i = 0; i < down; i++) {
+      for (let j = 0; j < across; j++) tokens[rows + i * across + j] = patches + centre(i, h) * w + centre(j, w);
+    }
+    for (let y = 0; y < h; y++) {
+      for (let x = 0; x < w; x++) rowOf[patches + y * w + x] = rows + Math.floor(y / stride) * across + Math.floor(x / stride);
     }
   }
   return { tokens, rowOf };
@@ -44,12 +46,12 @@ export function quantise(weights, T, prefix, rows) {
   return { steps, maxima };
 }
 
-/* (P, P): pixels between the centres of patches. height, width: of the picture. */
-export function patchDistances(h, w, height, width) {
-  const P = h * w, distances = new Float32Array(P * P), down = height / h, across = width / w;
+/* (P, P): pixels between the centres of patches, of a clip within the frame, whatever the time. */
+export function patchDistances({ t, h, w, imageSize: [height, width] }) {
+  const P = t * h * w, distances = new Float32Array(P * P), down = height / h, across = width / w;
   for (let a = 0; a < P; a++) {
     for (let b = 0; b < P; b++) {
-      const y = (Math.floor(a / w) - Math.floor(b / w)) * down, x = (a % w - b % w) * across;
+      const y = (Math.floor(a / w) % h - Math.floor(b / w) % h) * down, x = (a % w - b % w) * across;
       distances[a * P + b] = Math.hypot(y, x);
     }
   }
@@ -82,6 +84,22 @@ export function headFigures(attn, { L, H, T, prefix, distances }) {
   }
   return { distance, entropy, prefixShare };
 }
+
+/* (L, H, t): of the attention that patches give to patches, the share at every distance in time, 0 in the same frame. */
+export function lagShare(attn, { L, H, T, prefix, t }) {
+  const P = T - prefix, each = P / t, share = new Float64Array(L * H * t);
+  for (let m = 0; m < L * H; m++) {
+    for (let q = 0; q < P; q++) {
+      const row = attn.subarray((m * T + prefix + q) * T + prefix, (m * T + prefix + q + 1) * T);
+      const sum = Math.max(row.reduce((a, b) => a + b, 0), 1e-12), frame = Math.floor(q / each);
+      for (let k = 0; k < P; k++) share[m * t + Math.abs(frame - Math.floor(k / each))] += row[k] / sum / P;
+    }
+  }
+  return Float32Array.from(share);
+}
+
+/* (t,): the same of a head that looks everywhere alike. */
+export const uniformLags = (t) => Float32Array.from({ length: t }, (_, lag) => (lag ? 2 : 1) * (t - lag) / t ** 2);
 
 /* (L+1, T): length of every token; tokens (L+1, T, D). */
 export function tokenNorms(tokens, D) {

@@ -2,6 +2,8 @@
 
 import { mount } from "../../lesson/js/lesson.js";
 
+const OF_PICTURES = "The lesson follows a patch of a picture: choose a model that reads pictures.";
+
 export class Followed {
   constructor(page, node) {
     Object.assign(this, { page, turn: 0, prepared: null, weights: null });
@@ -14,6 +16,11 @@ export class Followed {
   async show() {
     const { page, lesson } = this, { prepared, weighed } = page, mine = ++this.turn, current = () => mine === this.turn;
     if (!prepared) return;  // it is still being looked at
+    if (page.now.model.described.frames) {
+      lesson.node.classList.add("is-waiting");
+      lesson.status.textContent = OF_PICTURES;
+      return;
+    }
     const ask = (name, rest) => page.engine.ask(name, rest);
     try {
       if (this.prepared !== prepared || this.weights !== weighed) {

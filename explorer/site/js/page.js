@@ -2,14 +2,22 @@
 
 import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
-import { Camera } from "./camera.js";
-import { Engine, pixelsOf, pixelsOfFile } from "./client.js";
+import { Engine, pixelsOfFile } from "./client.js";
+import { fromSheet, sampled } from "./clips.js";
 import { Followed } from "./followed.js";
+import { Own } from "./own.js";
 import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
 
 const TABS = ["explore", "lesson"];
 const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
+
+const fits = (model, picture) => !picture.clip || !!model.described.frames;  // a picture is a clip that stands still
+
+async function pixelsOfExample({ file, clip }) {
+  const pixels = await pixelsOfFile(new Blob([await bytesOf(file)]), Infinity);  // a sheet of frames is large
+  return clip ? fromSheet(pixels, clip) : pixels;
+}
 
 class Page {
   constructor(site, engine) {
@@ -17,7 +25,6 @@ class Page {
     this.engine = engine;
     this.turn = 0;  // counts choices: what a later one has overtaken is not shown
     this.settled = false;  // what is chosen is on the screen
-    this.frames = 0;  // of the camera
     this.now = { model: null, picture: null, moment: -1, edits: null };
     this.prepared = null;  // the picture as the model takes it
     this.options = {
@@ -26,7 +33,7 @@ class Page {
     };
     this.viewer = mount(byId("viewer"), null, this.options);
     this.followed = new Followed(this, byId("lesson"));
-    this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => this.say(text, true));
+    this.own = new Own(this);
     this.build();
   }
 
@@ -43,23 +50,14 @@ class Page {
       button.append(image);
       return button;
     }));
-    byId("own").onclick = () => byId("file").click();
-    byId("file").onchange = ({ target }) => { this.bring(target.files[0]); target.value = ""; };
-    addEventListener("paste", (event) => this.bring([...event.clipboardData.files][0]));
-    addEventListener("dragover", (event) => event.preventDefault());
-    addEventListener("drop", (event) => { event.preventDefault(); this.bring(event.dataTransfer.files[0]); });
-    byId("camera").onclick = () => this.watch(!this.camera.on);
     byId("moment").oninput = (event) => this.choose({ moment: Number(event.target.value) });
     byId("play").onclick = () => this.play();
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
     addEventListener("popstate", () => this.choose(this.address(), true));
-    addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && this.camera.on && event.target === document.body) this.watch(false);
-    });
     this.lookedBy = "";
     const live = new URLSearchParams(location.search).has("camera");
-    this.choose(this.address(), true).then(() => live && this.watch(true));
+    this.choose(this.address(), true).then(() => live && this.own.watch(true));
   }
 
   // ---- what is chosen, and where the address says it
@@ -67,10 +65,23 @@ class Page {
   address() {
     const asked = new URLSearchParams(location.search), { models, pictures } = this.site;
     const model = models.find((each) => each.name === asked.get("model")) ?? models[0];
-    const picture = pictures.find((each) => each.name === asked.get("picture")) ?? pictures[0];
+    const picture = this.fitting(model, pictures.find((each) => each.name === asked.get("picture")));
     const step = Number(asked.get("step") ?? NaN), at = model.moments.findIndex((each) => each.step === step);
     this.tab = TABS.includes(asked.get("tab")) ? asked.get("tab") : TABS[0];
     return { model: model.name, picture, moment: at };
+  }
+
+  /* The picture, if there is one that this model can look at; else the first example that is of its kind. */
+  fitting(model, picture) {
+    if (picture && fits(model, picture)) return picture;
+    const { pictures } = this.site, ofClips = !!model.described.frames;
+    return pictures.find((each) => !!each.clip === ofClips) ?? pictures[0];
+  }
+
+  noClips({ name }) {
+    const other = this.site.models.find((model) => model.described.frames);
+    const first = other ? `choose the model ${other.name}, which looks at clips` : "this page has no model of clips";
+    return `${name} looks at one picture at a time: ${first}, or bring a picture.`;
   }
 
   write() {
@@ -87,12 +98,13 @@ class Page {
     this.settled = false;
     this.followed.leave();
     const turn = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
-    const next = { model, picture: picture ?? before.picture, moment: moment ?? (name ? -1 : before.moment), edits: null };
+    const next = { model, picture: picture ?? this.fitting(model, before.picture), moment: moment ?? (name ? -1 : before.moment), edits: null };
     try {
+      if (!fits(model, next.picture)) throw new Error(this.noClips(model));
       this.say(model !== before.model ? `Loading ${model.name} …` : "", false);
       await this.ready(turn, model, next.moment);
       if (picture || model !== before.model) {
-        next.picture.pixels ??= await pixelsOfFile(new Blob([await bytesOf(next.picture.file)]));
+        next.picture.pixels ??= await pixelsOfExample(next.picture);
         this.prepared = null;
       }
       if (turn !== this.turn) return;
@@ -170,8 +182,9 @@ class Page {
   // ---- looks
 
   async look(turn, another, brief = false) {
-    const { picture } = this.now, ready = this.prepared;
-    const look = await this.engine.look({ ...(ready ? { prepared: ready } : { picture: picture.pixels }), brief });
+    const { picture, model: { about } } = this.now, ready = this.prepared;
+    const given = about.frames ? sampled(picture.pixels, about.frames) : picture.pixels;
+    const look = await this.engine.look({ ...(ready ? { prepared: ready } : { picture: given }), brief });
     if (turn !== this.turn) return look.forget();
     this.kept?.forget();
     this.kept = look;
@@ -191,7 +204,7 @@ class Page {
     const turn = this.turn;
     this.now.edits = edits;
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
-    if (!edits.patches.length && !edits.heads.length) return this.viewer.setAfter(null);
+    if (!edits.patches.length && !edits.heads.length && !(edits.frozen >= 0)) return this.viewer.setAfter(null);
     const look = await this.engine.look({ prepared: this.prepared, edits, brief: this.brief });
     if (turn !== this.turn || this.now.edits !== edits) return look.forget();
     this.after?.forget();
@@ -200,7 +213,7 @@ class Page {
   }
 
   heard(name, payload) {
-    if (name === "edits" && this.camera.on) this.now.edits = payload;  // the next picture is looked at so
+    if (name === "edits" && this.own.camera.on) this.now.edits = payload;  // the next picture is looked at so
     else if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
     if (name === "need_maps") this.map(payload).catch((error) => this.say(error.message, true));
     if (name === "target") this.viewer.set({ target: payload.target }, true);
@@ -220,23 +233,12 @@ class Page {
     this.viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[index] }, arrays: { logit_ledger: map } });
   }
 
-  // ---- own pictures, the camera, training
-
-  async bring(file) {
-    if (!file) return;
-    try {
-      this.say(`Reading ${file.name || "the picture"} …`, false);
-      const pixels = await pixelsOfFile(file);
-      await this.choose({ picture: { own: true, name: "", label: file.name || "your picture", pixels } });
-    } catch (error) {
-      this.say(error.message, true);
-    }
-  }
+  // ---- tabs, training
 
   open(tab) {
     if (this.tab === tab) return;
     this.tab = tab;
-    if (this.camera.on) this.watch(false);
+    if (this.own.camera.on) this.own.watch(false);
     this.write();
     this.marks();
     if (tab === "lesson") this.followed.show();
@@ -244,39 +246,6 @@ class Page {
       this.followed.leave();
       this.viewer.set({}, true);  // what was hidden had no size
     }
-  }
-
-  async watch(on) {
-    if (on) this.open(TABS[0]);
-    byId("camera").setAttribute("aria-pressed", String(on));
-    byId("camera").textContent = on ? "Freeze (Enter)" : "Camera";
-    if (on) await this.camera.start();
-    else if (this.camera.on) {
-      this.camera.stop();
-      this.brief = false;
-      await this.choose({}, true);  // what is frozen is seen whole
-    }
-    if (on && !this.camera.on) this.watch(false);
-  }
-
-  async frame(video) {  // one after the other, as fast as the machine allows
-    const turn = ++this.turn, begun = performance.now();
-    this.frames += 1;
-    const picture = { own: true, name: "", label: "camera", pixels: pixelsOf(video, video.videoWidth, video.videoHeight, 640) };
-    this.prepared = null;
-    const edits = this.now.edits;
-    this.brief = this.viewer.state.mode === "attention";
-    this.now = { ...this.now, picture };
-    try {
-      await this.look(turn, false, this.brief);
-      if (edits) await this.edit(edits);
-      byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} pictures a second.`;
-    } catch (error) {
-      this.say(error.message, true);
-      this.watch(false);
-    }
-    this.marks();
-    if (this.tab === "lesson") this.followed.show();  // it was opened meanwhile
   }
 
   async play() {
@@ -306,7 +275,9 @@ class Page {
       byId(`to-${tab}`).setAttribute("aria-selected", String(tab === this.tab));
       byId(tab === "lesson" ? "lesson-page" : tab).hidden = tab !== this.tab;
     }
-    for (const button of byId("examples").children) {
+    this.own.mark(model);
+    for (const [i, button] of [...byId("examples").children].entries()) {
+      button.hidden = !fits(model, this.site.pictures[i]);
       button.setAttribute("aria-pressed", String(!picture.own && button.dataset.picture === picture.name));
     }
     byId("moments").hidden = byId("play").hidden = !moments.length;

@@ -5,7 +5,7 @@
    lesson; other weights close it. */
 
 import { painted, plan, shared } from "./answer.js";
-import { Look, interventions, ledgerMap, prepare, unmeasured } from "./engine.js";
+import { Look, frozen, interventions, ledgerMap, prepare, unmeasured } from "./engine.js";
 import { Follow, lessonOf } from "./lesson.js";
 import { race } from "./race.js";
 import { expand } from "./weights.js";
@@ -72,11 +72,12 @@ async function run(from, feeds, wanted) {
   return found;
 }
 
-const imageOf = (image) => tensor(image, [1, 3, ...about.imageSize]);
+const imageOf = (image) => tensor(image, [1, ...(about.frames ? [about.frames] : []), 3, ...about.imageSize]);
 
 function look(image, edits) {
-  const { L, H, T } = about, { hidden, gate } = interventions(edits ?? {}, about);
-  return run(session, { image: imageOf(image), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) }, ["logits", "attn", "tokens"]);
+  const { L, H, T, t } = about, { hidden, gate } = interventions(edits ?? {}, about);
+  const seen = t > 1 && edits?.frozen >= 0 ? frozen(image, edits.frozen, t) : image;
+  return run(session, { image: imageOf(seen), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) }, ["logits", "attn", "tokens"]);
 }
 
 function within(image, target, told, wanted) {
@@ -106,7 +107,7 @@ const ASKED = {
   async look({ key, picture, prepared, edits, brief }) {
     const ready = prepared ?? prepare(picture, about);
     const begun = performance.now(), outputs = await look(ready.image, edits);
-    looks.set(key, new Look(outputs, ready.pixels, about, brief));
+    looks.set(key, new Look(outputs, about, { times: ready.times, brief }));
     return { ...ready, ms: performance.now() - begun };
   },
   async unfold({ graph: content, weights, list, outline }) {

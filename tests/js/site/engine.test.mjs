@@ -36,10 +36,12 @@ function close(ours, theirs, bound, what) {
   assert.ok(worst <= bound, `${what}: off by ${worst}`);
 }
 
+const SEEN = ["image", "frames", "frame_ends", "colormaps"];  // what the page itself puts beside what the engine finds
+
 for (const name of json("traces.json")) {
   const about = json(`${name}.about.json`);
   const look = () => new Look(
-    { logits: floats(`${name}.logits`), attn: floats(`${name}.attn`), tokens: floats(`${name}.tokens`) }, null, about);
+    { logits: floats(`${name}.logits`), attn: floats(`${name}.attn`), tokens: floats(`${name}.tokens`) }, about);
 
   test(`${name}: the head is Python's`, () => {
     const ours = look().head(), theirs = unpack(`${name}.head`);
@@ -49,6 +51,8 @@ for (const name of json("traces.json")) {
       close(ours.arrays[key], theirs.arrays[key], 2e-4, key);
     }
     close(ours.arrays.first_rows, theirs.arrays.first_rows, 1, "first_rows");
+    assert.deepEqual(Object.keys(ours.arrays).sort(), Object.keys(theirs.arrays).filter((key) => !SEEN.includes(key)).sort());
+    for (const key of theirs.arrays.lag_share ? ["lag_share", "uniform_lags"] : []) close(ours.arrays[key], theirs.arrays[key], 1e-5, key);
     for (const key of ["row_of", "tokens_sent"]) assert.deepEqual([...ours.arrays[key]], [...theirs.arrays[key]], key);
     assert.ok(Math.abs(ours.meta.uniform_distance - theirs.meta.uniform_distance) < 1e-4);
   });

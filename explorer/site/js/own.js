@@ -1,0 +1,100 @@
+/* What a visitor brings: a picture or a clip by file, paste or drop, and the camera. */
+
+import { Camera } from "./camera.js";
+import { pixelsOf, pixelsOfFile } from "./client.js";
+import { clipKind } from "./clips.js";
+import { decoded } from "./decode.js";
+
+const HEAD = 4096;  // bytes that tell what a file is
+const PACE = 8;  // frames a second that a model of clips is given of the camera
+const byId = (id) => document.getElementById(id);
+
+export class Own {
+  constructor(page) {
+    Object.assign(this, { page, frames: 0, seen: [] });  // seen: the latest frames of the camera, {pixels, at}
+    this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => page.say(text, true));
+    byId("own").onclick = () => byId("file").click();
+    byId("file").onchange = ({ target }) => { this.bring(target.files[0]); target.value = ""; };
+    addEventListener("paste", (event) => this.bring([...event.clipboardData.files][0]));
+    addEventListener("dragover", (event) => event.preventDefault());
+    addEventListener("drop", (event) => { event.preventDefault(); this.bring(event.dataTransfer.files[0]); });
+    byId("camera").onclick = () => this.watch(!this.camera.on);
+    addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && this.camera.on && event.target === document.body) this.watch(false);
+    });
+  }
+
+  async bring(file) {
+    if (!file) return;
+    const { page } = this;
+    try {
+      page.say(`Reading ${file.name || "the picture"} …`, false);
+      const kind = clipKind(new Uint8Array(await file.slice(0, HEAD).arrayBuffer()));
+      const pixels = kind ? await decoded(file, kind, page.site.clips) : await pixelsOfFile(file);
+      const clip = pixels.frames?.length > 1;
+      await page.choose({ picture: { own: true, name: "", label: file.name || "your picture", pixels, clip } });
+    } catch (error) {
+      page.say(error.message, true);
+    }
+  }
+
+  async watch(on) {
+    const { page, camera } = this;
+    if (on) page.open("explore");
+    byId("camera").setAttribute("aria-pressed", String(on));
+    byId("camera").textContent = on ? "Freeze (Enter)" : "Camera";
+    clearInterval(this.recording);
+    if (on) {
+      await camera.start();
+      this.seen = [];
+      this.recording = setInterval(() => this.record(), 1000 / PACE);
+    } else if (camera.on) {
+      camera.stop();
+      page.brief = false;
+      await page.choose({}, true);  // what is frozen is seen whole
+    }
+    if (on && !camera.on) this.watch(false);
+  }
+
+  record() {
+    const { video } = this.camera, { frames } = this.page.now.model.about;
+    if (!frames || video.readyState < 2) return;
+    this.seen.push({ pixels: pixelsOf(video, video.videoWidth, video.videoHeight, 640), at: performance.now() / 1000 });
+    this.seen = this.seen.slice(-frames);
+  }
+
+  /* What the camera shows, as the model takes it: the picture of now, or the clip of the last second or two, if there is
+     enough of it. */
+  shown(video) {
+    const { frames } = this.page.now.model.about, { seen } = this;
+    if (!frames) return pixelsOf(video, video.videoWidth, video.videoHeight, 640);
+    if (seen.length < frames) return null;
+    return { frames: seen.map(({ pixels }) => pixels), times: seen.map(({ at }) => at - seen[0].at) };
+  }
+
+  async frame(video) {  // one after the other, as fast as the machine allows
+    const { page } = this, pixels = this.shown(video);
+    if (!pixels) return;
+    const turn = ++page.turn, begun = performance.now(), { edits } = page.now;
+    this.frames += 1;
+    page.prepared = null;
+    page.brief = page.viewer.state.mode === "attention";
+    page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
+    try {
+      await page.look(turn, false, page.brief);
+      if (edits) await page.edit(edits);
+      byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
+    } catch (error) {
+      page.say(error.message, true);
+      this.watch(false);
+    }
+    page.marks();
+    if (page.tab === "lesson") page.followed.show();  // it was opened meanwhile
+  }
+
+  /* What may be brought to this model. */
+  mark({ described: { frames } }) {
+    byId("own").textContent = frames ? "Your own clip or picture" : "Your own picture";
+    byId("file").accept = frames ? "image/*,video/*,.mkv,.avi" : "image/*";
+  }
+}
