@@ -301,6 +301,13 @@ class Look:
         """The pixels that the model saw, in true colours, as a picture for the browser."""
         return self.address("picture", partial(make_picture, self), PICTURE)
 
+    @property
+    def frames_address(self) -> str:
+        """The same, of a clip with all its frames side by side."""
+        if not self.model.config.is_clip:
+            return self.picture_address
+        return self.address("frames", lambda: render.png(as_picture(self.image, self.card)), PICTURE)
+
     # the forward pass ------------------------------------------------------------------------------
 
     def trace(self, target: int | None = None, edits: tuple[Hook, ...] = (), exact: bool = False) -> Trace:

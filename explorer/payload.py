@@ -361,10 +361,11 @@ def pictures_of(trace: Trace, card: Card) -> dict[str, np.ndarray]:
 
 
 def encode_image(image: Tensor, card: Card) -> bytes:
-    """The pixels the model saw, in true colours: PNG where small, else WebP."""
+    """The pixels the model saw, in true colours, of a clip its frames side by side: PNG where small, else
+    WebP."""
     buffer = io.BytesIO()
     picture = Image.fromarray(as_picture(image, card))
-    if max(picture.size) <= 64:
+    if max(image.shape[-2:]) <= 64:
         picture.save(buffer, "PNG")
     else:
         picture.save(buffer, "WEBP", quality=92)

@@ -1,7 +1,10 @@
 """The lesson: every number on every step is the trace's, for every kind of model; its words are few."""
 
+import base64
+import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +12,25 @@ import pytest
 import torch
 from conftest import randomised, tiny_config
 from families import FAMILIES
+from PIL import Image
 
-import vit.model
-from explorer.lesson import answer, attention, page
-from explorer.lesson.follow import Choice, Follow
-from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of, steps_for
+import vit
+from explorer.lesson import answer, attention, page, through_time
+from explorer.lesson.follow import Choice, Follow, liveliest
+from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of, steps_for, told
 from explorer.payload import class_name
 from vit import Card, ViT, trace
 from vit.pictures import as_picture
-from vit.trace import MaskPatches, Recorder
+from vit.trace import FreezeTime, MaskPatches, Recorder
 
 CARD = Card("tiny", tuple("abcdefg"))
 CHOICE = Choice(patch=7, layer=1, head=2)
-KINDS = FAMILIES | {"no head": dict(num_classes=0)}
+CLIPS = {
+    "clip": dict(num_frames=6, tubelet=2),
+    "clip, mean pool": dict(num_frames=4, class_token=False, pool="mean", pos_embed="sincos"),
+    "clip, no head": dict(num_frames=4, tubelet=2, num_classes=0),
+}
+KINDS = FAMILIES | {"no head": dict(num_classes=0)} | CLIPS
 
 
 @pytest.fixture(params=KINDS, ids=str, scope="module")
@@ -29,7 +38,8 @@ def follow(request: pytest.FixtureRequest) -> Follow:
     torch.manual_seed(0)
     model = randomised(ViT(tiny_config(**KINDS[request.param])))
     card = CARD if model.config.num_classes else Card("headless")
-    return Follow(trace(model, torch.randn(3, 12, 20)), model, card, CHOICE)
+    choice = replace(CHOICE, patch=15 + 7) if model.config.is_clip else CHOICE  # at time 1
+    return Follow(trace(model, torch.randn(model.config.input_shape())), model, card, choice)
 
 
 @pytest.fixture(scope="module")
@@ -50,19 +60,21 @@ def close(found, expected) -> None:
 
 
 def test_cut_and_flatten_show_the_pixels_that_the_model_saw(follow: Follow) -> None:
-    assert attention.cut(follow) == {"rows": 3, "columns": 5, "side": 4, "count": 15}
-    square = follow.trace.image[:, 4:8, 8:12]  # patch 7 of 3 x 5 is (1, 2)
+    config, image = follow.config, follow.trace.image
+    assert attention.cut(follow) == {"rows": 3, "columns": 5, "side": 4, "count": follow.trace.grid.count}
+    frames = image[config.tubelet : 2 * config.tubelet] if config.is_clip else image[None]  # those of time 1
+    square = frames[..., 4:8, 8:12]  # patch 7 of 3 x 5 is (1, 2)
     data = attention.flatten(follow)
-    close(data["values"], square.flatten())
-    assert data["colours"] == as_picture(follow.trace.image, follow.card)[4:8, 8:12].tolist()
-    assert data["count"] == 48
+    close(data["values"], square.transpose(0, 1).flatten())
+    whole = [as_picture(frame, follow.card)[4:8, 8:12].tolist() for frame in frames]
+    assert data["colours"] == whole and data["count"] == 48 * config.tubelet
 
 
 def test_embed_shows_products_that_add_up(follow: Follow, seen: dict) -> None:
     data = attention.embed(follow)
     output = torch.tensor(data["output"])
     with torch.no_grad():
-        close(follow.model.patch_embed.norm(output), seen["embed", None][7])
+        close(follow.model.patch_embed.norm(output), seen["embed", None][follow.choice.patch])
     for pattern in data["filters"]:
         sum_ = np.dot(pattern["weights"], data["values"]) + pattern["bias"]
         assert sum_ == pytest.approx(float(output[pattern["index"]]), abs=1e-4)
@@ -76,7 +88,7 @@ def test_position_adds_up_to_what_the_first_layer_reads(follow: Follow, seen: di
     if not data["normed"]:
         close(np.add(data["embed"], data.get("position", 0)), seen["pos", None][follow.token])
     if "position" in data or follow.config.rope != "none":
-        assert data["alike"][7] == pytest.approx(1)
+        assert data["alike"][follow.choice.patch] == pytest.approx(1)
 
 
 def test_with_rotary_positions_a_query_is_shown_before_and_after_its_turn(follow: Follow, seen: dict) -> None:
@@ -105,15 +117,18 @@ def test_without_places_the_order_of_squares_is_nothing(follow: Follow) -> None:
         assert found == {}
         return
     p, image = follow.config.patch_size, follow.trace.image
-    squares = image.unfold(1, p, p).unfold(2, p, p).flatten(1, 2).flip(1)  # (3, P, p, p), the last first
-    mixed = squares.unflatten(1, (3, 5)).transpose(2, 3).reshape(image.shape)
-    shuffled = Follow(trace(follow.model, mixed), follow.model, follow.card, CHOICE)
+    mixed = image.unfold(-2, p, p).unfold(-2, p, p).flip(-4, -3)  # (..., h, w, p, p), the last first
+    mixed = mixed.transpose(-3, -2).reshape(image.shape)
+    if follow.config.is_clip:
+        mixed = mixed.unflatten(0, (-1, follow.config.tubelet)).flip(0).flatten(0, 1)
+    shuffled = Follow(trace(follow.model, mixed), follow.model, follow.card, follow.choice)
     assert answer.bag(shuffled)["without"] == found["without"]
 
 
 def test_the_tokens_in_front_begin_as_they_do(follow: Follow, seen: dict) -> None:
     data = attention.prefix(follow)
-    assert data["names"] == list(follow.config.prefix_names) and data["tokens"] == 15 + len(data["names"])
+    assert data["names"] == list(follow.config.prefix_names)
+    assert data["tokens"] == follow.trace.grid.count + len(data["names"])
     if data["names"]:
         close(data["start"], seen["pos", None][: follow.prefix])
     assert data["read"] == [
@@ -188,7 +203,9 @@ def test_what_is_read_is_followed_in_the_last_layer(follow: Follow, seen: dict) 
     if follow.config.pool == "mean":
         change = seen["resid_post", 2][follow.prefix :] - seen["resid_post", 1][follow.prefix :]
         close(data["map"], change.norm(dim=1))
-        assert data["kind"] == "mean" and data["share"] == pytest.approx(1 / 15, rel=1e-5)
+        assert data["kind"] == "mean" and data["share"] == pytest.approx(
+            1 / follow.trace.grid.count, rel=1e-5
+        )
         return
     if follow.config.pool == "attention":
         pooled = seen["pool_attn", None][:, 0].mean(dim=0)  # (H', 1, T) -> (T,)
@@ -246,19 +263,116 @@ def test_what_if_and_why_are_passes_of_the_model(follow: Follow) -> None:
             value = float(CARD.values(follow.model(image)[0])[best])
             assert why["looked"][at] == pytest.approx(value, abs=1e-5) == why["random"][at]
         half = why["fractions"].index(pytest.approx(why["fractions"][3]))
-        shown = torch.ones(15)
-        shown[why["orders"][0][: round(why["fractions"][half] * 15)]] = 0
-        gate = shown.view(3, 5).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        shown = torch.ones(follow.trace.grid.count)
+        shown[why["orders"][0][: round(why["fractions"][half] * len(shown))]] = 0
+        gate = follow.trace.grid.unflatten(shown).repeat_interleave(4, -2).repeat_interleave(4, -1)
+        if follow.config.is_clip:
+            gate = gate.repeat_interleave(follow.config.tubelet, 0)[:, None]
         value = float(CARD.values(follow.model(whole * gate)[0])[best])
         assert why["looked"][half] == pytest.approx(value, abs=1e-4)
+
+
+# steps of a clip -------------------------------------------------------------------------------------------
+
+
+of_clips = pytest.mark.parametrize("follow", CLIPS, indirect=True, scope="module")
+
+
+@of_clips
+def test_a_patterns_result_is_of_what_stays_and_what_changes(follow: Follow, seen: dict) -> None:
+    data = through_time.tubelet(follow)
+    made = np.add(data["stays"], data["changes"]) + follow.model.patch_embed.proj.bias.numpy()
+    close(made, seen["embed", None][follow.choice.patch])
+    for pattern in data["filters"]:
+        changes = np.dot(pattern["weights"], data["change"])
+        assert changes == pytest.approx(data["changes"][pattern["index"]], abs=1e-4)
+        assert pattern["result"] == pytest.approx(made[pattern["index"]], abs=1e-4)
+    n = follow.config.tubelet
+    assert (max(map(abs, data["change"])) > 0.1) == (n > 1)
+    still = follow.trace.image.clone()
+    still[n : 2 * n] = still[n]  # the frames of time 1 are alike
+    stood = through_time.tubelet(replace(follow, trace=trace(follow.model, still)))
+    close(stood["changes"], np.zeros(32))
+
+
+@of_clips
+def test_shares_of_times_add_up_to_the_row(follow: Follow, seen: dict) -> None:
+    data, row = through_time.times(follow), seen["attn", 1][2, follow.token]
+    close(data["shares"], row)
+    close(data["times"], row[follow.prefix :].view(-1, 15).sum(dim=1))
+    assert sum(data["times"]) + data["front"] == pytest.approx(1, abs=1e-5) and data["ours"] == 1
+
+
+@of_clips
+def test_heads_reach_as_far_in_time_as_they_do(follow: Follow, seen: dict) -> None:
+    data, prefix, attn = through_time.spans(follow), follow.prefix, seen["attn", 1].double()
+    t, grid = follow.trace.grid.frames, follow.trace.grid
+    for head in range(4):
+        shares, even = np.zeros(t), np.zeros(t)
+        for query in range(grid.count):
+            row = attn[head, prefix + query, prefix:].numpy()
+            for key in range(grid.count):
+                lag = abs(grid.place(query)[0] - grid.place(key)[0])
+                shares[lag] += row[key] / row.sum() / grid.count
+                even[lag] += 1 / grid.count**2
+        np.testing.assert_allclose(data["lags"][head], shares, atol=1e-5)
+        assert data["apart"][head] == pytest.approx(shares @ np.arange(t), abs=1e-4)
+    np.testing.assert_allclose(data["uniform"], even, atol=1e-5)
+    assert data["even"] == pytest.approx(even @ np.arange(t), abs=1e-5)
+
+
+@of_clips
+def test_frames_in_other_orders_are_passes_of_the_model(follow: Follow) -> None:
+    shared = answer.shared(follow)
+    if not follow.config.num_classes:
+        assert shared == {}
+        return
+    F, n = len(follow.trace.image), follow.config.tubelet
+    orders = {each["name"]: each for each in shared["order"]["asked"]}
+    assert orders["backwards"]["frames"] == [*range(F)][::-1]
+    assert sorted(orders["frames shuffled"]["frames"]) == [*range(F)]
+    assert ("times shuffled" in orders) == (n > 1)
+    held = shared["frozen"]["asked"]
+    assert [each["frames"] for each in held[:F]] == [[at] * F for at in range(F)]
+    assert len(held) == F + (F // n if n > 1 else 0)
+    for data in (shared["order"], shared["frozen"]):
+        names = [CARD.class_names.index(name) for name in data["classes"]]
+        close(data["filmed"]["values"], CARD.values(follow.trace.logits)[names])
+        for each in data["asked"]:
+            with torch.no_grad():
+                logits = follow.model(follow.trace.image[each["frames"]][None])[0]
+            close(each["values"], CARD.values(logits)[names])
+            assert each["says"] == class_name(CARD, int(logits.argmax())) and each["says"] in data["classes"]
+
+
+@of_clips
+def test_one_time_over_and_over_is_time_that_is_frozen(follow: Follow) -> None:
+    if follow.config.tubelet == 1 or not follow.config.num_classes:
+        return
+    times = follow.trace.grid.frames
+    for time, each in enumerate(answer.frozen(follow)["asked"][-times:]):
+        logits = trace(follow.model, follow.trace.image, edits=[FreezeTime(time, times)]).logits
+        close(answer.with_frames(follow, each["frames"]), logits)
+
+
+def test_the_lesson_of_a_clip_begins_where_it_moves() -> None:
+    model = ViT(tiny_config(num_frames=6, tubelet=2)).eval()
+    image = torch.zeros(6, 3, 12, 20)
+    image[3, :, 8:12, 4:8] = 1  # at time 1 of 3, row 2, column 1
+    assert liveliest(trace(model, image), model.config) == model.config.grid.number((1, 2, 1))
+    still = ViT(tiny_config()).eval()
+    assert liveliest(trace(still, image[0]), still.config) == 7
 
 
 # the whole --------------------------------------------------------------------------------------------------
 
 
 def test_every_step_has_few_words_code_and_all_its_numbers(follow: Follow) -> None:
-    lesson = lesson_of(follow.trace, follow.model, follow.card, CHOICE)
-    assert len(lesson["steps"]) == (15 if follow.config.num_classes else 14)
+    lesson, config = lesson_of(follow.trace, follow.model, follow.card, follow.choice), follow.config
+    through = 2 + (config.tubelet > 1) + 2 * (config.num_classes > 0) if config.is_clip else 0
+    assert len(lesson["steps"]) == (15 if config.num_classes else 14) + through
+    words = " ".join(step["sentence"] + step["formula"] for step in lesson["steps"])
+    assert not config.is_clip or "picture" not in words
     for step in lesson["steps"]:
         assert len(step["sentence"].split()) <= MOST_WORDS, step["sentence"]
         assert not re.search(r"[{}]|nan|None", step["sentence"] + step["formula"])
@@ -267,7 +381,7 @@ def test_every_step_has_few_words_code_and_all_its_numbers(follow: Follow) -> No
         if question and question["kind"] == "choice":
             assert 0 <= question["right"] < len(question["options"])
     said = json.loads(json.dumps(lesson, allow_nan=False))
-    assert said["choice"] == {"patch": 7, "layer": 1, "head": 2}
+    assert said["choice"] == {"patch": follow.choice.patch, "layer": 1, "head": 2}
     by_name = {step["name"]: step["data"] for step in said["steps"]}
     assert by_name["scores"] == attention.scores(follow)
 
@@ -281,29 +395,35 @@ def test_what_a_browser_asks_for_is_brought_within_the_model() -> None:
 
 def test_the_squares_that_are_right_are_those_of_the_map(follow: Follow) -> None:
     once = {"bag": {}, "without": [], "why": {"areas": [0, 1]}}
-    lesson = lesson_of(follow.trace, follow.model, follow.card, CHOICE, once)
+    once |= {"order": {"asked": [{"says": ""}] * 2}, "frozen": {"asked": []}} if follow.config.is_clip else {}
+    lesson = lesson_of(follow.trace, follow.model, follow.card, follow.choice, once)
     (step,) = (step for step in lesson["steps"] if step["name"] == "softmax")
     shares = np.array(step["data"]["shares"][follow.prefix :])
     right = step["question"]["right"]
-    assert len(right) == 3 and shares[right].min() >= np.delete(shares, right).max()
+    assert len(right) == max(3, len(shares) // 10) and shares[right].min() >= np.delete(shares, right).max()
 
 
 def test_the_code_is_the_models() -> None:
-    source = {line.strip() for line in Path(vit.model.__file__).read_text(encoding="utf-8").splitlines()}
-    for step in STEPS:
-        assert {line.strip() for line in lines_of(step).splitlines()} <= source
-        assert len(lines_of(step).splitlines()) >= 1
-    for changes in FAMILIES.values():
+    for changes in KINDS.values():
         for step in steps_for(ViT(tiny_config(**changes))):
-            assert lines_of(step) and {line.strip() for line in lines_of(step).splitlines()} <= source
+            source = (Path(vit.__file__).parents[1] / told(step)["file"]).read_text(encoding="utf-8")
+            lines = {line.strip() for line in lines_of(step).splitlines()}
+            assert lines and lines <= {line.strip() for line in source.splitlines()}
+    named = [step.name for step in steps_for(ViT(tiny_config(**CLIPS["clip"])))]
+    assert named == [step.name for step in STEPS], "a clip's tubelets of a model with a head have every step"
 
 
-@pytest.mark.parametrize("kind", ["two class tokens", "DINOv3", "mixed rope", "SigLIP", "Perception Encoder"])
+@pytest.mark.parametrize(
+    "kind", ["two class tokens", "DINOv3", "mixed rope", "SigLIP", "Perception Encoder", *CLIPS]
+)
 def test_a_page_of_one_file_has_a_lesson_of_every_kind(kind: str) -> None:
     torch.manual_seed(0)
-    model = randomised(ViT(tiny_config(**FAMILIES[kind])))
-    held = page.section(trace(model, torch.randn(3, 12, 20)), model, CARD, CHOICE)
+    model = randomised(ViT(tiny_config(**KINDS[kind])))
+    card = CARD if model.config.num_classes else Card("headless")
+    held = page.section(trace(model, torch.randn(model.config.input_shape())), model, card, CHOICE)
     assert "ViTLesson.mount" in held
+    picture = base64.b64decode(re.search(r'"data:image/png;base64,([^"]+)"', held)[1])
+    assert Image.open(io.BytesIO(picture)).size == (20 * model.config.num_frames, 12), "all frames"
 
 
 def test_a_page_of_one_file_holds_the_lesson_of_the_model_as_it_is() -> None:

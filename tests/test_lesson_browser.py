@@ -6,14 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from firefox import Firefox
 from playwright.sync_api import Browser, Page, expect
 
 from explorer.lesson.follow import Choice
 from explorer.lesson.page import section
-from explorer.lesson.steps import STEPS
-from vit import Card, ViT, trace
+from explorer.lesson.steps import steps_for
+from vit import Card, ViT, load, trace
+from vit.clips import Clip, preprocess_clip
+from vit.moves import moves_sample
 
 pytestmark = pytest.mark.browser
+OF_PICTURES = steps_for(ViT(tiny_config()))
+OF_CLIPS = steps_for(ViT(tiny_config(num_frames=4, tubelet=2)))
 
 BOX = """() => { const box = document.querySelector('.les .is-picture').getBoundingClientRect();
   return [box.left, box.top, box.width, box.height]; }"""
@@ -33,6 +38,10 @@ SWIPE = """() => {
   say('touchstart', 300);
   say('touchend', 100);
 }"""
+REVEAL = (
+    "[...document.querySelectorAll('.les-quiz button')].find((b) => b.textContent === 'Show me')?.click()"
+)
+RIGHT = "\ue014"  # the arrow, to WebDriver
 PRINT = "window.print = () => { window.printed = document.querySelectorAll('.les-card').length; }"
 
 
@@ -46,12 +55,24 @@ def file(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """The lesson of the model of clips that comes along."""
+    model, card = load("moves")
+    path = tmp_path_factory.mktemp("lesson") / "clip.html"
+    image = preprocess_clip(Clip(moves_sample(1, 0)[0], ()), card)  # a moon goes right
+    path.write_text(
+        HEAD + section(trace(model, image), model, card, Choice(173, 3, 1)) + "</html>", encoding="utf-8"
+    )
+    return path
+
+
 @pytest.fixture
 def walk(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
     """walk(hash, **options) -> the page; at the end nothing has complained or called out."""
     complaints, contexts = [], []
 
-    def open_page(address: str = "", **options) -> Page:
+    def open_page(address: str = "", file: Path = file, steps: int = len(OF_PICTURES), **options) -> Page:
         contexts.append(browser.new_context(**({"viewport": {"width": 1440, "height": 900}} | options)))
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -59,7 +80,7 @@ def walk(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
             "request", lambda request: complaints.append(request.url) if "://" in request.url[:8] else None
         )
         page.goto(file.as_uri() + address)
-        expect(page.locator(".les-dots li")).to_have_count(len(STEPS))
+        expect(page.locator(".les-dots li")).to_have_count(steps)
         return page
 
     yield open_page
@@ -71,7 +92,7 @@ def walk(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
 def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk) -> None:
     page = walk()
     page.locator(".les h2").focus()
-    for number, step in enumerate(STEPS, 1):
+    for number, step in enumerate(OF_PICTURES, 1):
         expect(page.locator(".les h2")).to_have_text(step.title)
         show = page.get_by_role("button", name="Show me")
         if show.count():
@@ -81,9 +102,9 @@ def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk)
         assert number == 1 or f"how={number}&" in page.url
         page.keyboard.press("ArrowRight")
     page.go_back()
-    expect(page.locator(".les h2")).to_have_text(STEPS[-2].title)
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[-2].title)
     again = walk("#how=9")
-    expect(again.locator(".les h2")).to_have_text(STEPS[8].title)
+    expect(again.locator(".les h2")).to_have_text(OF_PICTURES[8].title)
 
 
 def test_three_squares_are_guessed_on_the_picture_and_counted(walk) -> None:
@@ -119,13 +140,13 @@ def test_presented_it_is_large_black_and_back(walk) -> None:
     for _ in range(3):
         page.keyboard.press("PageDown")
         assert page.evaluate(SMALL) == []
-    expect(page.locator(".les h2")).to_have_text(STEPS[9].title)
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[9].title)
     page.keyboard.press("b")
     expect(page.locator(".les-black")).to_be_visible()
     page.keyboard.press("b")
     expect(page.locator(".les-black")).to_be_hidden()
     page.keyboard.press("PageUp")
-    expect(page.locator(".les h2")).to_have_text(STEPS[8].title)
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[8].title)
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Handout")).to_be_visible()
 
@@ -134,14 +155,14 @@ def test_the_handout_has_every_step_and_leaves_nothing_behind(walk) -> None:
     page = walk()
     page.evaluate(PRINT)
     page.get_by_role("button", name="Handout").click()
-    assert page.evaluate("printed") == len(STEPS)
+    assert page.evaluate("printed") == len(OF_PICTURES)
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator(".les-handout").count() == 0
 
 
 def test_a_phone_sees_picture_and_sentence_together_and_swipes(walk) -> None:
     page = walk(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    for _ in STEPS[:3]:
+    for _ in OF_PICTURES[:3]:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         box = page.locator(".les .is-picture").bounding_box()
         assert box["y"] + box["height"] < 844
@@ -149,6 +170,90 @@ def test_a_phone_sees_picture_and_sentence_together_and_swipes(walk) -> None:
     sizes = page.evaluate("[...document.querySelectorAll('.les-button')].filter((b) => b.offsetParent)"
                           ".map((b) => Math.min(b.offsetWidth, b.offsetHeight))")  # fmt: skip
     assert min(sizes) >= 44
-    expect(page.locator(".les h2")).to_have_text(STEPS[3].title)
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[3].title)
     page.evaluate(SWIPE)
-    expect(page.locator(".les h2")).to_have_text(STEPS[4].title)
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[4].title)
+
+
+# a clip ---------------------------------------------------------------------------------------------------
+
+
+def test_a_clip_is_walked_to_its_end_by_keyboard(walk, clip: Path) -> None:
+    page = walk("", clip, len(OF_CLIPS))
+    page.locator(".les h2").focus()
+    for number, step in enumerate(OF_CLIPS, 1):
+        expect(page.locator(".les-chapter")).to_have_text(f"{step.chapter} · {number} of {len(OF_CLIPS)}")
+        show = page.get_by_role("button", name="Show me")
+        if show.count():
+            show.press("Enter")
+            page.locator(".les h2").focus()
+        assert page.locator(".les-drawing canvas").count() or page.locator(".les-drawing .les-bars").count()
+        page.keyboard.press("ArrowRight")
+    page.go_back()
+    expect(page.locator(".les h2")).to_have_text(OF_CLIPS[-2].title)
+
+
+def test_squares_of_a_clip_are_chosen_in_time_by_keyboard(walk, clip: Path) -> None:
+    page = walk("#how=13", clip, len(OF_CLIPS))
+    picture = page.locator(".les .is-picture")
+    picture.focus()
+    for key, place in ((".", "square (0, 0) at time 1"), ("ArrowDown", "square (1, 0) at time 1"),
+                       (".", "square (1, 0) at time 2"), (".", "square (1, 0) at time 3"),
+                       (".", "square (1, 0) at time 3"), (",", "square (1, 0) at time 2")):  # fmt: skip
+        page.keyboard.press(key)
+        expect(page.locator(".les-picture .les-read")).to_have_text(place)
+    page.keyboard.press("Enter")
+    expect(page.locator(".les-status")).to_contain_text("the app has those of all")
+    page.mouse.click(*middle_of(page, 3, 2, 5))
+    assert page.evaluate("() => document.querySelector('.les-picture .les-read').textContent").startswith(
+        "square (2, 5) at time 3"
+    )
+
+
+def middle_of(page: Page, time: int, row: int, column: int) -> tuple[float, float]:
+    """Where a square of the clip is in the window: 2 x 2 frames of 8 x 8 squares."""
+    left, top, width, _ = page.evaluate(BOX)
+    head, gap = 1.4 * 14, 448 / 40
+    side = (448 - gap - 2 * head) / 2
+    scale = width / (2 * side + gap)
+    x = time % 2 * (side + gap) + (column + 0.5) * side / 8
+    y = time // 2 * (side + gap + head) + head + (row + 0.5) * side / 8
+    return left + x * scale, top + y * scale
+
+
+def test_what_a_head_looks_at_in_time_is_asked_for_each_head(walk, clip: Path) -> None:
+    page = walk("#how=13", clip, len(OF_CLIPS))
+    page.get_by_role("button", name="An earlier one").click()
+    expect(page.locator(".les-quiz")).to_contain_text("it is The square's own.")
+    assert "100 %" in page.locator(".les-drawing").inner_text()
+    page.get_by_role("button", name="Head after").click()
+    expect(page.locator(".les-quiz button")).to_have_count(4)
+
+
+def test_frames_in_another_order_have_their_own_answers(walk, clip: Path) -> None:
+    page = walk("#how=18", clip, len(OF_CLIPS))
+    page.get_by_role("button", name="No", exact=True).click()
+    expect(page.locator(".les-quiz")).to_contain_text("Right: No.")
+    for name, answer in (("backwards", "goes left"), ("as filmed", "goes right")):
+        page.get_by_role("button", name=name).click()
+        expect(page.locator(".les-row.is-strong .les-name")).to_have_text(answer)
+    page.keyboard.press("PageDown")
+    page.get_by_role("button", name="Show me").click()
+    expect(page.get_by_role("button", name="frame 3 stays")).to_be_visible()
+    page.get_by_role("button", name="time 2 goes right").click()
+    expect(page.locator(".les-row.is-strong .les-name")).to_have_text("goes right")
+
+
+def test_firefox_walks_through_a_clip(clip: Path) -> None:
+    with Firefox.start() as firefox:
+        firefox.goto(clip.as_uri())
+        firefox.wait_for("document.querySelector('.les-dots li')?.offsetParent && true")
+        firefox.evaluate("document.querySelector('.les h2').focus()")
+        for number, step in enumerate(OF_CLIPS, 1):
+            assert firefox.evaluate("document.querySelector('.les h2').textContent") == step.title
+            firefox.evaluate(REVEAL)
+            drawn = "document.querySelectorAll('.les-drawing canvas, .les-drawing .les-bars').length"
+            assert firefox.evaluate(drawn), step.title
+            assert number == 1 or f"how={number}&" in firefox.evaluate("location.hash")
+            firefox.press(RIGHT)
+        assert firefox.log == []

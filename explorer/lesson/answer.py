@@ -17,7 +17,7 @@ from vit.model import ViT
 from vit.positions import Places
 from vit.trace import MaskPatches, trace
 
-SHOWN = 5  # classes
+SHOWN, LIKELIEST = 5, 3  # classes; where others come in that win
 STEPS = 7  # points of a curve
 Numbers = dict[str, Any]
 
@@ -109,22 +109,23 @@ def head_reads(model: ViT, stream: Tensor) -> Tensor:
 def without(f: Follow) -> list[Numbers]:
     """The answer when the patches that were looked at most are hidden from everybody."""
     order, found = strongest(looked_at(f), f.trace.grid.count), []
-    watched = strongest(f.trace.logits, SHOWN)
     for share in (0.0, 0.05, 0.1, 0.2, 0.4):
         hidden = order[: round(share * len(order))]
         logits = f.trace.logits
         if hidden:
             logits = trace(f.model, f.trace.image, edits=(MaskPatches(tuple(hidden), f.prefix),)).logits
-        values = f.card.values(logits)
-        found.append(
-            {
-                "hidden": hidden,
-                "values": numbers(values[watched]),
-                "written": [f.card.written(float(values[k]), 1) for k in watched],
-                "says": class_name(f.card, int(logits.argmax())),
-            }
-        )
+        found.append({"hidden": hidden} | said(f, logits, strongest(f.trace.logits, SHOWN)))
     return found
+
+
+def said(f: Follow, logits: Tensor, watched: list[int]) -> Numbers:
+    """What a pass says of the classes that are watched."""
+    values = f.card.values(logits)
+    return {
+        "values": numbers(values[watched]),
+        "written": [f.card.written(float(values[k]), 1) for k in watched],
+        "says": class_name(f.card, int(logits.argmax())),
+    }
 
 
 def why(f: Follow) -> Numbers:
@@ -149,6 +150,60 @@ def by_chance(grid: Grid) -> list[int]:
     return found
 
 
+def orders_of(frames: int, tubelet: int) -> list[Numbers]:
+    """The frames of a clip in other orders, the shuffled ones the same for all clips. Where a time has
+    several frames they are shuffled once more with those of each time together: what moves within it still
+    does."""
+    times = frames // tubelet
+    lots = {
+        count: torch.randperm(count, generator=torch.Generator().manual_seed(0)) for count in (frames, times)
+    }
+    found = {"as filmed": [*range(frames)], "backwards": [*reversed(range(frames))]}
+    found["frames shuffled"] = lots[frames].tolist()
+    if tubelet > 1:
+        found["times shuffled"] = torch.arange(frames).view(times, tubelet)[lots[times]].flatten().tolist()
+    return [{"name": name, "frames": order} for name, order in found.items()]
+
+
+def held_still(frames: int, tubelet: int) -> list[Numbers]:
+    """A clip that stands still: one frame after the other is shown all the time. Where a time has several,
+    then those of one time over and over, which is what `vit.trace.FreezeTime` does: a patch is made of them
+    alone."""
+    found = [{"name": f"frame {at}", "frames": [at] * frames} for at in range(frames)]
+    for time in range(frames // tubelet if tubelet > 1 else 0):
+        again = [*range(time * tubelet, (time + 1) * tubelet)] * (frames // tubelet)
+        found.append({"name": f"time {time}", "frames": again})
+    return found
+
+
+def with_frames(f: Follow, frames: list[int]) -> Tensor:
+    """(K,): what the model says when it is shown these frames of the clip."""
+    return trace(f.model, f.trace.image[frames], keep=()).logits
+
+
+def order(f: Follow) -> Numbers:
+    """The answer to the same frames in other orders."""
+    return answers_to(f, orders_of(len(f.trace.image), f.config.tubelet))
+
+
+def frozen(f: Follow) -> Numbers:
+    """The answer when a clip stands still."""
+    return answers_to(f, held_still(len(f.trace.image), f.config.tubelet))
+
+
+def answers_to(f: Follow, asked: list[Numbers]) -> Numbers:
+    """What is said of the clip as it was filmed, and of its frames as they are asked for: of the likeliest
+    classes, and of all that win."""
+    found = [with_frames(f, each["frames"]) for each in asked]
+    watched = strongest(f.trace.logits, LIKELIEST)
+    watched = list(dict.fromkeys([*watched, *(int(logits.argmax()) for logits in found)]))
+    return {
+        "classes": [class_name(f.card, k) for k in watched],
+        "filmed": said(f, f.trace.logits, watched),
+        "asked": [each | said(f, logits, watched) for each, logits in zip(asked, found)],
+    }
+
+
 def bag(f: Follow) -> Numbers:
     """The answer if no patch is told where it is; nothing where positions cannot be
     taken off again, or where there are none."""
@@ -163,18 +218,21 @@ def bag(f: Follow) -> Numbers:
             f.trace.grid, torch.full((len(tokens),), -1)
         )  # nowhere: nothing turns, and every distance is the same
         logits = f.model.read_out(f.model.run(stream, places=places))[0].float().cpu()
-    said = {}
+    both = {}
     for name, found in (("with", f.trace.logits), ("without", logits)):
         k = int(found.argmax())
-        said[name] = {
+        both[name] = {
             "name": class_name(f.card, k),
             "written": f.card.written(float(f.card.values(found)[k]), 1),
         }
-    return said
+    return both
 
 
 def shared(f: Follow) -> dict[str, Any]:
     """What takes passes of its own, and is the same whatever is followed."""
     if not f.config.num_classes:
         return {}
-    return {"bag": bag(f), "without": without(f), "why": why(f)}
+    found: dict[str, Any] = {"bag": bag(f), "without": without(f), "why": why(f)}
+    if f.config.is_clip:
+        found |= {"order": order(f), "frozen": frozen(f)}
+    return found

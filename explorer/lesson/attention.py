@@ -18,8 +18,8 @@ Numbers = dict[str, Any]
 
 
 def cut(f: Follow) -> Numbers:
-    """The picture as a grid."""
-    h, w = f.trace.grid_size
+    """The picture, or each time of a clip, as a grid."""
+    h, w = f.trace.grid.space
     return {"rows": h, "columns": w, "side": f.config.patch_size, "count": f.trace.grid.count}
 
 
@@ -32,7 +32,7 @@ def embed(f: Follow) -> Numbers:
     """The patch against the patterns that answer it most strongly: weights · values + bias."""
     proj, found = f.model.patch_embed.proj, f.projected[f.choice.patch]  # (D,)
     chosen = strongest(found.abs(), FILTERS)
-    weight = proj.weight.detach().float().cpu()  # (D, 3, p, p)
+    weight = proj.weight.detach().float().cpu()  # (D, 3, p, p), of a clip (D, 3, n, p, p)
     bias = [0.0 if proj.bias is None else number(proj.bias[j]) for j in chosen]
     return {
         "values": numbers(f.pixels.flatten()),

@@ -1,6 +1,7 @@
 """What the lesson follows: one patch through one head of one layer, and the tensors on its way.
 
-T tokens, P patches, L layers, H heads, D the width of a token, d that of one head, p the side of a patch.
+T tokens, P patches, L layers, H heads, D the width of a token, d that of one head, p the side of a patch, n
+the frames that it reaches through: 1 in a picture.
 """
 
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vit.card import Card
@@ -21,7 +23,7 @@ DIGITS = 6  # significant ones of a number that is sent
 
 @dataclass(frozen=True)
 class Choice:
-    """What a visitor follows; a patch counts from 0, row by row."""
+    """What a visitor follows; a patch counts from 0, row by row, of a clip frame by frame."""
 
     patch: int = 0
     layer: int = 0
@@ -36,7 +38,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Follow:
-    """One picture that a model has looked at, and the choice in it."""
+    """One picture or clip that a model has looked at, and the choice in it."""
 
     trace: Trace
     model: ViT
@@ -98,6 +100,7 @@ class Follow:
         """(P, D): every patch after the projection."""
         with torch.no_grad():
             image = self.trace.image[None].to(next(self.model.parameters()))
+            image = image.transpose(1, 2) if self.config.is_clip else image  # (1, 3, F, height, width)
             return self.model.patch_embed.proj(image)[0].flatten(1).mT.float().cpu()
 
     @cached_property
@@ -134,21 +137,34 @@ class Follow:
 
     @property
     def pixels(self) -> Tensor:
-        """(3, p, p): the patch as the model takes it, normalised."""
-        rows, columns = self.square
-        return self.trace.image[:, rows, columns]
+        """(3, n, p, p): the patch as the model takes it, normalised."""
+        return self.frames_of_patch.transpose(0, 1)
 
     @property
-    def colours(self) -> list[list[list[int]]]:
-        """(p, p, 3): the same as 0 to 255."""
-        rows, columns = self.square
-        colours: list[list[list[int]]] = as_picture(self.trace.image, self.card)[rows, columns].tolist()
-        return colours
+    def colours(self) -> list[Any]:
+        """(n, p, p, 3): the same as 0 to 255."""
+        return [as_picture(frame, self.card).tolist() for frame in self.frames_of_patch]
 
     @property
-    def square(self) -> tuple[slice, slice]:
-        p, (row, column) = self.config.patch_size, self.trace.grid.place(self.choice.patch)
-        return slice(row * p, row * p + p), slice(column * p, column * p + p)
+    def frames_of_patch(self) -> Tensor:
+        """(n, 3, p, p)"""
+        image = self.trace.image if self.config.is_clip else self.trace.image[None]  # (F, 3, height, width)
+        *time, row, column = self.trace.grid.place(self.choice.patch)
+        p, n, first = self.config.patch_size, self.config.tubelet, self.config.tubelet * sum(time)
+        return image[first : first + n, :, row * p : row * p + p, column * p : column * p + p]
+
+
+def liveliest(trace: Trace, config: ViTConfig) -> int:
+    """The patch of a clip's middle time in which most changes from frame to frame; of a picture the middle
+    one."""
+    grid, p = trace.grid, config.patch_size
+    middle = grid.number([side // 2 for side in grid.shape])
+    if not config.is_clip:
+        return middle
+    time = grid.frames // 2
+    near = trace.image[max(0, time * config.tubelet - 1) : (time + 1) * config.tubelet]  # (2 or more, 3, ...)
+    change = near.diff(dim=0).abs().mean(dim=(0, 1))  # (height, width)
+    return grid.in_frame(time)[int(F.avg_pool2d(change[None], p).argmax())]
 
 
 def reads_of(config: ViTConfig) -> list[int]:

@@ -43,8 +43,8 @@ def is_of(trace: Trace, model: ViT, card: Card, choice: Choice) -> bool:
 
 def section(trace: Trace, model: ViT, card: Card, choice: Choice, address: bool = True) -> str:
     """HTML to stand below the viewer: the lesson of this choice, in every head of its layer; nothing where
-    the trace is of an intervention, or of a clip."""
-    if len(trace.grid.shape) > 2 or not is_of(trace, model, card, choice):
+    the trace is of an intervention."""
+    if not is_of(trace, model, card, choice):
         return ""
     choice = choice.within(trace, model.config)
     once = shared(Follow(trace, model, card, choice))

@@ -6,9 +6,12 @@ A sentence has at most 25 everyday words. Its braces, and those of the formula, 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
-from explorer.lesson import answer, attention
+import torch
+
+from explorer.lesson import answer, attention, through_time
 from explorer.lesson.follow import Choice, Follow, read_name_of, reads_of, strongest
 from explorer.payload import class_name
 from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY
@@ -22,11 +25,12 @@ VERSION = 1
 MOST_WORDS = 25
 Numbers = dict[str, Any]
 START = Choice()
+OF_PASSES = ("order", "frozen", "why")  # steps whose numbers take passes of their own: `answer.shared`
 
 
 @dataclass(frozen=True)
 class Step:
-    """One screen: what it says, the lines of vit/model.py that do it, and its numbers."""
+    """One screen: what it says, the lines of code that do it, and its numbers."""
 
     name: str  # of its drawing
     chapter: str
@@ -34,9 +38,18 @@ class Step:
     sentence: str
     formula: str
     numbers: Callable[[Follow], Numbers]
-    where: Any  # what of vit/model.py does it,
+    where: Any  # what of vit/model.py, or near it, does it,
     lines: tuple[str, ...]  # and how those of its lines begin
     note: str = ""  # for who teaches
+    needs: Callable[[ViTConfig], bool] = lambda config: True  # of the model, to have this step
+
+
+def reads_clips(config: ViTConfig) -> bool:
+    return config.is_clip
+
+
+def answers(config: ViTConfig) -> bool:
+    return config.num_classes > 0
 
 
 ATTEND = code.Attention.forward
@@ -70,6 +83,15 @@ STEPS = (
         "Point at a pattern: its products with the square add up to one number.",
     ),
     Step(
+        "tubelet", "Squares become numbers", "Does it move?",
+        "A pattern reaches through {n_frames}, too. Part of its result comes from what they share, "
+        "part from what changes between them.",
+        "pattern · mean of the frames + pattern · what changes + bias = one of {D} numbers",
+        through_time.tubelet, code.PatchEmbed, ("kernel = ", "self.proj = nn.Conv3d"),
+        "Choose a square in which something moves, then one in which nothing does.",
+        lambda config: config.tubelet > 1,
+    ),
+    Step(
         "position", "Squares become numbers", "Where am I?",
         "Numbers for the place are added. Without them the model would not know where in the picture "
         "a square was.",
@@ -81,7 +103,7 @@ STEPS = (
         "prefix", "Squares become numbers", "Who will answer?", "{prefix}",
         "{T} tokens = {before} in front + {P} squares",
         attention.prefix, code.ViT.embed, ("tokens = [token for token", "x = torch.cat"),
-        "It is the same for every picture until the first layer has run.",
+        "Until the first layer has run it is the same, whatever is shown.",
     ),
     Step(
         "ask", "One layer", "Ask, offer, carry",
@@ -127,6 +149,23 @@ STEPS = (
         "This is where most of the weights are.",
     ),
     Step(
+        "times", "Through time", "Before, now, after",
+        "All times stand in one row of tokens. Our square's attention goes to all of them at once: how much "
+        "to which?",
+        "share of a time = sum of the shares of its {h} · {w} squares", through_time.times, ATTEND,
+        ("scores = ", "attn = tap"),
+        "Step through the heads: which compare times, and which stay in their own?", reads_clips,
+    ),
+    Step(
+        "spans", "Through time", "How far in time",
+        "How far away in time do all squares of this layer look? Each head has a reach; the line is one that "
+        "looks everywhere alike.",
+        "share of a distance = attention between times so far apart, over all squares", through_time.spans,
+        ATTEND, ("q, k, v = self.qkv", "attn = tap"),
+        "Go through the layers: does a head stay in the present, does one compare distant times?",
+        reads_clips,
+    ),
+    Step(
         "layers", "All layers", "Again and again",
         "The same two moves repeat in all {L} layers. Watch which squares become more and more like ours.",
         "how alike two tokens are: 1 the same direction, 0 nothing in common",
@@ -144,25 +183,57 @@ STEPS = (
         "Hide what it looked at: does the answer stay?",
     ),
     Step(
+        "order", "The answer", "The frames in another order",
+        "The same frames, backwards or shuffled. If the answer changes, it was read from their order, not "
+        "just from what they show.",
+        "position of a time + another frame = another token", lambda f: {}, code.ViT.embed,
+        ("pos_embed = resample_pos_embed", "x = x + torch.cat"),
+        "Let the class say first what the clip looks like backwards.",
+        lambda config: reads_clips(config) and answers(config),
+    ),
+    Step(
+        "frozen", "The answer", "Can one moment tell?",
+        "{still} Is the answer the same?",
+        "clip = one frame, {frames} times over", lambda f: {}, answer.with_frames,
+        ("return trace",),
+        "What survives a single frame was read from how things look, not from how they move.",
+        lambda config: reads_clips(config) and answers(config),
+    ),
+    Step(
         "why", "The answer", "But is it why?",
         "Did it really need those squares? We take them away, one after the other, and watch the answer.",
         "area under the curve: {looked} looked at first, {random} by chance; smaller means they mattered",
         lambda f: {}, code.ViT.forward, ("tokens = self.embed", "return self.read_out"),
         "Attention is a hint. What happens without the squares is the test.",
+        answers,
     ),
 )  # fmt: skip
 
 
 def steps_for(model: ViT) -> tuple[Step, ...]:
-    """Those that this model has, with the words and the lines of its kind: without a head there is no class
-    to ask why about."""
-    found = STEPS if model.config.num_classes else STEPS[:-1]
+    """Those that this model has, with the words and the lines of its kind."""
     config = model.config
+    found = [step for step in STEPS if step.needs(config)]
     variants = {"position": position_of(config), "read": READ_BY.get(config.pool, {})}
+    variants |= OF_CLIPS if config.is_clip else {}
     variants["scores"] = {"formula": "q · k / √{d} + a number for the distance"} if config.rel_pos else {}
     return tuple(replace(step, **variants.get(step.name, {})) for step in found)
 
 
+OF_CLIPS: dict[str, dict[str, Any]] = {
+    "cut": dict(
+        sentence="The clip falls apart into {h} × {w} squares at each of {t} times, {n_frames} deep. Click "
+        "one: it is ours in every step.",
+        formula="{frames} frames of {height} × {width} pixels = {t} · {h} · {w} squares of {n_frames} with "
+        "{p} · {p} pixels",
+        lines=("kernel = ", "self.proj = nn.Conv3d"),
+    ),
+    "flatten": dict(
+        sentence="Every pixel has a red, a green and a blue value, in {n_frames}. Our square becomes a "
+        "list of {n} numbers.",
+        formula="{n_frames} · {p} · {p} pixels · 3 colours = {n} numbers",
+    ),
+}
 READ_BY: dict[str, dict[str, Any]] = {
     "mean": dict(lines=("patches = x", "pooled = patches")),
     "attention": dict(where=code.AttentionPool.forward, lines=("scores = tap", "attn = tap", "pooled =")),
@@ -181,6 +252,12 @@ def position_of(config: ViTConfig) -> dict[str, Any]:
             where=ATTEND, lines=("scores = tap",),
         )  # fmt: skip
     if config.rope == "none":
+        if config.pos_embed != "none" and config.is_clip:
+            return dict(
+                title="Where and when am I?",
+                sentence="Numbers for place and time are added. Without them the model would know neither "
+                "where a square was nor when.",
+            )
         if config.pos_embed != "none":
             return {}
         return dict(
@@ -201,8 +278,9 @@ def position_of(config: ViTConfig) -> dict[str, Any]:
     )
 
 
+@cache
 def lines_of(step: Step) -> str:
-    """The lines of vit/model.py that do it, as they stand there."""
+    """The lines of code that do it, as they stand there."""
     source = inspect.cleandoc(inspect.getsource(step.where)).splitlines()
     found = [line for line in source if line.strip().startswith(step.lines)]
     return inspect.cleandoc("\n".join(found))
@@ -211,17 +289,22 @@ def lines_of(step: Step) -> str:
 def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, Any]:
     """What the braces of sentences and formulas stand for."""
     looked, random = shared.get("why", {}).get("areas", (0, 0))
-    size = f.trace.image.shape[1], f.trace.image.shape[2]
-    return words_of_model(f.config, size) | {
+    return words_of_model(f.config, size_of(f.trace)) | {
         "active": data["mlp"]["active"],
         "looked": f"{looked:.3f}",
         "random": f"{random:.3f}",
     }
 
 
+def size_of(trace: Trace) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return trace.image.shape[-2], trace.image.shape[-1]
+
+
 def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
-    """Those of them that are the same for every picture of this size, (height, width) in pixels."""
-    grid, p = config.grid_at(size), config.patch_size
+    """Those of them that are the same for every picture or clip of this size, (height, width) in pixels."""
+    grid, p, n = config.grid_at(size), config.patch_size, config.tubelet
+    h, w = grid.space
     names, reads, pools = config.prefix_names, reads_of(config), config.pool == "attention"
     read_name = read_name_of(config)
     front = (
@@ -232,10 +315,13 @@ def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
         else f"No extra token stands in front: in the end the answer comes from {COLLECTED[pools]}."
     )
     return {
-        "h": grid.shape[0], "w": grid.shape[1], "p": p, "height": size[0], "width": size[1],
-        "n": config.in_chans * p * p, "D": config.embed_dim, "d": config.head_dim, "H": config.num_heads,
-        "L": config.depth, "P": grid.count, "T": len(names) + grid.count, "before": len(names),
+        "t": grid.frames, "h": h, "w": w, "p": p, "frames": config.num_frames, "height": size[0],
+        "width": size[1], "n": config.in_chans * n * p * p, "n_frames": f"{n} frame{'s' * (n > 1)}",
+        "D": config.embed_dim, "d": config.head_dim, "H": config.num_heads, "L": config.depth,
+        "P": grid.count, "T": len(names) + grid.count, "before": len(names),
         "count": config.mlp_dim // (2 if config.activation == "swiglu" else 1), "prefix": front,
+        "still": "A single frame is shown all the time: nothing moves."
+        + (f" Then one time, {n} frames over and over." if n > 1 else ""),
         "read": "The answer is read from the average of all squares: "
         "here is how much the last layer changed each one."
         if not (reads or pools)
@@ -271,7 +357,10 @@ def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str,
     }
     if bag := shared.get("bag"):
         same = bag["with"]["name"] == bag["without"]["name"]
-        asked["position"] = yes_or_no("If no square were told its place: would the answer be the same?", same)
+        told = "its place or time" if f.config.is_clip else "its place"
+        asked["position"] = yes_or_no(f"If no square were told {told}: would the answer be the same?", same)
+    if f.config.is_clip:
+        asked |= questions_of_clips(f, data, shared)
     if f.config.num_classes > 2:
         top = strongest(f.trace.logits, 1)[0]
         others = strongest(f.trace.logits, 4)
@@ -291,6 +380,30 @@ def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str,
     return asked
 
 
+def questions_of_clips(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, Numbers]:
+    """follows: another choice of patch, layer or head is another question."""
+    ours, of_time = data["times"]["ours"], torch.tensor(data["times"]["times"])
+    most = strongest(of_time, 1)[0]
+    asked: dict[str, Numbers] = {
+        "times": {
+            "kind": "choice",
+            "ask": "Which time does this head look at most?",
+            "options": ["The square's own", "An earlier one", "A later one"],
+            "right": 0 if most == ours else 1 if most < ours else 2,
+            "follows": True,
+        }
+    }
+    if "order" in shared:
+        filmed, backwards, *_ = shared["order"]["asked"]
+        asked["order"] = yes_or_no(
+            "Played backwards: will it say the same?", filmed["says"] == backwards["says"]
+        )
+        frames = shared["frozen"]["asked"][: f.config.num_frames]
+        some = any(held["says"] == filmed["says"] for held in frames)
+        asked["frozen"] = yes_or_no("Is there a single frame that gives the same answer?", some)
+    return asked
+
+
 def yes_or_no(ask: str, yes: bool) -> Numbers:
     return {"kind": "choice", "ask": ask, "options": ["Yes", "No"], "right": 0 if yes else 1}
 
@@ -303,8 +416,8 @@ def lesson_of(
     follow = Follow(trace, model, card, choice.within(trace, model.config))
     shared = answer.shared(follow) if shared is None else shared
     data = {step.name: step.numbers(follow) for step in steps_for(model)}
+    data |= {name: shared[name] for name in OF_PASSES if name in data}
     if "why" in data:
-        data["why"] = shared["why"]
         data["answer"] |= {"without": shared["without"]}
         data["position"] |= {"bag": shared["bag"]}
     words, asked = words_of(follow, data, shared), questions(follow, data, shared)
@@ -320,7 +433,7 @@ def lesson_of(
         for step in steps_for(model)
     ]
     return {
-        **frame_of(model, card, (trace.image.shape[1], trace.image.shape[2])),
+        **frame_of(model, card, size_of(trace)),
         "choice": {"patch": choice.patch, "layer": choice.layer, "head": choice.head},
         "steps": steps,
     }
@@ -332,6 +445,7 @@ def told(step: Step) -> dict[str, str]:
         "name": step.name,
         "chapter": step.chapter,
         "title": step.title,
+        "file": step.where.__module__.replace(".", "/") + ".py",
         "code": lines_of(step),
         "note": step.note,
     }
@@ -343,7 +457,8 @@ def frame_of(model: ViT, card: Card, size: tuple[int, int]) -> dict[str, Any]:
     return {
         "version": VERSION,
         "model": card.name,
-        "grid": list(config.grid_at(size).shape),
+        "grid": list(config.grid_at(size).shape),  # (h, w), or (t, h, w)
+        "frames": config.num_frames,
         "layers": config.depth,
         "heads": config.num_heads,
         "prefix": list(config.prefix_names),
@@ -387,4 +502,7 @@ def outline_of(model: ViT, card: Card, size: tuple[int, int]) -> dict[str, Any]:
         "post_norm": config.post_norm,
         "pre_norm": config.pre_norm,
         "chance": answer.by_chance(config.grid_at(size)),
+        "tubelet": config.tubelet,
+        "orders": answer.orders_of(config.num_frames, config.tubelet) if config.is_clip else [],
+        "held": answer.held_still(config.num_frames, config.tubelet) if config.is_clip else [],
     }

@@ -1,5 +1,5 @@
-"""How it works: one square of this picture, followed from pixels to the answer. Every number is this model's
-own. Click a square: it is yours in every step. *Next*, or the arrow keys, go on.
+"""How it works: one square of this picture, or clip, followed from pixels to the answer. Every number is this
+model's own. Click a square: it is yours in every step. *Next*, or the arrow keys, go on.
 """
 
 import json
@@ -11,7 +11,7 @@ import gradio as gr
 import segno
 
 from explorer.lesson.answer import shared
-from explorer.lesson.follow import Choice, Follow
+from explorer.lesson.follow import Choice, Follow, liveliest
 from explorer.lesson.script import lesson_css, lesson_script
 from explorer.lesson.steps import lesson_of
 from explorer.look import Look, too_many_tokens
@@ -46,11 +46,9 @@ def lesson_value(look: Look, choice: Choice) -> dict[str, Any]:
     """For the component: where the lesson of this choice is, and the picture."""
     if not look.keeps_attention:
         raise ValueError(too_many_tokens("The lesson is"))
-    if look.model.config.is_clip:
-        raise ValueError("The lesson follows a patch of a picture: choose a model that reads pictures.")
     choice = choice.within(look.trace(exact=True), look.model.config)
     address = look.address(("lesson", choice), partial(lesson_bytes, look, choice), "json")
-    return {"lesson": address, "picture": look.picture_address}
+    return {"lesson": address, "picture": look.frames_address}
 
 
 def choice_of(asked: Any, start: Choice) -> Choice:
@@ -61,13 +59,13 @@ def choice_of(asked: Any, start: Choice) -> Choice:
 
 
 def start_of(look: Look, picked: Any) -> Choice:
-    """What is pinned in the viewer, else the middle of the picture in the middle layer."""
-    (h, w), config = look.trace(exact=True).grid.space, look.model.config
+    """What is pinned in the viewer, else the middle of the picture, or what moves in the middle of a clip, in
+    the middle layer."""
+    traced, config = look.trace(exact=True), look.model.config
     pinned = picked if isinstance(picked, dict) else {}
     query = pinned.get("query", -1) - config.num_prefix_tokens
-    middle = (h // 2) * w + w // 2
     layer, head = pinned.get("layer", config.depth // 2), pinned.get("head", 0)
-    return Choice(query if 0 <= query < h * w else middle, layer, head)
+    return Choice(query if 0 <= query < traced.grid.count else liveliest(traced, config), layer, head)
 
 
 def code_of(url: Any) -> dict[str, str]:

@@ -17,9 +17,9 @@ export function printHandout(view, drawings) {
     cards.push(el("article", { class: "les-card" }, el("h3", {}, `${i + 1}  ${step.title}`), el("p", {}, step.sentence),
       el("div", { class: "les-side" }, small(view, layer, step.title, { side: 150 }), box), el("p", { class: "les-formula" }, step.formula)));
   }
-  const [h, w] = lesson.grid, at = lesson.choice;
+  const [h, w] = lesson.grid.slice(-2), at = lesson.choice;
   const sheet = el("section", { class: "les-handout" }, el("h2", {}, "How a Vision Transformer works"),
-    el("p", {}, `${lesson.model}; square (${Math.floor(at.patch / w)}, ${at.patch % w}) of ${h} × ${w}, layer ${at.layer}, head ${at.head}`), ...cards);
+    el("p", {}, `${lesson.model}; square ${view.placeOf(at.patch)} of ${h} × ${w}, layer ${at.layer}, head ${at.head}`), ...cards);
   document.body.append(sheet);
   document.documentElement.classList.add("les-printing");
   addEventListener("afterprint", () => {

@@ -7,7 +7,7 @@ import { bars, dot, line, percent, ribbon, slider, text } from "./tools.js";
 export function read(box, data, view) {
   view.picture.show({ map: data.map, words: data.kind === "mean" ? (value) => `changed by ${text(value)}` : percent });
   if (data.kind === "mean") {
-    box.append(line(`Every square counts the same: 1 / ${view.lesson.grid[0] * view.lesson.grid[1]} = `, el("b", {}, percent(data.share)), "."),
+    box.append(line(`Every square counts the same: 1 / ${view.count} = `, el("b", {}, percent(data.share)), "."),
       small(view, { map: data.map }, "How much the last layer changed every square", { side: 240 }));
     return;
   }
@@ -25,7 +25,7 @@ export function answer(box, data, view) {
   if (!view.revealed()) return view.picture.show({});
   const rows = el("div"), first = data.classes[0];
   const show = (i) => {
-    const now = data.without[i], share = now.hidden.length / (view.lesson.grid[0] * view.lesson.grid[1]);
+    const now = data.without[i], share = now.hidden.length / view.count;
     rows.replaceChildren(bars(data.classes.map((known, k) => ({ name: known.name, share: now.values[k], of: data.kind === "none" ? undefined : 1,
       strong: known.name === now.says, words: i ? `${now.written[k]} (was ${known.written})` : known.written }))),
     line(now.hidden.length ? `Without the ${now.hidden.length} squares it looked at most, it says ` : "It says ", el("b", {}, now.says), "."));

@@ -61,7 +61,7 @@ export function mix(box, data, view) {
   data.best.forEach((token, i) => box.append(el("div", { class: "les-part" }, el("b", { class: "les-number" }, percent(data.shares[i]), " ×"),
     ribbon(view, view.nameOf(token), data.values[i], { top, faint: 0.25 + 0.75 * data.shares[i] / data.shares[0] }))));
   box.append(line(`and the others with ${percent(data.rest)} together`), el("b", { class: "les-sign" }, "="), ribbon(view, "z, this head's result", data.z));
-  const map = Array(view.lesson.grid[0] * view.lesson.grid[1]).fill(0);
+  const map = Array(view.count).fill(0);
   data.best.forEach((token, i) => { if (token >= view.lesson.prefix.length) map[token - view.lesson.prefix.length] = data.shares[i]; });
   view.picture.show({ map, words: percent });
 }

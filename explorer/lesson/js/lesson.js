@@ -11,6 +11,7 @@ import { el } from "../../viewer/js/elements.js";
 import * as first from "./first.js";
 import * as layer from "./layer.js";
 import * as last from "./last.js";
+import * as time from "./time.js";
 import { lessonHash, readLesson } from "./address.js";
 import { printHandout } from "./handout.js";
 import { Picture } from "./picture.js";
@@ -18,7 +19,7 @@ import { Presenter, showLink } from "./present.js";
 import { GUESSES, grade, quiz, total } from "./quiz.js";
 import { line, tableOf } from "./tools.js";
 
-export const DRAWINGS = { ...first, ...layer, ...last };
+export const DRAWINGS = { ...first, ...layer, ...time, ...last };
 
 class Lesson {
   constructor(node, options) {
@@ -48,7 +49,7 @@ class Lesson {
     this.status = el("p", { class: "les-status", role: "status" });
     this.choices = { layer: this.stepper("Layer", "layer"), head: this.stepper("Head", "head") };
     this.node.classList.add("is-waiting");
-    this.status.textContent = "The lesson is being made from this picture.";
+    this.status.textContent = "The lesson is being made.";
     this.link = button("Class link", () => this.options.emit?.("link", { url: this.url() }));
     this.node.replaceChildren(
       el("header", { class: "les-head" }, this.chapter, this.title, this.sentence),
@@ -74,14 +75,29 @@ class Lesson {
   get ink() { return getComputedStyle(this.node).getPropertyValue("--les-accent").trim() || "#4338ca"; }
   get bar() { return getComputedStyle(this.node).getPropertyValue("--les-bar").trim() || "#8a8f98"; }
 
-  nameOf(token) {
-    const { prefix, grid: [, w] } = this.lesson, patch = token - prefix.length;
-    return token < prefix.length ? prefix[token] : `square (${Math.floor(patch / w)}, ${patch % w})`;
+  get count() { return this.lesson.grid.reduce((a, b) => a * b); }  // of squares
+  get isClip() { return this.lesson.grid.length > 2; }
+  get times() { return this.isClip ? this.lesson.grid[0] : 1; }
+
+  timeName(time) { return `time ${time}${time === Math.floor(this.lesson.choice.patch / this.count * this.times) ? ", ours" : ""}`; }
+  throughTime() {  // our place at every time
+    const each = this.count / this.times;
+    return Array.from({ length: this.times }, (_, time) => time * each + this.lesson.choice.patch % each);
   }
 
-  keyOf(step) {  // a question about squares is another one for another choice
-    const { patch, layer, head } = this.lesson.choice;
-    return step.question?.kind === "squares" ? `${step.name} ${patch}.${layer}.${head}` : step.name;
+  placeOf(patch) {  // "(row, column)", of a clip with its time
+    const [h, w] = this.lesson.grid.slice(-2), place = patch % (h * w);
+    return `(${Math.floor(place / w)}, ${place % w})${this.isClip ? ` at time ${Math.floor(patch / (h * w))}` : ""}`;
+  }
+
+  nameOf(token) {
+    const { prefix } = this.lesson;
+    return token < prefix.length ? prefix[token] : `square ${this.placeOf(token - prefix.length)}`;
+  }
+
+  keyOf(step) {  // a question that follows what is chosen is another one for another choice
+    const { patch, layer, head } = this.lesson.choice, { question } = step;
+    return question?.kind === "squares" || question?.follows ? `${step.name} ${patch}.${layer}.${head}` : step.name;
   }
 
   revealed() { return !this.step.question || this.keyOf(this.step) in this.state.answers; }
@@ -111,7 +127,7 @@ class Lesson {
   }
 
   choose(change) {
-    const { choice, grid, layers, heads } = this.lesson, limits = { patch: grid[0] * grid[1], layer: layers, head: heads };
+    const { choice, layers, heads } = this.lesson, limits = { patch: this.count, layer: layers, head: heads };
     const next = { ...choice };
     for (const [name, value] of Object.entries(change)) next[name] = Math.max(0, Math.min(limits[name] - 1, value));
     const key = `${next.patch}.${next.layer}.${next.head}`;
@@ -221,7 +237,7 @@ class Lesson {
     if (step.data.missing) box.append(line(step.data.missing));
     this.drawn = step.data.missing ? {} : DRAWINGS[step.name](box, step.data, this) ?? {};
     this.draw.hidden = !box.childNodes.length;
-    this.more.replaceChildren(details("The lines of vit/model.py", el("pre", { tabIndex: 0 }, step.code)),
+    this.more.replaceChildren(details(`The lines of ${step.file}`, el("pre", { tabIndex: 0 }, step.code)),
       details("Exact numbers", el("pre", { tabIndex: 0 }, JSON.stringify(step.data).slice(0, 20000))), details("For teachers", el("p", {}, step.note)));
     this.back.disabled = state.how === 0;
     this.next.disabled = state.how === count - 1;

@@ -43,12 +43,12 @@ export class Follow {
 
   patch(name, index, width = this.about.D) { return this.seen[name].subarray(index * width, (index + 1) * width); }
 
-  square() {  // {colours (p, p, 3), values (3 p p)}: our patch, as pixels and as the model takes it
+  square() {  // {colours (1, p, p, 3), values (3 p p)}: our patch, as pixels and as the model takes it
     const { p, about: { w, imageSize: [height, width] }, choice: { patch }, seen } = this;
     const top = Math.floor(patch / w) * p, left = patch % w * p;
     const side = Array.from({ length: p }, (_, i) => i), place = (y, x) => (top + y) * width + left + x;
     return {
-      colours: side.map((y) => side.map((x) => [0, 1, 2].map((c) => seen.pixels[3 * place(y, x) + c]))),
+      colours: [side.map((y) => side.map((x) => [0, 1, 2].map((c) => seen.pixels[3 * place(y, x) + c])))],
       values: [0, 1, 2].flatMap((c) => side.flatMap((y) => side.map((x) => seen.image[c * height * width + place(y, x)]))),
     };
   }
