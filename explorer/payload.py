@@ -391,5 +391,10 @@ def as_bytes(values: Tensor) -> np.ndarray:
 
 
 def cosine_bytes(cosines: Tensor) -> np.ndarray:
+    """`cosine_steps` as an array."""
+    return cosine_steps(cosines).numpy()
+
+
+def cosine_steps(cosines: Tensor) -> Tensor:
     """[-1, 1] -> uint8: 0 for -1 and 254 for 1, so that 127 is exactly 0."""
-    return cosines.clamp(-1, 1).add(1).mul(127).round().to(torch.uint8).numpy()
+    return cosines.clamp(-1, 1).add(1).mul(127).round().to(torch.uint8)

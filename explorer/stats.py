@@ -206,8 +206,13 @@ def outliers(norms: Tensor, num_prefix_tokens: int, k: float = 8.0) -> Tensor:
 
 def token_similarity(trace: Trace, depth: int, rows: Tensor) -> Tensor:
     """(Q, T): cosine of some tokens with all at one depth; a row is the map of what resembles a patch."""
-    tokens = F.normalize(trace.tokens[depth], dim=-1)
-    return tokens[rows] @ tokens.mT
+    return cosines(trace.tokens[depth], rows)
+
+
+def cosines(tokens: Tensor, rows: Tensor) -> Tensor:
+    """(Q, T): cosine of some of the tokens (T, D) with all."""
+    unit = F.normalize(tokens, dim=-1)
+    return unit[rows] @ unit.mT
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,19 +18,21 @@ from explorer.lesson.answer import shared
 from explorer.lesson.follow import Choice, Follow
 from explorer.lesson.steps import lesson_of, outline_of
 from explorer.maps import rollout_all
-from explorer.payload import embeddings_payload, head_payload, layer_payload
+from explorer.payload import cosine_bytes, embeddings_payload, head_payload, layer_payload, sent_rows
 from explorer.site.folder import Shared, described, write_site
 from explorer.site.graph import (
     LEDGER,
     Inside,
     export_graph,
     export_inside,
+    export_related,
     has_places,
     inside_outputs,
     pack_weights,
 )
 from explorer.site.pictures import CLIPS, Picture, sheet
 from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
+from explorer.stats import token_similarity
 from vit import ViT, load, trace
 from vit.card import Card
 from vit.clipdecoder import check, chosen, is_clip
@@ -57,7 +59,11 @@ def write_trace(folder: Path, name: str, model: ViT, card: Card) -> None:
     (folder / f"{name}.head").write_bytes(head_payload(t, card, model))
     (folder / f"{name}.embeddings").write_bytes(embeddings_payload(t, model))
     rollouts = rollout_all(t)
+    rows = torch.from_numpy(sent_rows(t.grid, t.num_prefix_tokens, model.config.num_heads)[0]).long()
+    for depth in range(model.config.depth + 1):
+        write(folder, f"{name}.similarity{depth}", cosine_bytes(token_similarity(t, depth, rows)))
     for layer in range(model.config.depth):
+        write(folder, f"{name}.rollout{layer}", rollouts[layer + 1].numpy())
         (folder / f"{name}.layer{layer}").write_bytes(layer_payload(t, layer, rollout=rollouts[layer + 1]))
 
 
@@ -216,6 +222,22 @@ def test_other_weights_in_the_same_graph(graph_of_tiny, tmp_path: Path) -> None:
     ours = run(graph, weights, other, tmp_path, image=image[None].numpy())
     np.testing.assert_allclose(ours[0], trace(other, image).logits.numpy(), atol=1e-4)
     assert np.abs(ours[0] - trace(model, image).logits.numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize("changes", [{}, dict(num_registers=2, class_token=False, pool="mean")])
+def test_tokens_of_a_layer_are_related_as_python_does_it(changes: dict) -> None:
+    import onnxruntime
+
+    model = randomised(ViT(tiny_config(**changes)))
+    t = trace(model, torch.rand(3, 12, 20))
+    session = onnxruntime.InferenceSession(export_related(model, (12, 20)))
+    rollouts, rows = rollout_all(t), torch.arange(t.tokens.shape[1])
+    for layer in range(model.config.depth):
+        given = {"attn": t.attn[layer], "rolled": rollouts[layer], "tokens": t.tokens[layer + 1]}
+        rolled, similar = session.run(None, {name: x.numpy() for name, x in given.items()})
+        np.testing.assert_allclose(rolled, rollouts[layer + 1], atol=1e-6)
+        expected = cosine_bytes(token_similarity(t, layer + 1, rows)).astype(int)
+        assert similar.dtype == np.uint8 and np.abs(similar - expected).max() <= 1
 
 
 def test_the_faster_way_to_run_the_model_is_kept(tmp_path: Path) -> None:

@@ -37,7 +37,15 @@ from explorer.payload import (
 )
 from explorer.render import COLORMAPS, DIVERGING
 from explorer.roles import Roles
-from explorer.site.graph import Weight, export_graph, export_inside, has_ledger, has_places, pack_weights
+from explorer.site.graph import (
+    Weight,
+    export_graph,
+    export_inside,
+    export_related,
+    has_ledger,
+    has_places,
+    pack_weights,
+)
 from explorer.site.pictures import CLIPS, Picture, write_picture
 from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
 from explorer.viewer.script import joined
@@ -120,7 +128,8 @@ def write_site(
     write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
     first = [about["runtime"]["script"], about["runtime"]["wasm"], *(each["thumb"] for each in listed)]
     entry = about["models"][0]
-    first += [entry["graph"], entry["weights"], entry["constants"], *(each["file"] for each in listed[:1])]
+    first += [entry[key] for key in ("graph", "related", "weights", "constants")]
+    first += [each["file"] for each in listed[:1]]
     write_page(folder, title, first)
 
 
@@ -160,6 +169,8 @@ def write_model(
     entry["described"]["head"] |= measured(shared)
     entry["graph"] = f"{where}/graph.onnx.gz"
     entry |= written_weights(folder, f"{where}/weights.bin.gz", model, weights, 16)
+    write(folder / where / "related.onnx.gz", gzip.compress(export_related(model, size), 9, mtime=0))
+    entry["related"] = f"{where}/related.onnx.gz"
     write(folder / where / "constants.bin", constants(model, size))
     entry["constants"] = f"{where}/constants.bin"
     inside = gzip.compress(export_inside(model, size, weights), 9, mtime=0)

@@ -1,4 +1,4 @@
-"""The model as two ONNX graphs, and its weights apart from them.
+"""The model as ONNX graphs, and its weights apart from them.
 
 The graph of a look, whose interventions are inputs:
 
@@ -18,7 +18,11 @@ The graph of all that happens on the way, for the lesson and the ledger, as far 
            ledger_heads (L, H, T), ledger_mlp (L,), ledger_embed (T,), ledger_bias () (explorer/ledger.py)
 
 Two, because a runtime computes a whole graph whatever is asked of it. Both read one file of weights, and one
-pair of graphs serves all moments of a training run: only the weights differ.
+pair of graphs serves all moments of a training run: only the weights differ. A third, without weights, takes
+what the first returned, layer by layer, because products of matrices are slow in JavaScript:
+
+    attn (H, T, T), rolled (T, T) up to the layer before, tokens (T, D) after it
+        -> rollout (T, T), similarity (Q, T), as explorer/schema.json has it
 """
 
 import math
@@ -34,12 +38,15 @@ from torch import Tensor, nn
 from explorer.ledger import entries
 from explorer.lesson.answer import head_reads
 from explorer.methods import METHODS
+from explorer.payload import cosine_steps, sent_rows
+from explorer.stats import cosines
 from vit.grid import Grid
 from vit.model import ViT
 from vit.positions import resample_pos_embed, rotate
 
 OPSET = 18
 INPUTS, OUTPUTS = ["image", "hidden", "gate"], ["logits", "attn", "tokens"]
+RELATED = ["attn", "rolled", "tokens"]
 OF_HEADS, OF_TOKENS = ("q", "k", "v", "z"), ("norm1", "attn_out", "resid_mid", "mlp_post")
 LEDGER = ("ledger_heads", "ledger_mlp", "ledger_embed", "ledger_bias")
 
@@ -141,6 +148,18 @@ class Inside(nn.Module):
         }
 
 
+class Related(nn.Module):
+    """How the tokens of one layer belong together, for the viewer."""
+
+    def __init__(self, rows: Tensor):
+        super().__init__()
+        self.rows = rows  # (Q,): of these tokens cosines are sent
+
+    def forward(self, attn: Tensor, rolled: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        rolled = torch.addmm(rolled, attn.mean(dim=0), rolled, beta=0.5, alpha=0.5)  # as maps.rollout_all
+        return rolled, cosine_steps(cosines(tokens, self.rows))
+
+
 def inside_outputs(model: ViT) -> list[str]:
     """The outputs of `Inside` that this model has."""
     config = model.config
@@ -214,6 +233,18 @@ def export_inside(model: ViT, image_size: tuple[int, int], weights: list[Weight]
         names.append("classes")
     inside = Inside(deepcopy(model).float().cpu())
     return without_weights(exported(inside, (*inputs, told, classes), names, inside_outputs(model)), weights)
+
+
+def export_related(model: ViT, image_size: tuple[int, int]) -> bytes:
+    """The graph of how the tokens of one layer belong together."""
+    config = model.config
+    grid, H, D = config.grid_at(image_size), config.num_heads, config.embed_dim
+    T = config.num_prefix_tokens + grid.count
+    rows, _ = sent_rows(grid, config.num_prefix_tokens, H)
+    inputs = (torch.zeros(H, T, T), torch.eye(T), torch.ones(T, D))
+    proto = exported(Related(torch.from_numpy(rows).long()), inputs, RELATED, ["rollout", "similarity"])
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def exported(module: nn.Module, inputs: tuple[Any, ...], names: list[str], outputs: list[str]) -> Any:

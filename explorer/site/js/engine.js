@@ -4,9 +4,7 @@
    run: async ({image, hidden, gate}) => {logits, attn, tokens}, typed arrays. about: what the exporter said of the
    model (site/model.json). */
 
-import {
-  classValues, headFigures, lagShare, patchDistances, quantise, rolloutStep, sentRows, similarity, tokenNorms, uniformLags,
-} from "./figures.js";
+import { classValues, headFigures, lagShare, patchDistances, quantise, sentRows, tokenNorms, uniformLags } from "./figures.js";
 import { pcaColours } from "./pca.js";
 import { middle, normalise, resize } from "./pixels.js";
 
@@ -60,19 +58,27 @@ export function ledgerMap({ ledger_heads: heads, ledger_embed: embed }, { T, pre
 export const unmeasured = (head) => Object.fromEntries(
   Object.entries(head).filter(([name]) => !["head_names", "opening", "believed"].includes(name)));
 
+function eye(T) {  // (T, T): nothing has been mixed yet
+  const matrix = new Float32Array(T * T);
+  for (let k = 0; k < T; k++) matrix[k * T + k] = 1;
+  return matrix;
+}
+
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
 export class Look {
-  constructor(outputs, about, { times, brief } = {}) {  // brief: of a camera, which is gone before all of it is seen
-    Object.assign(this, { about, times, brief });
+  /* relate: async ({attn, rolled, tokens}) => {rollout, similarity}, the graph of how the tokens of a layer belong
+     together. brief: of a camera, which is gone before all of it is seen. */
+  constructor(outputs, about, relate, { times, brief } = {}) {
+    Object.assign(this, { about, relate, times, brief });
     Object.assign(this, outputs);  // logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
     if (!about.classes) this.logits = new Float32Array();  // features, of a model without a head
-    this.rolled = [];
+    this.related = [];  // of every layer so far: promises
     this.rows = sentRows(about, about.H);
   }
 
   head() {
     const { about, rows } = this, { L, H, T, D, prefix, t, tubelet, imageSize: [height, width] } = about;
-    const distances = patchDistances(about);
+    const distances = about.distances ??= patchDistances(about);
     const figures = headFigures(this.attn, { L, H, T, prefix, distances });
     const first = quantise(this.attn, T, prefix, Int32Array.from({ length: L * H }, (_, m) => m * T));  // (L, H, T)
     const values = classValues(this.logits, about.scores);
@@ -98,29 +104,33 @@ export class Look {
     }));
   }
 
-  layer(l) {
-    const { H, T, D, prefix } = this.about, size = H * T * T, attn = this.attn.subarray(l * size, (l + 1) * size);
-    const queries = this.rows.tokens;
+  async layer(l) {
+    const { H, T, prefix } = this.about, queries = this.rows.tokens, attn = this.attnOf(l);
     const rowsOf = (matrices) => Int32Array.from(
       { length: matrices * queries.length }, (_, i) => Math.floor(i / queries.length) * T + queries[i % queries.length]);
     const looked = quantise(attn, T, prefix, rowsOf(H)), seen = { attn: looked.steps, attn_max: looked.maxima };
     if (this.brief) return { meta: { kind: "layer", layer: l }, arrays: seen };
-    const rolled = quantise(this.rollout(l), T, prefix, rowsOf(1));
-    const at = (depth) => this.tokens.subarray(depth * T * D, (depth + 1) * T * D);
-    const arrays = {
-      ...seen, rollout: rolled.steps, rollout_max: rolled.maxima,
-      similarity: similarity(at(l + 1), T, D, queries),
-    };
-    if (l === 0) arrays.similarity_embed = similarity(at(0), T, D, queries);
+    const { rollout, similarity } = await this.relatedTo(l), rolled = quantise(rollout, T, prefix, rowsOf(1));
+    const arrays = { ...seen, rollout: rolled.steps, rollout_max: rolled.maxima, similarity };
+    if (l === 0) arrays.similarity_embed = (await this.relate({ attn, rolled: eye(T), tokens: this.tokensAt(0) })).similarity;
     return { meta: { kind: "layer", layer: l }, arrays };
   }
 
-  rollout(l) {
-    const { H, T } = this.about, size = H * T * T;
-    for (let k = this.rolled.length; k <= l; k++) {
-      this.rolled.push(rolloutStep(this.rolled[k - 1] ?? null, this.attn.subarray(k * size, (k + 1) * size), H, T));
-    }
-    return this.rolled[l];
+  relatedTo(l) {
+    const of = async (before, k) => this.relate({
+      attn: this.attnOf(k), rolled: (await before)?.rollout ?? eye(this.about.T), tokens: this.tokensAt(k + 1) });
+    for (let k = this.related.length; k <= l; k++) this.related.push(of(this.related[k - 1], k));
+    return this.related[l];
+  }
+
+  attnOf(l) {  // (H, T, T)
+    const size = this.about.H * this.about.T ** 2;
+    return this.attn.subarray(l * size, (l + 1) * size);
+  }
+
+  tokensAt(depth) {  // (T, D)
+    const size = this.about.T * this.about.D;
+    return this.tokens.subarray(depth * size, (depth + 1) * size);
   }
 
   embeddings() {
@@ -131,7 +141,6 @@ export class Look {
 
   /* Attention of one layer as it is, (H, T, T): the numbers that are read beside the pointer. */
   exact(l) {
-    const size = this.about.H * this.about.T ** 2;
-    return { meta: { kind: "exact", layer: l }, arrays: { exact: this.attn.slice(l * size, (l + 1) * size) } };
+    return { meta: { kind: "exact", layer: l }, arrays: { exact: this.attnOf(l).slice() } };
   }
 }

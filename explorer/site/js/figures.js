@@ -35,14 +35,16 @@ export function sentRows({ t, h, w, prefix }, heads) {
    each row, over its prefix tokens and over its patches. rows: their numbers in `weights`. */
 export function quantise(weights, T, prefix, rows) {
   const steps = new Uint8Array(rows.length * T), maxima = new Float32Array(rows.length * 2);
-  rows.forEach((row, i) => {
-    for (const [part, from, to] of [[0, 0, prefix], [1, prefix, T]]) {
+  for (let i = 0; i < rows.length; i++) {
+    const row = rows[i] * T, at = i * T;
+    for (let part = 0; part < 2; part++) {
+      const from = part ? prefix : 0, to = part ? T : prefix;
       let top = 0;
-      for (let k = from; k < to; k++) top = Math.max(top, weights[row * T + k]);
+      for (let k = from; k < to; k++) if (weights[row + k] > top) top = weights[row + k];
       maxima[2 * i + part] = top;
-      for (let k = from; k < to; k++) steps[i * T + k] = top ? halfEven(255 * Math.sqrt(weights[row * T + k] / top)) : 0;
+      if (top) for (let k = from; k < to; k++) steps[at + k] = halfEven(255 * Math.sqrt(weights[row + k] / top));
     }
-  });
+  }
   return { steps, maxima };
 }
 
@@ -110,41 +112,6 @@ export function tokenNorms(tokens, D) {
     norms[i] = Math.sqrt(sum);
   }
   return norms;
-}
-
-/* One more layer of attention rollout (Abnar & Zuidema 2020): 0.5 R + 0.5 A R, where A is the mean of the heads.
-   rolled: (T, T) so far, or null for none; attn (H, T, T) of the layer. */
-export function rolloutStep(rolled, attn, H, T) {
-  const next = new Float32Array(T * T), mean = new Float32Array(T);
-  for (let q = 0; q < T; q++) {
-    mean.fill(0);
-    for (let head = 0; head < H; head++) {
-      const at = (head * T + q) * T;
-      for (let k = 0; k < T; k++) mean[k] += attn[at + k] / H;
-    }
-    const out = next.subarray(q * T, (q + 1) * T);
-    for (let k = 0; k < T; k++) {
-      const weight = 0.5 * mean[k];
-      if (!rolled) out[k] += weight + (k === q ? 0.5 : 0);
-      else for (let j = 0, at = k * T; j < T; j++) out[j] += weight * rolled[at + j];
-    }
-    if (rolled) for (let j = 0; j < T; j++) out[j] += 0.5 * rolled[q * T + j];
-  }
-  return next;
-}
-
-/* (Q, T) bytes: cosine of some tokens with all at one depth, 0 for -1 and 254 for 1; tokens (T, D). */
-export function similarity(tokens, T, D, rows) {
-  const unit = new Float32Array(T * D), bytes = new Uint8Array(rows.length * T), norms = tokenNorms(tokens, D);
-  for (let i = 0; i < T * D; i++) unit[i] = tokens[i] / Math.max(norms[Math.floor(i / D)], 1e-12);
-  rows.forEach((row, i) => {
-    for (let k = 0; k < T; k++) {
-      let cosine = 0;
-      for (let d = 0; d < D; d++) cosine += unit[row * D + d] * unit[k * D + d];
-      bytes[i * T + k] = halfEven((Math.min(1, Math.max(-1, cosine)) + 1) * 127);
-    }
-  });
-  return bytes;
 }
 
 /* K values of K logits, by what the model's card says that they mean: probabilities, or the numbers themselves. */

@@ -137,9 +137,9 @@ class Page {
       model.about = { ...model.described, constants: { colormaps }, fixed };
     }
     if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
-    const [graph, weights] = await Promise.all([bytesOf(model.graph), bytesOf(model.weights)]);
+    const [graph, related, weights] = await Promise.all([model.graph, model.related, model.weights].map(bytesOf));
     this.opened = this.unfolded = null;
-    await this.engine.ask("open", { described: model.about, graph, weights, list: model.list }, [graph, weights]);
+    await this.engine.ask("open", { described: model.about, graph, related, weights, list: model.list }, [graph, related, weights]);
     this.opened = this.weighed = model;
   }
 

@@ -11,7 +11,7 @@ import { race } from "./race.js";
 import { expand } from "./weights.js";
 
 const looks = new Map();
-let ort = null, provider = "wasm", session = null, about = null, graph = null, busy = Promise.resolve();
+let ort = null, provider = "wasm", session = null, relating = null, about = null, graph = null, busy = Promise.resolve();
 let inside = null;  // {session, outline, prepared, seen, shared}: of the picture that the lesson follows
 
 async function runtime({ script, wasm, threads }) {
@@ -57,6 +57,13 @@ async function start(weights, list) {
   looks.clear();
 }
 
+/* How the tokens of one layer belong together: by a graph of its own, for which the processor is good enough. */
+function relate({ attn, rolled, tokens }) {
+  const { H, T, D } = about;
+  const feeds = { attn: tensor(attn, [H, T, T]), rolled: tensor(rolled, [T, T]), tokens: tensor(tokens, [T, D]) };
+  return run(relating, feeds, ["rollout", "similarity"]);
+}
+
 async function fold() {
   await inside?.session.release();
   inside = null;
@@ -94,9 +101,11 @@ const ASKED = {
     if (typeof WebAssembly === "undefined") throw new Error("This browser lacks WebAssembly, in which the model runs: try a current one.");
     ort = await runtime(files);
   },
-  async open({ described, graph: content, weights, list }) {
+  async open({ described, graph: content, related, weights, list }) {
     about = described;
     graph = content;
+    await relating?.release();
+    relating = await ort.InferenceSession.create(new Uint8Array(related), { executionProviders: ["wasm"], logSeverityLevel: 3 });
     await start(weights, list);
   },
   async moment({ weights, list, described, trained }) {
@@ -107,7 +116,7 @@ const ASKED = {
   async look({ key, picture, prepared, edits, brief }) {
     const ready = prepared ?? prepare(picture, about);
     const begun = performance.now(), outputs = await look(ready.image, edits);
-    looks.set(key, new Look(outputs, about, { times: ready.times, brief }));
+    looks.set(key, new Look(outputs, about, relate, { times: ready.times, brief }));
     return { ...ready, ms: performance.now() - begun };
   },
   async unfold({ graph: content, weights, list, outline }) {

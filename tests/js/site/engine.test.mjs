@@ -16,6 +16,7 @@ const bytes = (name) => {
 };
 const json = (name) => JSON.parse(readFileSync(join(folder, name), "utf8"));
 const floats = (name) => new Float32Array(bytes(name));
+const eye = (T) => Float32Array.from({ length: T * T }, (_, i) => Number(i % (T + 1) === 0));
 const TYPES = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
 
 function unpack(name) {
@@ -41,7 +42,15 @@ const SEEN = ["image", "frames", "frame_ends", "colormaps"];  // what the page i
 for (const name of json("traces.json")) {
   const about = json(`${name}.about.json`);
   const look = () => new Look(
-    { logits: floats(`${name}.logits`), attn: floats(`${name}.attn`), tokens: floats(`${name}.tokens`) }, about);
+    { logits: floats(`${name}.logits`), attn: floats(`${name}.attn`), tokens: floats(`${name}.tokens`) }, about, related);
+  const asked = [];  // of the graph: each layer once, and the first once more for the tokens before it
+  const related = async ({ attn, rolled, tokens }) => {
+    asked.push(attn.byteOffset / attn.byteLength);
+    assert.equal(tokens.length, about.T * about.D);
+    const depth = tokens.byteOffset / tokens.byteLength, layer = attn.byteOffset / attn.byteLength;
+    close(rolled, layer ? floats(`${name}.rollout${layer - 1}`) : eye(about.T), 0, "rolled so far");
+    return { rollout: floats(`${name}.rollout${layer}`), similarity: new Uint8Array(bytes(`${name}.similarity${depth}`)) };
+  };
 
   test(`${name}: the head is Python's`, () => {
     const ours = look().head(), theirs = unpack(`${name}.head`);
@@ -57,13 +66,14 @@ for (const name of json("traces.json")) {
     assert.ok(Math.abs(ours.meta.uniform_distance - theirs.meta.uniform_distance) < 1e-4);
   });
 
-  test(`${name}: every layer is Python's`, () => {
+  test(`${name}: every layer is Python's`, async () => {
     const ours = look();
     for (let l = about.L - 1; l >= 0; l--) {
-      const theirs = unpack(`${name}.layer${l}`), { arrays } = ours.layer(l);
+      const theirs = unpack(`${name}.layer${l}`), { arrays } = await ours.layer(l);
       assert.deepEqual(Object.keys(arrays).sort(), Object.keys(theirs.arrays).sort());
       for (const key of Object.keys(arrays)) close(arrays[key], theirs.arrays[key], key.endsWith("max") ? 1e-6 : 1, `layer ${l} ${key}`);
     }
+    assert.deepEqual(asked, [...Array(about.L).keys(), 0]);
   });
 
   test(`${name}: components in colour are Python's`, () => {
