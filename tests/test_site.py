@@ -103,6 +103,8 @@ LESSONS: dict[str, dict] = {
     "pooled": {"pool": "attention", "pre_norm": True},
     "several": {"num_class_tokens": 3, "post_norm": True, "rope": "mixed", "activation": "swiglu"},
     "headless": {"num_classes": 0},
+    "clip": {"num_frames": 6, "tubelet": 2, "num_registers": 1},
+    "clip, mean": {"num_frames": 4, "pool": "mean", "class_token": False, "pos_embed": "sincos"},
 }
 
 
@@ -111,7 +113,7 @@ def write_lesson(folder: Path, name: str, changes: dict) -> None:
     torch.manual_seed(len(name))
     model = randomised(ViT(tiny_config(**changes)))
     config, size, card = model.config, model.config.image_size, replace(CARD, class_names=())
-    image = torch.rand(3, *size)
+    image = torch.rand(*config.input_shape())
     t = trace(model, image)
     classes = torch.zeros(config.num_classes)
     if config.num_classes:
@@ -119,10 +121,11 @@ def write_lesson(folder: Path, name: str, changes: dict) -> None:
     given = classes if config.num_classes else None
     seen = dict(zip(inside_outputs(model), Inside(model)(image[None], torch.ones(()), given)))
     written = [*seen, "image", "pixels"]
-    seen |= {"image": image, "pixels": torch.from_numpy(as_picture(image, card)).float()}
+    pixels = np.stack([as_picture(frame, card) for frame in (image if config.is_clip else image[None])])
+    seen |= {"image": image, "pixels": torch.from_numpy(pixels).float()}
     for field, value in seen.items():
         write(folder, f"{name}.seen.{field}", value.detach().numpy())
-    choice = Choice(patch=7, layer=1, head=2)
+    choice = Choice(patch=22 if config.is_clip else 7, layer=1, head=2)
     follow = Follow(t, model, card, choice)
     once = shared(follow)
     passes: list[dict] = []
@@ -132,6 +135,8 @@ def write_lesson(folder: Path, name: str, changes: dict) -> None:
         passes = [{"hidden": each["hidden"]} for each in once["without"] if each["hidden"]]
         passes += [{"grey": order[:count]} for order in orders for count in counts[1:-1]]
         passes += [{"grey": orders[1]}, *([{"placeless": True}] if has_places(model) else [])]
+        played = [each for step in ("order", "frozen") if step in once for each in once[step]["asked"]]
+        passes += [{"frames": each["frames"]} for each in played]
     logits = [asked_logits(model, image, each, given) for each in passes]
     outline = outline_of(model, card, size) | {"placeless": has_places(model)}
     told = dict(
@@ -147,11 +152,14 @@ def asked_logits(model: ViT, image: torch.Tensor, asked: dict, classes: torch.Te
     if "hidden" in asked:
         edits = (MaskPatches(tuple(asked["hidden"]), model.config.num_prefix_tokens),)
         return trace(model, image, edits=edits).logits.tolist()
+    if "frames" in asked:
+        return model(image[asked["frames"]][None])[0].tolist()
     if "grey" in asked:
-        painted, p, w = image.clone(), model.config.patch_size, model.config.grid.shape[1]
+        painted, p, n = image.clone(), model.config.patch_size, model.config.tubelet
         for patch in asked["grey"]:
-            row, column = patch // w * p, patch % w * p
-            painted[:, row : row + p, column : column + p] = 0
+            *time, row, column = model.config.grid.place(patch)
+            of_patch = painted[n * time[0] : n * time[0] + n] if time else painted
+            of_patch[..., row * p : row * p + p, column * p : column * p + p] = 0
         return model(painted[None])[0].tolist()
     return Inside(model)(image[None], torch.zeros(()), classes)[0].tolist()
 
@@ -188,12 +196,12 @@ def test_the_graph_does_what_the_model_does_under_interventions(pool: str, tmp_p
         np.testing.assert_allclose(a, b.numpy(), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["class", "mean", "headless"])
+@pytest.mark.parametrize("name", ["class", "mean", "headless", "clip"])
 def test_the_graph_of_the_way_is_the_model_with_its_ledger(name: str, tmp_path: Path) -> None:
     model = randomised(ViT(tiny_config(**LESSONS[name])))
     _, weights = export_graph(model, model.config.image_size)
     graph = export_inside(model, model.config.image_size, weights)
-    image, classes = torch.rand(3, 12, 20), torch.eye(7)[4]
+    image, classes = torch.rand(*model.config.input_shape()), torch.eye(7)[4]
     given = classes if model.config.num_classes else None
     for told in (1.0, 0.0):
         theirs = Inside(model)(image[None], torch.tensor(told), given)

@@ -6,7 +6,7 @@
 import { classValues } from "./figures.js";
 import { halfEven, number, numbers, shares, strongest } from "./vectors.js";
 
-const SHOWN = 5;  // classes
+const SHOWN = 5, LIKELIEST = 3;  // classes; where others come in that win
 const STEPS = 7;  // points of a curve
 const HIDDEN = [0, 0.05, 0.1, 0.2, 0.4];  // shares of the patches
 
@@ -62,41 +62,56 @@ export function answer(f) {
   };
 }
 
-function withoutSome(f, hidden, logits) {
-  const values = classValues(logits, f.about.scores), watched = strongest(f.seen.logits, SHOWN);
+const withoutSome = (f, hidden, logits) => ({ hidden, ...told(f, logits, strongest(f.seen.logits, SHOWN)) });
+
+function told(f, logits, watched) {
+  const values = classValues(logits, f.about.scores);
   return {
-    hidden, values: numbers(watched.map((k) => values[k])), written: watched.map((k) => said(f, values[k])),
-    says: nameOf(f, strongest(logits, 1)[0]),
+    values: numbers(watched.map((k) => values[k])), written: watched.map((k) => said(f, values[k])), says: nameOf(f, strongest(logits, 1)[0]),
+  };
+}
+
+// Of a clip, what is said of its frames as they are asked for: of the likeliest classes, and of all that win.
+function answersTo(f, asked, found) {
+  const winners = found.map((logits) => strongest(logits, 1)[0]);
+  const watched = [...new Set([...strongest(f.seen.logits, LIKELIEST), ...winners])];
+  return {
+    classes: watched.map((k) => nameOf(f, k)), filmed: told(f, f.seen.logits, watched),
+    asked: asked.map((each, i) => ({ ...each, ...told(f, found[i], watched) })),
   };
 }
 
 const counts = (P) => [...new Set(Array.from({ length: STEPS }, (_, i) => halfEven(P * i / (STEPS - 1))))];
 
 /* The passes that the last steps take: [{hidden: patches nobody may look at} or {grey: patches painted grey} or
-   {placeless: true}, ...], each of which wants logits. */
+   {placeless: true} or, of a clip, {frames: of it, in this order}, ...], each of which wants logits. */
 export function plan(f) {
-  const { P, outline: { classes, chance, placeless } } = f, order = strongest(lookedAt(f), P);
+  const { P, outline: { classes, chance, placeless, orders, held } } = f, order = strongest(lookedAt(f), P);
   if (!classes) return [];
   const some = HIDDEN.map((share) => ({ hidden: order.slice(0, halfEven(share * P)) })).filter(({ hidden }) => hidden.length);
   const grey = [order, chance].flatMap((each) => counts(P).slice(1, -1).map((count) => ({ grey: each.slice(0, count) })));
-  return [...some, ...grey, { grey: chance }, ...(placeless ? [{ placeless: true }] : [])];
+  return [...some, ...grey, { grey: chance }, ...(placeless ? [{ placeless: true }] : []),
+    ...[...orders, ...held].map(({ frames }) => ({ frames }))];
 }
 
-/* {without, why, bag} from the logits of the passes of `plan`, in its order. */
+/* {without, why, bag, of a clip also order and frozen} from the logits of the passes of `plan`, in its order. */
 export function shared(f, logits) {
-  const { P, seen, about: { scores }, outline: { chance, placeless } } = f, order = strongest(lookedAt(f), P);
-  const passes = plan(f), at = (pass) => logits[passes.indexOf(pass)];
+  const { P, seen, about: { scores }, outline: { chance, placeless, orders, held } } = f, order = strongest(lookedAt(f), P);
+  const passes = plan(f), at = (pass) => logits[passes.indexOf(pass)], played = passes.filter(({ frames }) => frames).map(at);
   const target = strongest(seen.logits, 1)[0], value = (found) => classValues(found, scores)[target];
   const greys = passes.filter((pass) => pass.grey), nothing = value(at(greys.at(-1))), each = (greys.length - 1) / 2;
   const curves = [0, 1].map((i) => [value(seen.logits), ...greys.slice(i * each, (i + 1) * each).map((pass) => value(at(pass))), nothing]);
   const fractions = counts(P).map((count) => count / P);
   const area = (curve) => curve.slice(1).reduce((sum, y, i) => sum + (y + curve[i]) / 2 * (fractions[i + 1] - fractions[i]), 0);
-  const bag = placeless && Object.fromEntries([["with", seen.logits], ["without", logits.at(-1)]].map(([name, found]) => {
+  const bag = placeless && Object.fromEntries([["with", seen.logits], ["without", at(passes.find((pass) => pass.placeless))]].map(([name, found]) => {
     const k = strongest(found, 1)[0];
     return [name, { name: nameOf(f, k), written: said(f, classValues(found, scores)[k]) }];
   }));
   return {
     bag: bag || {},
+    ...(orders.length && {
+      order: answersTo(f, orders, played.slice(0, orders.length)), frozen: answersTo(f, held, played.slice(orders.length)),
+    }),
     without: [withoutSome(f, [], seen.logits), ...passes.filter((pass) => pass.hidden).map((pass) => withoutSome(f, pass.hidden, at(pass)))],
     why: {
       class: nameOf(f, target), fractions: numbers(fractions), looked: numbers(curves[0]), random: numbers(curves[1]),
@@ -105,14 +120,22 @@ export function shared(f, logits) {
   };
 }
 
-/* The image (3, height, width) with some patches painted grey, which is zero after normalisation. */
-export function painted(image, patches, { w, imageSize: [height, width] }, p) {
+/* The image (3, height, width), or (F, 3, height, width), with some patches painted grey, which is zero after
+   normalisation. side: of a patch; tubelet: the frames that it reaches through. */
+export function painted(image, patches, { h, w, imageSize: [height, width] }, { side, tubelet }) {
   const out = image.slice();
   for (const patch of patches) {
-    const top = Math.floor(patch / w) * p, left = patch % w * p;
-    for (let c = 0; c < 3; c++) {
-      for (let y = top; y < top + p; y++) out.fill(0, (c * height + y) * width + left, (c * height + y) * width + left + p);
+    const top = Math.floor(patch / w) % h * side, left = patch % w * side, plane = Math.floor(patch / (h * w)) * tubelet * 3;
+    for (let at = plane; at < plane + 3 * tubelet; at++) {  // the colours of its frames
+      for (let y = top; y < top + side; y++) out.fill(0, (at * height + y) * width + left, (at * height + y) * width + left + side);
     }
   }
+  return out;
+}
+
+/* A clip (F, 3, height, width) of these frames of the image. */
+export function ofFrames(image, frames, { frames: count }) {
+  const out = new Float32Array(image.length), size = image.length / count;
+  frames.forEach((frame, i) => out.set(image.subarray(frame * size, (frame + 1) * size), i * size));
   return out;
 }

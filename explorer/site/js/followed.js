@@ -2,8 +2,6 @@
 
 import { mount } from "../../lesson/js/lesson.js";
 
-const OF_PICTURES = "The lesson follows a patch of a picture: choose a model that reads pictures.";
-
 export class Followed {
   constructor(page, node) {
     Object.assign(this, { page, turn: 0, prepared: null, weights: null });
@@ -16,16 +14,11 @@ export class Followed {
   async show() {
     const { page, lesson } = this, { prepared, weighed } = page, mine = ++this.turn, current = () => mine === this.turn;
     if (!prepared) return;  // it is still being looked at
-    if (page.now.model.described.frames) {
-      lesson.node.classList.add("is-waiting");
-      lesson.status.textContent = OF_PICTURES;
-      return;
-    }
     const ask = (name, rest) => page.engine.ask(name, rest);
     try {
       if (this.prepared !== prepared || this.weights !== weighed) {
         lesson.node.classList.add("is-waiting");
-        lesson.status.textContent = "The lesson is being made from this picture.";
+        lesson.status.textContent = "The lesson is being made.";
         await page.unfold();
         if (!current()) return;
         await ask("follow", { prepared: { image: prepared.image, pixels: prepared.pixels } });
@@ -58,16 +51,32 @@ export class Followed {
     await this.lesson.receive({ lesson: made });
   }
 
-  start() {  // what is pinned in the viewer, else the middle of the picture in the middle layer
+  start() {  // what is pinned in the viewer, else the middle of the picture, or what moves in the middle of a clip
     const { state, data } = this.page.viewer, patch = state.query - data.pre, { w, P, L } = data;
-    const middle = Math.floor(data.h / 2) * w + Math.floor(w / 2);
+    const middle = data.t > 1 ? liveliest(this.page.prepared, data) : Math.floor(data.h / 2) * w + Math.floor(w / 2);
     return { patch: patch >= 0 && patch < P ? patch : middle, layer: state.pinned ? state.layer : Math.floor(L / 2), head: Math.max(0, state.head ?? 0) };
   }
 }
 
+// The patch of a clip's middle time in which most changes from frame to frame (explorer/lesson/follow.py).
+export function liveliest({ image, size: [height, width], tubelet }, { t, h, w }) {
+  const time = Math.floor(t / 2), frame = 3 * height * width, change = new Float32Array(h * w);
+  for (let at = Math.max(0, time * tubelet - 1); at < (time + 1) * tubelet - 1; at++) {
+    for (let i = 0; i < frame; i++) {
+      const row = Math.floor(i / width) % height, place = Math.floor(row * h / height) * w + Math.floor(i % width * w / width);
+      change[place] += Math.abs(image[(at + 1) * frame + i] - image[at * frame + i]);
+    }
+  }
+  return time * h * w + change.indexOf(Math.max(...change));
+}
+
+// All frames side by side: of a picture one.
 async function addressOfPixels({ pixels, size: [height, width] }) {
-  const canvas = new OffscreenCanvas(width, height), image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) image.data.set([pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2], 255], 4 * i);
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  const size = height * width, frames = pixels.length / (3 * size), canvas = new OffscreenCanvas(frames * width, height);
+  for (let frame = 0; frame < frames; frame++) {
+    const image = new ImageData(width, height);
+    for (let i = 0, at = 3 * frame * size; i < size; i++, at += 3) image.data.set([pixels[at], pixels[at + 1], pixels[at + 2], 255], 4 * i);
+    canvas.getContext("2d").putImageData(image, frame * width, 0);
+  }
   return URL.createObjectURL(await canvas.convertToBlob());
 }

@@ -1,10 +1,11 @@
 /* The lesson, "How it works", from what one forward pass did in the page: the same JSON as explorer/lesson/steps.py.
 
    seen: the outputs of the graph of all that happens on the way (explorer/site/graph.py), with {image (3, height,
-   width), pixels (height, width, 3)}. about: what the exporter said of the model. outline: models/NAME/lesson.json,
+   width), pixels (height, width, 3)}, of a clip of F frames (F, 3, height, width) and (F, height, width, 3). about: what the exporter said of the model. outline: models/NAME/lesson.json,
    the steps without their numbers. choice: {patch, layer, head}. */
 
 import { answer, read } from "./answer.js";
+import { lagShare, uniformLags } from "./figures.js";
 import { cosine, number, numbers, shares, strongest } from "./vectors.js";
 
 const FILTERS = 8;  // of the patch embedding that are shown with their weights
@@ -14,9 +15,10 @@ const TOP = 5;  // tokens that are named
 /* What the lesson follows: one patch through one head of one layer. */
 export class Follow {
   constructor(seen, about, outline, choice) {
-    const { L, H, T, D, h, w, prefix } = about;
+    const { L, H, T, D, t, h, w, prefix } = about;
     const within = (value, count) => Math.min(Math.max(Math.floor(value), 0), count - 1);
-    Object.assign(this, { seen, about, outline, P: h * w, d: D / H, M: seen.mlp_post.length / (L * T), p: outline.side });
+    Object.assign(this, { seen, about, outline, P: t * h * w, d: D / H, M: seen.mlp_post.length / (L * T) });
+    Object.assign(this, { p: outline.side, n: outline.tubelet });
     this.choice = { patch: within(choice.patch, this.P), layer: within(choice.layer, L), head: within(choice.head, H) };
     this.token = prefix + this.choice.patch;
   }
@@ -43,13 +45,15 @@ export class Follow {
 
   patch(name, index, width = this.about.D) { return this.seen[name].subarray(index * width, (index + 1) * width); }
 
-  square() {  // {colours (1, p, p, 3), values (3 p p)}: our patch, as pixels and as the model takes it
-    const { p, about: { w, imageSize: [height, width] }, choice: { patch }, seen } = this;
-    const top = Math.floor(patch / w) * p, left = patch % w * p;
-    const side = Array.from({ length: p }, (_, i) => i), place = (y, x) => (top + y) * width + left + x;
+  get time() { return Math.floor(this.choice.patch * this.about.t / this.P); }
+
+  square() {  // {colours (n, p, p, 3), values (3 n p p)}: our patch, as pixels and as the model takes it
+    const { p, n, time, about: { h, w, imageSize: [height, width] }, choice: { patch }, seen } = this, size = height * width;
+    const top = Math.floor(patch / w) % h * p, left = patch % w * p, counted = (count) => Array.from({ length: count }, (_, i) => i);
+    const side = counted(p), frames = counted(n).map((i) => time * n + i), place = (y, x) => (top + y) * width + left + x;
     return {
-      colours: [side.map((y) => side.map((x) => [0, 1, 2].map((c) => seen.pixels[3 * place(y, x) + c])))],
-      values: [0, 1, 2].flatMap((c) => side.flatMap((y) => side.map((x) => seen.image[c * height * width + place(y, x)]))),
+      colours: frames.map((frame) => side.map((y) => side.map((x) => [0, 1, 2].map((c) => seen.pixels[3 * (frame * size + place(y, x)) + c])))),
+      values: [0, 1, 2].flatMap((c) => frames.flatMap((frame) => side.flatMap((y) => side.map((x) => seen.image[(3 * frame + c) * size + place(y, x)])))),
     };
   }
 }
@@ -60,6 +64,24 @@ function embed(f) {
     values: numbers(values), output: numbers(found),
     filters: strongest(found.map(Math.abs), FILTERS).map((index) => ({
       index, weights: numbers(f.patch("filters", index, size)), bias: number(f.seen.filter_bias[index]), result: number(found[index]),
+    })),
+  };
+}
+
+// Every pattern's result in two parts: of the mean of our patch's frames, and of what changes between them.
+function tubelet(f) {
+  const { colours, values } = f.square(), { n, about: { D }, choice: { patch } } = f, size = values.length, plane = f.p ** 2;
+  const mean = values.map((_, i) => {
+    const first = Math.floor(i / (n * plane)) * n * plane + i % plane;
+    return Array.from({ length: n }, (_, frame) => values[first + frame * plane]).reduce((a, b) => a + b) / n;
+  });
+  const change = values.map((value, i) => value - mean[i]);
+  const parts = (square) => Array.from({ length: D }, (_, j) => f.patch("filters", j, size).reduce((sum, weight, i) => sum + weight * square[i], 0));
+  const stays = parts(mean), changes = parts(change);
+  return {
+    colours, change: numbers(change), stays: numbers(stays), changes: numbers(changes),
+    filters: strongest(changes.map(Math.abs), FILTERS).map((index) => ({
+      index, weights: numbers(f.patch("filters", index, size)), bias: number(f.seen.filter_bias[index]), result: number(f.patch("embed", patch)[index]),
     })),
   };
 }
@@ -145,6 +167,19 @@ function mlp(f) {
   };
 }
 
+function times(f) {
+  const { choice: { layer, head }, token, time, P, about: { t, prefix: first } } = f, found = f.attn(layer, head, token), each = P / t;
+  const of = Array.from({ length: t }, (_, k) => shares(found.subarray(first + k * each, first + (k + 1) * each)));
+  return { shares: numbers(found), times: numbers(of), ours: time, front: number(shares(found.subarray(0, first))) };
+}
+
+function spans(f) {
+  const { choice: { layer }, seen, about, about: { H, T, t } } = f, size = H * T * T;
+  const found = lagShare(seen.attn.subarray(layer * size, (layer + 1) * size), { ...about, L: 1 }), uniform = uniformLags(t);
+  const lags = Array.from({ length: H }, (_, head) => found.subarray(head * t, (head + 1) * t)), mean = (each) => each.reduce((sum, share, lag) => sum + share * lag, 0);
+  return { lags: lags.map(numbers), apart: numbers(lags.map(mean)), uniform: numbers(uniform), even: number(mean(uniform)) };
+}
+
 function layers(f) {
   const { about: { L, prefix: first }, P, token } = f, depths = Array.from({ length: L + 1 }, (_, depth) => depth);
   return {
@@ -162,13 +197,13 @@ const NUMBERS = {
     const { colours, values } = f.square();
     return { colours, values: numbers(values), count: values.length };
   },
-  embed, position, prefix, ask, scores, softmax, mix, heads, mlp, layers, read, answer,
+  embed, tubelet, position, prefix, ask, scores, softmax, mix, heads, mlp, times, spans, layers, read, answer,
 };
 
 const yesOrNo = (question, yes) => ({ kind: "choice", ask: question, options: ["Yes", "No"], right: yes ? 0 : 1 });
 
 // What is asked before the reveal, with the right answer.
-function questions(f, { bag, why }) {
+function questions(f, { bag, why, order, frozen }, { times: through }) {
   const { choice: { layer, head }, token, about, outline, seen } = f, looked = f.attn(layer, head, token).subarray(about.prefix);
   const asked = {
     softmax: {
@@ -176,7 +211,19 @@ function questions(f, { bag, why }) {
       right: strongest(looked, Math.max(3, Math.floor(f.P / 10))),
     },
   };
-  if (bag?.with) asked.position = yesOrNo("If no square were told its place: would the answer be the same?", bag.with.name === bag.without.name);
+  const told = through ? "its place or time" : "its place";
+  if (bag?.with) asked.position = yesOrNo(`If no square were told ${told}: would the answer be the same?`, bag.with.name === bag.without.name);
+  if (through) {
+    const [most] = strongest(through.times, 1), options = ["The square's own", "An earlier one", "A later one"];
+    const right = most === through.ours ? 0 : most < through.ours ? 1 : 2;
+    asked.times = { kind: "choice", ask: "Which time does this head look at most?", options, right, follows: true };
+  }
+  if (order) {
+    const [filmed, backwards] = order.asked, { frames } = outline.frame;
+    asked.order = yesOrNo("Played backwards: will it say the same?", filmed.says === backwards.says);
+    asked.frozen = yesOrNo("Is there a single frame that gives the same answer?",
+      frozen.asked.slice(0, frames).some(({ says }) => says === filmed.says));
+  }
   if (outline.classes > 2) {
     const likeliest = strongest(seen.logits, 4), options = likeliest.slice().sort((a, b) => a - b);
     const names = options.map((k) => about.classNames[k] ?? `class ${k}`);
@@ -192,10 +239,14 @@ export function lessonOf(f, shared) {
   const data = Object.fromEntries(steps.filter(({ name }) => name in NUMBERS).map(({ name }) => [name, NUMBERS[name](f)]));
   if (classes) {
     data.why = shared ? shared.why : { missing: "The squares are being taken away, one after the other: this takes a moment." };
+    if (data.times) {
+      const missing = { missing: "The clip is being played in other ways: this takes a moment." };
+      Object.assign(data, { order: shared?.order ?? missing, frozen: shared?.frozen ?? missing });
+    }
     data.answer.without = shared ? shared.without : data.answer.without;
     data.position.bag = shared?.bag ?? {};
   }
-  const [looked, random] = shared?.why.areas ?? [], asked = questions(f, shared ?? {});
+  const [looked, random] = shared?.why.areas ?? [], asked = questions(f, shared ?? {}, data);
   const words = { active: data.mlp.active, looked: looked?.toFixed(3) ?? "…", random: random?.toFixed(3) ?? "…" };
   const filled = (text) => text.replace(/\{(\w+)\}/g, (_, name) => words[name]);
   return {

@@ -4,7 +4,7 @@
    its number until "forget". "unfold" opens the second graph, of all that happens on the way, for the ledger and the
    lesson; other weights close it. */
 
-import { painted, plan, shared } from "./answer.js";
+import { ofFrames, painted, plan, shared } from "./answer.js";
 import { Look, frozen, interventions, ledgerMap, prepare, unmeasured } from "./engine.js";
 import { Follow, lessonOf } from "./lesson.js";
 import { race } from "./race.js";
@@ -131,10 +131,11 @@ const ASKED = {
   },
   lesson: ({ choice }) => lessonOf(follow(choice), inside.shared),
   plan: () => plan(follow({ patch: 0, layer: 0, head: 0 })),
-  async pass({ hidden, grey, placeless }) {
+  async pass({ hidden, grey, placeless, frames }) {
     const { image } = inside.seen;
+    if (frames) return (await look(ofFrames(image, frames, about))).logits;
     if (placeless) return (await within(image, 0, 0, ["logits"])).logits;
-    return (await look(grey ? painted(image, grey, about, inside.outline.side) : image, { patches: hidden })).logits;
+    return (await look(grey ? painted(image, grey, about, inside.outline) : image, { patches: hidden })).logits;
   },
   shared({ logits }) { inside.shared = shared(follow({ patch: 0, layer: 0, head: 0 }), logits); },
   head: ({ key }) => looks.get(key).head(),

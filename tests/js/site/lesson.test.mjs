@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
 
-import { painted, plan, shared } from "../../../explorer/site/js/answer.js";
+import { ofFrames, painted, plan, shared } from "../../../explorer/site/js/answer.js";
+import { liveliest } from "../../../explorer/site/js/followed.js";
 import { Follow, lessonOf } from "../../../explorer/site/js/lesson.js";
 
 const folder = process.env.FIXTURES;
@@ -42,17 +43,32 @@ for (const name of json("lessons.json")) {
     const { steps } = lessonOf(follow(), null), { data } = steps.find((step) => step.name === "why");
     assert.match(data.missing, /[.]$/);
     assert.equal(steps.find((step) => step.name === "answer").data.without.length, 1);
-    assert.deepEqual(steps.filter((step) => step.data.missing).map((step) => step.name), ["why"]);
+    const late = outline.orders.length ? ["order", "frozen", "why"] : ["why"];
+    assert.deepEqual(steps.filter((step) => step.data.missing).map((step) => step.name), late);
   });
 }
 
 test("patches painted grey are zero, and no others", () => {
   const image = new Float32Array(3 * 4 * 6).fill(1);
-  const out = painted(image, [1, 3], { w: 3, imageSize: [4, 6] }, 2), at = (c, y, x) => out[(c * 4 + y) * 6 + x];
+  const out = painted(image, [1, 3], { h: 2, w: 3, imageSize: [4, 6] }, { side: 2, tubelet: 1 }), at = (c, y, x) => out[(c * 4 + y) * 6 + x];
   for (let y = 0; y < 4; y++) {
     for (let x = 0; x < 6; x++) {
       const patch = Math.floor(y / 2) * 3 + Math.floor(x / 2);
       for (const c of [0, 1, 2]) assert.equal(at(c, y, x), [1, 3].includes(patch) ? 0 : 1);
     }
   }
+});
+
+test("a patch of a clip is grey in its own frames alone, and frames come in the order that is asked for", () => {
+  const about = { h: 1, w: 2, imageSize: [2, 4], frames: 4 }, image = Float32Array.from({ length: 4 * 3 * 8 }, (_, i) => 1 + Math.floor(i / 24));
+  const out = painted(image, [3], about, { side: 2, tubelet: 2 });  // the second time, on the right
+  for (let i = 0; i < out.length; i++) assert.equal(out[i] === 0, i >= 48 && i % 4 >= 2);
+  const other = ofFrames(image, [3, 3, 0, 1], about);
+  assert.deepEqual([0, 24, 48, 72].map((at) => other[at]), [4, 4, 1, 2]);
+});
+
+test("the lesson of a clip begins where most moves", () => {
+  const image = new Float32Array(6 * 3 * 8), place = (frame, c, y, x) => ((frame * 3 + c) * 2 + y) * 4 + x;
+  for (const c of [0, 1, 2]) image[place(3, c, 1, 3)] = 1;  // at time 1 of 3, on the right
+  assert.equal(liveliest({ image, size: [2, 4], tubelet: 2 }, { t: 3, h: 1, w: 2 }), 3);
 });
