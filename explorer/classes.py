@@ -9,6 +9,7 @@ K classes, E numbers of the space that pictures and texts share, D width, n pict
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,13 +109,18 @@ def words_of(tower: Tower, words: tuple[str, ...]) -> Words:
 
 
 @torch.no_grad()
-def shown(model: ViT, card: Card, files: Sequence[str | Path]) -> Tensor:
-    """(n, D): what the model makes of a class's pictures. Raises PictureError, CheckpointError."""
+def shown(model: ViT, card: Card, files: Sequence[str | Path], passing: AbstractContextManager) -> Tensor:
+    """(n, D): what the model makes of a class's pictures, each pass in `passing`: nobody's waits until the
+    next picture is decoded. Raises PictureError, CheckpointError."""
     if not files:
         raise CheckpointError("Choose at least one picture of this class.")
     if len(files) > MOST_PICTURES:
         raise CheckpointError(f"{len(files)} pictures are more than {MOST_PICTURES} for one class.")
     bare, size = without_head(model), card.size_for(model.config)
     device = next(model.parameters()).device
-    images = (preprocess(open_safely(Path(file)), card, size).to(device) for file in files)
-    return torch.stack([bare(image[None])[0].cpu() for image in images])
+    features = []
+    for file in files:
+        image = preprocess(open_safely(Path(file)), card, size).to(device)
+        with passing:
+            features.append(bare(image[None])[0].cpu())
+    return torch.stack(features)

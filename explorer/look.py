@@ -38,7 +38,7 @@ from vit.checkpoint import Snapshot
 from vit.clips import Clip, first_frames, is_clip, preprocess_clip, sampled
 from vit.cost import Cost, cost
 from vit.model import Hook, ViT
-from vit.pictures import as_picture, open_safely, preprocess, seen_box
+from vit.pictures import as_picture, preprocess, seen_box
 from vit.processor import native_bf16
 from vit.trace import FreezeTime, MaskPatches, Trace, ZeroHeads, attention_at, trace
 
@@ -123,6 +123,7 @@ class Keeper(Protocol):
     def still_wanted(self, owner: str) -> None: ...
     def remember(self, key: Hashable, make: Callable[[], V], owner: str = EVERYONE) -> V: ...
     def remembered(self, key: Hashable) -> Any: ...
+    def pixels(self, file: Path, digest: str, owner: str) -> np.ndarray: ...
     def clip(self, file: Path, digest: str, owner: str) -> Clip: ...
     def promise(
         self, key: Hashable, make: Callable[[], bytes], suffix: str = "bin", owner: str = EVERYONE
@@ -208,9 +209,7 @@ class Look:
         PictureError and ClipError."""
         if self.is_clip:
             return Image.fromarray(self.moments.frames[self.moment])
-        key = ("pixels", self.digest)
-        array = self.session.remember(key, lambda: np.asarray(open_safely(self.picture)), self.owner)
-        return Image.fromarray(array)
+        return Image.fromarray(self.session.pixels(self.picture, self.digest, self.owner))
 
     # a clip ----------------------------------------------------------------------------------------
 

@@ -1,9 +1,7 @@
 """How the page is served: its own addresses, the doors in front of Gradio, and turns for all who wait."""
 
-import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
@@ -14,16 +12,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from explorer.doors import MAX_FILE, Doors, MiB
+from explorer.doors import MAX_FILE, Doors, MiB, address_of
 from explorer.forms import ExportError
 from explorer.look import PICTURE
+from explorer.patience import PATIENT, with_patience
 from explorer.refusals import Left, sentence_of
 from explorer.session import MAX_PAGES, ROUTE, Session
 from explorer.site.lent import Shelf, routes
-from explorer.turns import place_of, take_turns
+from explorer.turns import Gate, place_of, take_turns
 from explorer.upkeep import upload_folder
 
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
+SHARDS_AT_ONCE = max(2, os.cpu_count() or 1)  # and of what a viewer shows
 PIECE = 2**17  # bytes of a file that are read at once: what one who stops reading can make us hold
 THREADS = 40  # of Gradio: events that are answered at the same time, in all lanes together
 
@@ -49,14 +49,25 @@ def pieces(file: BinaryIO) -> Iterator[bytes]:
 
 def shard_route(session: Session) -> Route:
     """Where browsers find what they were promised."""
-    few = asyncio.Semaphore(FILES_AT_ONCE)
+    taken_home, looked_at = Gate(FILES_AT_ONCE), Gate(SHARDS_AT_ONCE)
+
+    async def made(request: Request, name: str) -> BinaryIO | None:
+        """The open file, made in the turn of who asks; None where they have left by then."""
+        gate = looked_at if name.endswith((".bin", PICTURE)) else taken_home
+        address = address_of(request.scope)
+        async with gate.turn(address):
+            if await request.is_disconnected():
+                return None
+            PATIENT.set(gate is taken_home or gate.asks_for_much(address))
+            return await run_in_threadpool(with_patience, session.open_promise, name)
 
     async def shard(request: Request) -> Response:
         name = request.path_params["name"]
-        taken_home = not name.endswith((".bin", PICTURE))
         try:
-            async with few if taken_home else nullcontext():
+            if session.is_made(name):
                 file = await run_in_threadpool(session.open_promise, name)
+            else:
+                file = await made(request, name)
         except ExportError:
             return PlainTextResponse("This file could not be made here: take another kind.", 503)
         except (FileNotFoundError, Left):  # what it was made from is gone, or who asked

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+import numpy as np
 import torch
 
 from explorer import zero
@@ -35,6 +36,7 @@ from vit.clips import Clip, open_clip_safely
 from vit.hub import fetch, read_pretrained
 from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
 from vit.model import ViT
+from vit.pictures import open_safely
 from vit.words import Tower, load_tower
 
 V = TypeVar("V")
@@ -242,10 +244,16 @@ class Session:
         key = self.model(name, step).key
         return Look(self, name, step, key, Path(picture), digest, owner, size, frame, classes)
 
+    def pixels(self, file: str | Path, digest: str, owner: str = EVERYONE) -> np.ndarray:
+        """(height, width, 3) of a picture's file, by the digest of its bytes: decoded once for all who ask.
+
+        It may take `vit.pictures.SECONDS`: asked for first where no look waits. Raises PictureError.
+        """
+        return self.remember(("pixels", digest), lambda: np.asarray(open_safely(file)), owner)
+
     def clip(self, file: str | Path, digest: str, owner: str = EVERYONE) -> Clip:
-        """The frames of a clip's file, by the digest of its bytes: decoded once for all who ask, and only one
-        clip at a time. It may take `vit.clips.SECONDS`: asked for first where no picture waits behind it.
-        Raises ClipError."""
+        """The frames of a clip's file, as `pixels`, but only one clip at a time. It may take
+        `vit.clips.SECONDS`. Raises ClipError."""
 
         def make() -> Clip:
             with self._decoding:
@@ -308,6 +316,10 @@ class Session:
         if owner in self.gone:
             self.promises.release(owner)
         return f"{ROUTE}/{name}"
+
+    def is_made(self, name: str) -> bool:
+        """Is what is behind this address there already?"""
+        return self.shards.peek(name) is not None
 
     def open_promise(self, name: str) -> BinaryIO | None:
         """What is behind an address, made when first asked for, as an open file: it may be too large to hold.

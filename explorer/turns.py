@@ -1,22 +1,28 @@
 """Whose turn it is: visitors in turn, whatever each of them asks for, and only so much from each.
 
 Gradio serves what waits in the order in which it came: one visitor's sixty events come before the next one's
-first. Here those who wait take turns, first by their address, then by their page. Nothing is refused while a
-visitor asks no more than a page does.
+first. Here those who wait take turns, first by their address, then by their page, and no address has all
+places of a lane: whoever else comes finds one. Nothing is refused while a visitor asks no more than a page
+does.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar
 
 from explorer.doors import address_of
+from explorer.patience import PATIENT
 
 E = TypeVar("E")
 MOST_WAITING = 2000  # events, of all visitors
 MOST_OF_AN_ADDRESS = 400  # of them
 MOST_OF_A_PAGE = {"model": 24, "slow": 2, "hub": 4}  # by lane; more than a hand can ask for
 MOST_ELSEWHERE = 64  # in any other lane
+MUCH = 4  # events of an address that wait: more than a page asks for at once, and they let others go first
+UNREAD = 60.0  # seconds after which answers that a page has not begun to read are thrown away
 
 
 def in_turn(waiting: Sequence[E], key_of: Callable[[E], tuple[Hashable, Hashable]]) -> list[E]:
@@ -61,25 +67,120 @@ def place_of(queue: Any, page: str) -> int | None:
     return min(places, default=None)
 
 
+def share(places: int | None) -> int:
+    """How many of a lane's places one address may have at work."""
+    return 10**6 if places is None else max(1, places // 2)
+
+
 def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, address: None) -> None:
     """Make a `gradio.queueing.Queue` serve those who wait in turn. came_from: told each (page, address)."""
-    push = queue.push
+    push, process = queue.push, queue.process_events
+    lanes = queue.event_queue_per_concurrency_id
+    at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
+    changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
 
     def key_of(event: Any) -> tuple[str, str]:
-        return address_of(event.request.scope), str(event.session_hash)
+        if not hasattr(event, "visitor"):
+            event.visitor = address_of(event.request.scope), str(event.session_hash)
+        visitor: tuple[str, str] = event.visitor
+        return visitor
 
     async def push_in_turn(body: Any, request: Any, username: Any) -> Any:
         function = queue.blocks.fns.get(body.fn_index)
         lane = str(function.concurrency_id) if function else ""
-        known = queue.event_queue_per_concurrency_id.get(lane)
+        known = lanes.get(lane)
         waiting = [key_of(event) for event in known.queue] if known else []
         key = (address_of(request.scope), str(body.session_hash))
         if why_not := refusal(waiting, key, lane, len(queue)):
             return False, why_not, "error"
         came_from(key[1], key[0])
         answer = await push(body=body, request=request, username=username)
-        if known := queue.event_queue_per_concurrency_id.get(lane):
+        if known := lanes.get(lane):
             known.queue[:] = in_turn(known.queue, key_of)
+        changed.add(lane)
         return answer
 
-    queue.push = push_in_turn
+    def next_event() -> tuple[list[Any], bool, str] | None:
+        """As Gradio's own, but of those alone whose address has a place left."""
+        while changed:
+            name = next(iter(changed))
+            lane = lanes[name]
+            full = lane.concurrency_limit is not None and lane.current_concurrency >= lane.concurrency_limit
+            for event in () if full else lane.queue:
+                key = (name, key_of(event)[0])
+                if at_work[key] < share(lane.concurrency_limit):
+                    at_work[key] += 1
+                    lane.queue.remove(event)
+                    return [event], False, name
+            changed.discard(name)
+        return None
+
+    async def process_in_turn(events: list[Any], batch: bool, begin_time: float, fn: Any) -> None:
+        address, page = key_of(events[0])
+        lane = str(events[0].concurrency_id)
+        waiting = sum(key_of(event)[0] == address for one in lanes.values() for event in one.queue)
+        PATIENT.set(lane == "slow" or waiting > MUCH)
+        try:
+            await process(events, batch, begin_time, fn)
+        finally:
+            changed.add(lane)
+            at_work[lane, address] -= 1
+            if not at_work[lane, address]:
+                del at_work[lane, address]
+            asyncio.get_running_loop().call_later(UNREAD, forget_unread, queue, page, unread(queue, page))
+
+    queue.push, queue.get_events, queue.process_events = push_in_turn, next_event, process_in_turn
+
+
+def unread(queue: Any, page: str) -> Any:
+    """The first message that waits for this page to read it; None if none does."""
+    messages = queue.pending_messages_per_session.get(page)
+    return messages._queue[0] if messages is not None and not messages.empty() else None
+
+
+def forget_unread(queue: Any, page: str, first: Any) -> None:
+    """Throw away what a page is told that has not read the first of it, which was waiting long ago."""
+    busy = any(event.session_hash == page for event in queue.event_ids_to_events.values())
+    if first is not None and not busy and unread(queue, page) is first:
+        queue.pending_messages_per_session.pop(page, None)
+        queue.pending_event_ids_session.pop(page, None)
+
+
+class Gate:
+    """So many at a time go through, in turn, and no address has all places. For one event loop."""
+
+    def __init__(self, places: int):
+        self.places = places
+        self.at_work: Counter[str] = Counter()  # by address
+        self.waiting: list[tuple[tuple[str, str], asyncio.Future[None]]] = []
+
+    @asynccontextmanager
+    async def turn(self, address: str, page: str = "") -> AsyncIterator[None]:
+        """Wait for it, and have it."""
+        mine = (address, page), asyncio.get_running_loop().create_future()
+        self.waiting.append(mine)
+        self.let_in()
+        try:
+            await mine[1]
+            yield
+        finally:
+            if mine in self.waiting:  # who left before their turn
+                self.waiting.remove(mine)
+            else:
+                self.at_work[address] -= 1
+                if not self.at_work[address]:
+                    del self.at_work[address]
+            self.let_in()
+
+    def let_in(self) -> None:
+        for one in in_turn(self.waiting, lambda one: one[0]):
+            (address, _), turn = one
+            if self.at_work.total() >= self.places:
+                return
+            if self.at_work[address] < share(self.places):
+                self.at_work[address] += 1
+                self.waiting.remove(one)
+                turn.set_result(None)
+
+    def asks_for_much(self, address: str) -> bool:
+        return sum(of == address for (of, _), _ in self.waiting) > 3 * MUCH

@@ -36,8 +36,8 @@ from explorer.views import (
     why,
 )
 from explorer.views.page import (
-    CLIP_QUEUE,
     EACH,
+    FILE_QUEUE,
     HUB_QUEUE,
     LATEST,
     MODEL_QUEUE,
@@ -375,7 +375,7 @@ def show_what_is_chosen(
 
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
     sized = page.size.input(on_show, inputs, values, **then)
-    dropped = page.picture.input(page.on_file, [page.picture], None, **EACH, **QUIET, **CLIP_QUEUE)
+    dropped = page.picture.input(page.on_file, [page.picture], None, **EACH, **QUIET, **FILE_QUEUE)
     # who waits for a download may choose another model meanwhile
     fetched = page.model.input(on_model, [page.model], None, **EACH, **QUIET, **HUB_QUEUE)
     picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
@@ -385,8 +385,8 @@ def show_what_is_chosen(
     shows = [step.success(on_show, inputs, values, **then) for step in (dropped, fetched, named_again)]
     # with the picture of its own click: an earlier one may come back last
     each = {**then, **EACH}
-    brought = clip.upload(on_clip, [clip], [page.picture], **EACH, **QUIET, **CLIP_QUEUE)
-    ready = picked.success(page.on_file, [page.picture], None, **EACH, **QUIET, **CLIP_QUEUE)
+    brought = clip.upload(on_clip, [clip], [page.picture], **EACH, **QUIET, **FILE_QUEUE)
+    ready = picked.success(page.on_file, [page.picture], None, **EACH, **QUIET, **FILE_QUEUE)
     shows += [one.success(on_example, inputs, [page.picture, *values], **each) for one in (ready, brought)]
     for step in (sized, dropped, brought, ready, *shows):
         step.failure(

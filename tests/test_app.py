@@ -678,7 +678,7 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
 
 def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, checkpoints, tmp_path) -> None:
     limits = {fn.concurrency_id: fn.concurrency_limit for fn in demo.fns.values()}
-    assert (limits["model"], limits["slow"], limits["hub"]) == (1, 1, 2)
+    assert (limits["model"], limits["slow"], limits["hub"]) == (2, 2, 2), "half for each address"
     queues = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
     assert queues["on_slow_map"] == "slow" and queues["on_need_maps"] == queues["on_slow_map_made"] == "model"
     files = [tmp_path / "a.png", tmp_path / "b.png"]
@@ -1024,7 +1024,7 @@ def test_what_keeps_a_file_from_being_used_is_said_and_not_where_it_lies() -> No
     assert "Input/output error" in said and "secret" not in said and "picture" not in said
 
 
-def test_two_files_are_made_at_once_and_the_pages_own_do_not_wait(session: Session) -> None:
+def test_files_are_made_one_by_one_and_the_pages_own_do_not_wait(session: Session) -> None:
     """Six files are asked for together; none is finished before the viewer's own bytes have come."""
     busy, most, lock, go_on = 0, 0, threading.Lock(), threading.Event()
 
@@ -1045,7 +1045,8 @@ def test_two_files_are_made_at_once_and_the_pages_own_do_not_wait(session: Sessi
         assert server.get(session.promise("seen", lambda: b"seen", PICTURE)).content == b"seen"
         go_on.set()
         answers = [file.result() for file in files]
-    assert most <= 2 and all(len(answer.content) == 2 * serve.PIECE + 1 for answer in answers)
+    assert most == 1, "of one address; another one's does not wait for it (test_doors.py)"
+    assert all(len(answer.content) == 2 * serve.PIECE + 1 for answer in answers)
 
 
 def test_a_file_that_cannot_be_made_is_one_sentence(session: Session) -> None:

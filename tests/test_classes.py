@@ -160,6 +160,21 @@ def test_shown_pictures_become_classes(demo, session, models, pictures) -> None:
         handler(demo, "on_shown", "classes")(shown, None, visitor())
 
 
+def test_nobody_waits_while_a_picture_of_a_class_is_decoded(
+    demo, session, models, pictures, monkeypatch
+) -> None:
+    def decode(file):
+        assert not session.model_lock.locked()
+        return Image.open(file).convert("RGB")
+
+    monkeypatch.setattr("explorer.classes.open_safely", decode)
+    shown = Shown(str(pictures / "red" / "0.png"), models["tiny"])
+    files = [str(file) for file in (pictures / "red").iterdir()]
+    assert {fn.concurrency_id for fn in demo.fns.values() if fn.name == "on_pictures"} == {"file"}
+    kept_now, *_ = handler(demo, "on_pictures", "classes")(shown, None, "red", files, visitor())
+    assert len(kept_now[1].features[0]) == len(files)
+
+
 def test_another_model_forgets_them_and_another_picture_does_not(demo, models, pictures) -> None:
     first = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
     on_show = handler(demo, "on_show")

@@ -157,19 +157,24 @@ def test_a_clip_is_decoded_once_and_no_two_at_the_same_time(tmp_path: Path, gif:
     assert len(session.look(shown, str(tmp_path / "model")).clip.frames) == 5 and len(decoded) == 2
 
 
-def test_clips_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Path, monkeypatch):
+def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Path, monkeypatch):
     save(tmp_path / "model", model_of(), CARD)
     session = Session(extra=(str(tmp_path / "model"),))
     demo = ui.build(session)
     steps = [fn for fn in demo.fns.values() if fn.name in ("on_file", "on_clip")]
     assert [fn.name for fn in steps].count("on_file") == 3, "dropped, an example, the second picture"
-    assert {fn.concurrency_id for fn in steps} == {"clip"}
+    assert {fn.concurrency_id for fn in steps} == {"file"}
     assert {fn.concurrency_id for fn in demo.fns.values() if fn.name in ("predict", "look")} == {"slow"}
     dropped = next(fn for fn in steps if fn.name == "on_file")
-    dropped.fn(str(gif), SimpleNamespace(session_hash="ann"))
+    still = tmp_path / "still.png"
+    Image.new("RGB", (40, 30), "red").save(still)
+    for file in (gif, still):
+        dropped.fn(str(file), SimpleNamespace(session_hash="ann"))
 
     def again(path):
         raise AssertionError("decoded in the queue of the model")
 
-    monkeypatch.setattr("explorer.session.open_clip_safely", again)
-    assert session.look(gif, str(tmp_path / "model"), owner="ann").trace().grid.count == 15
+    for opener in ("open_clip_safely", "open_safely"):
+        monkeypatch.setattr(f"explorer.session.{opener}", again)
+    for file in (gif, still):
+        assert session.look(file, str(tmp_path / "model"), owner="ann").trace().grid.count == 15

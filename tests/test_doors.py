@@ -1,10 +1,13 @@
 """What comes in: only what the page needs, and only so much of it. Turns, temporary files, refusals."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +25,7 @@ from starlette.testclient import TestClient
 
 from explorer import doors, turns, upkeep
 from explorer.doors import MAX_MESSAGE, Doors, address_of
+from explorer.patience import PATIENT, with_patience
 from explorer.refusals import sentence_of, without_paths
 from explorer.turns import in_turn, refusal, take_turns
 
@@ -206,30 +210,138 @@ async def pushed(queue: Any, page: str, address: str = "1.1.1.1") -> Any:
     return await queue.push(body=body, request=request, username=None)
 
 
+class Fake:
+    """As much of Gradio's queue as turns know."""
+
+    def __init__(self, lane: str, limit: int) -> None:
+        self.name = lane
+        self.lane = SimpleNamespace(queue=[], current_concurrency=0, concurrency_limit=limit)
+        self.event_queue_per_concurrency_id = {lane: self.lane}
+        self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id=lane)})
+        self.pending_messages_per_session: dict[str, Any] = {}
+        self.pending_event_ids_session: dict[str, Any] = {}
+        self.event_ids_to_events: dict[str, Any] = {}
+        self.patient: list[bool] = []
+        take_turns(self)
+
+    def __len__(self) -> int:
+        return len(self.lane.queue)
+
+    async def push(self, body: Any, request: Any, username: Any) -> Any:
+        event = SimpleNamespace(request=request, session_hash=body.session_hash, concurrency_id=self.name)
+        self.lane.queue.append(event)
+        return True, "id", "success"
+
+    async def process_events(self, events: list, batch: bool, begin_time: float, fn: Any) -> None:
+        self.patient.append(PATIENT.get())
+        self.lane.current_concurrency -= 1
+
+    def begun(self: Any) -> list[Any]:
+        """The events that are begun now, until there are no more places."""
+        found = []
+        while answer := self.get_events():
+            self.lane.current_concurrency += 1
+            found += answer[0]
+        return found
+
+    async def finish(self, event: Any) -> None:
+        await asyncio.create_task(self.process_events([event], False, 0.0, None))
+
+
 @pytest.mark.anyio
 async def test_the_queue_serves_in_turn_and_refuses_with_a_sentence() -> None:
-    lane = SimpleNamespace(queue=[], current_concurrency=1)
-
-    class Fake:
-        def __init__(self) -> None:
-            self.event_queue_per_concurrency_id = {"slow": lane}
-            self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id="slow")})
-
-        def __len__(self) -> int:
-            return len(lane.queue)
-
-        async def push(self, body: Any, request: Any, username: Any) -> Any:
-            lane.queue.append(SimpleNamespace(request=request, session_hash=body.session_hash))
-            return True, "id", "success"
-
-    queue: Any = Fake()
-    take_turns(queue)
+    queue = Fake("slow", 1)
     for page in ("a", "a", "b"):
         assert (await pushed(queue, page))[0]
-    assert [event.session_hash for event in lane.queue] == ["a", "b", "a"]
+    assert [event.session_hash for event in queue.lane.queue] == ["a", "b", "a"]
+    queue.lane.current_concurrency = 1
     assert [turns.place_of(queue, page) for page in ("a", "b", "c")] == [1, 2, None]
+    assert not queue.begun()
     ok, why_not, state = await pushed(queue, "a")
     assert not ok and state == "error" and why_not.endswith(".") and len(queue) == 3
+
+
+@pytest.mark.anyio
+async def test_no_address_has_all_places_of_a_lane() -> None:
+    queue = Fake("slow", 2)
+    for page in "abcdef":
+        await pushed(queue, page, "1.1.1.1")
+    (first,) = queue.begun()
+    assert first.session_hash == "a" and not queue.begun(), "asked again, too"
+    await pushed(queue, "new", "2.2.2.2")
+    (other,) = queue.begun()
+    assert other.session_hash == "new"
+    for event in (first, other):
+        await queue.finish(event)
+    assert queue.patient == [True, True], "what is slow lets all else go first"
+    assert [event.session_hash for event in queue.begun()] == ["b"]
+
+
+@pytest.mark.anyio
+async def test_who_asks_for_much_at_once_lets_others_go_first() -> None:
+    queue = Fake("quick", 2)
+    for page in range(turns.MUCH + 2):
+        await pushed(queue, str(page), "1.1.1.1")
+    await pushed(queue, "new", "2.2.2.2")
+    for event in queue.begun():
+        await queue.finish(event)
+    assert queue.patient == [True, False]
+
+
+@pytest.mark.anyio
+async def test_answers_that_nobody_reads_are_thrown_away(monkeypatch) -> None:
+    monkeypatch.setattr(turns, "UNREAD", 0.01)
+    queue = Fake("quick", 2)
+    for page in ("reads", "does not", "works"):
+        await pushed(queue, page, page)
+        queue.pending_messages_per_session[page] = messages = asyncio.Queue()
+        messages.put_nowait("first")
+        messages.put_nowait("second")
+        (event,) = queue.begun()
+        await queue.finish(event)
+    queue.event_ids_to_events["x"] = SimpleNamespace(session_hash="works")
+    queue.pending_messages_per_session["reads"].get_nowait()
+    await asyncio.sleep(0.05)
+    assert set(queue.pending_messages_per_session) == {"reads", "works"}
+
+
+@pytest.mark.anyio
+async def test_a_gate_lets_in_few_and_of_no_address_all() -> None:
+    gate, inside = turns.Gate(4), Counter[str]()
+    go_on = asyncio.Event()
+
+    async def go(address: str) -> None:
+        async with gate.turn(address):
+            inside[address] += 1
+            await go_on.wait()
+
+    many = [asyncio.create_task(go("1.1.1.1")) for _ in range(9)]
+    await asyncio.sleep(0)
+    assert inside["1.1.1.1"] == 2 and gate.asks_for_much("1.1.1.1") is False
+    many[8].cancel()  # who leaves before their turn
+    many[0].cancel()  # or within it
+    other = asyncio.create_task(go("2.2.2.2"))
+    await asyncio.sleep(0.01)
+    assert inside["2.2.2.2"] == 1
+    go_on.set()
+    await asyncio.gather(*many, other, return_exceptions=True)
+    assert inside["1.1.1.1"] == 8 and not gate.waiting and not gate.at_work
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no claim of its own")
+def test_patient_work_has_less_claim_to_the_processor_and_the_same_answer() -> None:
+    def claim(value: int) -> tuple[int, int]:
+        return value, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    usual = with_patience(claim, 7)
+    PATIENT.set(True)
+    try:
+        value, nice = with_patience(claim, 7)
+        with pytest.raises(ZeroDivisionError):
+            with_patience(lambda: 1 // 0)
+    finally:
+        PATIENT.set(False)
+    assert usual[0] == value == 7 and nice > usual[1]
 
 
 @pytest.fixture

@@ -372,7 +372,7 @@ def test_a_decoder_that_died_is_replaced_and_many_ask_at_once():
     with ThreadPoolExecutor(8) as pool:
         seen = list(pool.map(open_safely, [file] * 24))
     assert all(np.array_equal(picture, seen[0]) for picture in seen)
-    assert pictures.DECODERS.qsize() == 2
+    assert pictures.DECODERS.qsize() == pictures.AT_ONCE
 
 
 def test_a_decoder_that_hangs_is_ended_by_the_clock(monkeypatch):

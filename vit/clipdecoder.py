@@ -6,6 +6,7 @@ JSON, {"size": [width, height], "times": [...]} or {"error": sentence}, then the
 """
 
 import json
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ MAX_SECONDS, MAX_FRAMES = 600.0, 20_000  # of a file, before frames are left out
 MAX_SIDE = 8192  # pixels
 ROOM = 2**30  # bytes that the process may take beyond what it has at its start
 PROCESSOR_SECONDS = 20
+NICE = 10
 ANIMATED = ("GIF", "WEBP", "PNG")
 BROKEN = "This clip is damaged, cut short or of a kind that cannot be read: save it as MP4, WebM or GIF."
 TOO_LONG = f"This clip is too long: cut it to at most {MAX_SECONDS / 60:.0f} minutes."
@@ -153,7 +155,10 @@ def shrunk(frame: np.ndarray, largest: int) -> np.ndarray:
 
 
 def limit() -> None:
-    """Bounds of memory and processor time from here on, where the system can promise them."""
+    """Bounds of memory and processor time from here on, and a small claim to the processor, where the system
+    can promise them."""
+    if hasattr(os, "nice"):  # long work: whatever else there is comes first
+        os.nice(NICE)
     with suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -6,6 +6,7 @@ of a file, and writes (width, height, length) and RGB bytes or, with a width of 
 """
 
 import io
+import os
 import signal
 import struct
 import sys
@@ -24,6 +25,7 @@ MAX_SCANS, MAX_TILES = (
     20_000,
 )  # of a stranger's JPEG and TIFF; a camera writes some ten, a scanner hundreds
 ROOM = 300 * 2**20  # bytes that a stranger's picture may take beyond what the process has at its start
+NICE = 5  # a third of the claim to the processor that a usual process has
 JOB, REPLY = struct.Struct("<dIQ"), struct.Struct("<IIQ")
 NEEDED = f"This picture needs more than {ROOM >> 20} MB to be decoded, or is damaged: make it smaller first."
 TURNS = {
@@ -204,6 +206,8 @@ def serve(jobs: BinaryIO, replies: BinaryIO) -> None:
     """Decode one file after the other, until nobody asks any more."""
     Image.init()
     limit_memory()
+    if hasattr(os, "nice"):  # who looks at a picture comes before who brings the next one
+        os.nice(NICE)
     timer = getattr(
         signal, "setitimer", None
     )  # not on Windows, where the asking process alone takes the time

@@ -28,6 +28,7 @@ RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
 DECODING = 3  # the version of what makes pixels of a file: what another one made is not read from the cache
 SECONDS = 2.0  # of processor time for a stranger's picture
 PATIENCE = 10  # times as long by the clock, on a machine that is busy
+AT_ONCE = 5  # such pictures: one more than the lanes of the page let one address have at work
 LARGEST = 2048  # pixels of the longer side that are kept of it
 
 
@@ -37,7 +38,8 @@ class Decoder:
     def __init__(self) -> None:
         command = [sys.executable, "-P", decoder.__file__]  # -P: beside it lie modules called as Python's own
         self.late = False
-        own = {"start_new_session": True} if os.name == "posix" else {}  # Ctrl-C is not for it
+        # Ctrl-C is not for it; in the same session, or Linux would not compare its claim to the processor
+        own = {"process_group": 0} if os.name == "posix" else {}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -83,7 +85,7 @@ class Decoder:
 
 
 DECODERS: "queue.LifoQueue[Decoder | None]" = queue.LifoQueue()  # as many pictures at once as there are here
-for _ in range(2):
+for _ in range(AT_ONCE):
     DECODERS.put(None)  # started when first needed
 
 
@@ -91,7 +93,7 @@ def open_safely(source: str | Path | bytes | BinaryIO, largest: int = LARGEST) -
     """`open_picture` for what strangers send: in a process of its own, which ends if the picture is too much.
 
     Two seconds of processor time, 300 MB of memory, and the longer side reduced to `largest` pixels. It may
-    be called from many threads; two pictures are decoded at once. Raises PictureError.
+    be called from many threads; five pictures are decoded at once. Raises PictureError.
     """
     try:
         content = source if isinstance(source, bytes) else read(source)

@@ -12,7 +12,7 @@ import gradio as gr
 from explorer.classes import MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
 from explorer.look import Look
 from explorer.views import prose
-from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_text
+from explorer.views.page import FILE_QUEUE, LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_text
 from explorer.views.parts import note, panel, picture_map
 from vit.words import CONTROL, Dense, dense_map
 
@@ -104,8 +104,7 @@ def build(page: Page) -> None:
             raise gr.Error("Give the class a name first.", title="No name", print_exception=False)
         loaded = page.session.model(look.name)
         paths = [Path(file) for file in sent] if isinstance(sent, list) else []
-        with look.session.model_lock:
-            found = shown(loaded.model, loaded.card, paths)
+        found = shown(loaded.model, loaded.card, paths, look.session.model_lock)
         earlier = kept_now[1] if kept_now and kept_now[0] == look.key else Prototypes((), ())
         now = earlier.and_also(called, found)
         return (look.key, now), so_far(now), "", gr.Button(interactive=len(now.names) > 1)
@@ -124,5 +123,5 @@ def build(page: Page) -> None:
     slow = {**LATEST, **QUIET, **SLOW_QUEUE}
     gr.on([use_words.click, words.submit], on_words, [page.shown, words], chosen, **slow)
     outputs = [kept, said, name, use_shown]
-    files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **MODEL_QUEUE)
+    files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **FILE_QUEUE)
     use_shown.click(on_shown, [page.shown, kept], chosen, **LATEST, **QUIET, **MODEL_QUEUE)

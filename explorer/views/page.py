@@ -15,18 +15,20 @@ from explorer.cache import EVERYONE
 from explorer.classes import Classes
 from explorer.examples import Example
 from explorer.look import SIZES, TRAINED, Look
+from explorer.patience import with_patience
 from explorer.refusals import Left, sentence_of
 from explorer.session import Session, digest_of
 from vit.clips import is_clip
 
 LOG = logging.getLogger(__name__)
 
+# Of a lane's places one address has at most half (`explorer.turns`): one at a time, unless there are others.
 # a pass gets all cores, and the next one waits
-MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-# what takes seconds runs beside it, one at a time
-SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 1}
-# a clip is decoded (one at a time, `Session.clip`) before it is looked at; a still picture only passes
-CLIP_QUEUE: dict[str, Any] = {"concurrency_id": "clip", "concurrency_limit": 8}
+MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2}
+# what takes seconds runs beside it, and lets it go first
+SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 2}
+# a file is decoded before it is looked at: no look waits for another visitor's
+FILE_QUEUE: dict[str, Any] = {"concurrency_id": "file", "concurrency_limit": 4}
 # a download holds up only other downloads
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 2}
 # an event that says something: none may be skipped while another is being answered
@@ -107,7 +109,7 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(value, gr.EventData) and not isinstance(value._data, dict):
                 raise gr.Error(NOT_FROM_HERE, print_exception=False)
         with kindly():
-            return handler(*values)
+            return with_patience(handler, *values)
 
     return run
 
@@ -189,10 +191,11 @@ class Page:
             return self.session.look(shown.picture, name, step, owner_of(request), size, shown.frame, own)
 
     def on_file(self, file: Any, request: gr.Request) -> None:
-        """In CLIP_QUEUE, in front of what looks at a file: a clip is decoded here."""
-        if isinstance(file, str) and is_clip(file):
+        """In FILE_QUEUE, in front of what looks at a file: it is decoded here."""
+        if isinstance(file, str):
             with kindly():
-                self.session.clip(file, digest_of(file), owner_of(request))
+                decode = self.session.clip if is_clip(file) else self.session.pixels
+                decode(file, digest_of(file), owner_of(request))
 
     def when_open(
         self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any

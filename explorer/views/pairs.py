@@ -24,8 +24,8 @@ from explorer.subject import Subject
 from explorer.viewer.host import pair_viewer
 from explorer.views import prose
 from explorer.views.page import (
-    CLIP_QUEUE,
     EACH,
+    FILE_QUEUE,
     LATEST,
     MODEL_QUEUE,
     QUIET,
@@ -287,7 +287,7 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
     options = {**LATEST, **QUIET, **MODEL_QUEUE}
     js = "(...x) => vitPage.pairInputs(x[0], x[1], vitPage.compares(x[2]), ...x.slice(3))"
     choice.input(on_open, inputs, outputs, js=js, **options)
-    brought = own.upload(page.on_file, [own], None, **EACH, **QUIET, **CLIP_QUEUE)
+    brought = own.upload(page.on_file, [own], None, **EACH, **QUIET, **FILE_QUEUE)
     for chosen in (
         thumbs.choose(on_choose, [page.shown], [*outputs, named], **options),
         brought.success(on_own, [page.shown, own], [*outputs, named], **options),
