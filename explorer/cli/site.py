@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from explorer.cli.request import OK, Command, Request, Usage
 from explorer.cli.sources import find_files, first_checkpoint, load_model
-from explorer.examples import make_examples, suited
+from explorer.examples import Example, make_examples, suited
 from explorer.record import load_record
 from explorer.roles import read_roles
 from explorer.site.folder import Shared, write_site
@@ -97,7 +97,7 @@ def pictures_for(request: Request, models: Sequence[Shared], folder: Path) -> li
     the first of clips."""
     if request.pictures:
         return [Picture(name, name, open_any(path)) for name, path in find_files(request.pictures)]
-    examples, found = make_examples(folder), {}
+    examples, found = make_examples(folder), dict[str, Example]()
     firsts = {each.model.config.is_clip: each for each in reversed(models)}
     for of_clips, first in reversed(firsts.items()):
         suiting = suited(examples, first.card.data + first.name)

@@ -65,11 +65,11 @@ class Picture:
 
     def read_by(self, config: ViTConfig, card: Card, size: tuple[int, int]) -> Tensor:
         """(3, height, width), or of a model of clips (F, 3, height, width)."""
+        seen = self.picture
         if not config.is_clip:
-            assert isinstance(self.picture, Image.Image)  # so `fits`
-            return preprocess(self.picture, card, size)
-        still = not isinstance(self.picture, Clip)
-        clip = Clip(np.asarray(self.picture.convert("RGB"))[None], (0.0,)) if still else self.picture
+            assert isinstance(seen, Image.Image)  # so `fits`
+            return preprocess(seen, card, size)
+        clip = seen if isinstance(seen, Clip) else Clip(np.asarray(seen.convert("RGB"))[None], (0.0,))
         return preprocess_clip(sampled(clip, config.num_frames), card, size)
 
 
