@@ -14,19 +14,6 @@ from vit.config import ViTConfig
 
 Renames = Sequence[tuple[str, str]]  # (regular expression, replacement), applied in this order
 
-WINDOWS = "attends within windows, not across the whole image"
-STAGES = "merges patches on the way, so that no one grid of tokens runs through it"
-RELATIVE = "makes the bias of its relative positions with a small network, not from a table"
-SUB_LN = "normalises inside its attention, across heads (sub-LN)"
-STEM = "has a convolutional stem where a plain ViT projects each patch once"
-ROTARY = "rotates queries and keys by their position (RoPE)"
-CHANNELS = "attends between channels, not between tokens"
-DIVIDED = "attends in turns, through time and within the frame, so that no one matrix holds its attention"
-TWISTED = "turns the two numbers of a pair by different angles, which is no rotation by a place"
-VIDEO = "reads video by other parts than joint attention over all patches"
-NAFLEX = "packs pictures of many shapes into one padded sequence (NaFlex)"
-LANGUAGE = "is the encoder of a language model, with a layout of its own"
-GROUPED = "shares keys and values between heads (grouped queries)"
 # timm's blocks that do something else, and what
 BLOCKS = {
     "ResPostBlock": "each branch is normalised behind it, before it is added",
@@ -43,8 +30,8 @@ INSIDE = ("module", "_orig_mod", "timm_model")
 NESTED = ("state_dict", "model_state_dict", "model")  # where a training script's file keeps the weights
 # the first tensor on a picture's way, which every layout has once: what stands before its name is a prefix
 FIRST = re.compile(
-    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vision_model|beit|"
-    r"data2vec_vision|vivit|videomae)\.)?embeddings\."
+    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|beit|dpt|"
+    r"data2vec_vision|vivit|videomae|vision_model(\.model)?)\.)?embeddings\."
     r"(patch_embeddings(\.projection)?|patch_embedding|patch_embed|patch_projection)|"
     r"radio_model\.model\.patch_generator\.embedder)\.weight$"
 )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vit.pretrained.common import pair, refuse
+from vit.pretrained.refused import STEM
 
 DINOV2 = ("dinov2", "dinov2_with_registers", "tipsv2_vision_model")
 BEITS = ("beit", "data2vec-vision")
@@ -28,7 +29,7 @@ def fields_of(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> dict[st
     if kind in DINOV2:
         return {"layer_scale": 1.0} | mlp_of(c)
     if kind == "dinov3_vit":
-        return dinov3(c)
+        return dinov3(c, ours)
     if kind == "pixio":
         return {"num_class_tokens": c.get("n_cls_tokens", 8)} | mlp_of(c)
     if kind == "aimv2_vision_model":
@@ -37,6 +38,10 @@ def fields_of(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> dict[st
         return beit(kind, c, ours)
     if kind in ("vivit", "videomae"):
         return clips(kind, c, ours)
+    if kind in ("internvl_vision", "qianfan_ocr_vision", "janus_vision_model"):
+        return tower(kind, c)
+    if kind == "dpt" and c.get("is_hybrid"):
+        refuse("This dpt model", STEM)
     return radio(c, ours) if kind == "radio" else {}
 
 
@@ -56,6 +61,25 @@ def clips(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> dict[str, A
     return said
 
 
+def tower(kind: str, c: Mapping[str, Any]) -> dict[str, Any]:
+    """InternViT (Chen et al. 2024) and the tower of Janus (Wu et al. 2025), beside language models."""
+    if c.get("use_qk_norm"):
+        refuse(f"This {kind} model", "normalises queries and keys across heads")
+    fields: dict[str, Any] = {"qkv_bias": bool(c["attention_bias"])}
+    if kind == "janus_vision_model":
+        return fields | mlp_of(c)
+    final = not c.get("use_mean_pooling", True)
+    if c.get("norm_type", "layer_norm") == "rms_norm":
+        if final:
+            refuse(f"This {kind} model", "has RMSNorm in its blocks and LayerNorm behind them")
+        fields["norm"] = "rms"
+    return fields | {
+        "layer_scale": 1.0,
+        "final_norm": final,
+        "pos_embed": "learned" if c.get("use_absolute_position_embeddings", True) else "none",
+    }
+
+
 def mlp_of(c: Mapping[str, Any]) -> dict[str, Any]:
     """An MLP whose width is a ratio; gated, its halves have two thirds each, in multiples of 8."""
     width = int(c["hidden_size"] * c["mlp_ratio"])
@@ -64,8 +88,15 @@ def mlp_of(c: Mapping[str, Any]) -> dict[str, Any]:
     return {"mlp_ratio": 2 * ((int(width * 2 / 3) + 7) // 8 * 8) / c["hidden_size"], "activation": "swiglu"}
 
 
-def dinov3(c: Mapping[str, Any]) -> dict[str, Any]:
+def dinov3(c: Mapping[str, Any], ours: Collection[str]) -> dict[str, Any]:
     """DINOv3 (Siméoni et al. 2025): rotary positions, and a gated MLP in its larger models."""
+    for part, usual in {"query": True, "key": False, "value": True}.items():
+        held = f"blocks.0.attn.{part[0]}.bias" in ours
+        if ours and held != bool(c.get(f"{part}_bias", usual)):
+            one = "one" if held else "none"
+            refuse(
+                "This dinov3_vit model", f"has {part}_bias={not held} in its config, and {one} in its files"
+            )
     fields = DINOV3 | {"rope_theta": float(c["rope_theta"]), "layer_scale": 1.0}
     if not c.get("use_gated_mlp"):
         return fields

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vit.config import ViTConfig
 from vit.model import ACTIVATIONS
-from vit.pretrained.common import BLOCKS, GROUPED, STEM, SUB_LN, configured, filled, refuse
+from vit.pretrained.common import BLOCKS, configured, filled, refuse
+from vit.pretrained.refused import GROUPED, STEM, SUB_LN
 
 
 def describe_eva(m: Any) -> ViTConfig:

@@ -14,15 +14,7 @@ from vit.config import ViTConfig
 from vit.model import ViT
 from vit.pretrained.common import (
     BLOCKS,
-    CHANNELS,
-    LANGUAGE,
-    NAFLEX,
     NO_CONFIG,
-    RELATIVE,
-    STAGES,
-    STEM,
-    SUB_LN,
-    WINDOWS,
     announce,
     bare,
     configured,
@@ -45,36 +37,9 @@ from vit.pretrained.of_eva import (
     unlike_our_norms_and_pooling,
     unlike_our_patches,
 )
+from vit.pretrained.refused import SUB_LN
+from vit.pretrained.refused import TIMM as REFUSED
 
-# module of timm: why it is refused; others are refused more shortly
-REFUSED = {
-    "vision_transformer_relpos": RELATIVE,
-    "vision_transformer_sam": WINDOWS,
-    "swin_transformer": WINDOWS,
-    "swin_transformer_v2": WINDOWS,
-    "maxxvit": WINDOWS,
-    "vision_transformer_hybrid": STEM,
-    "levit": STEM,
-    "hiera": STAGES,
-    "pvt_v2": STAGES,
-    "mvitv2": STAGES,
-    "cait": "mixes its heads with each other (talking heads)",
-    "xcit": CHANNELS,
-    "davit": CHANNELS,
-    "naflexvit": NAFLEX,
-    "convit": "mixes content with learned places in its attention (gated positional attention)",
-    "crossvit": "runs two grids of patches beside each other",
-    "deepseek_vit": LANGUAGE,
-    "qwen3_vit": LANGUAGE,
-    "gemma4_vit": "normalises every branch in front of it and behind it",
-    "tiny_vit": WINDOWS,
-    "gcvit": WINDOWS,
-    "vitamin": STEM,
-    "repvit": "is a convolutional network",
-    **dict.fromkeys(
-        ("efficientvit_mit", "efficientvit_msra", "fastvit", "mobilevit", "nextvit", "shvit"), STAGES
-    ),
-}
 HEAD = re.compile(r"^(head|head_dist)\.\d+\.")  # a head of several modules, of which one is linear
 IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
 
@@ -155,7 +120,7 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of timm's VisionTransformer. Raises CheckpointError, naming the part."""
     if type(m).__name__ in ("Eva", "Beit"):
         config = (describe_eva if type(m).__name__ == "Eva" else describe_beit)(m)
-        return config, unread(m.patch_embed.img_size, config)
+        return config, notes_of(m, config)
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
     block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, linear_of(m.head)
@@ -184,7 +149,14 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
         **norms_of(m),
         **pooling_of(m),
     )
-    return config, unread(m.patch_embed.img_size, config)
+    return config, notes_of(m, config)
+
+
+def notes_of(m: Any, config: ViTConfig) -> str:
+    """What of this timm module is left behind, and which of its pixels were never read."""
+    alone = not m.global_pool and isinstance(linear_of(m.head), nn.Linear)
+    note = "Its head answers for every token by itself, without pooling: loaded without it." if alone else ""
+    return " ".join(filter(None, (note, unread(m.patch_embed.img_size, config))))
 
 
 def unlike_ours(m: Any) -> Iterable[str]:

@@ -10,8 +10,6 @@ from vit.checkpoint import build
 from vit.model import ViT
 from vit.pretrained.common import (
     NO_CONFIG,
-    STEM,
-    WINDOWS,
     Renames,
     bare,
     configured,
@@ -22,6 +20,7 @@ from vit.pretrained.common import (
     renamed,
     unwrapped,
 )
+from vit.pretrained.refused import STEM, WINDOWS
 
 TORCHVISION: Renames = (
     (r"^class_token$", "cls_token"),

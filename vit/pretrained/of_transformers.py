@@ -13,16 +13,7 @@ from vit.config import ViTConfig
 from vit.model import ViT
 from vit.positions import sincos_pos_embed
 from vit.pretrained.common import (
-    CHANNELS,
-    DIVIDED,
-    NAFLEX,
     NO_CONFIG,
-    ROTARY,
-    STAGES,
-    STEM,
-    TWISTED,
-    VIDEO,
-    WINDOWS,
     Renames,
     announce,
     bare,
@@ -49,33 +40,27 @@ from vit.pretrained.kinds import (
     with_relative_tables,
 )
 from vit.pretrained.of_timm import from_timm
-
-# model_type, or what stands before "_vision_model" in it: why it is refused; others are refused more shortly
-REFUSED = {
-    "sam": WINDOWS,
-    "sam_hq": WINDOWS,
-    "sam3": WINDOWS,
-    "vitdet": WINDOWS,
-    "swin": WINDOWS,
-    "swinv2": WINDOWS,
-    "vit_hybrid": STEM,
-    "levit": STEM,
-    "mlcd": ROTARY,
-    "vjepa2": TWISTED,
-    "timesformer": DIVIDED,
-    "videoprism": VIDEO,
-    "xclip": VIDEO,
-    "hiera": STAGES,
-    "sam2": STAGES,
-    "pvt": STAGES,
-    "pvt_v2": STAGES,
-    "segformer": STAGES,
-    "groupvit": STAGES,
-    "davit": CHANNELS,
-    "siglip2": NAFLEX,
-}
+from vit.pretrained.refused import TRANSFORMERS as REFUSED
 
 CLIP = dict(layer_norm_eps=1e-5, patch_size=32, hidden_act="quick_gelu")
+EVA_CLIP = dict(
+    layer_norm_eps=1e-6, patch_size=14, hidden_size=1408, intermediate_size=6144, num_hidden_layers=39,
+    num_attention_heads=16,
+)  # fmt: skip
+INTERNVL = dict(layer_norm_eps=1e-6, image_size=448, patch_size=14, attention_bias=False)
+LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
+# what is a CLIP: no bias in its projection of patches, a norm in front of the blocks
+CLIPS: dict[str, dict[str, Any]] = {
+    "clip_vision_model": CLIP,
+    "metaclip_2_vision_model": CLIP,
+    "chinese_clip_vision_model": CLIP,
+    "altclip_vision_model": CLIP,
+    "clipseg_vision_model": CLIP,
+    "owlvit_vision_model": CLIP | dict(image_size=768),
+    "owlv2_vision_model": CLIP | dict(image_size=768, patch_size=16),
+    "git_vision_model": CLIP | dict(patch_size=16),
+    "kosmos_2_vision_model": CLIP | LARGE | dict(patch_size=14),
+}
 # model_type: what its config says where it says nothing (transformers writes only what differs)
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "vit": dict(layer_norm_eps=1e-12),
@@ -92,11 +77,16 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "pixio": dict(
         layer_norm_eps=1e-6, image_size=256, hidden_size=1280, num_hidden_layers=32, num_attention_heads=16
     ),
-    "clip_vision_model": CLIP,
-    "metaclip_2_vision_model": CLIP,
-    "chinese_clip_vision_model": CLIP,
-    "altclip_vision_model": CLIP,
-    "clipseg_vision_model": CLIP,
+    **CLIPS,
+    "blip_vision_model": dict(layer_norm_eps=1e-5, image_size=384),
+    "blip_2_vision_model": EVA_CLIP,
+    "instructblip_vision_model": EVA_CLIP,
+    "instructblipvideo_vision_model": EVA_CLIP,
+    "flava_image_model": dict(layer_norm_eps=1e-12),
+    "dpt": dict(layer_norm_eps=1e-12, image_size=384),
+    "internvl_vision": LARGE | INTERNVL,
+    "qianfan_ocr_vision": LARGE | INTERNVL | dict(attention_bias=True),
+    "janus_vision_model": LARGE | dict(layer_norm_eps=1e-6, image_size=384, attention_bias=True),
     "vivit": dict(layer_norm_eps=1e-6, hidden_act="gelu_fast", num_frames=32, tubelet_size=(2, 16, 16)),
     "videomae": dict(layer_norm_eps=1e-12, num_frames=16, tubelet_size=2, use_mean_pooling=True),
     "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
@@ -123,16 +113,20 @@ EVERYWHERE: dict[str, Any] = dict(
 ACTS = {"gelu": "gelu", "quick_gelu": "quick_gelu"}
 ACTS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), "gelu_tanh")
 
-# beside the path from pixels to features
+# beside the path from pixels to features: towers and heads for texts, masks, depth, boxes
 LEFT_BEHIND = re.compile(
-    r"^(text_model|text_encoder|text_projection|visual_projection|logit_scale|logit_bias|temperature|decoder|"
-    r"encoder_to_decoder)\b|"
+    r"^((model|flava)\.)?(text_model|text_encoder|text_decoder|text_projection|text_proj|visual_projection|"
+    r"vision_proj|logit_scale|logit_bias|temperature|decoder|encoder_to_decoder|language_model|"
+    r"language_projection|multi_modal_projector|aligner|qformer|query_tokens|git|output|itm_head|"
+    r"image_codebook|multimodal_model|mim_head|mlm_head|mmm_(image|text)_head|image_projection|"
+    r"(image|text)_to_mm_projection|class_head|box_head|objectness_head|layer_norm|neck|fpn\d?|decode_head|"
+    r"auxiliary_head|relative_head|metric_head|head\.(head|conv\d*|projection))\b|"
     r"mask_token$|position_ids$|\bpooler\.(?!layernorm)|relative_position_index$|^lm_head\.|summary_idxs$"
 )
 # both generations of names: those of the files on the Hub, and those of today's modules
 FROM_TRANSFORMERS: Renames = (
-    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model)\.", ""),
-    (r"^(beit|data2vec_vision)\.", ""),
+    (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model(\.model)?)\.", ""),
+    (r"^(beit|data2vec_vision|dpt)\.", ""),
     (r"^radio_model\.(model\.)?(patch_generator\.)?", ""),  # RADIO, as in its files
     (r"^(cls_token\.token|embeddings\.cls_register_token)$", "cls_register_token"),
     (r"^(embedder|embeddings\.patch_projection)\.", "patch_embed.proj."),
@@ -158,7 +152,7 @@ FROM_TRANSFORMERS: Renames = (
     (r"^embeddings\.(position_embeddings|position_embedding(\.weight)?)$", "pos_embed"),
     (r"^embeddings\.(patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
     (r"^(encoder\.|model\.)?layers?\.(\d+)\.", r"blocks.\2."),
-    (r"^pre_layrnorm\.", "norm_pre."),  # their spelling
+    (r"^pre_lay(er|r)norm\.", "norm_pre."),  # some have it misspelt
     (r"^(layernorm|post_layernorm)\.", "norm."),
     (r"^(cls_)?classifier\.", "head."),
     (r"^distillation_classifier\.", "head_dist."),
@@ -169,10 +163,17 @@ FROM_TRANSFORMERS: Renames = (
     (r"\.(attention|attention\.attention|self_attn)\.(k|key|k_proj)\.", ".attn.k."),
     (r"\.(attention|attention\.attention|self_attn)\.(v|value|v_proj)\.", ".attn.v."),
     (r"\.attention\.attention\.([qv])_bias$", r".attn.\1.bias"),
-    (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj)\.", ".attn.proj."),
+    (r"\.self_attn\.qkv\.", ".attn.qkv."),  # BLIP
+    (
+        r"\.(attention|self_attn)\.(output\.dense|o_proj|out_proj|projection|projection_layer)\.",
+        ".attn.proj.",
+    ),
     (r"\.(intermediate\.dense|mlp\.(weights_in|c_fc|w12))\.", ".mlp.fc1."),
     (r"\.(output\.dense|mlp\.(weights_out|down_proj|c_proj|w3))\.", ".mlp.fc2."),
 )
+WITHOUT_CLASS_TOKEN = ("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model", "janus_vision_model")
+# where a config of several parts describes the one that sees, and how the part's type ends
+PARTS = {"vision_config": "_vision_model", "image_config": "_image_model", "backbone_config": "_backbone"}
 # what transformers keeps apart and we keep in one matrix
 JOINED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
 
@@ -194,7 +195,7 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
         config = model.config
     if config is None:
         raise CheckpointError(NO_CONFIG)
-    state = model.state_dict() if isinstance(model, nn.Module) else bare(model)
+    state = bare(model.state_dict() if isinstance(model, nn.Module) else model)
     config = config if isinstance(config, Mapping) else config.to_dict()
     vit_config, note = describe_transformers(config, state.keys())
     announce(note)
@@ -206,15 +207,14 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
     names = bare_names(names).values()
     ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
-    labels, kind = config.get("id2label"), str(config.get("model_type"))
+    labels = config.get("id2label")
     classes = config.get("num_labels", 2) if labels is None else len(labels)
-    if (tower := f"{kind}_vision_model") in TRANSFORMERS:
-        config, kind = config.get("vision_config") or {}, tower
+    config, kind = tower_of(config)
     if kind not in TRANSFORMERS:
         refuse(f"The model type {kind!r}", why_refused(kind))
     c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
-    is_dino, is_clip = kind in DINOV2, TRANSFORMERS[kind] is CLIP
-    has_class_token = kind not in ("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model")
+    is_dino, is_clip = kind in DINOV2, kind in CLIPS
+    has_class_token = kind not in WITHOUT_CLASS_TOKEN
     pooling = "attn_pool.latent" in ours and "head.weight" not in ours
     note = RADIO_NOTE if kind == "radio" else ""
     if is_dino and "head.weight" in ours:
@@ -253,9 +253,27 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     return found, " ".join(filter(None, (note, unread(pair(c["image_size"]), found))))
 
 
+def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """(config, type) of the part that sees: a tower beside one of texts, or what a neck and a head stand on.
+
+    Of any other model its own.
+    """
+    kind = str(config.get("model_type"))
+    if kind in REFUSED or (kind in TRANSFORMERS and (kind != "dpt" or config.get("is_hybrid"))):
+        return config, kind
+    for part, end in PARTS.items():
+        inner, within = config.get(part) or {}, kind.replace("-", "_") + end
+        if within in TRANSFORMERS:
+            return inner, within
+        if inner:
+            return inner, str(inner.get("model_type"))
+    return config, kind
+
+
 def why_refused(kind: str) -> str:
     """Which part of this type of model is none of a plain ViT's."""
-    return REFUSED.get(kind.removesuffix("_vision_model"), "is not known to be a plain ViT")
+    family = re.sub(r"(_vision)?(_model|_encoder)?$", "", kind)
+    return REFUSED.get(kind) or REFUSED.get(family, "is not known to be a plain ViT")
 
 
 @one_sentence()
