@@ -1,6 +1,7 @@
 """Broken and hostile checkpoints: one CheckpointError in one sentence, no code run, no memory taken, no wait.
 
-Every attack is made on all three layouts: our own, timm's and transformers'.
+Every attack is made on all three layouts: our own, timm's and transformers'. What hypothesis changes is drawn
+from every family's files, cut into several and in half precision.
 """
 
 import contextlib
@@ -15,50 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-import transformers
-from conftest import randomised, tiny_config
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 
-from vit import Card, CheckpointError, ViT, load, save
+from vit import CheckpointError, load
 
-TINY = dict(embed_dim=32, depth=2, num_heads=4, num_classes=5, img_size=(32, 48))
+PLAIN = ("ours", "timm", "transformers")  # one of each, in one file: what every single attack is made on
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def write_ours(folder: Path) -> None:
-    save(folder, randomised(ViT(tiny_config())), Card("tiny", class_names=tuple("abcdefg")))
-
-
-def write_timm(folder: Path) -> None:
-    model = timm.create_model("vit_base_patch16_224", pretrained=False, **TINY)
-    timm.models.save_for_hf(model, folder, safe_serialization=True)
-
-
-def write_transformers(folder: Path) -> None:
-    shape = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
-    config = transformers.ViTConfig(**shape, image_size=(32, 48), patch_size=16, num_labels=5)
-    transformers.ViTForImageClassification(config).save_pretrained(folder)
-    transformers.ViTImageProcessor().save_pretrained(folder)
-
-
-LAYOUTS = {"ours": write_ours, "timm": write_timm, "transformers": write_transformers}
-
-
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folders = {name: tmp_path_factory.mktemp(name) for name in LAYOUTS}
-    for name, write in LAYOUTS.items():
-        write(folders[name])
+    folders = {name: tmp_path_factory.mktemp("layout") for name in LAYOUTS}
+    for name, layout in LAYOUTS.items():
+        torch.manual_seed(0)
+        layout.write(folders[name])
         load(folders[name])  # sound before anybody touches it
     return folders
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=PLAIN)
 def folder(request: pytest.FixtureRequest, originals: dict[str, Path], tmp_path: Path) -> Path:
     """A copy that a test may break."""
     shutil.copytree(originals[request.param], tmp_path / "model")
@@ -219,7 +200,7 @@ def test_an_index_that_climbs_out_of_its_folder(folder: Path, shard: Any) -> Non
 @example("timm", 7 / 10**6)
 def test_a_file_cut_short_anywhere(originals: dict, tmp_path_factory, layout: str, share: float) -> None:
     folder = shutil.copytree(originals[layout], tmp_path_factory.mktemp("cut") / "model")
-    file = folder / "model.safetensors"
+    file = min(folder.glob("*.safetensors"))
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))])
     refused(folder)
@@ -232,7 +213,7 @@ def test_a_file_cut_short_anywhere(originals: dict, tmp_path_factory, layout: st
 )
 def test_a_header_with_changed_bytes(originals: dict, tmp_path_factory, layout: str, changes: list) -> None:
     folder = shutil.copytree(originals[layout], tmp_path_factory.mktemp("changed") / "model")
-    file = folder / "model.safetensors"
+    file = min(folder.glob("*.safetensors"))
     content = bytearray(file.read_bytes())
     for place, value in changes:
         content[place] = value
@@ -242,11 +223,6 @@ def test_a_header_with_changed_bytes(originals: dict, tmp_path_factory, layout: 
 
 # --- the config ---------------------------------------------------------------------------------------
 
-KEYS = {
-    "ours": ["model", "depth"],
-    "timm": ["model_args", "depth"],
-    "transformers": ["num_hidden_layers"],
-}
 ABSURD = [10**9, 10**18, -1, 0, 1.5, 1e308, "12", None, True, [1, 2], {}, float("nan"), float("inf")]
 
 
@@ -260,7 +236,7 @@ def put(content: dict, path: list[str], value: Any) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_absurd_depth(originals: dict, tmp_path: Path, layout: str, value: Any) -> None:
     folder = shutil.copytree(originals[layout], tmp_path / "model")
-    edit_json(folder / "config.json", lambda config: put(config, KEYS[layout], value))
+    edit_json(folder / "config.json", lambda config: put(config, list(LAYOUTS[layout].depth), value))
     refused(folder)
 
 
@@ -293,6 +269,112 @@ def test_a_config_with_any_value_in_any_place(originals: dict, tmp_path_factory,
             put(config, list(path), data.draw(json_values))
     file.write_text(json.dumps(config))
     survives(folder)
+
+
+# what a config may well say instead: the other of two, a little more or less, another word
+LIKELY = st.sampled_from([True, False, 0, 1, 2, 3, 4, 8, 16, 32, 48, 64, 0.5, 1e-3, "", "gelu", "silu"])
+FIELDS = {
+    "timm": [
+        "qkv_bias",
+        "qk_norm",
+        "init_values",
+        "class_token",
+        "reg_tokens",
+        "no_embed_class",
+        "global_pool",
+    ],
+    "transformers": ["qkv_bias", "use_mean_pooling", "use_head", "vision_use_head", "value_bias", "key_bias"],
+}
+DAMAGE: dict[str, Callable[[dict, str], Any]] = {
+    "gone": lambda tensors, name: tensors.pop(name),
+    "another name": lambda tensors, name: tensors.update({f"{name}x": tensors.pop(name)}),
+    "turned": lambda tensors, name: tensors.update({name: tensors[name].mT.contiguous()}),
+    "one row less": lambda tensors, name: tensors.update({name: tensors[name][:-1].clone()}),
+    "in float64": lambda tensors, name: tensors.update({name: tensors[name].double()}),
+    "in integers": lambda tensors, name: tensors.update({name: tensors[name].int()}),
+}
+
+
+def exact_or_refused(folder: Path, layout: str) -> None:
+    """What loads says what the library says that wrote the files; what the library refuses may load."""
+    try:
+        model, _ = load(folder)
+    except CheckpointError as error:
+        assert "\n" not in str(error).strip() and len(str(error)) < 600, error
+        return
+    pixels = torch.rand(1, *model.config.input_shape())
+    try:
+        theirs = LAYOUTS[layout].answer(folder, pixels)
+    except Exception:  # in many ways
+        return
+    ours = model(pixels)
+    if theirs.dim() == 3:  # tokens, not pooled
+        theirs = theirs.mean(dim=1) if model.config.pool == "mean" else theirs[:, 0]
+    if layout == "transformers, RADIO":  # several class tokens side by side
+        theirs = theirs[:, : model.config.embed_dim]
+    if model.config.num_classes or theirs.shape == ours.shape:  # a head may be left behind
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5)
+
+
+THEIRS = sorted(set(LAYOUTS) - {"ours"})
+
+
+@pytest.mark.parametrize("layout", THEIRS)
+@settings(FUZZ, max_examples=6)
+@given(data=st.data())
+def test_a_changed_config_is_exact_or_refused(originals: dict, tmp_path_factory, layout: str, data) -> None:
+    folder = shutil.copytree(originals[layout], tmp_path_factory.mktemp("changed") / "model")
+    config = json.loads((folder / "config.json").read_text())
+    library = layout.partition(",")[0]
+    inside = config["model_args"] if library == "timm" else config
+    key = data.draw(st.sampled_from(sorted({*inside, *FIELDS[library]})))
+    inside[key] = data.draw(LIKELY)
+    (folder / "config.json").write_text(json.dumps(config))
+    exact_or_refused(folder, layout)
+
+
+@pytest.mark.parametrize("layout", THEIRS)
+@settings(FUZZ, max_examples=6)
+@given(data=st.data())
+def test_a_damaged_tensor_is_exact_or_refused(originals: dict, tmp_path_factory, layout: str, data) -> None:
+    folder = shutil.copytree(originals[layout], tmp_path_factory.mktemp("damaged") / "model")
+    file = data.draw(st.sampled_from(sorted(folder.glob("*.safetensors"))))
+    tensors = load_file(file)
+    name = data.draw(st.sampled_from(sorted(name for name in tensors if tensors[name].dim())))
+    damage = data.draw(st.sampled_from(sorted(DAMAGE)))
+    if damage == "turned" and tensors[name].dim() < 2:
+        return
+    DAMAGE[damage](tensors, name)
+    save_file(tensors, file)
+    exact_or_refused(folder, layout)
+
+
+def test_the_bias_of_values_that_one_layer_lacks_is_not_taken_for_zero(
+    originals: dict, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(originals["transformers, DINOv3"], tmp_path / "model")
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        if tensors.pop("layer.1.attention.v_proj.bias", None) is not None:
+            save_file(tensors, file)
+            break
+    refused(folder, "v.bias")
+
+
+@pytest.mark.parametrize(
+    "layout, key, value, said",
+    [
+        ("transformers, DINOv3", "value_bias", False, "value_bias=False in its config, and one in its files"),
+        ("transformers, DINOv3", "key_bias", True, "key_bias=True in its config, and none in its files"),
+        ("transformers, BEiT", "use_shared_relative_position_bias", True, "tables of relative positions"),
+    ],
+)
+def test_a_config_that_denies_what_its_files_hold(
+    originals: dict, tmp_path: Path, layout: str, key: str, value: bool, said: str
+) -> None:
+    folder = shutil.copytree(originals[layout], tmp_path / "model")
+    edit_json(folder / "config.json", lambda config: config.update({key: value}))
+    refused(folder, said)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "{", "7", "[" * 100_000, '{"format": 7}', "\xff"])

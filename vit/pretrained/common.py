@@ -49,7 +49,8 @@ def one_sentence() -> Iterator[None]:
     except CheckpointError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-        raise CheckpointError(f"This describes no ViT that can be built: {error}") from error
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"This describes no ViT that can be built: {why}") from error
 
 
 def configured(**fields: Any) -> ViTConfig:

@@ -132,6 +132,10 @@ def beit(kind: str, c: Mapping[str, Any], ours: Collection[str]) -> dict[str, An
             "has relative positions on a picture that is not square, of which transformers mixes up rows and "
             "columns; in timm's layout such a model loads",
         )
+    for which, table in {"": "rel_pos.0", "_shared": "rel_pos.shared"}.items():
+        said = f"use{which}_relative_position_bias"
+        if ours and (table in ours) != bool(c.get(said)):
+            refuse(f"This {kind} model", f"has tables of relative positions other than its {said} says")
     mean = c.get("use_mean_pooling", True)
     after = mean and "norm.weight" not in ours  # one for masked patches has its norm on the tokens
     return {

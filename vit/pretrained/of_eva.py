@@ -195,16 +195,18 @@ def eva_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Ten
             )
         elif stem.endswith(".attn.q_proj"):
             part = stem.removesuffix("q_proj")
-            others = (state.get(f"{part}{which}_proj.{end}", torch.zeros_like(x)) for which in "kv")
-            ours[f"{part}qkv.{end}"] = torch.cat([x, *others])
+            others = (f"{part}{which}_proj.{end}" for which in "kv")
+            if end == "bias" and "blocks.0.attn.k_proj.bias" not in state:
+                ours[f"{part}qkv.bias"] = torch.cat([x, torch.zeros_like(x), state[f"{part}v_proj.bias"]])
+            else:
+                ours[f"{part}qkv.{end}"] = torch.cat([x, *(state[other] for other in others)])
         elif not stem.endswith((".mlp.fc1_x", ".attn.k_proj", ".attn.v_proj")):
             ours[name] = x
         if end == "weight" and f"{stem.removesuffix('.qkv')}.q_bias" in state and stem.endswith(".qkv"):
             q, v = (state[f"{stem.removesuffix('.qkv')}.{which}_bias"] for which in "qv")
             ours[f"{stem}.bias"] = torch.cat([q, torch.zeros_like(q), v])  # keys have none
-    if config.layer_scale is not None:  # some scale attention alone
-        for layer in range(config.depth):
-            ours.setdefault(f"blocks.{layer}.ls2.gamma", torch.ones(config.embed_dim))
+    if config.layer_scale is not None and "blocks.0.ls2.gamma" not in ours:  # some scale attention alone
+        ours |= {f"blocks.{layer}.ls2.gamma": torch.ones(config.embed_dim) for layer in range(config.depth)}
     return ours
 
 

@@ -215,7 +215,8 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     c = EVERYWHERE | TRANSFORMERS[kind] | {key: x for key, x in config.items() if x is not None}
     is_dino, is_clip = kind in DINOV2, kind in CLIPS
     has_class_token = kind not in WITHOUT_CLASS_TOKEN
-    pooling = "attn_pool.latent" in ours and "head.weight" not in ours
+    pooling = "head.weight" not in ours and any(name.startswith("attn_pool.") for name in ours)
+    pooling = pooling and bool(c.get("use_head", True) and c.get("vision_use_head", True))
     note = RADIO_NOTE if kind == "radio" else ""
     if is_dino and "head.weight" in ours:
         note = "DINOv2's classifier reads class token and mean patch at once: loaded without it."
@@ -291,9 +292,13 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
         if (together := state.pop(f"attn_pool.in_proj.{end}", None)) is not None:
             q, k, v = together.chunk(3)
             state |= {f"attn_pool.q.{end}": q, f"attn_pool.kv.{end}": torch.cat([k, v])}
-    for name in [name for name in state if name.endswith(".attn.q.bias")]:
-        for other in ("k", "v"):  # DINOv3's keys have no bias
-            state.setdefault(name.replace(".q.", f".{other}."), torch.zeros_like(state[name]))
+    biased = [name for name in state if name.endswith(".attn.q.bias")]
+    for other in (
+        "k",
+        "v",
+    ):  # DINOv3's keys have no bias, which is one of zero; damaged files miss it in one layer
+        if f"blocks.0.attn.{other}.bias" not in state:
+            state |= {name.replace(".q.", f".{other}."): torch.zeros_like(state[name]) for name in biased}
     if config.activation != "swiglu":
         state = {name.replace(".mlp.up_proj.", ".mlp.fc1."): x for name, x in state.items()}
     for whole, parts in JOINED.items():
