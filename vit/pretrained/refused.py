@@ -9,6 +9,7 @@ RELATIVE = "makes the bias of its relative positions with a small network, not f
 DECOMPOSED = "adds relative positions to its scores that depend on the query (decomposed, as in MViT)"
 STEM = "has a convolutional stem where a plain ViT projects each patch once"
 CONVOLUTIONS = "is a convolutional network, without attention between patches"
+MIXED = "mixes patches by other means than attention"
 CHANNELS = "attends between channels, not between tokens"
 DIVIDED = "attends in turns, through time and within the frame, so that no one matrix holds its attention"
 TWISTED = "turns the two numbers of a pair by different angles, which is no rotation by a place"
@@ -34,6 +35,7 @@ LATENTS = "asks the picture by a fixed set of tokens that it has learned, not by
 LETTERS = "reads a line of letters, each by an attention of its own (A3)"
 BEHIND = "has its class token behind the patches, and rotary positions that are complex numbers"
 CODES = "makes a table of codes of what it sees, behind parts that are no ViT's"
+UNEQUAL = "has a bias in the projections of its attention and none in those of its MLP"
 CORNERS = "spreads its table of positions from corner to corner at every size, which no ViT here does"
 
 # model_type without what it ends in: _vision, _model, _encoder
@@ -94,12 +96,20 @@ TIMM: dict[str, str] = {
         "maxxvit tiny_vit gcvit",
         STEM: "vision_transformer_hybrid levit vitamin",
         STAGES: "hiera hieradet_sam2 pvt_v2 mvitv2 efficientvit_mit efficientvit_msra fastvit "
-        "mobilevit nextvit shvit pit twins nest coat",
+        "mobilevit nextvit shvit pit twins nest coat edgenext efficientformer "
+        "efficientformer_v2 swiftformer visformer metaformer iformer lowformer inception_next "
+        "byoanet",
+        MIXED: "mlp_mixer sequencer mambaout focalnet efficientvim",
+        UNEQUAL: "deepseek_vit",
         CHANNELS: "xcit davit",
         NAFLEX: "naflexvit",
         SANDWICH: "gemma4_vit",
         CORNERS: "qwen3_vit",
-        CONVOLUTIONS: "repvit resnet resnetv2 convnext efficientnet regnet mobilenetv3 vgg densenet",
+        CONVOLUTIONS: "repvit resnet resnetv2 convnext efficientnet regnet mobilenetv3 vgg densenet byobnet "
+        "cspnet cspnext convmixer dla nfnet dpn vovnet ghostnet hardcorenas hgnet hrnet "
+        "inception_resnet_v2 inception_v3 inception_v4 lcnetv2 senet xception "
+        "xception_aligned nasnet pnasnet rdnet repghost res2net resnest rexnet selecsls sknet "
+        "starnet tresnet fasternet",
         "mixes its heads with each other (talking heads)": "cait",
         "mixes content with learned places in its attention (gated positional attention)": "convit",
         "runs two grids of patches beside each other": "crossvit",
