@@ -25,6 +25,7 @@ from vit.words import CONTROL, Tower, checked_words, text_vectors, with_words
 
 MOST, LONGEST = 20, 80  # words, and letters of each: what a page asks for at once
 MOST_PICTURES = 20  # of one class
+ALIKE = 0.8  # correlation with the control's map from which on a word's map is no evidence of the word
 
 
 @dataclass(frozen=True, eq=False)

@@ -203,13 +203,25 @@ def with_words(
     length = 1.0 if image is None else float(tower.project(tower.model(image[None])[0]).norm())
     back = vectors if tower.projection is None else vectors @ tower.projection  # (K, D)
     weight = tower.scale / max(length, 1e-12) * back
-    tensors = dict(tower.model.state_dict()) | {
-        "head.weight": weight,
-        "head.bias": torch.full((len(words),), tower.bias or 0.0),
-    }
-    model = build(replace(tower.model.config, num_classes=len(words)), tensors, tower.name)
-    scores = "sigmoid" if tower.bias is not None else "softmax" if len(words) > 1 else "none"
-    return model, replace(tower.card, class_names=tuple(words), scores=scores)
+    model = with_head(tower, weight, torch.full((len(words),), tower.bias or 0.0))
+    return model, replace(tower.card, class_names=tuple(words), scores=scores_of(tower, len(words)))
+
+
+def with_projection(tower: Tower) -> ViT:
+    """The tower with its projection as its head: its answer is the picture's vector (E,), not normalised."""
+    weight = torch.eye(tower.width) if tower.projection is None else tower.projection
+    return with_head(tower, weight, torch.zeros(len(weight)))
+
+
+def with_head(tower: Tower, weight: Tensor, bias: Tensor) -> ViT:
+    """The tower with a linear head: weight (K, D), bias (K,)."""
+    tensors = dict(tower.model.state_dict()) | {"head.weight": weight, "head.bias": bias}
+    return build(replace(tower.model.config, num_classes=len(weight)), tensors, tower.name)
+
+
+def scores_of(tower: Tower, words: int) -> str:
+    """What the logits of so many words mean: see `with_words`."""
+    return "sigmoid" if tower.bias is not None else "softmax" if words > 1 else "none"
 
 
 # --- where each word is ---------------------------------------------------------------------------------
@@ -238,15 +250,30 @@ def patch_vectors(tower: Tower, image: Tensor) -> Tensor:
     and the block's MLP and its residual connection are left out.  SigLIP pools: each patch is what its pool
     would answer if there were no other.
     """
-    model, config = tower.model, tower.model.config
+    model = tower.model
     image = image.to(next(model.parameters()))[None]
-    prefix, grid = config.num_prefix_tokens, Grid.of((image.shape[-2], image.shape[-1]), config.patch_size)
-    x, places = model.embed(image), model.places(grid)
+    grid = Grid.of((image.shape[-2], image.shape[-1]), model.config.patch_size)
+    x = model.run(model.embed(image), stop=blocks_before_words(tower), places=model.places(grid))
+    return vectors_of_patches(tower, x, grid)
+
+
+def blocks_before_words(tower: Tower) -> int:
+    """How many blocks patches have been through when `vectors_of_patches` takes them: all, or all but the
+    last."""
+    return tower.model.config.depth - (tower.projection is not None)
+
+
+def vectors_of_patches(tower: Tower, x: Tensor, grid: Grid) -> Tensor:
+    """(P, E) of `patch_vectors`, from the residual stream x (1, T, D) after `blocks_before_words`.
+
+    Tensors in, tensors out: it can be exported.
+    """
+    model, config = tower.model, tower.model.config
+    prefix = config.num_prefix_tokens
     if tower.projection is None:
-        patches = model.norm(model.run(x, places=places))[0, prefix:]  # (P, D)
+        patches = model.norm(x)[0, prefix:]  # (P, D)
         pool = model.attn_pool
         return F.normalize(patches if pool is None else pool(patches[:, None]), dim=-1)
-    x = model.run(x, stop=config.depth - 1, places=places)
     block: Any = model.blocks[-1]
     y = block.norm1(x)[0, prefix:]  # (P, D)
     H, d = config.num_heads, config.embed_dim // config.num_heads
@@ -257,6 +284,7 @@ def patch_vectors(tower: Tower, image: Tensor) -> Tensor:
     return F.normalize(tower.project(model.norm(out)), dim=-1)
 
 
+@torch.no_grad()
 def dense_map(tower: Tower, vectors: Tensor, image: Tensor, control: Tensor | None = None) -> Dense:
     """Where the words (K, E) are in an image (3, height, width).
 

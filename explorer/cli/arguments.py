@@ -101,7 +101,7 @@ CONTRAST = Option(
 WORDS = Option(
     "--words",
     metavar="WORDS",
-    help='classes are what you type, "a dog, grass": for CLIP and its kin',
+    help='classes are what you type, "a dog, grass", or the lines of a file: for CLIP and its kin',
 )
 PROTOTYPES = Option(
     "--prototypes", metavar="DIR", help="classes are folders of a few pictures each: for any model"

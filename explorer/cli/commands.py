@@ -124,6 +124,10 @@ IMAGE = Option(
     help="picture or folder to begin with; may be given several times (default: examples)",
 )
 TITLE = Option("--title", help="what the page is called")
+WORDS_ALONG = WORDS.but(
+    help='words to choose among, "a dog, grass", or the lines of a file: for CLIP and its kin, whose text '
+    "half stays here"
+)
 ONE_FILE = Option("--one-file", action="store_true", help="all of it in one HTML file that opens from a disk")
 KIND = Option(
     "--kind",
@@ -226,11 +230,14 @@ ROWS = (
     ),
     Command(
         "site", "the explorer without a server, for any web host or as one file", site.run_site, (),
-        (FOLDER, MODELS, IMAGE, TITLE, MOMENTS, ONE_FILE, RUNTIME, WEBGPU),
+        (FOLDER, MODELS, IMAGE, TITLE, WORDS_ALONG, MOMENTS, ONE_FILE, RUNTIME, WEBGPU),
     ),
     Command(
         "space", "the folder of a Hugging Face Space, checked", site.run_space, (),
-        (FOLDER.but(help="where it is written"), KIND, MODELS, IMAGE, TITLE, MOMENTS, RUNTIME, WEBGPU),
+        (
+            FOLDER.but(help="where it is written"), KIND, MODELS, IMAGE, TITLE, WORDS_ALONG, MOMENTS, RUNTIME,
+            WEBGPU,
+        ),
     ),
 )  # fmt: skip
 COMMANDS = {command.name: command for command in ROWS}

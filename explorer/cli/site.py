@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from explorer.classes import words_of
 from explorer.cli.request import OK, Command, Request, Usage
 from explorer.cli.sources import find_files, first_checkpoint, load_model
+from explorer.cli.words import words_given
 from explorer.examples import Example, make_examples, suited
 from explorer.record import load_record
 from explorer.roles import read_roles
@@ -19,8 +21,10 @@ from explorer.site.spaces import check_space, next_step, write_app_space
 from vit.checkpoint import Snapshot, list_snapshots
 from vit.clips import is_clip
 from vit.library import resolve
+from vit.words import load_tower
 
 EXAMPLES = 6  # pictures, where none are named; for a model of clips what the app has, a few more
+MOST_WORDS = 100  # a visitor ticks them one by one
 
 
 def run_space(request: Request, command: Command) -> int:
@@ -52,7 +56,14 @@ def run_site(request: Request, command: Command) -> int:
         check_free(where, "site.json")
     if request.moments < 0:
         raise Usage(f"The number of moments is 0 or more, not {request.moments}.")
-    models = [shared(name, request.moments) for name in request.models or [first_checkpoint()]]
+    words = words_given(request.words) if request.words else ()
+    if len(words) > MOST_WORDS:
+        raise Usage(
+            f"{len(words)} words are more than a visitor can choose among: give at most {MOST_WORDS}."
+        )
+    models = [shared(name, request.moments, words) for name in request.models or [first_checkpoint()]]
+    if words and not any(each.words for each in models):
+        raise Usage("None of these models takes words: name one that was trained with texts, such as CLIP.")
     with tempfile.TemporaryDirectory() as folder:
         pictures = pictures_for(request, models, Path(folder))
         bar = tqdm(total=0, bar_format="{desc}", leave=False, file=sys.stderr)
@@ -77,10 +88,12 @@ def run_site(request: Request, command: Command) -> int:
     return OK
 
 
-def shared(name: str, moments: int) -> Shared:
+def shared(name: str, moments: int, words: tuple[str, ...] = ()) -> Shared:
     """A model and at most so many moments of its training, evenly among those that were kept, the first and
-    the last among them."""
+    the last among them; where it has no classes of its own, with these words. Raises CheckpointError."""
     model, card = load_model(name)
+    if words and not model.config.num_classes:
+        return Shared.speaking(words_of(load_tower(name), words))
     folder = resolve(name).folder
     kept: list[Snapshot] = list_snapshots(folder) if folder else []
     if len(kept) > moments:

@@ -1,5 +1,6 @@
 """Classes that are typed or shown instead of learned, and where words are in a picture."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,13 +32,24 @@ from vit.words import CONTROL, Dense, Tower, checked_words, dense_map, load_towe
 Classes = Callable[[Tensor | None], tuple[ViT, Card]]
 
 
+def words_given(text: str) -> tuple[str, ...]:
+    """The words of --words: "a dog, grass", or those of a text file, with commas or line breaks between them.
+    Raises Usage, CheckpointError."""
+    if os.path.isfile(text):
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Usage(f"{text} cannot be read as a text of words: save it as UTF-8.") from error
+    return checked_words(text.replace("\n", ",").split(","))
+
+
 def classes_of(request: Request, model: ViT, card: Card) -> Classes:
     """image (3, height, width) or None -> the (model, card) to explain it by: the model's own classes, those
     of --words, whose logits are scaled by the picture, or those of --prototypes."""
     if request.words and request.prototypes:
         raise Usage("Classes are either --words or --prototypes: give one of them.")
     if request.words:
-        words = checked_words(request.words.split(","))
+        words = words_given(request.words)
         tower = load_tower(request.model or first_checkpoint())
         vectors = text_vectors(tower, words)
         return lambda image: with_words(tower, vectors, words, image)
@@ -52,7 +64,7 @@ def run_where(request: Request, command: Command) -> int:
         raise Usage('Say what to look for: --words "a dog, grass".')
     files = find_files(request.pictures)
     check_endings(request, command, len(files))
-    words = checked_words(request.words.split(","))
+    words = words_given(request.words)
     tower = load_tower(request.model or first_checkpoint())
     size = parse_size(request.size, tower.model.config.patch_size, tower.card.size_for(tower.model.config))
     check_memory(tower.model.config, size)

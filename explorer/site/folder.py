@@ -15,15 +15,17 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import torch
 from PIL import Image
 
 from explorer import stats
+from explorer.classes import ALIKE, Words
 from explorer.lesson.script import lesson_css
 from explorer.lesson.steps import outline_of
 from explorer.methods import METHODS
@@ -54,6 +56,7 @@ from vit.checkpoint import load_snapshot
 from vit.cost import cost
 from vit.model import ViT
 from vit.trace import trace
+from vit.words import CONTROL, with_projection
 
 HERE = Path(__file__).parent
 VIEWER = HERE.parent / "viewer"
@@ -79,6 +82,13 @@ class Shared:
     snapshots: Sequence[tuple[int, dict[str, float], Path]] = ()  # (step, metrics, file)
     roles: Roles | None = None  # what was measured of its heads,
     believed: str = ""  # and the method whose maps were measured to lead
+    words: Words | None = None  # what a tower is asked for: `model` is `with_projection` of it
+
+    @classmethod
+    def speaking(cls, words: Words) -> "Shared":
+        """A tower of pictures and texts, and the words that come along with it."""
+        card = replace(words.tower.card, class_names=words.names)
+        return cls(Path(card.name).name, with_projection(words.tower), card, words=words)
 
 
 def write_site(
@@ -163,15 +173,17 @@ def write_model(
     model, card, where = shared.model, shared.card, f"models/{plain(shared.name)}"
     size = card.size_for(model.config)
     progress(f"{shared.name}: graph")
-    graph, weights = export_graph(model, size)
+    graph, weights = export_graph(model, size, shared.words and shared.words.tower)
     write(folder / where / "graph.onnx.gz", gzip.compress(graph, 9, mtime=0))
     entry: dict[str, Any] = {"name": shared.name, "described": described(model, card, size)}
     entry["described"]["head"] |= measured(shared)
+    if shared.words:
+        entry["described"]["words"] = spoken(shared.words)
     entry["graph"] = f"{where}/graph.onnx.gz"
     entry |= written_weights(folder, f"{where}/weights.bin.gz", model, weights, 16)
     write(folder / where / "related.onnx.gz", gzip.compress(export_related(model, size), 9, mtime=0))
     entry["related"] = f"{where}/related.onnx.gz"
-    write(folder / where / "constants.bin", constants(model, size))
+    write(folder / where / "constants.bin", constants(model, size, shared.words))
     entry["constants"] = f"{where}/constants.bin"
     inside = gzip.compress(export_inside(model, size, weights), 9, mtime=0)
     write(folder / where / "inside.onnx.gz", inside)
@@ -193,10 +205,13 @@ def write_model(
             continue
         progress(f"{shared.name}: maps of {each.name}")
         image = each.read_by(model.config, card, size)
+        answering, named = model, card
+        if shared.words:
+            answering, named = shared.words.put_on(shared.words.tower.model, card, image)
         target = None
-        if model.config.num_classes:
-            target = int(trace(model, image, keep=()).logits.argmax())
-        content, _ = maps_at_hand(trace(model, image, target=target), card, model)
+        if answering.config.num_classes:
+            target = int(trace(answering, image, keep=()).logits.argmax())
+        content, _ = maps_at_hand(trace(answering, image, target=target), named, answering)
         write(folder / where / "maps" / f"{number}.bin", content)
         entry["maps"][each.name] = f"{where}/maps/{number}.bin"
     return entry
@@ -260,14 +275,23 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
     }
 
 
-def constants(model: ViT, image_size: tuple[int, int]) -> bytes:
-    """What the viewer shows that no picture changes: colour tables, positions, filters."""
+def spoken(words: Words) -> dict[str, Any]:
+    """What js/words.js needs to know of the words that come along, beside their vectors."""
+    tower = words.tower
+    return {"scale": tower.scale, "bias": tower.bias, "control": CONTROL, "alike": ALIKE}
+
+
+def constants(model: ViT, image_size: tuple[int, int], words: Words | None = None) -> bytes:
+    """What the viewer shows that no picture changes: colour tables, positions, filters; and the vectors of
+    words, the control's behind them, (K + 1, E)."""
     grid = model.config.grid_at(image_size)
     arrays = {"colormaps": np.stack(list(COLORMAPS.values()))}  # (C, 256, 3)
     if grid.count <= MAX_POSITIONS:
         similarity = stats.position_similarity(model, grid.shape).reshape(grid.count, -1)
         arrays["positions"] = cosine_bytes(similarity)  # (P, P)
     arrays["filters"] = as_bytes(filters_side_by_side(model))
+    if words:
+        arrays["words"] = torch.cat([words.vectors, words.control[None]]).float().numpy()
     return pack(arrays, {"kind": "constants"})
 
 

@@ -6,11 +6,13 @@ The graph of a look, whose interventions are inputs:
         -> logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
 
 hidden: 0, or minus infinity for a token that nobody may look at. gate: what each head's output is multiplied
-by.
+by. A tower of pictures and texts answers with the picture's vector (E,) in their space, and returns those of
+the patches (P, E), too (`vit.words.patch_vectors`): no word is in the graph.
 
 The graph of all that happens on the way, for the lesson and the ledger, as far as the model has it:
 
-    image, told (): 1, or 0 where no patch is told its place; classes (K,): what is explained
+    image, told (): 1, or 0 where no patch is told its place; classes (K,): what is explained, a class, or in
+    the space of a tower (E,) the direction of a word
         -> logits, attn, tokens, embed (P, D), filters (D, 3, p, p), filter_bias (D,),
            q, k, v, z (L, H, T, d), norm1, attn_out, resid_mid (L, T, D), mlp_post (L, T, M),
            positions (P, D), unturned (L, H, T, d), turn_cos, turn_sin (L, H or 1, T, d/2), pool_attn (H', T),
@@ -28,7 +30,7 @@ what the first returned, layer by layer, because products of matrices are slow i
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,10 +45,12 @@ from explorer.stats import cosines
 from vit.grid import Grid
 from vit.model import ViT
 from vit.positions import resample_pos_embed, rotate
+from vit.words import Tower, blocks_before_words, vectors_of_patches
 
 OPSET = 18
 INPUTS, OUTPUTS = ["image", "hidden", "gate"], ["logits", "attn", "tokens"]
 RELATED = ["attn", "rolled", "tokens"]
+OF_WORDS = "patches"
 OF_HEADS, OF_TOKENS = ("q", "k", "v", "z"), ("norm1", "attn_out", "resid_mid", "mlp_post")
 LEDGER = ("ledger_heads", "ledger_mlp", "ledger_embed", "ledger_bias")
 
@@ -54,11 +58,12 @@ LEDGER = ("ledger_heads", "ledger_mlp", "ledger_embed", "ledger_bias")
 class Live(nn.Module):
     """A forward pass that takes its interventions as tensors and returns what it did."""
 
-    def __init__(self, model: ViT):
+    def __init__(self, model: ViT, tower: Tower | None = None):
         super().__init__()
         self.vit = model
+        self.tower = tower  # the model's, whose projection is its head
 
-    def forward(self, image: Tensor, hidden: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, hidden: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
         seen: dict[str, list[Tensor]] = {"pos": [], "attn": [], "resid_post": []}
         prefix = self.vit.config.num_prefix_tokens
 
@@ -77,7 +82,16 @@ class Live(nn.Module):
             return x
 
         logits = self.vit(image, hook)
-        return logits[0], torch.cat(seen["attn"]), torch.cat(seen["pos"] + seen["resid_post"])
+        stream = seen["pos"] + seen["resid_post"]  # L+1 times (1, T, D)
+        found = logits[0], torch.cat(seen["attn"]), torch.cat(stream)
+        if self.tower is None:
+            return found
+        tower = replace(self.tower, model=self.vit)
+        if tower.projection is not None:
+            assert isinstance(self.vit.head, nn.Linear)
+            tower = replace(tower, projection=self.vit.head.weight)
+        grid = self.vit.config.grid_at((image.shape[-2], image.shape[-1]))
+        return *found, vectors_of_patches(tower, stream[blocks_before_words(tower)], grid)
 
 
 class Inside(nn.Module):
@@ -205,13 +219,19 @@ class Weight:
         return state[self.parameter].detach().float().cpu().contiguous()
 
 
-def export_graph(model: ViT, image_size: tuple[int, int]) -> tuple[bytes, list[Weight]]:
-    """(the graph of a look without its weights, the weights that it asks for, in the order of their file)."""
+def export_graph(
+    model: ViT, image_size: tuple[int, int], tower: Tower | None = None
+) -> tuple[bytes, list[Weight]]:
+    """(the graph of a look without its weights, the weights that it asks for, in the order of their file).
+
+    tower: where the model is one of pictures and texts, `vit.words.with_projection` of it.
+    """
     config = model.config
     tokens = config.num_prefix_tokens + config.grid_at(image_size).count
     image = torch.zeros(1, *config.input_shape(image_size))
     inputs = (image, torch.zeros(tokens), torch.ones(config.depth, config.num_heads))
-    proto = exported(Live(deepcopy(model).float().cpu()), inputs, INPUTS, OUTPUTS)
+    live, outputs = Live(deepcopy(model).float().cpu(), tower), OUTPUTS + [OF_WORDS] * (tower is not None)
+    proto = exported(live, inputs, INPUTS, outputs)
     weights = [
         Weight(tensor.name, parameter, tuple(tensor.dims))
         for tensor in proto.graph.initializer

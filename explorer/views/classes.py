@@ -9,14 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from explorer.classes import MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
+from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
 from explorer.look import Look
 from explorer.views import prose
 from explorer.views.page import FILE_QUEUE, LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_text
 from explorer.views.parts import note, panel, picture_map
 from vit.words import CONTROL, Dense, dense_map
-
-ALIKE = 0.8  # correlation with the control's map from which on a word's map is no evidence of the word
 
 
 def where_report(look: Look) -> str:

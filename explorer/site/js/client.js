@@ -37,6 +37,7 @@ export class Engine {
     return {
       key, ms, prepared: ready,
       forget: () => this.ask("forget", { key }),
+      where: () => this.ask("where", { key }),  // of a tower: whereOf(...) of words.js
       source: {
         head: async () => withImage(await this.ask("head", { key })),
         layer: (layer) => this.ask("layer", { key, layer }).then((message) => ({ ...message, bytes: 0 })),
@@ -56,7 +57,7 @@ async function shownOf({ pixels, size: [height, width], tubelet }) {
   return tubelet ? { frames } : { image: frames[0] };
 }
 
-function opaque(pixels, [height, width]) {  // RGB bytes -> what a canvas takes
+export function opaque(pixels, [height, width]) {  // RGB bytes -> what a canvas takes
   const image = new ImageData(width, height);
   for (let i = 0; i < width * height; i++) {
     image.data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);

@@ -6,6 +6,7 @@ import { Engine, pixelsOfFile } from "./client.js";
 import { fromSheet, sampled } from "./clips.js";
 import { Followed } from "./followed.js";
 import { Own } from "./own.js";
+import { WordPage } from "./wordpage.js";
 import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
 
 const TABS = ["explore", "lesson"];
@@ -25,7 +26,7 @@ class Page {
     this.engine = engine;
     this.turn = 0;  // counts choices: what a later one has overtaken is not shown
     this.settled = false;  // what is chosen is on the screen
-    this.now = { model: null, picture: null, moment: -1, edits: null };
+    this.now = { model: null, picture: null, moment: -1, words: null, edits: null };
     this.prepared = null;  // the picture as the model takes it
     this.options = {
       methods: site.methods, address: true, intervene: true, lesson: LESSON, tries: [LESSON],
@@ -34,6 +35,7 @@ class Page {
     this.viewer = mount(byId("viewer"), null, this.options);
     this.followed = new Followed(this, byId("lesson"));
     this.own = new Own(this);
+    this.words = new WordPage(byId("words"), byId("where"), (words) => this.ask(words));
     this.build();
   }
 
@@ -68,7 +70,8 @@ class Page {
     const picture = this.fitting(model, pictures.find((each) => each.name === asked.get("picture")));
     const step = Number(asked.get("step") ?? NaN), at = model.moments.findIndex((each) => each.step === step);
     this.tab = TABS.includes(asked.get("tab")) ? asked.get("tab") : TABS[0];
-    return { model: model.name, picture, moment: at };
+    const words = asked.get("words")?.split(",").map((name) => model.described.classNames.indexOf(name)).filter((k) => k >= 0);
+    return { model: model.name, picture, moment: at, words: words?.length && model.described.words ? words : null };
   }
 
   /* The picture, if there is one that this model can look at; else the first example that is of its kind. */
@@ -85,31 +88,33 @@ class Page {
   }
 
   write() {
-    const { model, picture, moment } = this.now, asked = new URLSearchParams();
+    const { model, picture, moment, words } = this.now, asked = new URLSearchParams(), { classNames } = model.described;
     asked.set("model", model.name);
     if (picture && !picture.own) asked.set("picture", picture.name);
     if (moment >= 0) asked.set("step", model.moments[moment].step);
+    if (words && words.length < classNames.length) asked.set("words", words.map((k) => classNames[k]).join(","));
     if (this.tab !== TABS[0]) asked.set("tab", this.tab);
     const address = `${location.pathname}?${asked}${location.hash}`;
     if (address !== location.pathname + location.search + location.hash) history.pushState(null, "", address);
   }
 
-  async choose({ model: name, picture, moment }, restored = false) {
+  async choose({ model: name, picture, moment, words }, restored = false) {
     this.settled = false;
     this.followed.leave();
     const turn = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
-    const next = { model, picture: picture ?? this.fitting(model, before.picture), moment: moment ?? (name ? -1 : before.moment), edits: null };
+    const next = { model, picture: picture ?? this.fitting(model, before.picture), moment: moment ?? (name ? -1 : before.moment), words: words ?? (name ? null : before.words), edits: null };
+    if (model.described.words) next.words ??= [...model.described.classNames.keys()];
     try {
       if (!fits(model, next.picture)) throw new Error(this.noClips(model));
       this.say(model !== before.model ? `Loading ${model.name} …` : "", false);
-      await this.ready(turn, model, next.moment);
+      await this.ready(turn, model, next);
       if (picture || model !== before.model) {
         next.picture.pixels ??= await pixelsOfExample(next.picture);
         this.prepared = null;
       }
       if (turn !== this.turn) return;
       this.now = next;
-      await this.look(turn, before.model && (model !== before.model || next.picture !== before.picture));
+      await this.look(turn, before.model && (model !== before.model || next.picture !== before.picture || next.words !== before.words));
       if (turn !== this.turn) return;
       if (!restored) this.write();
       this.marks();
@@ -121,20 +126,29 @@ class Page {
     }
   }
 
+  /* Other words: of a picture that is looked at again, or of the next one that the camera shows. */
+  async ask(words) {
+    if (!this.own.camera.on) return this.choose({ words });
+    this.now = { ...this.now, words };
+    this.viewer.set({ target: -1 }, true);
+    await this.engine.ask("words", { chosen: words });
+  }
+
   /* The model and its weights of this moment are in the engine; one choice after another, a newer one first. */
-  ready(turn, model, moment) {
+  ready(turn, model, { moment, words }) {
     this.loading = (this.loading ?? Promise.resolve()).catch(() => {}).then(async () => {
       if (turn !== this.turn) return;
       if (this.opened !== model) await this.load(model);
       await this.weigh(model, moment);
+      if (words) await this.engine.ask("words", { chosen: words });
     });
     return this.loading;
   }
 
   async load(model) {
     if (!model.about) {
-      const { colormaps, ...fixed } = (await unpack(await bytesOf(model.constants))).arrays;
-      model.about = { ...model.described, constants: { colormaps }, fixed };
+      const { colormaps, words: vectors, ...fixed } = (await unpack(await bytesOf(model.constants))).arrays;
+      model.about = { ...model.described, constants: { colormaps }, fixed, vectors };
     }
     if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
     const [graph, related, weights] = await Promise.all([model.graph, model.related, model.weights].map(bytesOf));
@@ -194,10 +208,16 @@ class Page {
     this.options.tries = [...(moments.length ? [{ label: "What was it like before training?", moment: 0 }] : []), LESSON];
     await this.viewer.setSource(look.source);
     if (turn !== this.turn) return;
-    const maps = this.now.moment < 0 && !picture.own && this.now.model.maps[picture.name];
-    if (maps) this.viewer.addMaps(await bytesOf(maps));
+    const { model, words } = this.now, maps = this.now.moment < 0 && !picture.own && model.maps[picture.name];
+    if (words) this.words.show(await look.where(), look.prepared, this.viewer.data, model.about);
+    if (maps) this.viewer.addMaps(await this.mapsOf(maps, words));
     this.say("", false);
     byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${this.lookedBy}.`;
+  }
+
+  async mapsOf(file, words) {  // they explain one class: of words one of the table, which may not be asked for now
+    const { meta, arrays } = await unpack(await bytesOf(file));
+    return { meta: { ...meta, target: words ? words.indexOf(meta.target) : meta.target }, arrays };
   }
 
   async edit(edits) {
@@ -221,16 +241,16 @@ class Page {
 
   /* A map that does not come along: the ledger's is made here, for any class. */
   async map({ method, target }) {
-    const { model } = this.now, turn = this.turn, { ledger, classNames } = model.about;
+    const { model, words } = this.now, turn = this.turn, { ledger, classNames } = model.about;
     if (method !== "logit_ledger" || !ledger) {
       return this.viewer.refuse({ [method]: this.site.methods.find(({ name }) => name === method).closed });
     }
     const index = target >= 0 ? target : this.viewer.data.classes[0].index;
     await this.unfold();
     if (turn !== this.turn) return;
-    const map = await this.engine.ask("ledger", { prepared: { image: this.prepared.image }, target: index });
+    const map = await this.engine.ask("ledger", { prepared: { image: this.prepared.image, length: this.prepared.length }, target: index });
     if (turn !== this.turn) return;
-    this.viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[index] }, arrays: { logit_ledger: map } });
+    this.viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[words ? words[index] : index] }, arrays: { logit_ledger: map } });
   }
 
   // ---- tabs, training
@@ -269,7 +289,8 @@ class Page {
   }
 
   marks() {
-    const { model, picture, moment } = this.now, { moments } = model;
+    const { model, picture, moment, words } = this.now, { moments } = model;
+    this.words.mark(model, words);
     byId("model").value = model.name;
     for (const tab of TABS) {
       byId(`to-${tab}`).setAttribute("aria-selected", String(tab === this.tab));

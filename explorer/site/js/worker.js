@@ -9,10 +9,11 @@ import { Look, frozen, interventions, ledgerMap, prepare, unmeasured } from "./e
 import { Follow, lessonOf } from "./lesson.js";
 import { race } from "./race.js";
 import { expand } from "./weights.js";
+import { asking, directionOf, spoken, whereOf } from "./words.js";
 
 const looks = new Map();
-let ort = null, provider = "wasm", session = null, relating = null, about = null, graph = null, busy = Promise.resolve();
-let inside = null;  // {session, outline, prepared, seen, shared}: of the picture that the lesson follows
+let ort = null, provider = "wasm", session = null, relating = null, whole = null, about = null, graph = null, busy = Promise.resolve();
+let inside = null;  // {session, outline, seen, shared, length}: of the picture that the lesson follows
 
 async function runtime({ script, wasm, threads }) {
   // a page that is a file may import only what the worker itself has made
@@ -81,20 +82,29 @@ async function run(from, feeds, wanted) {
 
 const imageOf = (image) => tensor(image, [1, ...(about.frames ? [about.frames] : []), 3, ...about.imageSize]);
 
-function look(image, edits) {
-  const { L, H, T, t } = about, { hidden, gate } = interventions(edits ?? {}, about);
+/* length: of a tower's vector of this picture before the edits. */
+async function look(image, edits, length) {
+  const { L, H, T, t, chosen } = about, { hidden, gate } = interventions(edits ?? {}, about);
   const seen = t > 1 && edits?.frozen >= 0 ? frozen(image, edits.frozen, t) : image;
-  return run(session, { image: imageOf(seen), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) }, ["logits", "attn", "tokens"]);
+  const feeds = { image: imageOf(seen), hidden: tensor(hidden, [T]), gate: tensor(gate, [L, H]) };
+  const found = await run(session, feeds, ["logits", "attn", "tokens", ...(chosen ? ["patches"] : [])]);
+  return chosen ? spoken(found, about, length) : found;
 }
 
-function within(image, target, told, wanted) {
+function explained(target) {
   const classes = new Float32Array(about.classes);
   classes[target] = 1;
-  const feeds = { image: imageOf(image), told: tensor(Float32Array.of(told), []), classes: tensor(classes, [classes.length]) };
-  return run(inside.session, feeds, wanted);
+  return classes;
 }
 
-const follow = (choice) => new Follow(inside.seen, about, inside.outline, choice);
+async function within(image, target, told, wanted, length) {
+  const classes = about.chosen ? directionOf(about, target, length) : explained(target);
+  const feeds = { image: imageOf(image), told: tensor(Float32Array.of(told), []), classes: tensor(classes, [classes.length]) };
+  const found = await run(inside.session, feeds, wanted);
+  return about.chosen && found.logits ? spoken(found, about, length) : found;
+}
+
+const follow = (choice) => new Follow(inside.seen, about, { ...inside.outline, classes: about.classes }, choice);
 
 const ASKED = {
   async begin(files) {
@@ -102,7 +112,8 @@ const ASKED = {
     ort = await runtime(files);
   },
   async open({ described, graph: content, related, weights, list }) {
-    about = described;
+    about = described.words ? asking(described, [...described.classNames.keys()]) : described;
+    whole = described;
     graph = content;
     await relating?.release();
     relating = await ort.InferenceSession.create(new Uint8Array(related), { executionProviders: ["wasm"], logSeverityLevel: 3 });
@@ -112,30 +123,32 @@ const ASKED = {
     about = trained ? described : { ...described, head: unmeasured(described.head) };
     await start(weights, list);
   },
+  words({ chosen }) { about = asking(whole, chosen); },
+  where: ({ key }) => whereOf(looks.get(key).patches, looks.get(key).about),
   gpu: (given) => tryGpu(given),
   async look({ key, picture, prepared, edits, brief }) {
     const ready = prepared ?? prepare(picture, about);
-    const begun = performance.now(), outputs = await look(ready.image, edits);
+    const begun = performance.now(), outputs = await look(ready.image, edits, edits && ready.length);
     looks.set(key, new Look(outputs, about, relate, { times: ready.times, brief }));
-    return { ...ready, ms: performance.now() - begun };
+    return { ...ready, length: outputs.length, ms: performance.now() - begun };
   },
   async unfold({ graph: content, weights, list, outline }) {
     await fold();
     inside = { session: await opened(content, weights, list), outline };
   },
-  ledger: async ({ prepared, target }) => ledgerMap(await within(prepared.image, target, 1, ["ledger_heads", "ledger_embed"]), about),
+  ledger: async ({ prepared, target }) => ledgerMap(await within(prepared.image, target, 1, ["ledger_heads", "ledger_embed"], prepared.length), about),
   async follow({ prepared }) {
-    const { logits } = await look(prepared.image), target = logits.indexOf(Math.max(...logits));
-    const seen = await within(prepared.image, about.classes ? target : -1, 1, inside.session.outputNames);
-    Object.assign(inside, { seen: { ...seen, image: prepared.image, pixels: prepared.pixels }, shared: null });
+    const { logits, length } = await look(prepared.image), target = logits.indexOf(Math.max(...logits));
+    const seen = await within(prepared.image, about.classes ? target : -1, 1, inside.session.outputNames, length);
+    Object.assign(inside, { seen: { ...seen, image: prepared.image, pixels: prepared.pixels }, shared: null, length });
   },
   lesson: ({ choice }) => lessonOf(follow(choice), inside.shared),
   plan: () => plan(follow({ patch: 0, layer: 0, head: 0 })),
   async pass({ hidden, grey, placeless, frames }) {
-    const { image } = inside.seen;
+    const { seen: { image }, length } = inside;
     if (frames) return (await look(ofFrames(image, frames, about))).logits;
-    if (placeless) return (await within(image, 0, 0, ["logits"])).logits;
-    return (await look(grey ? painted(image, grey, about, inside.outline) : image, { patches: hidden })).logits;
+    if (placeless) return (await within(image, 0, 0, ["logits"], length)).logits;
+    return (await look(grey ? painted(image, grey, about, inside.outline) : image, { patches: hidden }, length)).logits;
   },
   shared({ logits }) { inside.shared = shared(follow({ patch: 0, layer: 0, head: 0 }), logits); },
   head: ({ key }) => looks.get(key).head(),
