@@ -42,6 +42,7 @@ API = "/gradio_api/"
 # calls that go round the queue, code editing, proxies, links written to the disk, statistics, reloading.
 OPEN = (
     "/assets/",
+    "/own/",
     "/static/",
     "/svelte/",
     "/shard/",
@@ -56,7 +57,7 @@ CALLS = (  # run/predict: of what is answered without the queue; Gradio refuses 
     "app_id cancel info login_check openapi.json queue/data queue/join queue/status reset run/predict "
     "startup-events theme.css upload upload_progress user"
 )
-PAGES = "/config /favicon.ico /first /gradio_api /manifest.json /robots.txt /theme.css"
+PAGES = "/config /favicon.ico /gradio_api /manifest.json /robots.txt /theme.css"
 OPEN_EXACTLY = {"", *PAGES.split(), *(API + call for call in CALLS.split())}
 
 

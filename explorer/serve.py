@@ -1,7 +1,7 @@
 """How the page is served: its own addresses, the doors in front of Gradio, and turns for all who wait."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
@@ -14,11 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from explorer.doors import MAX_FILE, Doors, MiB, address_of
 from explorer.forms import ExportError
+from explorer.front import Front, Headed
 from explorer.look import PICTURE
 from explorer.patience import PATIENT, with_patience
 from explorer.refusals import Left, sentence_of
 from explorer.session import MAX_PAGES, ROUTE, Session
-from explorer.site.lent import Shelf, routes
+from explorer.site.lent import Shelf
+from explorer.site.lent import routes as lent_routes
 from explorer.turns import Gate, place_of, take_turns
 from explorer.upkeep import upload_folder
 
@@ -92,22 +94,15 @@ async def turn(request: Request) -> Response:
     return JSONResponse({"before": place_of(queue, request.path_params["page"])})
 
 
-def options(session: Session, first_value: Callable[[Mapping[str, str]], Any]) -> dict[str, Any]:
-    """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound.
-
-    first_value: what the viewer shows first at an address's query, if that is at hand: it is asked for while
-    the page is still on its way.
-    """
-
-    async def first(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(first_value, request.query_params))
-
+def options(session: Session, front: Front) -> dict[str, Any]:
+    """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound."""
     behind_a_proxy = bool(os.environ.get("GRADIO_ROOT_PATH"))  # then it is called by the proxy's name
     doors = Middleware(Doors, uploads=upload_folder, guarded=not session.public and not behind_a_proxy)
-    lent = routes(Shelf(session.folder / "sites", session.names))
-    own = [shard_route(session), Route("/turn/{page}", turn), Route("/first", first), *lent]
+    lent = lent_routes(Shelf(session.folder / "sites", session.names))
+    routes = [shard_route(session), Route("/turn/{page}", turn), *front.routes, *lent]
+    headed = Middleware(Headed, front=front)
     return {
-        "app_kwargs": {"routes": own, "middleware": [doors, Middleware(Squeezed)]},
+        "app_kwargs": {"routes": routes, "middleware": [doors, Middleware(Squeezed), headed]},
         "max_file_size": f"{MAX_FILE // MiB}mb",
         "max_threads": THREADS,
         "state_session_capacity": 2 * MAX_PAGES,  # `open_queue` has them forgotten before

@@ -4,6 +4,7 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,14 @@ from markupsafe import Markup
 
 from explorer import serve
 from explorer.examples import Example, make_examples, suited
+from explorer.front import Front, Text
+from explorer.lesson.script import lesson_css
 from explorer.look import SIZES, TRAINED, Look
 from explorer.methods import METHODS
 from explorer.refusals import sentence_of
 from explorer.session import PUBLISHED, Session, digest_of
 from explorer.site.lent import can_be_lent, live_link
-from explorer.viewer import host
+from explorer.viewer import host, viewer_script
 from explorer.viewer.host import attention_viewer
 from explorer.views import (
     about,
@@ -453,12 +456,11 @@ def arrive_and_leave(
 def launch_options(session: Session) -> dict[str, Any]:
     """How the page looks and how it is served."""
     scripts = "".join(map(text_of, SCRIPTS))
-    own = f"<style>{text_of('page.css')}</style><script>{{{scripts}}}</script>"
-    return {
-        "theme": theme(),
-        "head": own + host.HEAD + lesson.HEAD,  # Gradio's own `css` rewrites what stands in a media query
-        **serve.options(session, partial(first_value, session)),
-    }
+    looks = text_of("page.css") + host.LOOKS + lesson_css()  # Gradio's own `css` rewrites media queries
+    own = [Text.own("css", looks), Text.own("js", f"{{{scripts}}}{viewer_script()}")]
+    front = Front(own, [lesson.SCRIPT], partial(first_value, session))
+    threading.Thread(target=front.ready, daemon=True).start()
+    return {"theme": theme(), **serve.options(session, front)}
 
 
 def keep_first(session: Session) -> None:

@@ -2,20 +2,31 @@
 
 import json
 import re
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import randomised, tiny_config
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Response, expect
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
+from explorer.front import Front, Headed, Text
 from explorer.session import Session
 from explorer.ui import first_shown, first_value, keep_first
+from explorer.views import lesson
 from explorer.views.prose import prose
 from vit import ViT, save
 from vit.card import Card
 
-PAGE = 110_000  # bytes of the page itself, compressed; once, with clips and two pictures, it is 106 kB
+FIRST = 360_000  # bytes of all that comes before the first picture, compressed
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 PATIENCE = 90_000  # milliseconds
 
@@ -39,15 +50,70 @@ def test_what_most_find_first_is_at_hand_and_nothing_else(session: Session) -> N
     assert nonsense == first_shown(session, {})
 
 
+def test_a_text_is_kept_by_browsers_under_a_name_of_its_content() -> None:
+    one, other = Text.own("js", "let a = 1;" * 500), Text.own("js", "let a = 2;" * 500)
+    assert one.address != other.address and one.address == Text.own("js", "let a = 1;" * 500).address
+    with TestClient(Starlette(routes=[one.route])) as server:
+        for encoding in ("br", "gzip", "identity"):
+            answer = server.get("/" + one.address, headers={"Accept-Encoding": encoding})
+            assert answer.content == one.content and "immutable" in answer.headers["cache-control"]
+            assert answer.headers.get("content-encoding", "identity") == encoding
+
+
+def test_what_is_not_at_hand_does_not_keep_the_page() -> None:
+    """A model that is slow to open, and one that cannot be: the page comes, and hears of it later."""
+
+    def slow(query: Mapping[str, str]) -> dict[str, str]:
+        time.sleep(2)
+        return {"head": "late"}
+
+    def broken(query: Mapping[str, str]) -> dict[str, str]:
+        raise RuntimeError("a fault of the program")
+
+    page = "<html><head><title>x</title></head><body></body></html>"
+
+    async def home(request: Request) -> HTMLResponse:
+        return HTMLResponse(page)
+
+    def served_with(first_value: Callable[[Mapping[str, str]], Any]) -> str:
+        layer = Middleware(Headed, front=Front([Text.own("css", "a {}")], [], first_value))
+        return TestClient(Starlette(routes=[Route("/", home)], middleware=[layer])).get("/").text
+
+    begun = time.monotonic()
+    text = served_with(slow)
+    assert "vitFirst = null" in text and time.monotonic() - begun < 2
+    assert "vitFirst = null" in served_with(broken)
+    text = served_with(lambda query: {"head": "shard/x", "name": "</script>"})
+    assert '<link rel="preload" as="fetch" crossorigin href="./shard/x">' in text
+    assert "</script>" not in text.partition("vitFirst = ")[2].partition(";")[0]
+    assert "modulepreload" not in text, "this page does not have Gradio's files"
+
+
 @pytest.mark.browser
-def test_the_page_is_compressed_and_says_everything_once(browser: Browser, url: str) -> None:
-    context = browser.new_context()
-    answer = context.request.get(url, headers={"Accept-Encoding": "gzip"})
-    text = answer.text()
-    assert answer.headers["content-encoding"] == "gzip"
-    assert text.count("globalThis.ViTViewer") == 1 and text.count("globalThis.ViTLesson") == 1
-    assert text.count(".vit-viewer .vit-bar {") == 1
-    assert int(answer.headers["content-length"]) < PAGE
+def test_what_comes_first_is_small_said_once_and_all_that_is_asked_for(
+    browser: Browser, url: str, session: Session
+) -> None:
+    """A phone asks for no script and no looks that the page did not name at its start, and none in vain."""
+    keep_first(session)
+    context = browser.new_context(**PHONE)
+    context.set_default_timeout(PATIENCE)
+    page, sizes = context.new_page(), {}
+
+    def count(response: Response) -> None:
+        sizes[response.url.removeprefix(url).partition("?")[0]] = int(response.headers["content-length"])
+
+    page.on("response", lambda response: count(response) if "content-length" in response.headers else None)
+    html = page.goto(url)
+    assert html is not None and html.headers["content-encoding"] == "gzip"
+    expect(page.locator("#viewer .vit-readout")).to_contain_text("[CLS] gives")
+    assert html.text().count("vitFirst") == 1 and "globalThis.ViT" not in html.text()
+    page.wait_for_load_state()
+    sizes.pop(lesson.SCRIPT.address, None)  # comes when there is something to see
+    asked = {name for name in sizes if name.startswith(("assets/", "own/"))}
+    named = set(re.findall(r'(?<!disabled )(?:href|src)="\./((?:assets|own)/[^"]*)"', html.text()))
+    assert asked == named, "print explorer/late.json anew"
+    first = {name: size for name, size in sizes.items() if not name.startswith("gradio_api/file=")}
+    assert sum(first.values()) < FIRST, first
     config = context.request.get(url + "config", headers={"Accept-Encoding": "gzip"})
     assert json.loads(config.text())["components"]
     context.close()

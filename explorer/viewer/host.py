@@ -43,11 +43,10 @@ from typing import Any
 
 import gradio as gr
 
-from explorer.viewer.script import FOLDER, viewer_script
+from explorer.viewer.script import FOLDER
 
-# What a page has in its head, once for all its viewers.
+# What a page has in its head, once for all its viewers: these looks, and `viewer_script()`.
 LOOKS = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "pair.css"))
-HEAD = f"<style>{LOOKS}</style><script>{viewer_script()}</script>"
 # Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
 WIRING = """
 const events = ["pick", "target", "need_maps", "edits", "frame"];
@@ -92,7 +91,7 @@ def attention_viewer(
     lesson: where the phone's third tab leads; both are told as the DOM event "vit-try". state: what it starts
     with. The template is static: user text in a `gr.HTML` template would be executed.
 
-    Its page has `HEAD` in its head, once: `launch(head=HEAD)`.
+    Its page has `LOOKS` and `viewer_script()` in its head, once.
     """
     options = {
         "name": name,
@@ -130,7 +129,7 @@ def pair_viewer(elem_id: str) -> gr.HTML:
     """Two pictures and what is like what in them. Its value: {"head": url, "depths": [url, ...]}, the bytes
     of `pairs.pair_payload`, and of `pair_depth_payload` of each depth; with a "nonce", to be heard.
 
-    Its page has `HEAD` in its head, as for `attention_viewer`."""
+    Its page has in its head what `attention_viewer` needs."""
     return gr.HTML(
         None,
         elem_id=elem_id,

@@ -10,25 +10,27 @@ from typing import Any
 import gradio as gr
 import segno
 
+from explorer.front import Text
 from explorer.lesson.answer import shared
 from explorer.lesson.follow import Choice, Follow, liveliest
-from explorer.lesson.script import lesson_css, lesson_script
+from explorer.lesson.script import lesson_script
 from explorer.lesson.steps import lesson_of
 from explorer.look import Look, too_many_tokens
 from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.prose import words
 
-HEAD = f"<style>{lesson_css()}</style><script>{lesson_script()}</script>"
+SCRIPT = Text.own("js", lesson_script())  # the page fetches it when there is a picture to see
 LONGEST = 2000  # characters of a link in a code
 # Scope given by Gradio: element, trigger, props, watch. The quoted names are the component's events.
 WIRING = """
 const events = ["choose", "link"];
-const lesson = ViTLesson.mount(element.querySelector(".les"), {
-  address: true,
-  emit: (name, detail) => events.includes(name) && trigger(name, detail),
-});
-lesson.receive(props.value);
-watch("value", () => lesson.receive(props.value));
+let lesson = null;
+const emit = (name, detail) => events.includes(name) && trigger(name, detail);
+const mount = () => ViTLesson.mount(element.querySelector(".les"), { address: true, emit });
+const mounted = () => lesson ??= window.vitPage.script(props.script).then(mount);
+const receive = () => mounted().then((shown) => shown.receive(props.value), () => { lesson = null; });
+document.addEventListener("vit-seen", mounted, { once: true });
+watch("value", receive);
 """
 
 
@@ -83,6 +85,7 @@ def build(page: Page) -> None:
         None,
         html_template='<div class="les"></div>',
         js_on_load=WIRING,
+        script=SCRIPT.address,
         elem_id="lesson",
         apply_default_css=False,
         min_height=700,

@@ -69,14 +69,21 @@ function write(address, step) {
   else history.replaceState(history.state, "", address);
 }
 
-// What is shown first is asked for while Gradio is still on its way, with the bytes of its first picture.
-page.first = fetch("first" + location.search).then((answer) => answer.json()).catch(() => null);
-page.first.then((value) => value && fetch(value.head));
-document.addEventListener("vit-hosted", async ({ target, detail }) => {
-  if (!target.closest("#viewer")) return;
-  const value = await page.first;
-  if (value && !page.stamp) detail.receive(value);
+// What is shown first came with the page (explorer/front.py); null: it is not known yet.
+document.addEventListener("vit-hosted", ({ target, detail }) => {
+  if (target.closest("#viewer") && window.vitFirst && !page.stamp) detail.receive(window.vitFirst);
 });
+
+// A script that is wanted later than the page: fetched once.
+const scripts = new Map();
+page.script = (address) => {
+  if (!scripts.has(address)) scripts.set(address, new Promise((resolve, reject) => {
+    const script = Object.assign(document.createElement("script"), { src: address, onload: resolve });
+    script.onerror = () => { scripts.delete(address); reject(new Error("The server does not answer: try again.")); };
+    document.head.append(script);
+  }));
+  return scripts.get(address);
+};
 
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {

@@ -1,0 +1,172 @@
+"""What a browser gets first: the page's own scripts and looks, as files that it keeps, and all that Gradio
+asks for only when it gets there, asked for at once: a slow line is full from the start.
+
+An ASGI layer around Gradio's page, and routes beside it. It knows no widgets and no models.
+"""
+
+import asyncio
+import gzip
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import brotli
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders, QueryParams
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOG = logging.getLogger(__name__)
+FOREVER = "public, max-age=31536000, immutable"  # of what has a hash of its content in its name
+AT_HAND = 0.3  # seconds that the page waits to hear what is shown first
+LATE = Path(__file__).with_name("late.json")  # printed by benchmarks/first.py
+KINDS = {"js": "text/javascript", "css": "text/css"}
+
+
+class Text:
+    """A script or looks, at an address that changes with its content."""
+
+    def __init__(self, address: str, content: bytes):
+        self.address, self.content = address, content
+        self.kind = address.rpartition(".")[2]
+
+    @classmethod
+    def own(cls, kind: str, text: str) -> "Text":
+        return cls(f"own/{sha256(text.encode()).hexdigest()[:16]}.{kind}", text.encode())
+
+    @cached_property
+    def brotli(self) -> bytes:
+        return brotli.compress(self.content)
+
+    @cached_property
+    def gzip(self) -> bytes:
+        return gzip.compress(self.content)
+
+    def answer(self, request: Request) -> Response:
+        accepted = request.headers.get("accept-encoding", "")
+        encoding = next((name for name in ("br", "gzip") if name in accepted), "")
+        headers = {"Cache-Control": FOREVER, "Vary": "Accept-Encoding"}
+        if encoding:
+            headers["Content-Encoding"] = encoding
+        content = {"br": lambda: self.brotli, "gzip": lambda: self.gzip, "": lambda: self.content}[encoding]()
+        return Response(content, headers=headers, media_type=KINDS[self.kind])
+
+    @property
+    def route(self) -> Route:
+        return Route(f"/{self.address}", self.answer)
+
+
+def late_files() -> list[Text]:
+    """What Gradio's page asks for by and by until the first picture, in that order."""
+    spec = find_spec("gradio")
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "templates" / "frontend"
+    names = json.loads(LATE.read_text(encoding="utf-8"))["files"]
+    return [Text(name, (folder / name).read_bytes()) for name in names]
+
+
+def hint(kind: str, address: str) -> str:
+    """A tag that has a browser fetch this at once, as it will be asked for."""
+    if kind == "module":
+        return f'<link rel="modulepreload" crossorigin href="./{address}">'
+    crossorigin = " crossorigin" if kind == "fetch" else ""
+    return f'<link rel="preload" as="{kind}"{crossorigin} href="./{address}">'
+
+
+class Front:
+    """The first files, and the layer that has them in the page's head.
+
+    own: scripts and looks that the page has from its start; later: what it asks for itself. first_value: what
+    the viewer shows first at an address's query, if that is at hand.
+    """
+
+    def __init__(
+        self, own: Sequence[Text], later: Sequence[Text], first_value: Callable[[Mapping[str, str]], Any]
+    ):
+        self.first_value = first_value
+        late = late_files()
+        self.scripts = [file for file in late if file.kind == "js"]
+        styles = [file for file in late if file.kind == "css"]
+        looks = Text.own("css", "\n".join(file.content.decode() for file in styles))  # one file, not thirty,
+        # and links that Gradio finds, so that it does not fetch what they lead to
+        self.there = "".join(f'<link rel="stylesheet" disabled href="./{file.address}">' for file in styles)
+        self.own = [looks, *own]
+        self.routes = [file.route for file in (*self.own, *self.scripts, *later)]
+
+    def ready(self) -> None:
+        """Compress everything now, so that no visitor waits for it."""
+        for file in (*self.own, *self.scripts):
+            _ = file.brotli
+
+    def page(self, page: bytes, first: Any) -> bytes:
+        """Gradio's page with our own in its head: hints at the start, what they are for at the end."""
+        before, _, after = page.partition(b"<head>")
+        rest, _, body = after.rpartition(b"</head>")
+        hints = [hint("script" if file.kind == "js" else "style", file.address) for file in self.own]
+        if first:
+            hints.append(hint("fetch", first["head"]))
+        if theme := re.search(rb'"theme_hash":"(\w+)"', rest):
+            hints.append(hint("style", f"theme.css?v={theme[1].decode()}"))
+        if b'src="./assets/' in rest:  # else Gradio's files are elsewhere, as in a page that is shared
+            hints += [hint("module", file.address) for file in self.scripts]
+        said = json.dumps(first).replace("<", "\\u003c")
+        tag = {"js": '<script defer src="./{}"></script>', "css": '<link rel="stylesheet" href="./{}">'}
+        own = "".join(tag[file.kind].format(file.address) for file in self.own)
+        own = f"<script>window.vitFirst = {said};</script>{self.there}{own}"
+        return b"".join([before, b"<head>", "".join(hints).encode(), rest, own.encode(), b"</head>", body])
+
+    async def at_hand(self, scope: Scope) -> Any:
+        """What is shown first, if that is known by now; a page comes whatever its address asks for."""
+        query = QueryParams(scope.get("query_string", b""))
+        try:
+            return await asyncio.wait_for(run_in_threadpool(self.first_value, query), AT_HAND)
+        except TimeoutError:
+            return None
+        except Exception:
+            LOG.exception("What is shown first is not known.")
+            return None
+
+
+class Headed:
+    """The layer: Gradio's page as `front` has it."""
+
+    def __init__(self, app: ASGIApp, front: Front):
+        self.app, self.front = app, front
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and scope["method"] == "GET" and path in ("", "/"):
+            first = await self.front.at_hand(scope)
+            send = changed(send, partial(self.front.page, first=first))
+        await self.app(scope, receive, send)
+
+
+def changed(send: Send, change: Callable[[bytes], bytes]) -> Send:
+    """`send` that collects a page and sends it changed; what is no page passes."""
+    start: Message = {}
+    body: list[bytes] = []
+
+    async def sent(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            start = message
+            return
+        body.append(message.get("body", b""))
+        if message.get("more_body", False):
+            return
+        content, headers = b"".join(body), MutableHeaders(scope=start)
+        if start["status"] == 200 and headers.get("content-type", "").startswith("text/html"):
+            content = change(content)
+            headers["Content-Length"] = str(len(content))
+        await send(start)
+        await send({"type": "http.response.body", "body": content})
+
+    return sent
