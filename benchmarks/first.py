@@ -73,10 +73,9 @@ def late(browser: Browser, url: str) -> list[str]:
     page.on("request", lambda request: asked.append(request.url.removeprefix(url).partition("?")[0]))
     page.goto(url)
     page.wait_for_function("() => window.marks?.seen")
-    mine = {name for name in asked if name.startswith("assets/")}
-    html = page.context.request.get(url).text()
-    named = {name for name in mine if f'="./{name}"' in html and "index-" in name}  # in Gradio's own page
-    return [name for name in dict.fromkeys(asked) if name in mine - named]
+    html = page.context.request.get(url).text()  # whose looks come at once
+    looks = {name for name in asked if name.endswith(".css") and f'="./{name}"' in html}
+    return [name for name in dict.fromkeys(asked) if name.startswith("assets/") and name not in looks]
 
 
 def main() -> None:

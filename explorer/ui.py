@@ -7,6 +7,7 @@ widgets and returns values of widgets: it can be called from a test without a se
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -262,6 +263,7 @@ def build(session: Session) -> gr.Blocks:
                     viewer = None
                     for name, label, views in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
+                            gr.HTML(f'<h2 class="vx-hidden">{escape(label)}</h2>', apply_default_css=False)
                             if viewer is None:
                                 viewer = attention_viewer(
                                     elem_id="viewer", methods=methods, link="main", tries=TRIES, lesson=LESSON

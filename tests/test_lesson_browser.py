@@ -42,6 +42,16 @@ REVEAL = (
     "[...document.querySelectorAll('.les-quiz button')].find((b) => b.textContent === 'Show me')?.click()"
 )
 RIGHT = "\ue014"  # the arrow, to WebDriver
+# is something drawn around this point of the screen?
+DRAWN = """([x, y]) => { const pen = document.querySelector('.les-pen'), scale = devicePixelRatio;
+  return pen.getContext('2d').getImageData(scale * x - 9, scale * y - 9, 18, 18).data.some((value) => value); }"""
+# milliseconds of each step: its numbers become a drawing, laid out
+TIMED = """() => [...document.querySelectorAll('.les-dots button')].map((_, step) => {
+  const begun = performance.now();
+  document.querySelectorAll('.les-dots button')[step].click();
+  document.querySelector('.les').getBoundingClientRect();
+  return performance.now() - begun;
+})"""
 PRINT = "window.print = () => { window.printed = document.querySelectorAll('.les-card').length; }"
 
 
@@ -96,8 +106,8 @@ def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk)
         expect(page.locator(".les h2")).to_have_text(step.title)
         show = page.get_by_role("button", name="Show me")
         if show.count():
-            show.press("Enter")
-            page.locator(".les h2").focus()
+            show.press("Enter")  # the question is gone, the focus is not
+            expect(page.locator(".les h2")).to_be_focused()
         assert page.locator(".les-drawing").inner_text() or page.locator(".les-drawing canvas").count()
         assert number == 1 or f"how={number}&" in page.url
         page.keyboard.press("ArrowRight")
@@ -151,6 +161,35 @@ def test_presented_it_is_large_black_and_back(walk) -> None:
     expect(page.get_by_role("button", name="Handout")).to_be_visible()
 
 
+def test_a_presenter_fills_the_screen_goes_black_and_draws_with_the_pointer(walk) -> None:
+    page = walk("#how=7")
+    full = "document.fullscreenElement?.classList.contains('les') ?? false"
+    page.get_by_role("button", name="Present").click()
+    page.wait_for_function(full)
+    for seen in (False, True):
+        page.keyboard.press("f")
+        page.wait_for_function(f"({full}) === {str(seen).lower()}")
+    assert page.locator(".les-pen").is_hidden()
+    page.keyboard.press("d")
+    page.mouse.move(300, 300)
+    page.mouse.down()
+    page.mouse.move(500, 420, steps=5)
+    page.mouse.up()
+    page.mouse.move(800, 700)  # lifted: no line
+    assert page.evaluate(DRAWN, [400, 360]) and not page.evaluate(DRAWN, [650, 560])
+    expect(page.locator(".les h2")).to_have_text(STEPS[6].title)  # the pen chooses no square
+    page.keyboard.press("PageDown")
+    expect(page.locator(".les h2")).to_have_text(STEPS[7].title)
+    page.keyboard.press("d")
+    expect(page.locator(".les-pen")).to_be_hidden()
+
+
+def test_no_step_is_slower_than_a_frame(walk) -> None:
+    """The median over all steps: one of them may meet another program's turn."""
+    took = walk().evaluate(TIMED)
+    assert len(took) == len(STEPS) and sorted(took)[len(took) // 2] < 16.7, took
+
+
 def test_the_handout_has_every_step_and_leaves_nothing_behind(walk) -> None:
     page = walk()
     page.evaluate(PRINT)
@@ -185,8 +224,8 @@ def test_a_clip_is_walked_to_its_end_by_keyboard(walk, clip: Path) -> None:
         expect(page.locator(".les-chapter")).to_have_text(f"{step.chapter} · {number} of {len(OF_CLIPS)}")
         show = page.get_by_role("button", name="Show me")
         if show.count():
-            show.press("Enter")
-            page.locator(".les h2").focus()
+            show.press("Enter")  # the question is gone, the focus is not
+            expect(page.locator(".les h2")).to_be_focused()
         assert page.locator(".les-drawing canvas").count() or page.locator(".les-drawing .les-bars").count()
         page.keyboard.press("ArrowRight")
     page.go_back()

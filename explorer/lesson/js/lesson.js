@@ -223,7 +223,7 @@ class Lesson {
   }
 
   redraw() {
-    const { lesson, step, state } = this, count = lesson.steps.length;
+    const { lesson, step, state } = this, count = lesson.steps.length, { activeElement: held } = document, mine = this.node.contains(held);
     this.chapter.textContent = `${step.chapter} · ${state.how + 1} of ${count}`;
     this.title.textContent = step.title;
     this.sentence.textContent = step.sentence;
@@ -245,6 +245,7 @@ class Lesson {
       "aria-label": `${i + 1}: ${other.title}`, ...(i === state.how ? { "aria-current": "step" } : {}), onclick: () => this.go(i) }, `${i + 1}`))));
     const { points, of } = total(state.answers);
     this.score.textContent = of ? `${points} of ${of} points` : "";
+    if (mine && (!held.isConnected || held.disabled)) this.title.focus({ preventScroll: true });  // what had the focus is gone
   }
 }
 
