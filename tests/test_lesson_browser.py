@@ -43,8 +43,9 @@ REVEAL = (
 )
 RIGHT = "\ue014"  # the arrow, to WebDriver
 # is something drawn around this point of the screen?
-DRAWN = """([x, y]) => { const pen = document.querySelector('.les-pen'), scale = devicePixelRatio;
-  return pen.getContext('2d').getImageData(scale * x - 9, scale * y - 9, 18, 18).data.some((value) => value); }"""
+DRAWN = """([x, y]) => { const pen = document.querySelector('.les-pen').getContext('2d');
+  const at = (value) => devicePixelRatio * value - 9;
+  return pen.getImageData(at(x), at(y), 18, 18).data.some((value) => value); }"""
 # milliseconds of each step: its numbers become a drawing, laid out
 TIMED = """() => [...document.querySelectorAll('.les-dots button')].map((_, step) => {
   const begun = performance.now();
@@ -177,9 +178,9 @@ def test_a_presenter_fills_the_screen_goes_black_and_draws_with_the_pointer(walk
     page.mouse.up()
     page.mouse.move(800, 700)  # lifted: no line
     assert page.evaluate(DRAWN, [400, 360]) and not page.evaluate(DRAWN, [650, 560])
-    expect(page.locator(".les h2")).to_have_text(STEPS[6].title)  # the pen chooses no square
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[6].title)  # the pen chooses no square
     page.keyboard.press("PageDown")
-    expect(page.locator(".les h2")).to_have_text(STEPS[7].title)
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[7].title)
     page.keyboard.press("d")
     expect(page.locator(".les-pen")).to_be_hidden()
 
@@ -187,7 +188,7 @@ def test_a_presenter_fills_the_screen_goes_black_and_draws_with_the_pointer(walk
 def test_no_step_is_slower_than_a_frame(walk) -> None:
     """The median over all steps: one of them may meet another program's turn."""
     took = walk().evaluate(TIMED)
-    assert len(took) == len(STEPS) and sorted(took)[len(took) // 2] < 16.7, took
+    assert len(took) == len(OF_PICTURES) and sorted(took)[len(took) // 2] < 16.7, took
 
 
 def test_the_handout_has_every_step_and_leaves_nothing_behind(walk) -> None:
