@@ -150,7 +150,7 @@ class Lesson {
     this.redraw();
     this.title.focus({ preventScroll: true });
     if (this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
-    if (history) this.remember(true);
+    if (history) setTimeout(() => this.remember(true));  // first the drawing: browsers take their time to write an address
   }
 
   key(event) {
