@@ -80,7 +80,13 @@ TRIES = (
     {"label": "What was it like before training?", "tab": "training"},
     LESSON,
 )
-SCRIPTS = ("page.js", "waiting.js", "upload.js", "compare.js")  # of the page itself, in this order
+SCRIPTS = (
+    "page.js",
+    "waiting.js",
+    "upload.js",
+    "compare.js",
+    "widgets.js",
+)  # of the page itself, in this order
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 

@@ -1,9 +1,11 @@
-// What the page says while there is nothing to see yet: how many are served first, or that it does not come. A page
-// is never blank without a word.
+// What the page says while there is nothing to see yet: how many are served first, or that it does not come; and later
+// when the server is gone. A page is never blank or deaf without a word.
 
 const PATIENCE = 25;  // seconds without a picture and without a place in the queue
+const PULSE = 5000;  // milliseconds after which a page that is looked at asks whether the server is there
+const GONE = "The server does not answer. What is on the screen stays; this goes away when it is back.";
 
-page.waiting = { words: document.createElement("p"), since: Date.now(), name: "", done: false };
+page.waiting = { words: document.createElement("p"), since: Date.now(), name: "", done: false, missed: 0 };
 page.waiting.words.className = "vx-waiting";
 page.waiting.words.setAttribute("role", "status");
 
@@ -44,8 +46,28 @@ const lookAtPlace = async () => {
 // The server knows this page by this name.
 page.greeted = (name) => Object.assign(page.waiting, { name });
 
+const quiet = () => {
+  sayWaiting("");
+  page.waiting.words.remove();
+};
+
+// Is the server still there? Two that are not answered are one too many.
+page.feel = async () => {
+  const { waiting } = page;
+  if (!document.hidden) {
+    const there = await fetch("turn/none", { signal: AbortSignal.timeout(PULSE) }).then((answer) => answer.ok, () => false);
+    waiting.missed = there ? 0 : waiting.missed + 1;
+    if (waiting.missed === 2) {
+      document.body.append(waiting.words);
+      sayWaiting(GONE);
+    } else if (there) quiet();
+  }
+  setTimeout(page.feel, PULSE);
+};
+
 document.addEventListener("vit-seen", () => {
   page.waiting.done = true;
-  page.waiting.words.remove();
+  quiet();
+  setTimeout(page.feel, PULSE);
 }, { once: true });
 setTimeout(lookAtPlace, 1000);
