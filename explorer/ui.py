@@ -86,7 +86,7 @@ SCRIPTS = (
     "upload.js",
     "compare.js",
     "widgets.js",
-)  # of the page itself, in this order
+)  # of the page, in order
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 
