@@ -47,6 +47,11 @@ class Words:
         """What they take beside the tower, whose weights are held anyway."""
         return 2 * self.vectors.nbytes
 
+    @property
+    def address(self) -> str:
+        """What a link says of them: no word has a comma."""
+        return ",".join(self.names)
+
     def put_on(self, model: ViT, card: Card, image: Tensor) -> tuple[ViT, Card]:
         """(model, card) that answers with them: exactly the tower's cosines for this image."""
         tower = replace(self.tower, model=model, card=card)
@@ -66,6 +71,11 @@ class Prototypes:
     def key(self) -> str:
         """What tells them from others."""
         return digest([*self.names], *self.features)
+
+    @property
+    def address(self) -> str:
+        """No link can carry pictures."""
+        return ""
 
     def put_on(self, model: ViT, card: Card, image: Tensor) -> tuple[ViT, Card]:
         """(model, card) whose answer is the nearest class."""

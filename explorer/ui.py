@@ -72,7 +72,8 @@ TABS = (
     ("compare", "Compare", (pairs, compare)),
     ("about", "About", (about,)),
 )
-EVENTS = ", ".join(f'"{name}"' for name, _, _ in TABS)  # Gradio takes quoted names in a script for events
+# Gradio takes quoted names in a script for events; "words": those that the address names
+EVENTS = ", ".join(f'"{name}"' for name in (*(name for name, _, _ in TABS), "words"))
 # what the page offers to try, beside what the viewer can do by itself
 LESSON = {"label": "How does this work?", "tab": "lesson"}
 TRIES = (
@@ -193,6 +194,7 @@ def show(
             **news(look),
             "example": example,
             "size": "" if look.size == TRAINED else look.size,
+            "words": chosen.classes.address if chosen.classes else "",
             "seen": look.seen_part,
         },
     )

@@ -85,15 +85,16 @@ def test_typed_words_are_the_classes_everywhere(demo, session, models, pictures)
 def test_who_has_typed_nothing_sees_nothing_of_it(demo, session, models, pictures) -> None:
     shown = Shown(str(pictures / "red" / "0.png"), models["clip"])
     use_words(demo, shown, "a dog, grass")
-    box, where = handler(demo, "on_open", "classes")(shown, visitor(name="bob"))
+    box, _, where = handler(demo, "on_open", "classes")(shown, visitor(name="bob"))
     assert box.visible and where == ""
-    box, _ = handler(demo, "on_open", "classes")(shown._replace(model=models["tiny"]), visitor(name="bob"))
+    box, *_ = handler(demo, "on_open", "classes")(shown._replace(model=models["tiny"]), visitor(name="bob"))
     assert not box.visible, "it has classes of its own"
 
 
 def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures) -> None:
     shown = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
-    _, where = handler(demo, "on_open", "classes")(shown, visitor())
+    _, named, where = handler(demo, "on_open", "classes")(shown, visitor())
+    assert named == "a dog, grass"
     tower, look = load_tower(models["clip"]), session.look(shown.picture, shown.model)
     vectors = text_vectors(tower, [*WORDS, CONTROL])
     dense = dense_map(tower, vectors[:2], look.image, vectors[2])
@@ -104,7 +105,7 @@ def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures)
 
 def test_names_are_text(demo, models, pictures) -> None:
     shown = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "<img src=x>, grass")
-    _, where = handler(demo, "on_open", "classes")(shown, visitor())
+    _, _, where = handler(demo, "on_open", "classes")(shown, visitor())
     assert "<img src=x>" not in where and "&lt;img" in where
 
 
@@ -212,3 +213,33 @@ def test_words_are_typed_and_explained(page) -> None:
     expect(page.get_by_text("A word is there twice")).to_be_visible()
     page.get_by_role("tab", name="Why").click()
     expect(page.get_by_label("Class to explain")).to_have_value(re.compile("a dog|grass"))
+
+
+@pytest.mark.browser
+def test_typed_words_are_in_the_address(page) -> None:
+    box, answers = page.get_by_label("Words, with commas between them"), page.locator("#viewer .vit-classes")
+    box.fill("a dog, grass")
+    box.press("Enter")
+    page.wait_for_function("() => location.search.includes('words=a+dog%2Cgrass')")
+    page.reload()
+    expect(answers).to_contain_text("grass", timeout=90_000)
+    expect(box).to_have_value("a dog, grass")
+    expect(page.locator("#where .vx-map")).to_have_count(3)
+    assert "words=a+dog%2Cgrass" in page.url
+    box.fill("a red ball, grass")
+    box.press("Enter")
+    expect(answers).to_contain_text("a red ball")
+    page.go_back()
+    expect(answers).to_contain_text("a dog", timeout=90_000)
+    page.go_back()  # to before there were any
+    expect(page.locator("#where .vx-map")).to_have_count(0, timeout=90_000)
+    assert "words" not in page.url
+
+
+def test_words_of_a_link_that_cannot_be_had(demo, models, pictures) -> None:
+    shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
+    on_address = handler(demo, "on_address", "classes")
+    with pytest.raises(gr.Error, match="has no text tower that is read here"):
+        on_address(shown, gr.EventData(None, {"words": "a dog"}), visitor())
+    back, target, key = on_address(shown, gr.EventData(None, {"words": ["no text"]}), visitor())
+    assert back.classes is None and target is None and key

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from torch import Tensor
 
 from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
 from explorer.look import Look
@@ -32,15 +33,21 @@ def where_report(look: Look) -> str:
     figures = []
     for name, values, alike in zip(words.names, dense.maps, dense.alike.tolist()):
         verdict = "hardly depends on the word" if alike > ALIKE else "depends on the word"
-        caption = f"<b>{escape(name)}</b>{alike:+.2f} like the control: {verdict}"
-        figures.append(picture_map(look.picture_address, values, caption))
-    control = f"<b>control</b>the map of “{CONTROL}”, which means nothing"
-    figures.append(picture_map(look.picture_address, dense.control, control))
+        figures.append(where_figure(look, values, name, f"{alike:+.2f} like the control: {verdict}"))
+    figures.append(where_figure(look, dense.control, "control", f"“{CONTROL}”"))
     words_said = (
-        "Cosine of each patch with the word (NACLIP; TIPSv2's own patches), each map on its own scale. A map "
-        "that is like the control's would be there whatever you typed."
+        "How well each patch fits the word (the cosine of their vectors; NACLIP's way, or TIPSv2's own "
+        "patches), from its lowest to its highest value in this picture. The last map is a control, of "
+        f"“{CONTROL}”, which means nothing: a map like it would be there whatever you typed."
     )
     return panel("Where each word is", f'<div class="vx-maps">{"".join(figures)}</div>', words_said)
+
+
+def where_figure(look: Look, values: Tensor, name: str, told: str) -> str:
+    """The map (h, w) of one word. Cosines differ by little: the lowest is where the colours begin."""
+    low, high = float(values.min()), float(values.max())
+    caption = f"<b>{escape(name)}</b><span>{told}</span><span>cosine {low:.3f} to {high:.3f}</span>"
+    return picture_map(look.picture_address, values - low, caption)
 
 
 def so_far(prototypes: Prototypes | None) -> str:
@@ -86,7 +93,8 @@ def build(page: Page) -> None:
     def on_open(shown_now, request: gr.Request):
         look = page.look(shown_now, request)
         bare = not page.session.model(look.name).model.config.num_classes
-        return gr.Accordion(visible=bare), where_report(look)
+        named = ", ".join(look.classes.names) if isinstance(look.classes, Words) else gr.skip()
+        return gr.Accordion(visible=bare), named, where_report(look)
 
     def on_words(shown_now, text, request: gr.Request):
         names = typed(as_text(text))
@@ -94,6 +102,13 @@ def build(page: Page) -> None:
         key = ("words", look.key, names)
         made = look.session.remember(key, lambda: words_of(page.session.tower(look.name), names), look.owner)
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
+
+    def on_address(shown_now, event: gr.EventData, request: gr.Request):
+        """The words that a link names, or, where somebody went back to before there were any, none."""
+        if text := as_text(getattr(event, "words", "")):
+            return on_words(shown_now, text, request)
+        page.look(shown_now, request)  # or one sentence about why not
+        return shown_now._replace(classes=None), None, secrets.token_hex(2)
 
     def on_pictures(shown_now, kept_now, name, sent, request: gr.Request):
         look = page.look(shown_now, request)
@@ -116,10 +131,12 @@ def build(page: Page) -> None:
         made = kept_now[1]
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    page.when_open("explore", on_open, [page.shown], [box, where])
+    page.when_open("explore", on_open, [page.shown], [box, words, where])
     chosen: list[Any] = [page.shown, page.target, page.classes_chosen]
     slow = {**LATEST, **QUIET, **SLOW_QUEUE}
     gr.on([use_words.click, words.submit], on_words, [page.shown, words], chosen, **slow)
+    linked = page.beacon.words(on_address, [page.shown], chosen, **slow)
+    linked.failure(None, None, None, js="() => window.vitPage.failed()")
     outputs = [kept, said, name, use_shown]
     files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **FILE_QUEUE)
     use_shown.click(on_shown, [page.shown, kept], chosen, **LATEST, **QUIET, **MODEL_QUEUE)

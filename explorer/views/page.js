@@ -31,7 +31,7 @@ document.addEventListener("load", ({ target }) => target.closest?.("#picture") &
 // ---- the address: what was chosen is in it, and is there before anything is painted; Back and Forward go through it
 
 const named = () => new URL(location.href).searchParams;
-const ABOUT = ["model", "example", "size"];
+const ABOUT = ["model", "example", "size", "words"];
 const OWN = "own";  // the name, as an example, of a picture that no link can carry
 
 // {key: text; null or "" takes it away}: what a page has chosen, as one step of the browser's history or within one.
@@ -44,6 +44,7 @@ page.say = (values, step = true) => {
   write(address, step && !page.restoring && !page.going);
 };
 page.said = (key) => named().get(key);
+page.wanted = { model: page.said("model"), words: page.said("words") };  // what a link asks for beyond the first look
 page.own = () => page.said("example") === OWN;
 
 // Gradio opens its first tab by itself, when it is ready, and hears of clicks only then: asked until it has answered.
@@ -91,16 +92,25 @@ page.news = (value) => {
   const first = !page.stamp;
   page.stamp = value.stamp;
   if (first && page.own()) page.note("This address is of somebody's own picture, which no link can carry: choose it again.");
-  const known = ABOUT.filter((key) => key in value).map((key) => [key, key === "example" ? value[key] || OWN : value[key]]);
+  const of = value.words === "" && page.wanted.words && [null, value.model].includes(page.wanted.model);
+  const known = ABOUT.filter((key) => key in value && !(of && key === "words")).map((key) => [key, key === "example" ? value[key] || OWN : value[key]]);
   page.say(Object.fromEntries(known), !first);  // what the address asked for is no step of its own
   page.going = false;
   if (value.seen) page.frame(page.seen = value.seen);
   page.shown = Object.fromEntries(ABOUT.map((key) => [key, page.said(key)]));
+  if (of) page.ask(page.wanted.words);
   const picture = "example" in value;  // else only another class of the one that is there
   if (page.open !== "explore" || !picture) return page.refresh();
   document.addEventListener("vit-loaded", page.refresh, { once: true });  // the picture first, then its self-check
   setTimeout(page.refresh, 4000);
 };
+
+// The words of the address become the classes: the model's text half is asked for them; "" takes them away.
+page.ask = (words) => {
+  page.wanted.words = null;
+  page.trigger("words", { words });
+};
+page.failed = () => page.say({ words: null }, false);  // these words cannot be had
 
 page.opened = (tab) => {
   if (page.restoring && tab !== page.restoring) return;  // Gradio's own first tab
@@ -150,6 +160,10 @@ addEventListener("popstate", () => {
   if (page.said("model") !== shown.model || page.said("size") !== shown.size) return location.reload();
   page.restore();
   page.note("");
+  if ((page.said("words") ?? "") !== (shown.words ?? "")) {
+    page.going = true;
+    return page.ask(page.said("words") ?? "");
+  }
   if (!example || example === shown.example) return;
   if (example === OWN) return page.note("Your own picture is in no address: choose it again.");
   page.going = true;
