@@ -2,10 +2,15 @@
 
 import json
 import secrets
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import httpx
+
+
+@cache
+def events_of(url: str) -> list[dict[str, Any]]:
+    return httpx.get(f"{url}config", timeout=60).raise_for_status().json()["dependencies"]
 
 
 class Client:
@@ -25,10 +30,10 @@ class Client:
         self.open.__exit__(None, None, None)
         self.http.close()
 
-    @cached_property
+    @property
     def events(self) -> list[dict[str, Any]]:
-        """The handlers of the app, in their order."""
-        return self.http.get("config").raise_for_status().json()["dependencies"]
+        """The handlers of the app, in their order: a page has them with it."""
+        return events_of(str(self.http.base_url))
 
     def send(self, content: bytes, name: str = "files") -> dict[str, Any]:
         """An upload, as handlers take it."""

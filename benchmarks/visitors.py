@@ -6,20 +6,21 @@ The app runs in a process of its own; visitors are raw HTTP clients that upload,
 fetch all that their viewer would. A mix-up is an answer that holds another visitor's picture. The table
 also has everything asked again, one picture asked by all, a hundred visitors, thirty of whom a third race,
 and a third who race and leave; and the processor time that the app spent on each visitor, which a busy
-machine does not change much. Then what the app holds before, with all, and a minute after they left, and what
-a request costs where strangers may ask. It ends by itself.
+machine does not change much. Then one visitor's looks while another one attacks the page in each of the ways
+of benchmarks/attacks.py: how many times as long they take as alone, right before and after. Then what the app
+holds before, with all, and a minute after they left, and what a request costs where strangers may ask. It
+ends by itself; `--only attacks` or `--only crowds` leaves the other half out.
 """
 
 import argparse
 import io
-import json
 import os
-import secrets
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,11 +34,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import serve  # noqa: E402  # after the path is set
+from benchmarks.attacks import ATTACKS  # noqa: E402  # after the path is set
+from benchmarks.client import Client  # noqa: E402
+from benchmarks.common import serve  # noqa: E402
 from explorer.payload import unpack  # noqa: E402
 from explorer.upkeep import LOCK  # noqa: E402
 from vit.library import list_checkpoints  # noqa: E402
 
+LOOKS = 6  # before and after an attack; twice as many in it
 COLOURS = 97  # a prime: consecutive visitors get colours far apart
 
 
@@ -75,70 +79,35 @@ def picture_of(visitor: int, folder: Path) -> Path:
 
 def visit(url: str, picture: Path, visitor: int, checkpoint: str, gate: threading.Barrier) -> Visit:
     """One upload with everything that follows."""
-    session = secrets.token_hex(8)
-    with (
-        httpx.Client(base_url=url, timeout=300) as http,
-        http.stream("GET", f"gradio_api/heartbeat/{session}"),
-    ):
-        gate.wait()  # the open heartbeat is the open tab
+    with Client(url) as client:
+        client.events  # noqa: B018  # asked for once, before the clock runs
+        gate.wait()
         began = time.perf_counter()
         try:
-            viewer = look(http, session, picture, checkpoint)
-            arrays, _ = unpack(http.get(viewer["head"]).raise_for_status().content)
-            http.get(viewer["layers"][-1]).raise_for_status()
+            viewer = client.show(picture.read_bytes(), checkpoint)
+            arrays, _ = unpack(client.fetch(viewer["head"]))
+            client.fetch(viewer["layers"][-1])
             first = time.perf_counter() - began
             for address in viewer["layers"][:-1]:
-                http.get(address).raise_for_status()
+                client.fetch(address)
         except Exception as error:  # a benchmark counts what went wrong, whatever it was
             return Visit(0.0, False, f"{type(error).__name__}: {error}")
     shown = np.asarray(Image.open(io.BytesIO(arrays["image"].tobytes())).convert("RGB")).mean(axis=(0, 1))
     return Visit(first, bool(np.abs(shown - colour_of(visitor)).max() < 15))
 
 
-def ask(http: httpx.Client, session: str, name: str, values: list) -> list:
-    """The answer of one of the app's handlers, in its queue: the values of its outputs."""
-    dependencies = http.get("config").json()["dependencies"]
-    event = next(d for d in dependencies if d["api_name"] == name)
-    data = values + [None] * (len(event["inputs"]) - len(values))  # states, which the server fills in
-    asked = {"data": data, "fn_index": event["id"], "session_hash": session}
-    http.post("gradio_api/queue/join", json=asked).raise_for_status()
-    with http.stream("GET", "gradio_api/queue/data", params={"session_hash": session}) as answers:
-        for line in answers.iter_lines():
-            message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-            if message.get("msg") == "process_completed":
-                if not message["success"]:
-                    raise RuntimeError(message["output"])
-                return message["output"]["data"]
-    raise RuntimeError("the queue closed without an answer")
-
-
-def send(http: httpx.Client, picture: Path) -> dict:
-    """An upload, as handlers take it."""
-    uploaded = http.post("gradio_api/upload", files={"files": picture.read_bytes()}).raise_for_status().json()
-    return {"path": uploaded[0], "meta": {"_type": "gradio.FileData"}}
-
-
-def look(http: httpx.Client, session: str, picture: Path, checkpoint: str) -> dict:
-    """Upload, queue, answer: the viewer's value."""
-    return ask(http, session, "look", [send(http, picture), checkpoint, "as trained"])[0]
-
-
 def race(url: str, checkpoint: str, picture: Path, leave: bool) -> float:
     """Seconds that a race of this picture takes, waiting included; with `leave` the tab is closed in it."""
-    session = secrets.token_hex(8)
-    with (
-        httpx.Client(base_url=url, timeout=600) as http,
-        http.stream("GET", f"gradio_api/heartbeat/{session}"),
-    ):
-        ask(http, session, "on_show", [send(http, picture), checkpoint, "as trained"])
-        ask(http, session, "on_start", [])
+    with Client(url, timeout=600) as client:
+        client.show(picture.read_bytes(), checkpoint)
+        client.ask("on_start", [])
         began = time.perf_counter()
         if leave:
-            http.timeout = httpx.Timeout(10, read=2)
+            client.http.timeout = httpx.Timeout(10, read=2)
             with suppress(httpx.ReadTimeout):
-                ask(http, session, "on_race", [])
+                client.ask("on_race", [])
         else:
-            ask(http, session, "on_race", [])
+            client.ask("on_race", [])
         return time.perf_counter() - began
 
 
@@ -200,14 +169,58 @@ def with_races(
 
 def request(url: str, checkpoint: str, picture: Path) -> float:
     """Seconds of a map that is there already, the median of 20."""
-    session = secrets.token_hex(8)
-    with httpx.Client(base_url=url, timeout=300) as http:
-        file, times = send(http, picture), []
+    with Client(url) as client:
+        file, times = client.send(picture.read_bytes()), []
         for _ in range(21):
             began = time.perf_counter()
-            ask(http, session, "map", [file, checkpoint, "as trained", "rollout"])
+            client.ask("map", [file, checkpoint, "as trained", "rollout"])
             times.append(time.perf_counter() - began)
     return statistics.median(times[1:])
+
+
+def under_attack(
+    app: tuple[subprocess.Popen, str], name: str, pictures: Iterator[Path], checkpoint: str
+) -> dict[str, str]:
+    """One visitor's looks while another one does this; one row of the table."""
+    url = app[1]
+
+    def looks(count: int) -> list[float]:
+        gate = threading.Barrier(1)
+        visits = [visit(url, next(pictures), 0, checkpoint, gate) for _ in range(count)]
+        wrong.extend(one.error for one in visits if one.error)
+        return [one.first for one in visits if not one.error]
+
+    wrong: list[str] = []
+    alone = looks(LOOKS)
+    command = [sys.executable, str(ROOT / "benchmarks" / "attacks.py"), name, url, checkpoint]
+    attacker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert attacker.stdout
+        attacker.stdout.readline()  # it begins
+        time.sleep(5)
+        during = sorted(looks(2 * LOOKS))
+    finally:
+        attacker.kill()
+        attacker.wait()
+    time.sleep(3)
+    base = statistics.median(alone + looks(LOOKS))
+    if wrong:
+        print("first error:", wrong[0], file=sys.stderr)
+    median = statistics.median(during) if during else float("nan")
+    print(f"{name}: {median:.2f} s, alone {base:.2f} s", file=sys.stderr)
+    return {
+        "errors": str(len(wrong)),
+        "first picture, median": f"{median:.2f} s",
+        "95 %": f"{during[int(0.95 * (len(during) - 1))]:.2f} s" if during else "-",
+        "times as long as alone": f"{median / base:.1f}",
+    }
+
+
+def all_attacks(app: tuple[subprocess.Popen, str], checkpoint: str) -> dict[str, dict[str, str]]:
+    """A row for each attack."""
+    with TemporaryDirectory() as folder:
+        pictures = (picture_of(visitor, Path(folder)) for visitor in range(20_000, 30_000))
+        return {f"attack: {name}": under_attack(app, name, pictures, checkpoint) for name in ATTACKS}
 
 
 def all_rounds(
@@ -235,6 +248,7 @@ def main() -> None:
     )
     parser.add_argument("--visitors", type=int, default=30)
     parser.add_argument("--checkpoint", default=None, help="a bundled name or a folder (default: the app's)")
+    parser.add_argument("--only", choices=("crowds", "attacks"), help="half of the table")
     options = parser.parse_args()
     checkpoint = options.checkpoint or next(iter(list_checkpoints()), None)
     if checkpoint is None:
@@ -247,15 +261,20 @@ def main() -> None:
                 seconds[public] = request(address + "/", checkpoint, picture_of(1, Path(folder)))
             before = held(process)
             if public == "--public":
-                rows = all_rounds((process, address + "/"), options.visitors, checkpoint)
+                app, rows = (process, address + "/"), {}
+                if options.only != "attacks":
+                    rows |= all_rounds(app, options.visitors, checkpoint)
+                if options.only != "crowds":
+                    rows |= all_attacks(app, checkpoint)
                 during = held(process)
                 time.sleep(60)  # closed tabs are noticed at the next heartbeat
                 after = held(process)
         finally:
             process.terminate()
             process.wait()
+    load = ", ".join(f"{value:.0f}" for value in os.getloadavg())
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    print(f"\n{options.visitors} visitors at once, {checkpoint}, {os.cpu_count()} cores\n")
+    print(f"\n{options.visitors} visitors at once, {checkpoint}, {os.cpu_count()} cores, load {load}\n")
     print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(row.get(column, "-") for column in columns) + " |")

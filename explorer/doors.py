@@ -6,11 +6,13 @@ message nor how much one visitor may leave on the disk. Nothing here knows a wid
 
 import asyncio
 import ipaddress
+import json
 import shutil
 import socket
 import time
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from explorer.connections import in_few_words
-from explorer.upkeep import most_descriptors
+from explorer.upkeep import Kept, most_descriptors
 
 MiB = 2**20
 MAX_FILE = 10 * MiB  # bytes of one uploaded picture
@@ -29,8 +31,10 @@ MAX_MESSAGE = MiB  # bytes of any other request
 MAX_UPLOADED = 100 * MiB  # bytes that one address may upload in WINDOW seconds
 WINDOW = 600.0
 SMALLEST = MiB // 4  # what an upload counts at least: files are counted, too
-MAX_KEPT = 2048 * MiB  # bytes of uploads that lie on the disk at all
+MAX_KEPT_OF_ONE = 150 * MiB  # bytes of one address's uploads that lie on the disk: its oldest go first
+MAX_KEPT = 2048 * MiB  # and of all: the oldest of the address that has most go first
 MIN_FREE = 256 * MiB  # bytes that stay free on the disk
+MOST_PAGES = 240  # that one address may open in a minute, as many as a class reloads: each is written anew
 MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
 MAX_OPEN_IN_ALL = 3000
 REST = 20.0  # seconds after which threads are asked whether they are needed
@@ -38,6 +42,7 @@ SEND_WITHIN = 60.0  # seconds in which some more of a body comes
 MAX_ADDRESSES = 4096  # of which something is remembered
 
 API = "/gradio_api/"
+UPLOAD = API + "upload"
 # Everything that the page, the API page and gradio_client ask for. All else that Gradio serves is closed:
 # calls that go round the queue, code editing, proxies, links written to the disk, statistics, reloading.
 OPEN = (
@@ -76,7 +81,17 @@ def address_of(scope: MutableMapping[str, Any]) -> str:
     client = scope.get("client")
     host = client[0] if client else ""
     forwarded = Headers(scope=scope).get("x-forwarded-for", "")  # type: ignore[arg-type]
-    return forwarded.rpartition(",")[2].strip() if forwarded and is_near(host) else host
+    return household(forwarded.rpartition(",")[2].strip() if forwarded and is_near(host) else host)
+
+
+def household(host: str) -> str:
+    """An address of the new kind as the network that one visitor is given, who may take any address in it."""
+    with suppress(ValueError):
+        found = ipaddress.IPv6Address(host)
+        if not found.ipv4_mapped:
+            return str(ipaddress.ip_network((found, 64), strict=False))
+        return str(found.ipv4_mapped)
+    return host
 
 
 def is_near(host: str) -> bool:
@@ -110,6 +125,9 @@ class Doors:
         self.max_open = min(MAX_OPEN, self.max_open_in_all // 2)
         self.open: defaultdict[str, int] = defaultdict(int)  # requests by address
         self.uploaded: OrderedDict[str, list[tuple[float, int]]] = OrderedDict()  # (when, bytes) by address
+        self.kept = Kept(MAX_KEPT_OF_ONE)
+        self.pages: Counter[str] = Counter()  # opened in this minute, by address
+        self.minute = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan; this page uses no web sockets
@@ -119,10 +137,12 @@ class Doors:
                 await self.app(scope, receive, send)
                 resting.cancel()
             return
-        address, started = address_of(scope), False
+        address, path, started, said = address_of(scope), "", False, b""
 
         async def sent(message: Message) -> None:
-            nonlocal started
+            nonlocal started, said
+            if path == UPLOAD:  # it names the files
+                said += message.get("body", b"")
             if message["type"] == "http.response.start":
                 started = True
                 MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
@@ -131,8 +151,10 @@ class Doors:
         self.open[address] += 1
         try:
             path = self.check(scope, address)
-            limit = 2 * MAX_FILE if path == API + "upload" else MAX_MESSAGE
+            limit = 2 * MAX_FILE if path == UPLOAD else MAX_MESSAGE
             await self.app(scope, self.bounded(scope, receive, limit), sent)
+            if path == UPLOAD:
+                await run_in_threadpool(self.kept.add, address, files_named(said, self.uploads()))
         except Refused as refused:
             if not started:  # closed afterwards: the rest of a body must not be taken for a request
                 answer = PlainTextResponse(refused.words, refused.status, {"Connection": "close"})
@@ -155,9 +177,20 @@ class Doors:
             raise Refused(429, "Too many pages are open from your address: close some and reload this one.")
         if sum(self.open.values()) > self.max_open_in_all:
             raise Refused(503, "Too many pages are open at once: reload this one in a minute.")
-        if scope["method"] == "POST" and path == API + "upload":
+        if path in ("", "/config"):
+            self.count_page(address)
+        if scope["method"] == "POST" and path == UPLOAD:
             self.check_upload(address, headers)
         return path
+
+    def count_page(self, address: str) -> None:
+        """Raises Refused where this address has opened very many pages just now."""
+        if (minute := int(time.monotonic() // 60)) != self.minute:
+            self.minute = minute
+            self.pages.clear()
+        self.pages[address] += 1
+        if self.pages[address] > MOST_PAGES:
+            raise Refused(429, "Very many pages were opened from your address: reload this one in a minute.")
 
     def check_origin(self, method: str, headers: Headers) -> None:
         """Only pages of this app may use an app on this machine: another site's page must neither send to it,
@@ -189,8 +222,9 @@ class Doors:
         recent = [(at, sent) for at, sent in self.uploaded.get(address, ()) if now - at < WINDOW]
         if sum(sent for _, sent in recent) + size > MAX_UPLOADED:
             raise Refused(429, "You have sent many pictures: wait some minutes before the next one.")
-        kept = sum(max(size_of(file), SMALLEST) for file in folder.rglob("*"))
-        if kept + size > MAX_KEPT or shutil.disk_usage(existing(folder)).free - size < MIN_FREE:
+        kept = sum(max(size_of(file), SMALLEST) for file in folder.rglob("*") if file.is_file())
+        self.kept.make_room(max(kept + size - MAX_KEPT, size + MIN_FREE - free_at(folder)))
+        if free_at(folder) - size < MIN_FREE:
             raise Refused(
                 507, "The disk of this server is full: choose one of the examples, or try again later."
             )
@@ -230,6 +264,16 @@ def size_of(file: Path) -> int:
         return 0
 
 
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
+def free_at(folder: Path) -> int:
+    """Bytes that are free on the disk on which the folder is, or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def files_named(answer: bytes, folder: Path) -> list[Path]:
+    """The uploaded files that an answer of Gradio's names."""
+    try:
+        names = json.loads(answer)
+    except ValueError:  # it was refused
+        return []
+    files = [Path(name) for name in names] if isinstance(names, list) else []
+    return [file for file in files if file.parent.parent == folder]

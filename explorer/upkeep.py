@@ -8,7 +8,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,6 +79,54 @@ def remove_left_behind(parent: Path) -> None:
             if held is not None:
                 held.close()
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+class Kept:
+    """Whose uploads lie on the disk, each in a folder of its own: where there are too many, the oldest go."""
+
+    def __init__(self, of_one: int):
+        self.of_one = of_one  # bytes of one address
+        self.folders: OrderedDict[Path, str] = OrderedDict()  # and whose they are, the oldest first
+
+    def add(self, address: str, files: Iterable[Path]) -> None:
+        """Files that came from this address; its oldest ones go where it has too many."""
+        for file in files:
+            self.folders[file.parent] = address
+            self.folders.move_to_end(file.parent)
+        while self.held()[address] > self.of_one:
+            self.drop_oldest(address)
+
+    def make_room(self, size: int) -> None:
+        """Remove so many bytes, the oldest of whoever holds most, as far as there are any."""
+        while size > 0 and (held := self.held()):
+            size -= self.drop_oldest(held.most_common(1)[0][0])
+
+    def held(self) -> Counter[str]:
+        """Bytes by address, of what still lies there."""
+        held: Counter[str] = Counter()
+        for folder, address in list(self.folders.items()):
+            if size := size_in(folder):
+                held[address] += size
+            else:
+                del self.folders[folder]
+        return held
+
+    def drop_oldest(self, address: str) -> int:
+        folder = next(folder for folder, of in self.folders.items() if of == address)
+        size = size_in(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        del self.folders[folder]
+        return size
+
+
+def size_in(folder: Path) -> int:
+    """Bytes of a folder's files, which may go at any moment."""
+    total = 0
+    with suppress(OSError):
+        for file in folder.iterdir():
+            with suppress(OSError):
+                total += file.stat().st_size
+    return total
 
 
 def sweep(uploads: Path, now: float | None = None) -> None:

@@ -134,7 +134,7 @@ def test_what_a_phone_takes_is_shrunk_before_it_is_sent(visit: Visit, tmp_path: 
     page.on("request", lambda request: sent.append(request) if "/upload" in request.url else None)
     page.set_input_files("#picture input[type=file]", str(tmp_path / "phone.jpg"))
     page.wait_for_function("() => new URL(location.href).searchParams.get('example') === 'own'")
-    assert sent and all(len(request.post_data_buffer or b"") < 8 * 2**20 for request in sent)
+    assert sent and all(len(request.post_data_buffer or b"") < 2 * 2**20 for request in sent)
 
 
 def own(address: str, url: str) -> bool:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -130,12 +130,53 @@ def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeyp
     assert [send("ann") for _ in range(4)] == [200, 200, 200, 429] and send("bob") == 200
     (tmp_path / "kept").write_bytes(b"x")
     monkeypatch.setattr(doors, "MAX_KEPT", doors.SMALLEST)
-    answer = page.post(way, content=b"x", headers={"x-forwarded-for": "cid"})
-    assert answer.status_code == 507 and answer.text.startswith("The disk of this server is full")
-    (tmp_path / "kept").unlink()
-    assert send("cid") == 200, "all is well again when there is room"
+    assert send("cid") == 200, "there is room to be made"
     monkeypatch.setattr(doors.shutil, "disk_usage", lambda folder: SimpleNamespace(free=doors.MIN_FREE))
-    assert send("dan") == 507
+    answer = page.post(way, content=b"x", headers={"x-forwarded-for": "dan"})
+    assert answer.status_code == 507 and answer.text.startswith("The disk of this server is full")
+    monkeypatch.undo()
+    assert page.post(way, content=b"x").status_code == 200, "all is well again when there is room"
+
+
+def test_an_addresss_oldest_uploads_make_room_for_its_new_ones(tmp_path, monkeypatch) -> None:
+    """Gradio puts each file into a folder of its own and names it in its answer."""
+
+    async def upload(request: Request) -> JSONResponse:
+        body = await request.body()
+        file = tmp_path / body[:1].decode() / "x.png"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(body)
+        return JSONResponse([str(file), "/etc/passwd"])
+
+    monkeypatch.setattr(doors, "MAX_KEPT_OF_ONE", 250)
+    monkeypatch.setattr(doors, "SMALLEST", 1)
+    monkeypatch.setattr(doors, "is_near", lambda host: True)
+    layer = Middleware(Doors, uploads=lambda: tmp_path)
+    page = TestClient(Starlette(routes=[Route(doors.UPLOAD, upload, methods=["POST"])], middleware=[layer]))
+
+    def lie_there_after(who: str, name: str) -> str:
+        page.post(doors.UPLOAD, content=name.encode() * 100, headers={"x-forwarded-for": who})
+        return "".join(sorted(path.name for path in tmp_path.iterdir()))
+
+    assert lie_there_after("bob", "b") == "b"
+    assert [lie_there_after("ann", name) for name in "cde"] == ["bc", "bcd", "bde"]
+    monkeypatch.setattr(doors, "MAX_KEPT", 350)
+    assert lie_there_after("cid", "f") == "bef", "of the address that has most"
+
+
+def test_pages_are_written_only_so_often_for_one_address(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(doors, "MOST_PAGES", 2)
+    monkeypatch.setattr(doors, "is_near", lambda host: True)
+    page, now = client(tmp_path), [100.0]
+    monkeypatch.setattr(doors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def opens(who: str, path: str = "/") -> int:
+        return page.get(path, headers={"x-forwarded-for": who}).status_code
+
+    assert [opens("ann"), opens("ann", "/config"), opens("ann"), opens("bob")] == [200, 200, 429, 200]
+    assert opens("ann", "/assets/x.js") == 200, "all else that a page takes"
+    now[0] += 60
+    assert opens("ann") == 200
 
 
 def test_open_requests_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeypatch) -> None:
@@ -163,6 +204,8 @@ def test_open_requests_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, m
         ("9.9.9.9", "1.1.1.1", "9.9.9.9"),  # nobody's proxy: it may say what it likes
         ("10.0.0.2", "1.1.1.1, 8.8.8.8", "8.8.8.8"),  # what the nearest proxy saw
         ("127.0.0.1", "", "127.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "", "2001:db8:1:2::/64"),  # any address of their network is theirs
+        ("::ffff:9.9.9.9", "", "9.9.9.9"),
     ],
 )
 def test_who_asks_is_not_whom_they_say_they_are(client: str, forwarded: str, who: str) -> None:

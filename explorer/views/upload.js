@@ -1,6 +1,6 @@
 // Pictures before they are sent: what a phone takes is larger than the server accepts, and than any model looks at.
 
-const MAX_SENT = 8 * 2 ** 20;  // bytes that are sent as they are (the server takes 10 MB)
+const MAX_SENT = 2 * 2 ** 20;  // bytes that are sent as they are: a class shares what one address may send
 const MAX_SIDE = 2048;  // pixels of what is shrunk: the server keeps no more either
 
 // (File) -> the same picture as a smaller File; the File itself if it is small or no picture that a browser reads
@@ -19,6 +19,8 @@ page.shrunk = async (file) => {
   });
   const pen = canvas.getContext("2d");
   pen.imageSmoothingQuality = "high";
+  pen.fillStyle = "#fff";  // under what is transparent, as the server has it
+  pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
   picture.close();
   const content = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
