@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +28,7 @@ from explorer.upkeep import Kept, most_descriptors
 
 MiB = 2**20
 MAX_FILE = 10 * MiB  # bytes of one uploaded picture
-MAX_MESSAGE = MiB  # bytes of any other request
+MAX_MESSAGE = MiB // 4  # bytes of any other request, many times what a page says
 MAX_UPLOADED = 100 * MiB  # bytes that one address may upload in WINDOW seconds
 WINDOW = 600.0
 SMALLEST = MiB // 4  # what an upload counts at least: files are counted, too
@@ -155,6 +156,8 @@ class Doors:
             await self.app(scope, self.bounded(scope, receive, limit), sent)
             if path == UPLOAD:
                 await run_in_threadpool(self.kept.add, address, files_named(said, self.uploads()))
+        except ClientDisconnect:
+            pass  # in the middle of what it sent: nothing for the log
         except Refused as refused:
             if not started:  # closed afterwards: the rest of a body must not be taken for a request
                 answer = PlainTextResponse(refused.words, refused.status, {"Connection": "close"})
@@ -236,7 +239,7 @@ class Doors:
     def bounded(self, scope: Scope, receive: Receive, limit: int) -> Receive:
         """`receive` that gives no more than `limit` bytes of a body, whatever its header says."""
         if int(Headers(scope=scope).get("content-length") or 0) > limit:
-            raise Refused(413, f"This is more than {limit // MiB} MB: send less.")
+            raise Refused(413, f"This is more than {limit / MiB:g} MB: send less.")
         seen, whole = 0, False
 
         async def bounded_receive() -> Message:
@@ -250,7 +253,7 @@ class Doors:
             whole = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise Refused(413, f"This is more than {limit // MiB} MB: send less.")
+                raise Refused(413, f"This is more than {limit / MiB:g} MB: send less.")
             return message
 
         return bounded_receive

@@ -357,7 +357,6 @@ class Session:
         self.gone.add(owner)
         for kept in (self.results, self.promises, self.shards):
             kept.release(owner)
-        give_back_memory()
 
 
 def digest_of(file: str | Path) -> str:

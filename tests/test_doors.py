@@ -96,6 +96,20 @@ def test_a_message_is_small_whatever_its_header_says(inside: TestClient) -> None
     assert inside.post(join, content=endless()).status_code == 413
 
 
+@pytest.mark.anyio
+async def test_who_leaves_in_the_middle_of_an_upload_leaves_nothing_in_the_log(tmp_path: Path) -> None:
+    async def upload(scope: Any, receive: Any, send: Any) -> None:
+        await Request(scope, receive).body()
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": doors.UPLOAD, "headers": [], "client": ("1.1.1.1", 1)}
+    layer = Doors(upload, lambda: tmp_path)
+    await layer(scope, gone, None)  # type: ignore[arg-type]
+    assert not layer.open
+
+
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", ""])
 def test_an_app_on_this_machine_has_no_other_name(inside: TestClient, host: str) -> None:
     """A name of somebody else's that leads here makes their page's script one of ours (DNS rebinding)."""
