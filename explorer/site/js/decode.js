@@ -33,7 +33,7 @@ async function animation(file, type, rules) {
   if (!self.ImageDecoder) throw new ClipError(CANNOT);
   const decoder = new ImageDecoder({ data: await file.arrayBuffer(), type, colorSpaceConversion: "none", preferAnimation: true });
   try {
-    await decoder.completed;
+    await Promise.all([decoder.tracks.ready, decoder.completed]);
     const count = decoder.tracks.selectedTrack.frameCount, frames = [], times = [];
     check({ count }, rules);
     for (const frameIndex of chosen(count, rules.most)) {
