@@ -347,6 +347,7 @@ REFUSED_PARTS = {
     "ReLU": dict(act_layer="relu"),
     "not square": dict(patch_size=(16, 8)),
     "pools its class token": dict(global_pool="avg", pool_include_prefix=True),
+    "pools by attention over its patches alone": dict(global_pool="map"),
     "another MLP": dict(mlp_layer=timm.layers.GluMlp),
 }
 

@@ -112,6 +112,37 @@ TOWERS: dict[str, tuple[Callable[[], nn.Module], str, Pick]] = {
         "model.vision_tower",
         first,
     ),
+    "TrOCR": (
+        lambda: hf.VisionEncoderDecoderModel(
+            hf.VisionEncoderDecoderConfig(
+                encoder=hf.ViTConfig(**TOWER, qkv_bias=False).to_dict(),
+                decoder=hf.TrOCRConfig(
+                    d_model=16, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16, vocab_size=9
+                ).to_dict(),
+            )
+        ),
+        "encoder",
+        first,
+    ),
+    "CLIP of two files": (
+        lambda: hf.VisionTextDualEncoderModel(
+            hf.VisionTextDualEncoderConfig(
+                vision_config=hf.ViTConfig(**TOWER).to_dict(), text_config=hf.BertConfig(**TEXT).to_dict()
+            )
+        ),
+        "vision_model",
+        first,
+    ),
+    "Gemma 3": (
+        lambda: hf.Gemma3ForConditionalGeneration(
+            hf.Gemma3Config(
+                vision_config=SIGLIP, mm_tokens_per_image=4,
+                text_config=hf.Gemma3TextConfig(**TEXT, head_dim=8, num_key_value_heads=4),
+            )
+        ),
+        "model.vision_tower",
+        mean,
+    ),
     "Janus": (lambda: hf.JanusVisionModel(hf.JanusVisionConfig(**PATCHES, mlp_ratio=2)), "", mean),
     "LLaVA": (
         lambda: hf.LlavaForConditionalGeneration(
@@ -183,6 +214,8 @@ REASONS = {
     "siglip2_vision_model": "NaFlex",
     "sam_vision_model": "within windows",
     "sam2_hiera_det_model": "merges patches",
+    "edgetam_vision_model": "merges patches",
+    "perception_lm": "a model of timm within one of transformers",
     "bert": "not known to be a plain ViT",
 }
 

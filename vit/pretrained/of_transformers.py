@@ -116,7 +116,7 @@ ACTS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), "gelu_tanh
 # beside the path from pixels to features: towers and heads for texts, masks, depth, boxes
 LEFT_BEHIND = re.compile(
     r"^((model|flava)\.)?(text_model|text_encoder|text_decoder|text_projection|text_proj|visual_projection|"
-    r"vision_proj|logit_scale|logit_bias|temperature|decoder|encoder_to_decoder|language_model|"
+    r"vision_proj|logit_scale|logit_bias|temperature|decoder|encoder_to_decoder|enc_to_dec_proj|language_model|"
     r"language_projection|multi_modal_projector|aligner|qformer|query_tokens|git|output|itm_head|"
     r"image_codebook|multimodal_model|mim_head|mlm_head|mmm_(image|text)_head|image_projection|"
     r"(image|text)_to_mm_projection|class_head|box_head|objectness_head|layer_norm|neck|fpn\d?|decode_head|"
@@ -173,7 +173,12 @@ FROM_TRANSFORMERS: Renames = (
 )
 WITHOUT_CLASS_TOKEN = ("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model", "janus_vision_model")
 # where a config of several parts describes the one that sees, and how the part's type ends
-PARTS = {"vision_config": "_vision_model", "image_config": "_image_model", "backbone_config": "_backbone"}
+PARTS = {
+    "vision_config": "_vision_model",
+    "image_config": "_image_model",
+    "backbone_config": "_backbone",
+    "encoder": "_encoder",
+}
 # what transformers keeps apart and we keep in one matrix
 JOINED = {"attn.qkv": ("attn.q", "attn.k", "attn.v"), "mlp.fc1": ("mlp.gate_proj", "mlp.up_proj")}
 
@@ -260,7 +265,7 @@ def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     Of any other model its own.
     """
     kind = str(config.get("model_type"))
-    if kind in REFUSED or (kind in TRANSFORMERS and (kind != "dpt" or config.get("is_hybrid"))):
+    if family(kind) in REFUSED or (kind in TRANSFORMERS and (kind != "dpt" or config.get("is_hybrid"))):
         return config, kind
     for part, end in PARTS.items():
         inner, within = config.get(part) or {}, kind.replace("-", "_") + end
@@ -271,10 +276,14 @@ def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     return config, kind
 
 
+def family(kind: str) -> str:
+    """A type without what its parts' names end in."""
+    return re.sub(r"(_vision)?(_model|_encoder)?$", "", kind)
+
+
 def why_refused(kind: str) -> str:
     """Which part of this type of model is none of a plain ViT's."""
-    family = re.sub(r"(_vision)?(_model|_encoder)?$", "", kind)
-    return REFUSED.get(kind) or REFUSED.get(family, "is not known to be a plain ViT")
+    return REFUSED.get(family(kind), "is not known to be a plain ViT")
 
 
 @one_sentence()

@@ -30,6 +30,7 @@ WORDS = "reads words and a picture in one sequence"
 STRIDE = "cuts patches that overlap or reach beyond the picture"
 BETWEEN = "has layers that a text tower reads one by one, each with a norm of its own"
 SANDWICH = "normalises every branch in front of it and behind it"
+WRAPPED = "is a model of timm within one of transformers: ask for timm's own copy"
 CAUSAL = "lets each patch see only those before it"
 LATENTS = "asks the picture by a fixed set of tokens that it has learned, not by its patches"
 LETTERS = "reads a line of letters, each by an attention of its own (A3)"
@@ -80,6 +81,7 @@ TRANSFORMERS: dict[str, str] = {
         BETWEEN: "bridgetower",
         SANDWICH: "gemma4 gemma4_unified",
         CAUSAL: "imagegpt",
+        WRAPPED: "timm_wrapper timm_backbone",
         CODES: "ovis2",
         LETTERS: "mgp-str",
         BEHIND: "llama4",
