@@ -4,8 +4,6 @@ import gzip
 import io
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from conftest import FLAGS
 from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from site_pages import READY, answers, served, visits
 
 from explorer.ledger import ledger
 from explorer.lesson.answer import shared as last_steps
@@ -34,7 +33,6 @@ from vit.trace import MaskPatches, ZeroHeads
 
 pytestmark = pytest.mark.browser
 NAMES = [f"shape-{i}" for i in range(20)]
-READY = "() => window.vitSite?.settled"
 
 
 def shape(i: int) -> Image.Image:
@@ -63,40 +61,14 @@ def site(shared: Shared, pictures: list[Picture], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
-    """The folder as its own serve.py shows it."""
-    command = [sys.executable, str(site / "serve.py"), "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    yield server.stdout.readline().strip()
-    server.kill()
-    server.wait()
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture
 def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
-    """Opens the page at an address; a request to another host, or an error on the page, fails the test."""
-    wrong: list[str] = []
-    contexts = []
-
-    def go(query: str = "", **options) -> Page:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(90_000)  # a busy machine starts a model late
-        page.on("request", lambda r: r.url.startswith((url, "blob:", "data:")) or wrong.append(r.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(url + query)
-        page.wait_for_function(READY)
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert not wrong
-
-
-def answers(page: Page) -> list[list]:
-    return page.evaluate("vitSite.viewer.data.classes.map((c) => [c.index, c.value])")
+    with visits(browser, url) as go:
+        yield go
 
 
 def expected(shared: Shared, picture: Image.Image, **options) -> torch.Tensor:

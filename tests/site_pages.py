@@ -1,0 +1,50 @@
+"""What tests of the page without a server share: the folder as its serve.py shows it, and visits to it."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page
+
+READY = "() => window.vitSite?.settled"
+ANSWERS = "vitSite.viewer.data.classes.map((c) => [c.index, c.value])"
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of the folder."""
+    command = [sys.executable, str(folder / "serve.py"), "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.kill()
+    server.wait()
+
+
+@contextmanager
+def visits(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    """Opens the page at an address; a request to another host, or an error on the page, fails the test."""
+    wrong: list[str] = []
+    contexts = []
+
+    def go(query: str = "", **options) -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(90_000)  # a busy machine starts a model late
+        page.on("request", lambda r: r.url.startswith((url, "blob:", "data:")) or wrong.append(r.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(url + query)
+        page.wait_for_function(READY)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def answers(page: Page) -> list[list]:
+    return page.evaluate(ANSWERS)

@@ -1,0 +1,196 @@
+"""Clips on the page without a server, in real browsers: they show what Python shows and ask no other host."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import randomised, tiny_config
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+from site_pages import ANSWERS, answers, served, visits
+
+from explorer.site.folder import Shared, write_site
+from explorer.site.pictures import Picture, open_any
+from vit import ViT, load, trace
+from vit.card import Card
+from vit.checkpoint import list_snapshots
+from vit.clips import Clip
+from vit.library import folder_of
+from vit.moves import moves_sample
+from vit.shapes import shapes_sample
+from vit.trace import FreezeTime, MaskPatches
+
+pytestmark = pytest.mark.browser
+OWN = "() => vitSite.settled && vitSite.now.picture.label === %r"
+TIMES = tuple(i / 8 for i in range(8))
+STILL = shapes_sample(11, 3)[0].resize((90, 70), Image.Resampling.BICUBIC)
+
+
+def clip(index: int) -> Clip:
+    return Clip(moves_sample(5, index)[0], TIMES)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Shared:
+    model, card = load("moves")
+    kept = list_snapshots(folder_of("moves"))[-2]
+    return Shared("moves", model, card, [(kept.step, dict(kept.metrics), kept.path)])
+
+
+@pytest.fixture(scope="module")
+def lent() -> list[Picture]:
+    clips = [Picture(f"moves-{i}", f"Clip {i}", clip(i)) for i in (0, 3, 7)]
+    return [*clips, Picture("still", "A picture", STILL)]
+
+
+@pytest.fixture(scope="module")
+def site(shared: Shared, lent: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    write_site(folder, [shared, Shared("tiny", randomised(ViT(tiny_config())), Card("tiny"))], lent)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    with visits(browser, url) as go:
+        yield go
+
+
+def traced(shared: Shared, picture: Image.Image | Clip, **options):
+    size = shared.card.size_for(shared.model.config)
+    image = Picture("", "", picture).read_by(shared.model.config, shared.card, size)
+    return trace(shared.model, image, **options)
+
+
+def same_answer(found: list[list], shared: Shared, picture: Image.Image | Clip, **options) -> None:
+    theirs = shared.card.probabilities(traced(shared, picture, **options).logits)
+    assert len(found) == len(theirs)
+    assert max(abs(value - float(theirs[index])) for index, value in found) < 1e-3
+
+
+def gif(index: int, frames: int = 8) -> bytes:
+    """A clip of these frames, which lie 120 ms apart, as a GIF with a palette of its own for each."""
+    buffer, pictures = io.BytesIO(), [Image.fromarray(frame) for frame in moves_sample(5, index)[0][:frames]]
+    options = dict(save_all=True, append_images=pictures[1:], duration=120, loop=0)
+    pictures[0].save(buffer, "GIF", **options)
+    return buffer.getvalue()
+
+
+def webp(index: int) -> bytes:
+    buffer, pictures = io.BytesIO(), [Image.fromarray(frame) for frame in moves_sample(5, index)[0]]
+    options = dict(save_all=True, append_images=pictures[1:], duration=50, lossless=True)
+    pictures[0].save(buffer, "WEBP", **options)
+    return buffer.getvalue()
+
+
+def webm(folder: Path) -> bytes:
+    """40 frames at 20 a second that grow brighter."""
+    file = folder / "written.webm"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"VP80"), 20, (96, 64))
+    for i in range(40):
+        writer.write(np.full((64, 96, 3), (6 * i, 3 * i, 100), np.uint8))
+    writer.release()
+    return file.read_bytes()
+
+
+def as_python_reads(content: bytes, name: str, folder: Path) -> Image.Image | Clip:
+    (folder / name).write_bytes(content)
+    return open_any(folder / name)
+
+
+def bring(page: Page, content: bytes, name: str) -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "", "buffer": content})
+
+
+def looked_at(page: Page, content: bytes, name: str) -> None:
+    bring(page, content, name)
+    page.wait_for_function(OWN % name)
+
+
+def same_attention(page: Page, shared: Shared, picture: Image.Image | Clip) -> None:
+    """What is read of a layer, and within its steps what is drawn of it."""
+    page.wait_for_function("() => vitSite.viewer.data.layers[2]")
+    exact = page.evaluate("vitSite.viewer.data.source.exact(2).then(({ arrays }) => [...arrays.exact])")
+    drawn = "(({ attn, attn_max }) => [[...attn], [...attn_max]])(vitSite.viewer.data.layers[2])"
+    steps, maxima = page.evaluate(drawn)
+    theirs = traced(shared, picture).attn[2].numpy()  # (H, T, T)
+    np.testing.assert_allclose(exact, theirs.ravel(), atol=5e-3)
+    (H, T), maxima = theirs.shape[:2], np.array(maxima).reshape(*theirs.shape[:2], 2)
+    scale = np.concatenate([maxima[..., :1], np.repeat(maxima[..., 1:], T - 1, -1)], -1)  # one prefix token
+    ours = scale * (np.array(steps).reshape(H, T, T) / 255.0) ** 2
+    bound = scale * (np.sqrt(theirs / np.maximum(scale, 1e-9)) / 255 + 1 / 510**2)
+    assert (np.abs(ours - theirs) <= bound + 1e-3 + 0.01 * scale).all()
+
+
+def test_what_comes_along_is_answered_and_looked_at_as_in_python(visit, shared: Shared, lent) -> None:
+    page = visit()
+    for each in lent:
+        page.locator(f'[data-picture="{each.name}"]').click()
+        page.wait_for_function(f"() => vitSite.settled && vitSite.now.picture.name === {each.name!r}")
+        same_answer(answers(page), shared, each.picture)
+        same_attention(page, shared, each.picture)
+        shown = page.evaluate("(({ t, frames, times }) => [t, frames.length, times])(vitSite.viewer.data)")
+        assert shown == [4, 4, [0, 0.25, 0.5, 0.75] if each.moves else None]
+    expect(page.locator("#viewer")).to_contain_text("64 at each of 4 times")
+    page.evaluate("vitSite.viewer.set({ mode: 'method', method: 'relevance' })")
+    expect(page.locator(".vit-readout")).to_contain_text("strongest at")  # its maps came along
+
+
+def test_own_clips_are_looked_at_as_in_python(visit, shared: Shared, tmp_path: Path) -> None:
+    page = visit()
+    brought = {"mine.gif": gif(11), "short.gif": gif(13, 3), "mine.webp": webp(14), "a.webm": webm(tmp_path)}
+    for name, content in brought.items():
+        theirs = as_python_reads(content, name, tmp_path)
+        looked_at(page, content, name)
+        assert isinstance(theirs, Clip)
+        taken = page.evaluate("vitSite.now.picture.pixels.times")
+        np.testing.assert_allclose(taken, theirs.times, atol=1e-6)
+        if name == "a.webm":  # another decoder rounds otherwise
+            read = page.evaluate("vitSite.now.picture.pixels.frames.map(({ data }) => [...data])")
+            frames = np.array(read).reshape(len(theirs.times), *theirs.frames.shape[1:3], 4)[..., :3]
+            assert np.abs(frames - theirs.frames.astype(int)).mean() < 2
+            continue
+        same_answer(answers(page), shared, theirs)
+        same_attention(page, shared, theirs)
+    buffer = io.BytesIO()
+    STILL.save(buffer, "PNG")
+    looked_at(page, buffer.getvalue(), "still.png")
+    same_answer(answers(page), shared, STILL)
+    looked_at(page, gif(12, 1), "one.gif")
+    same_answer(answers(page), shared, as_python_reads(gif(12, 1), "one.gif", tmp_path))
+
+
+def after(page: Page, act: Callable[[], None]) -> list[list]:
+    """What the model says once it has looked again."""
+    page.evaluate("window.before = vitSite.viewer.after")
+    act()
+    page.wait_for_function("() => vitSite.viewer.after !== window.before")
+    return page.evaluate(ANSWERS.replace("data.", "after?."))
+
+
+def test_what_is_done_to_a_clip_is_done_as_in_python(visit, shared: Shared, lent: list[Picture]) -> None:
+    page, picture = visit("?picture=moves-3"), lent[1].picture
+
+    def press(name: str) -> Callable[[], None]:
+        return page.get_by_role("button", name=name, exact=True).click
+
+    press("Intervene")()
+    page.locator("#viewer").press("ArrowRight")  # the middle of time 0, then of time 1 by a click
+    found = after(page, press("Freeze at time 0"))
+    same_answer(found, shared, picture, edits=(FreezeTime(0, 4),))
+    found = after(page, press("Hide time 0"))
+    edits = (MaskPatches(tuple(range(64)), 1), FreezeTime(0, 4))
+    same_answer(found, shared, picture, edits=edits)
+    found = after(page, press("Let time run"))
+    same_answer(found, shared, picture, edits=edits[:1])
+    found = after(page, press("Show time 0"))
+    assert found is None
