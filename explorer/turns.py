@@ -183,4 +183,4 @@ class Gate:
                 turn.set_result(None)
 
     def asks_for_much(self, address: str) -> bool:
-        return sum(of == address for (of, _), _ in self.waiting) > 3 * MUCH
+        return sum(of == address for (of, _), _ in self.waiting) > MUCH

@@ -13,7 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -28,6 +30,7 @@ from explorer.doors import MAX_MESSAGE, Doors, address_of
 from explorer.patience import PATIENT, with_patience
 from explorer.refusals import sentence_of, without_paths
 from explorer.turns import in_turn, refusal, take_turns
+from explorer.views.page import guard
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -374,7 +377,7 @@ async def test_a_gate_lets_in_few_and_of_no_address_all() -> None:
 
     many = [asyncio.create_task(go("1.1.1.1")) for _ in range(9)]
     await asyncio.sleep(0)
-    assert inside["1.1.1.1"] == 2 and gate.asks_for_much("1.1.1.1") is False
+    assert inside["1.1.1.1"] == 2 and gate.asks_for_much("1.1.1.1") and not gate.asks_for_much("2.2.2.2")
     many[8].cancel()  # who leaves before their turn
     many[0].cancel()  # or within it
     other = asyncio.create_task(go("2.2.2.2"))
@@ -503,3 +506,14 @@ def test_each_error_is_a_sentence_or_a_fault_of_the_program() -> None:
         assert "not enough memory" in str(sentence_of(error))
     for error in (ValueError("operands could not be broadcast"), KeyError("x"), RuntimeError("shape")):
         assert sentence_of(error) is None
+
+
+@pytest.mark.anyio
+async def test_what_a_list_does_not_offer_is_a_sentence_and_nothing_for_the_log() -> None:
+    with gr.Blocks() as demo:
+        size = gr.Dropdown(["small", "large"])
+        size.input(lambda size: None, [size], None)
+    guard(demo)
+    with pytest.raises(gr.Error, match="not in the list") as caught:
+        await demo.preprocess_data(demo.fns[0], ["huge"], SessionState(demo))
+    assert not caught.value.print_exception

@@ -93,7 +93,8 @@ def guard(demo: gr.Blocks) -> None:
         """What no component can read does not come from the page, and is nothing for the log."""
         try:
             return await preprocess(*values, **options)
-        except gr.Error:
+        except gr.Error as error:  # a component's own sentence
+            error.print_exception = False
             raise
         except Exception as error:
             gone = sentence_of(error) if isinstance(error, OSError) else None
