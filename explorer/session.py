@@ -62,6 +62,7 @@ class Session:
     result_bytes: int = 2048 * MiB  # room for a trace of ATTENTION_LIMIT and one with gradients, twice that
     model_bytes: int = 4096 * MiB
     shard_bytes: int = 2048 * MiB  # files of theirs
+    film_bytes: int = 1024 * MiB  # and of clips that were decoded
     hub_models: int = 8  # how many different Hub models strangers may make this process fetch in a day,
     hub_bytes: int = 1024 * MiB  # and how large each may be
     model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
@@ -86,6 +87,12 @@ class Session:
         self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1, party=self.address_of)
         self.shards: Cache[Path] = Cache(
             self.shard_bytes,
+            lambda path: path.stat().st_size,
+            lambda path: path.unlink(missing_ok=True),
+            self.address_of,
+        )
+        self.films: Cache[Path] = Cache(
+            self.film_bytes,
             lambda path: path.stat().st_size,
             lambda path: path.unlink(missing_ok=True),
             self.address_of,
@@ -255,10 +262,32 @@ class Session:
         """The frames of a clip's file, as `pixels`, but only one clip at a time. It may take
         `vit.clips.SECONDS`. Raises ClipError."""
 
-        def make() -> Clip:
+        def decode() -> Clip:
             with self._decoding:
                 self.still_wanted(owner)
                 return open_clip_safely(file)
+
+        return self.keep_clip(digest, decode, owner)
+
+    def keep_clip(self, digest: str, decode: Callable[[], Clip], owner: str = EVERYONE) -> Clip:
+        """The clip under this digest. What was decoded lies in a file, too: where memory has no room for it
+        the clip is read again at once, whoever asks."""
+
+        def make() -> Clip:
+            fresh: list[Clip] = []
+
+            def write() -> Path:
+                path = self.folder / f"{secrets.token_hex(16)}.npz"
+                fresh.append(clip := decode())
+                np.savez(path, frames=clip.frames, times=clip.times)
+                return path
+
+            while True:
+                path = self.films.get(digest, write, owner)
+                if fresh:
+                    return fresh[0]
+                with suppress(FileNotFoundError), np.load(path) as found:  # forgotten meanwhile: once more
+                    return Clip(found["frames"], tuple(found["times"].tolist()))
 
         return self.remember(("clip", digest), make, owner)
 
@@ -355,7 +384,7 @@ class Session:
         if len(self.gone) >= MAX_GONE:
             self.gone.clear()
         self.gone.add(owner)
-        for kept in (self.results, self.promises, self.shards):
+        for kept in (self.results, self.promises, self.shards, self.films):
             kept.release(owner)
 
 

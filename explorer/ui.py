@@ -57,7 +57,9 @@ from explorer.views.page import (
     owner_of,
     target_said,
 )
-from vit.clips import SUFFIXES, save_animated
+from vit.clips import SUFFIXES, ClipError, clip_of_pictures, is_clip, save_animated
+from vit.pictures import SUFFIXES as PICTURES
+from vit.pictures import open_safely
 
 FOLDER = Path(__file__).parent
 TITLE = "ViT Explorer"
@@ -318,7 +320,8 @@ def side(
     )
     # Gradio's own opens the file, and drops what it cannot read without a word
     picture.preprocess = lambda file: file and file.path  # type: ignore
-    clip = gr.UploadButton("Bring a clip", file_types=sorted(SUFFIXES), size="sm", elem_id="clip")
+    kinds = sorted(SUFFIXES | PICTURES)  # several pictures are the frames of one
+    clip = gr.UploadButton("Bring a clip", file_count="multiple", file_types=kinds, size="sm", elem_id="clip")
     thumbs = gr.HTML("", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False)
     choices = [(name, name) for name in session.names()]
     model = gr.Dropdown(
@@ -339,12 +342,22 @@ def side(
     return picture, clip, thumbs, model, size, card
 
 
-def kept_clip(session: Session, file: str, owner: str) -> str:
-    """An uploaded clip as an animated picture beside it, which every browser shows, and whose frames need not
-    be decoded again. Raises ClipError."""
-    clip, path = session.clip(file, digest_of(file), owner), Path(file).with_name("clip.webp")
+def kept_clip(session: Session, files: Sequence[str], owner: str) -> str:
+    """An uploaded clip, or several pictures that are its frames, as an animated picture beside it, which
+    every browser shows, and whose frames need not be decoded again; a picture is itself. Raises ClipError."""
+    if not files:
+        raise ClipError("Choose a clip, or several pictures that are its frames.")
+    path = Path(files[0]).with_name("clip.webp")
+    if len(files) > 1:
+        if any(map(is_clip, files)):
+            raise ClipError("One clip at a time: choose one file, or several pictures that are its frames.")
+        clip = clip_of_pictures([Path(file) for file in files], read=open_safely)
+    elif is_clip(files[0]):
+        clip = session.clip(files[0], digest_of(files[0]), owner)
+    else:
+        return files[0]
     save_animated(clip, path)
-    session.remember(("clip", digest_of(path)), lambda: clip, owner)
+    session.keep_clip(digest_of(path), lambda: clip, owner)
     return str(path)
 
 
@@ -372,8 +385,9 @@ def show_what_is_chosen(
         # at another size, or once more
         return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
 
-    def on_clip(file, request: gr.Request):
-        return kept_clip(page.session, as_text(file), owner_of(request))
+    def on_clip(files, request: gr.Request):
+        sent = [file for file in (files if isinstance(files, list) else [files]) if isinstance(file, str)]
+        return kept_clip(page.session, sent, owner_of(request))
 
     def on_choose(event: gr.EventData):
         """Only say which: by the time that it can be shown, there may be another model, too."""

@@ -73,6 +73,58 @@ def test_other_figures_of_a_clip(folder: Path, command: str) -> None:
     assert Path("m.csv").read_text().count("\n") > 3
 
 
+def test_a_time_is_hidden_and_a_place_at_every_time(folder: Path, capsys) -> None:
+    model, card = load("tiny")
+    clip = preprocess_clip(sampled(as_clip("a.gif"), 8), card, (12, 20))
+    for said, patches in (
+        ("time 2", range(30, 45)),
+        ("1,3", (8, 23, 38, 53)),
+        ("Time0 3,0,1", (*range(15), 46)),
+    ):
+        asked = ("--method", "attention", "--query", "cls", "--hide", said, "--out", "h.npz")
+        assert run("map", "a.gif", *asked) == 0
+        wanted = attention(trace(model, clip, edits=[MaskPatches(tuple(patches), 1)]), query=0).numpy()
+        with np.load("h.npz") as file:
+            np.testing.assert_allclose(file["attention"], wanted, atol=1e-6)
+    for said, why in (("time 4", "There is no time 4"), ("3,0", "rows from 0 to 2"), ("cls", "or time TIME"),
+                      ("time 0 time 1 time 2 time 3", "at least one")):  # fmt: skip
+        assert run("map", "a.gif", "--hide", said) == 2
+        assert why in capsys.readouterr().err
+    assert run("map", "a.gif", "--method", "attention", "--hide", "time 2") == 0
+    assert Path("a-time-2-hidden-map.png").is_file()
+
+
+def test_a_folder_of_frames_is_a_clip(folder: Path, capsys) -> None:
+    for place in ("walk", "set/one", "set/two"):
+        Path(place).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (20, 12), (20 * i, 0, 0)).save(f"{place}/{i}.png")
+    Path("set/three.gif").write_bytes(Path("a.gif").read_bytes())
+    assert as_clip("walk").frames[:, 0, 0, 0].tolist() == [20 * i for i in range(12)], "10 comes after 9"
+    assert run("map", "walk", "--method", "attention", "--out", "w.npz") == 0
+    model, card = load("tiny")
+    clip = preprocess_clip(sampled(as_clip("walk"), 8), card, (12, 20))
+    with np.load("w.npz") as file:
+        np.testing.assert_allclose(file["attention"], attention(trace(model, clip)).numpy(), atol=1e-6)
+    assert run("map", "set", "--method", "attention", "--out", "found/") == 0
+    assert sorted(path.name for path in Path("found").iterdir()) == [
+        "one-map.png",
+        "three-map.png",
+        "two-map.png",
+    ]
+    Image.new("RGB", (9, 12)).save("walk/13.png")
+    assert run("map", "walk") != 0 and "one size" in capsys.readouterr().err
+
+
+def test_maps_of_clips_are_raced(folder: Path, capsys) -> None:
+    few = ("--method", "attention", "--points", "3", "--mode", "grey")
+    assert run("faithfulness", "a.gif", *few, "--out", "one.csv") == 0
+    assert run("faithfulness", "--images", "2", *few, "--out", "two.csv") == 0
+    assert "attention" in Path("two.csv").read_text()
+    assert run("faithfulness", "--data", "shapes", *few) == 2
+    assert "reads clips: name a folder of clips, or --data moves" in capsys.readouterr().err
+
+
 def test_a_picture_stands_still_and_what_is_wrong_is_one_sentence(folder: Path, capsys) -> None:
     assert run("map", "still.png", "--out", "s.npz") == 0
     assert run("map", "a.gif", "--query", "1,2") == 2

@@ -18,7 +18,7 @@ from explorer.session import Session, digest_of
 from explorer.subject import subject_of
 from vit import ViT, save, trace
 from vit.card import Card
-from vit.clips import open_clip
+from vit.clips import ClipError, open_clip
 from vit.grid import Grid
 from vit.trace import FreezeTime
 
@@ -153,8 +153,41 @@ def test_a_clip_is_decoded_once_and_no_two_at_the_same_time(tmp_path: Path, gif:
     assert decoded == ["clip.gif", "other.gif"] and at_once == [True, True]
     save(tmp_path / "model", model_of(), CARD)
     assert len(session.look(gif, str(tmp_path / "model")).clip.frames) == 5 and len(decoded) == 2
-    shown = ui.kept_clip(session, str(gif), "ann")
+    shown = ui.kept_clip(session, [str(gif)], "ann")
     assert len(session.look(shown, str(tmp_path / "model")).clip.frames) == 5 and len(decoded) == 2
+
+
+def test_a_clip_that_memory_had_no_room_for_is_not_decoded_again(tmp_path: Path, gif: Path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(
+        "explorer.session.open_clip_safely", lambda path: decoded.append(path) or open_clip(path, 32)
+    )
+    session = Session(result_bytes=1000)
+    first, again = (session.clip(gif, digest_of(gif), "ann") for _ in range(2))
+    assert len(decoded) == 1 and len(session.results) == 0
+    assert np.array_equal(first.frames, again.frames) and first.times == again.times
+    session.release("ann")
+    assert not [*session.folder.iterdir()], "what only they had goes with them"
+
+
+def test_several_pictures_are_the_frames_of_a_clip(tmp_path: Path):
+    session, files = Session(), []
+    for i in (10, 9, 1):
+        files.append(str(tmp_path / f"frame{i}.png"))
+        Image.new("RGB", (20, 12), (10 * i, 0, 0)).save(files[-1])
+    shown = ui.kept_clip(session, files, "ann")
+    clip = session.clip(shown, digest_of(shown), "ann")
+    assert clip.frames[:, 0, 0, 0].tolist() == [10, 90, 100] and Image.open(shown).n_frames == 3
+    assert ui.kept_clip(session, files[:1], "ann") == files[0], "one picture is a picture"
+    Image.new("RGB", (30, 12)).save(tmp_path / "wide.png")
+    for sent, why in (([*files, str(tmp_path / "wide.png")], "one size"), ([], "Choose")):
+        with pytest.raises(ClipError, match=why):
+            ui.kept_clip(session, sent, "ann")
+    Image.new("RGB", (8, 8)).save(
+        tmp_path / "a.gif", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")]
+    )
+    with pytest.raises(ClipError, match="One clip at a time"):
+        ui.kept_clip(session, [*files, str(tmp_path / "a.gif")], "ann")
 
 
 def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Path, monkeypatch):

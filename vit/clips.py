@@ -5,8 +5,10 @@ F frames of (height, width) pixels. Which: evenly over the whole clip, the middl
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ from torch import Tensor
 
 from vit import clipdecoder
 from vit.card import Card
-from vit.clipdecoder import TOO_MUCH, chosen, is_clip
+from vit.clipdecoder import TOO_MUCH, chosen, is_clip, shrunk
 from vit.clipdecoder import Clip as Clip
 from vit.clipdecoder import ClipError as ClipError
 from vit.clipdecoder import open_clip as open_clip
+from vit.folders import Found, is_picture, pictures_in
+from vit.pictures import SUFFIXES as PICTURES
 from vit.pictures import open_picture, preprocess
 
 MOST, LARGEST = 32, 512  # frames that are kept of an upload, pixels of their longer side
@@ -51,10 +55,44 @@ def open_clip_safely(path: str | Path, most: int = MOST, largest: int = LARGEST)
 
 
 def as_clip(path: str | Path, most: int = MOST) -> Clip:
-    """The clip in a file; a picture is a clip of one frame. Raises ClipError and PictureError."""
+    """The clip in a file, or that of the pictures in a folder; a picture is a clip of one frame. Raises
+    ClipError and PictureError."""
+    if Path(path).is_dir():
+        return clip_of_pictures([file for file in Path(path).iterdir() if shows_a_frame(file)], most)
     if is_clip(path):
         return open_clip(path, most)
     return Clip(np.asarray(open_picture(path))[None], (0.0,))
+
+
+def shows_a_frame(file: Path) -> bool:
+    """May this file of a folder be a frame of a clip: is it a picture, and one that does not move?"""
+    return is_picture(file) and not is_clip(file)
+
+
+def clips_in(folder: Path) -> Found:
+    """Every clip below a folder: files, and folders of pictures, each of which is one clip."""
+    found = pictures_in(folder, PICTURES | SUFFIXES)
+    found.files = list(dict.fromkeys(file.parent if shows_a_frame(file) else file for file in found.files))
+    return found
+
+
+def clip_of_pictures(
+    files: Sequence[Path], most: int = MOST, read: Callable[[Path], Image.Image] = open_picture
+) -> Clip:
+    """Pictures as the frames of one clip, in the order of their names, in which 10 comes after 9; at most so
+    many, evenly. When each was is not known: they are taken for a tenth of a second apart, as in a GIF that
+    says nothing. Raises ClipError and PictureError."""
+    in_order = sorted(files, key=lambda file: [*map(whole, re.split(r"(\d+)", file.name.lower()))])
+    at = chosen(len(in_order), most)
+    frames = [shrunk(np.asarray(read(in_order[i]).convert("RGB")), LARGEST) for i in at]
+    if len({frame.shape for frame in frames}) > 1:
+        raise ClipError("The frames of a clip have one size, and these pictures have several: crop them.")
+    return Clip(np.stack(frames), tuple(i / 10 for i in at))
+
+
+def whole(part: str) -> tuple[int, str]:
+    """A part of a name, by which numbers are compared as numbers."""
+    return (int(part), "") if part.isdecimal() else (-1, part)
 
 
 def sampled(clip: Clip, count: int) -> Clip:

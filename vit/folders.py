@@ -9,6 +9,7 @@ import re
 import unicodedata
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,15 +50,18 @@ class Found:
         return ", ".join(f"{count} {why} ({name}{' ...' if count > 1 else ''})" for why, count, name in named)
 
 
-def pictures_in(folder: Path) -> Found:
-    """Every picture below a folder, through links too. Files and folders of the system are none."""
+def pictures_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Found:
+    """Every picture below a folder, or every file of other suffixes, through links too. Files and folders of
+    the system are none."""
     found = Found()
-    look_into(folder, found, frozenset())
+    look_into(folder, found, frozenset(), suffixes)
     found.files.sort()
     return found
 
 
-def look_into(folder: Path, found: Found, above: frozenset[tuple[int, int]]) -> None:
+def look_into(
+    folder: Path, found: Found, above: frozenset[tuple[int, int]], suffixes: Collection[str]
+) -> None:
     """Add to `found` what lies below a folder. above: the folders that lead here; a link may lead back."""
     try:
         here = os.stat(folder)
@@ -66,7 +70,7 @@ def look_into(folder: Path, found: Found, above: frozenset[tuple[int, int]]) -> 
         return found.leave_out("that may not be read", folder.name)
     above |= {(here.st_dev, here.st_ino)}
     for entry in entries:
-        path, is_picture = folder / entry.name, Path(entry.name).suffix.lower() in SUFFIXES
+        path, wanted = folder / entry.name, Path(entry.name).suffix.lower() in suffixes
         if entry.is_dir():
             its = os.stat(path)
             if of_the_system(entry.name):
@@ -74,16 +78,21 @@ def look_into(folder: Path, found: Found, above: frozenset[tuple[int, int]]) -> 
             elif (its.st_dev, its.st_ino) in above:
                 found.leave_out("linked in a circle", entry.name)
             else:
-                look_into(path, found, above)
+                look_into(path, found, above, suffixes)
         elif of_the_system(entry.name):
-            if is_picture:  # the others are no one's loss
+            if wanted:  # the others are no one's loss
                 found.leave_out("of the system", entry.name)
-        elif not is_picture:
+        elif not wanted:
             found.leave_out("of other kinds", entry.name)
         elif entry.is_file():
             found.files.append(path)
         else:
             found.leave_out("that lead nowhere", entry.name)
+
+
+def is_picture(file: Path) -> bool:
+    """Is this file a picture by its name, and none of the system's?"""
+    return file.suffix.lower() in SUFFIXES and file.is_file() and not of_the_system(file.name)
 
 
 def of_the_system(name: str) -> bool:

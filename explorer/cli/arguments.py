@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 
@@ -57,7 +56,7 @@ PICTURES = Option(
     "pictures",
     nargs="*",
     metavar="PICTURE",
-    help="files or folders, for a model of clips also MP4, WebM, GIF; none: an example",
+    help="files or folders, for a model of clips also MP4, WebM, GIF and folders of frames; none: an example",
 )
 MODEL = Option("--model", "-m", help="checkpoint: bundled name, folder or Hub id (default: the app's)")
 MODELS = Option(
@@ -119,7 +118,12 @@ CARRY = Option(
     help=f"carried over is {'; '.join(f'{name}: {about}' for name, about in WHAT.items())} (default heads)",
 )
 OFF = Option("--off", metavar="HEADS", help='heads to switch off: "L3.H2 L4.H0"')
-HIDE = Option("--hide", metavar="PATCHES", help='patches that no token may see: "4,7 4,8"')
+HIDE = Option(
+    "--hide",
+    metavar="PATCHES",
+    help='patches that no token may see: "4,7 4,8"; of a clip "2,4,7" at one time, "4,7" at every time, '
+    '"time 2" all of that time',
+)
 SCALE = Option(
     "--scale",
     choices=["map", "uniform"],
@@ -258,17 +262,36 @@ def parse_edits(
             raise Usage(f"--off {asked} names no heads: write L0.H0 to {last}, with spaces between them.")
         edits.append(ZeroHeads(tuple(pairs)))
     if request.hide is not None:
-        tokens = [parse_query(word, config, grid_size, "--hide") or 0 for word in request.hide.split()]
-        patches = [token - config.num_prefix_tokens for token in tokens]
-        if not patches or min(patches) < 0:
-            raise Usage("Patches can be hidden, and nothing else: write ROW,COLUMN.")
-        if len({*patches}) == math.prod(grid_size):
-            raise Usage("Leave at least one patch visible.")
-        edits.append(MaskPatches(tuple(patches), config.num_prefix_tokens))
+        edits.append(
+            MaskPatches(parse_hidden(request.hide, config, Grid(grid_size)), config.num_prefix_tokens)
+        )
     again = [METHODS[name].label for name in methods if METHODS[name].needs_model]
     if edits and again:
         raise Usage(f"{again[0]} runs the model as it is: leave out --off and --hide, or the method.")
     return tuple(edits)
+
+
+def parse_hidden(text: str, config: ViTConfig, grid: Grid) -> tuple[int, ...]:
+    """ "4,7 4,8" -> patches; of a clip also "4,7" at every time, and "time 2", all that one time has."""
+    patches: list[int] = []
+    for word in re.findall(r"time\s*\d+|\S+", text, re.IGNORECASE):
+        time = re.fullmatch(r"time\s*(\d+)", word, re.IGNORECASE)
+        try:
+            if time and config.is_clip:
+                patches += grid.in_frame(int(time[1]))
+            elif config.is_clip and re.fullmatch(r"\d+,\d+", word):
+                patches += grid.through_time(grid.number((0, *map(int, word.split(",")))))
+            else:
+                token = parse_query(word, config, grid.shape, "--hide") or 0
+                patches.append(token - config.num_prefix_tokens)
+        except ValueError as error:
+            raise Usage(str(error)) from error
+    if not patches or min(patches) < 0:
+        form = "TIME,ROW,COLUMN, ROW,COLUMN or time TIME" if config.is_clip else "ROW,COLUMN"
+        raise Usage(f"Patches can be hidden, and nothing else: write {form}.")
+    if len({*patches}) == grid.count:
+        raise Usage("Leave at least one patch visible.")
+    return tuple(dict.fromkeys(patches))
 
 
 def changed(request: Request) -> str:

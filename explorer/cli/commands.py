@@ -62,8 +62,9 @@ examples
       what speaks for one class, on a whole folder
   python -m explorer map cat.jpg --method rollout,relevance --off "L3.H2 L4.H0" --hide "4,7 4,8"
       the same after an intervention: two heads switched off, two patches hidden
-  python -m explorer map walk.mp4 --model moves --query 2,4,7
-      a clip, for a model of clips: its frames side by side; a patch is TIME,ROW,COLUMN
+  python -m explorer map walk.mp4 --model moves --query 2,4,7 --hide "time 3"
+      a clip, for a model of clips: its frames side by side; a patch is TIME,ROW,COLUMN, and time 3
+      is hidden. A folder of pictures is a clip, too: its frames in the order of their names
   python -m explorer where cat.jpg --words "a cat, grass" --model openai/clip-vit-base-patch16
       where each word is, beside a prompt that means nothing; `map --words` explains them as classes
   python -m explorer map cat.jpg --method relevance --prototypes animals/ --model facebook/dino-vits16

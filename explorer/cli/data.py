@@ -17,6 +17,7 @@ from explorer.cli.sources import (
     load_model,
     model_and_size,
     progress_bar,
+    read_image,
     read_or_name,
     read_some,
     write,
@@ -28,7 +29,7 @@ from vit.card import Card
 from vit.data import DATASETS, drawn_from, find_pictures
 from vit.library import folder_of, list_checkpoints, resolve
 from vit.model import ViT
-from vit.pictures import open_picture, preprocess
+from vit.pictures import preprocess
 from vit.processor import native_bf16
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -67,10 +68,10 @@ def race_of_one(
 ) -> tuple[str, Export] | None:
     """(the picture's name, the curves of its maps); None if it cannot be read."""
     path = Path(request.pictures[0])
-    picture = read_or_name(path, partial(open_picture, path), failed)
-    if picture is None:
+    read = read_or_name(path, partial(read_image, path, model.config, card, size), failed)
+    if read is None:
         return None
-    image = preprocess(picture, card, size)
+    image = read[1]
     target = answer_of(model, image, parse_target(request.target, card, model.config.num_classes))
     made = export.race(
         subject_of(path.stem, image, model, card, target),
@@ -100,7 +101,7 @@ def measured(
     request: Request, model: ViT, card: Card, size: tuple[int, int], failed: list[str]
 ) -> tuple[str, faithfulness.Table]:
     """(name of the data, the table of all methods over it)."""
-    name, count, images = images_of(request, card, size, failed, card.class_names)
+    name, count, images = images_of(request, model.config, card, size, failed, card.class_names)
     bar = progress_bar("images")
     found = faithfulness.table(
         model,
@@ -136,9 +137,10 @@ def run_record(request: Request) -> int:
         table = measured(replace(one, keep=str(kept)), model, card, size, failed)[1]
         accuracy = "" if card.accuracy is None else f"{100 * card.accuracy:.2f} % test accuracy, "
         config, grid = model.config, model.config.grid_at(size)
+        read = "clips" if config.is_clip else "pictures"
         about = (
             f"{accuracy}{size[0]} × {size[1]} pixels, {grid.count} patches, {config.depth} layers × "
-            f"{config.num_heads} heads; {table.images} test pictures, drawn at random."
+            f"{config.num_heads} heads; {table.images} test {read}, drawn at random."
         )
         folder = resolve(name).folder
         assert folder is not None
@@ -158,7 +160,7 @@ def run_heads(request: Request, command: Command) -> int:
         raise Usage("Name pictures or --data, not both.")
     model, card, size = model_and_size(request)
     failed: list[str] = []
-    name, count, images = images_of(request, card, size, failed)
+    name, count, images = images_of(request, model.config, card, size, failed)
     bar = progress_bar("images")
     seen = (sample.image for sample in images)
     made = export.heads(model, card, seen, name, style=request.style, progress=lambda done: bar(done, count))

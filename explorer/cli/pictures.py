@@ -35,9 +35,9 @@ from vit.trace import trace
 def run_on_pictures(request: Request, command: Command) -> int:
     """One command on one picture or many; a picture that cannot be read does not stop the others."""
     assert command.make is not None
-    files = find_files(request.pictures)
-    check_endings(request, command, len(files))
     model, card, size = model_and_size(request)
+    files = find_files(request.pictures, model.config.is_clip)
+    check_endings(request, command, len(files))
     classes = classes_of(request, model, card)
     model, card = classes(None)
     asked = ask(request, model.config, card, size)
@@ -75,9 +75,9 @@ def run_film(request: Request, command: Command) -> int:
     model, card, size = model_and_size(request)
     if model.config.is_clip:
         return run_on_pictures(request, command)
-    files = find_files(request.pictures)
+    files = find_files(request.pictures, clips=True)
     if not files:
-        raise Usage("Name a clip to play through: an MP4, WebM or GIF.")
+        raise Usage("Name a clip to play through: an MP4, WebM or GIF, or a folder of its frames.")
     check_endings(request, command, len(files))
     asked = ask(request, model.config, card, size)
     explains = any(METHODS[method].class_specific for method in asked.methods)

@@ -20,9 +20,9 @@ from explorer.examples import photographs
 from explorer.faithfulness import Sample
 from explorer.forms import Export
 from vit.card import Card, check_channels
-from vit.clips import Clip, ClipError, as_clip, preprocess_clip, sampled
+from vit.clips import Clip, ClipError, as_clip, clips_in, preprocess_clip, sampled
 from vit.config import ViTConfig
-from vit.data import Pictures, drawn_from, find_pictures
+from vit.data import DATASETS, ClipSet, Pictures, drawn_from, find_pictures
 from vit.folders import pictures_in, readable
 from vit.library import list_checkpoints, load
 from vit.model import ViT
@@ -97,21 +97,22 @@ def read_image(path: Path | None, config: ViTConfig, card: Card, size: tuple[int
     return name, preprocess_clip(sampled(clip, config.num_frames), card, size)
 
 
-def find_files(sources: Sequence[str]) -> list[tuple[str, Path]]:
-    """(name, path) of every picture among files and folders; the names are unique, for the results."""
+def find_files(sources: Sequence[str], clips: bool = False) -> list[tuple[str, Path]]:
+    """(name, path) of every picture among files and folders, or of every clip, of which a folder of pictures
+    is one; the names are unique, for the results."""
     found: dict[str, Path] = {}
     for source in map(Path, sources):
         paths = [source]
         if source.is_dir():
-            inside_it = pictures_in(source)
+            inside_it = (clips_in if clips else pictures_in)(source)
             paths = inside_it.files
             if left_out := inside_it.said():
                 print(f"{readable(str(source))}: left out {left_out}.", file=sys.stderr)
             if not paths:
-                raise Usage(f"There is no picture in the folder {source}.")
+                raise Usage(f"There is no {'clip' if clips else 'picture'} in the folder {source}.")
         for path in paths:
-            inside = path.relative_to(source) if source.is_dir() else Path(path.name)
-            stem = name = readable("-".join(inside.with_suffix("").parts))
+            inside = path.relative_to(source) if source.is_dir() and path != source else Path(path.name)
+            stem = name = readable("-".join((inside if path.is_dir() else inside.with_suffix("")).parts))
             number = 2
             while name in found:
                 name, number = f"{stem}-{number}", number + 1
@@ -141,29 +142,37 @@ def read_some(
 
 def images_of(
     request: Request,
+    config: ViTConfig,
     card: Card,
     size: tuple[int, int],
     failed: list[str],
     known: Sequence[str] = (),
 ) -> tuple[str, int, Iterator[Sample]]:
-    """(name, how many, the pictures) of a folder or a data set's test split; pictures
-    that cannot be read go to `failed`. Only generated shapes have masks. known: classes of which the data
+    """(name, how many, the pictures or clips) of a folder or a data set's test split; those
+    that cannot be read go to `failed`. Only generated ones have masks. known: classes of which the data
     must have one, if any are named."""
     if request.pictures:
-        files = [path for _, path in find_files(request.pictures)]
+        files = [path for _, path in find_files(request.pictures, config.is_clip)]
         paths = [files[i] for i in drawn_from(len(files), request.images or SOME)]
-        opened = (read_or_name(path, partial(open_picture, path), failed) for path in paths)
-        images = (Sample(preprocess(picture, card, size)) for picture in opened if picture is not None)
+        opened = (read_or_name(path, partial(read_image, path, config, card, size), failed) for path in paths)
+        images = (Sample(read[1]) for read in opened if read is not None)
         return Path(request.pictures[0]).name, len(paths), images
     data = request.data or drawn_for(card)
     if data is None:
-        raise Usage("Which pictures? Name a folder, or --data imagenette, cifar10 or shapes.")
-    pictures, names = find_pictures(data, "test")
-    if known and not set(names) & set(known):
-        raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
-    if data in MASKED:
+        raise Usage(
+            "Which clips? Name a folder, or --data moves."
+            if config.is_clip
+            else "Which pictures? Name a folder, or --data imagenette, cifar10 or shapes."
+        )
+    if config.is_clip and not isinstance(DATASETS.get(data), ClipSet):
+        raise Usage(f"{card.name} reads clips: name a folder of clips, or --data moves.")
+    generated = MASKED.get(data) if isinstance(DATASETS.get(data), ClipSet) == config.is_clip else None
+    if generated:
+        check_known(card, data, DATASETS[data].class_names, known)
         count = request.images or SOME
-        return data, count, MASKED[data](card, size, count, request.watch == "truth")
+        return data, count, generated(card, size, count, request.watch == "truth")
+    pictures, names = find_pictures(data, "test")
+    check_known(card, data, names, known)
     chosen = drawn_from(len(pictures), request.images or SOME)
     some = read_some(pictures, data, chosen, failed)
     true = request.watch == "truth"
@@ -173,6 +182,12 @@ def images_of(
         Sample(preprocess(picture, card, size), target=label if true else None) for picture, label in some
     )
     return data, len(chosen), samples
+
+
+def check_known(card: Card, data: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raises Usage where classes are known, and the data has none of them."""
+    if known and not set(names) & set(known):
+        raise Usage(f"{card.name} knows no class of {data}: name a folder of pictures, or another --model.")
 
 
 def shapes_with_masks(card: Card, size: tuple[int, int], count: int, true: bool = False) -> Iterator[Sample]:

@@ -1,18 +1,19 @@
 // Pictures before they are sent: what a phone takes is larger than the server accepts, and than any model looks at.
 
 const MAX_SENT = 2 * 2 ** 20;  // bytes that are sent as they are: a class shares what one address may send
-const MAX_SIDE = 2048;  // pixels of what is shrunk: the server keeps no more either
+const MAX_SIDE = 2048;  // pixels of what is shrunk: the server keeps no more either,
+const FRAME_SIDE = 512;  // nor of a frame of a clip
 
 // (File) -> the same picture as a smaller File; the File itself if it is small or no picture that a browser reads
-page.shrunk = async (file) => {
-  if (!file || file.size <= MAX_SENT) return file;
+page.shrunk = async (file, most = MAX_SENT, side = MAX_SIDE) => {
+  if (!file || file.size <= most) return file;
   let picture;
   try {
     picture = await createImageBitmap(file);  // upright, as the camera was held
   } catch {
     return file;  // the server says what is wrong with it
   }
-  const scale = Math.min(1, MAX_SIDE / Math.max(picture.width, picture.height));
+  const scale = Math.min(1, side / Math.max(picture.width, picture.height));
   const canvas = Object.assign(document.createElement("canvas"), {
     width: Math.max(1, Math.round(scale * picture.width)),
     height: Math.max(1, Math.round(scale * picture.height)),
@@ -37,20 +38,25 @@ const chooseShrunk = async (input, file) => {
   page.passing = false;
 };
 
-// A video goes the way of "Bring a clip".
-const passOn = (event, file) => {
-  const input = document.querySelector("input[type=file][accept*='.mp4']");
+const ofClips = () => document.querySelector("input[type=file][accept*='.mp4']");
+
+// A video goes the way of "Bring a clip", and so do several pictures: the frames of one, all of which are sent at once.
+const passOn = async (event, files, input = ofClips()) => {
   if (!input) return;
   event.preventDefault();
   event.stopImmediatePropagation();
-  const chosen = new DataTransfer();
-  chosen.items.add(file);
+  const chosen = new DataTransfer(), each = files.length > 1 ? MAX_SENT / files.length : Infinity;
+  for (const file of files) chosen.items.add(await page.shrunk(file, each, FRAME_SIDE));
   input.files = chosen.files;
+  page.passing = true;
   input.dispatchEvent(new Event("change", { bubbles: true }));
+  page.passing = false;
 };
 
-const takeOver = (event, file, input) => {
-  if (file?.type.startsWith("video/")) return passOn(event, file);
+const takeOver = (event, files, input) => {
+  const [file] = files ?? [], several = files?.length > 1 && [...files].every(({ type }) => type.startsWith("image/"));
+  if (file?.type.startsWith("video/")) return passOn(event, [file]);
+  if (several) return passOn(event, [...files]);
   if (page.passing || !input || !file || file.size <= MAX_SENT) return;
   event.preventDefault();
   event.stopImmediatePropagation();
@@ -58,13 +64,14 @@ const takeOver = (event, file, input) => {
 };
 addEventListener("change", (event) => {
   const input = event.target.closest?.("#picture input[type=file]");
-  takeOver(event, input?.files[0], input);
+  if (event.target === ofClips() && event.target.files.length > 1 && !page.passing) return passOn(event, [...event.target.files]);
+  takeOver(event, input?.files, input);
 }, true);
 for (const kind of ["drop", "paste"]) {
   addEventListener(kind, (event) => {
     if (!event.target.closest?.("#picture")) return;
     const files = (event.dataTransfer ?? event.clipboardData)?.files;
-    takeOver(event, files?.[0], document.querySelector("#picture input[type=file]"));
+    takeOver(event, files, document.querySelector("#picture input[type=file]"));
   }, true);
 }
 
