@@ -40,7 +40,7 @@ const chooseShrunk = async (input, file) => {
 
 const ofClips = () => document.querySelector("input[type=file][accept*='.mp4']");
 
-// A video goes the way of "Bring a clip", and so do several pictures: the frames of one, all of which are sent at once.
+// A video or GIF goes the way of "Bring a clip", and so do several pictures: the frames of one, sent all at once.
 const passOn = async (event, files, input = ofClips()) => {
   if (!input) return;
   event.preventDefault();
@@ -55,7 +55,7 @@ const passOn = async (event, files, input = ofClips()) => {
 
 const takeOver = (event, files, input) => {
   const [file] = files ?? [], several = files?.length > 1 && [...files].every(({ type }) => type.startsWith("image/"));
-  if (file?.type.startsWith("video/")) return passOn(event, [file]);
+  if (/^video\/|^image\/gif$/.test(file?.type)) return passOn(event, [file]);
   if (several) return passOn(event, [...files]);
   if (page.passing || !input || !file || file.size <= MAX_SENT) return;
   event.preventDefault();
