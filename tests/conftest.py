@@ -14,6 +14,11 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from vit import ViT, ViTConfig
 
 CI = os.environ.get("CI") == "true"
+NO_QUEUE: dict = {
+    "push": None,
+    "process_events": None,
+    "event_queue_per_concurrency_id": {},
+}  # of a page that is never served
 torch.set_num_threads(1)  # the models are tiny, and pytest-xdist keeps the cores busy
 expect.set_options(timeout=20_000)  # what a page should show it may show late on a busy machine
 

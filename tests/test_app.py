@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import kept, randomised, tiny_config
+from conftest import NO_QUEUE, kept, randomised, tiny_config
 from gradio_client import Client, handle_file
 from PIL import Image
 from starlette.applications import Starlette
@@ -924,7 +924,7 @@ def test_an_uploaded_picture_is_no_example_whatever_it_is_called(demo, checkpoin
 def test_a_network_that_can_reach_the_app_is_made_of_strangers(checkpoints, monkeypatch) -> None:
     made: dict[str, Any] = {}
     page = SimpleNamespace(queue=lambda **o: made.update(o), launch=lambda **o: made.update(o))
-    page._queue, page.block_thread = SimpleNamespace(push=None), lambda: None
+    page._queue, page.block_thread = SimpleNamespace(**NO_QUEUE), lambda: None
     monkeypatch.setattr(ui, "build", lambda session: made.update(session=session) or page)
     monkeypatch.setattr(ui, "keep_first", lambda session: None)
     app.main(["--host", "0.0.0.0", "--port", "7871", "--checkpoint", checkpoints["cls"]])
@@ -1282,7 +1282,7 @@ def test_a_host_that_is_not_ours_is_one_true_sentence(host: str, said: str) -> N
 @pytest.mark.parametrize(("host", "public"), [("::1", False), ("[::1]", False), ("::", True)])
 def test_addresses_of_the_new_kind_get_the_brackets_that_gradio_wants(monkeypatch, host, public) -> None:
     made: dict[str, Any] = {}
-    page = SimpleNamespace(queue=lambda **o: None, launch=made.update, _queue=SimpleNamespace(push=None))
+    page = SimpleNamespace(queue=lambda **o: None, launch=made.update, _queue=SimpleNamespace(**NO_QUEUE))
     page.launch, page.block_thread = lambda **options: made.update(options), lambda: None
     monkeypatch.setattr(ui, "keep_first", lambda session: None)
     monkeypatch.setattr(ui, "build", lambda session: made.update(session=session) or page)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import clip_config, kept, randomised, tiny_config
+from conftest import NO_QUEUE, clip_config, kept, randomised, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -178,7 +178,7 @@ def test_what_is_held_is_what_lies_there(steps) -> None:
 
 def test_many_pages_of_one_address_push_out_nobody_elses(session: Session, monkeypatch) -> None:
     monkeypatch.setattr(session, "pages", Cache(5, lambda page: 1))
-    demo = SimpleNamespace(queue=lambda **options: None, _queue=SimpleNamespace(push=None))
+    demo = SimpleNamespace(queue=lambda **options: None, _queue=SimpleNamespace(**NO_QUEUE))
     demo.state_holder = SimpleNamespace(session_data={})
     serve.open_queue(demo, session)
     for page, address in [("ann", "1.1.1.1"), *((f"bob{n}", "2.2.2.2") for n in range(20))]:
