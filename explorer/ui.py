@@ -367,8 +367,17 @@ def show_what_is_chosen(
     """Another picture, model or size: the events that every tab lives from. Returns what shows the choice."""
     inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
 
-    def on_model(model):
-        page.fetch(model)
+    on_its_way: set[tuple[str, str]] = set()  # (visitor, model)
+
+    def on_model(model, request: gr.Request):
+        asked = owner_of(request), as_text(model)
+        if asked in on_its_way:  # a choice from the list is said twice
+            return
+        on_its_way.add(asked)
+        try:
+            page.fetch(model)
+        finally:
+            on_its_way.discard(asked)
 
     def on_show(picture, model, size, shown, target, edits, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another
@@ -376,7 +385,8 @@ def show_what_is_chosen(
                 return UNCHANGED
             picture = shown.picture
         if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
-            gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
+            if not shown or (picture, size) != (shown.picture, shown.size):
+                gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
             return UNCHANGED
         same = shown is not None and shown.model == model
         chosen = Shown(picture, model, size, classes=shown.classes if same else None)

@@ -793,7 +793,7 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
         return fetch(name)
 
     monkeypatch.setattr(session, "load", slowly)
-    handler(demo, "on_model")("hf-hub:someone/vit")
+    handler(demo, "on_model")("hf-hub:someone/vit", visitor())
     monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
     assert skipped == [ui.UNCHANGED], "it is shown with the model, when that has come"
     assert show(demo, str(picture), "someone/vit").beacon["model"] == "someone/vit"
@@ -950,7 +950,7 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     arrive(demo, {"model": HOSTILE})
     with pytest.raises(gr.Error) as fetching:
-        handler(demo, "on_model")(HOSTILE)
+        handler(demo, "on_model")(HOSTILE, visitor())
     with pytest.raises(gr.Error) as looking:
         show(demo, str(picture), HOSTILE)
     assert len(told) == 3

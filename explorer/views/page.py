@@ -19,6 +19,7 @@ from explorer.patience import with_patience
 from explorer.refusals import Left, sentence_of
 from explorer.session import Session, digest_of
 from vit.clips import is_clip
+from vit.hub import is_id
 
 LOG = logging.getLogger(__name__)
 
@@ -171,7 +172,8 @@ class Page:
         """Tell the visitor if this model is not here yet."""
         if self.session.is_here(name):
             return False
-        gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
+        if is_id(name):  # else a sentence says what it is not
+            gr.Info(f"Fetching {in_toast(name)} from the Hugging Face Hub: the first time takes a while.")
         return True
 
     def look(self, shown: Shown | None, request: gr.Request | None, step: int | None = None) -> Look:
