@@ -273,7 +273,7 @@ def build(session: Session) -> gr.Blocks:
                     viewer = None
                     for name, label, views in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
-                            gr.HTML(f'<h2 class="vx-hidden">{escape(label)}</h2>', apply_default_css=False)
+                            gr.HTML(f"<h2>{escape(label)}</h2>", elem_classes="vx-hidden", padding=False)
                             if viewer is None:
                                 viewer = attention_viewer(
                                     elem_id="viewer", methods=methods, link="main", tries=TRIES, lesson=LESSON
