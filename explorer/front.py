@@ -28,6 +28,12 @@ LOG = logging.getLogger(__name__)
 FOREVER = "public, max-age=31536000, immutable"  # of what has a hash of its content in its name
 AT_HAND = 0.3  # seconds that the page waits to hear what is shown first
 LATE = Path(__file__).with_name("late.json")  # printed by benchmarks/first.py
+# type, for windows that are wide enough to have it (views/page.css): used only if it is there at the first word
+TYPE = [
+    '<link rel="preload" as="font" type="font/woff2" crossorigin media="(min-width: 821px)"'
+    f' href="./static/fonts/IBMPlexSans/IBMPlexSans-{weight}.woff2">'
+    for weight in ("Regular", "Bold")
+]
 KINDS = {"js": "text/javascript", "css": "text/css"}
 
 
@@ -115,6 +121,7 @@ class Front:
             hints.append(hint("fetch", first["head"]))
         if theme := re.search(rb'"theme_hash":"(\w+)"', rest):
             hints.append(hint("style", f"theme.css?v={theme[1].decode()}"))
+        hints += TYPE
         if b'src="./assets/' in rest:  # else Gradio's files are elsewhere, as in a page that is shared
             hints += [hint("module", file.address) for file in self.scripts]
         said = json.dumps(first).replace("<", "\\u003c")

@@ -367,17 +367,8 @@ def show_what_is_chosen(
     """Another picture, model or size: the events that every tab lives from. Returns what shows the choice."""
     inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
 
-    on_its_way: set[tuple[str, str]] = set()  # (visitor, model)
-
     def on_model(model, request: gr.Request):
-        asked = owner_of(request), as_text(model)
-        if asked in on_its_way:  # a choice from the list is said twice
-            return
-        on_its_way.add(asked)
-        try:
-            page.fetch(model)
-        finally:
-            on_its_way.discard(asked)
+        page.fetch(model, request)
 
     def on_show(picture, model, size, shown, target, edits, request: gr.Request):
         if not picture:  # it was taken away: what is shown stays until there is another

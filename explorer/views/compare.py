@@ -117,9 +117,9 @@ def build(page: Page) -> None:
         second = one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)
         return [model_a, model_b, *first, *second]
 
-    def on_side_model(model):
+    def on_side_model(model, request: gr.Request):
         if as_text(model):
-            page.fetch(model)
+            page.fetch(model, request)
 
     def on_side(shown, model, moment, request: gr.Request):
         return one(shown, model, moment, request)

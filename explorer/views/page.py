@@ -4,7 +4,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from html import escape
 from typing import Any, NamedTuple
@@ -148,6 +148,7 @@ class Page:
     beacon: gr.HTML
     examples: Mapping[str, Example]  # by name, as in the address
     classes_chosen: gr.State  # the key of a visitor's own classes: changes when `shown` has got others
+    on_its_way: set[tuple[str, str]] = field(default_factory=set)  # (visitor, model) that is being fetched
 
     @property
     def chosen(self) -> list[Any]:
@@ -161,12 +162,19 @@ class Page:
         with kindly():
             return self.session.allowed(model)
 
-    def fetch(self, model: Any) -> None:
+    def fetch(self, model: Any, request: gr.Request) -> None:
         """See to it that this model is here. A handler of HUB_QUEUE, where it may take minutes."""
         name = self.name_of(model)
-        if self.say_if_fetched(name):
-            with kindly():
-                self.session.fetch(name)
+        asked = owner_of(request), name
+        if asked in self.on_its_way:  # a choice from a list is said twice
+            return
+        self.on_its_way.add(asked)
+        try:
+            if self.say_if_fetched(name):
+                with kindly():
+                    self.session.fetch(name)
+        finally:
+            self.on_its_way.discard(asked)
 
     def say_if_fetched(self, name: str) -> bool:
         """Tell the visitor if this model is not here yet."""
