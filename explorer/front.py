@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 FOREVER = "public, max-age=31536000, immutable"  # of what has a hash of its content in its name
 AT_HAND = 0.3  # seconds that the page waits to hear what is shown first
 LATE = Path(__file__).with_name("late.json")  # printed by benchmarks/first.py
-# type, for windows that are wide enough to have it (views/page.css): used only if it is there at the first word
+# type, for windows wide enough to have it (views/page.css): used only if it is there at the first word
 TYPE = [
     '<link rel="preload" as="font" type="font/woff2" crossorigin media="(min-width: 821px)"'
     f' href="./static/fonts/IBMPlexSans/IBMPlexSans-{weight}.woff2">'
