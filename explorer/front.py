@@ -28,12 +28,12 @@ LOG = logging.getLogger(__name__)
 FOREVER = "public, max-age=31536000, immutable"  # of what has a hash of its content in its name
 AT_HAND = 0.3  # seconds that the page waits to hear what is shown first
 LATE = Path(__file__).with_name("late.json")  # printed by benchmarks/first.py
-# type, for windows wide enough to have it (views/page.css): used only if it is there at the first word
-TYPE = [
+# type, for windows wide enough for it (views/page.css): to be said behind how wide a phone's window is
+TYPE = "".join(
     '<link rel="preload" as="font" type="font/woff2" crossorigin media="(min-width: 821px)"'
     f' href="./static/fonts/IBMPlexSans/IBMPlexSans-{weight}.woff2">'
     for weight in ("Regular", "Bold")
-]
+)
 KINDS = {"js": "text/javascript", "css": "text/css"}
 
 
@@ -121,13 +121,12 @@ class Front:
             hints.append(hint("fetch", first["head"]))
         if theme := re.search(rb'"theme_hash":"(\w+)"', rest):
             hints.append(hint("style", f"theme.css?v={theme[1].decode()}"))
-        hints += TYPE
         if b'src="./assets/' in rest:  # else Gradio's files are elsewhere, as in a page that is shared
             hints += [hint("module", file.address) for file in self.scripts]
         said = json.dumps(first).replace("<", "\\u003c")
         tag = {"js": '<script defer src="./{}"></script>', "css": '<link rel="stylesheet" href="./{}">'}
         own = "".join(tag[file.kind].format(file.address) for file in self.own)
-        own = f"<script>window.vitFirst = {said};</script>{self.there}{own}"
+        own = f"<script>window.vitFirst = {said};</script>{TYPE}{self.there}{own}"
         return b"".join([before, b"<head>", "".join(hints).encode(), rest, own.encode(), b"</head>", body])
 
     async def at_hand(self, scope: Scope) -> Any:
