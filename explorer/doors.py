@@ -10,8 +10,8 @@ import json
 import shutil
 import socket
 import time
-from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, MutableMapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ MAX_KEPT_OF_ONE = 150 * MiB  # bytes of one address's uploads that lie on the di
 MAX_KEPT = 2048 * MiB  # and of all: the oldest of the address that has most go first
 MIN_FREE = 256 * MiB  # bytes that stay free on the disk
 MOST_PAGES = 240  # that one address may open in a minute, as many as a class reloads: each is written anew
+MANY_PAGES = "Very many pages were opened from your address: reload this one in a minute."
 MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
 MAX_OPEN_IN_ALL = 3000
 REST = 20.0  # seconds after which threads are asked whether they are needed
@@ -116,6 +117,22 @@ def names_of_this_machine() -> set[str]:
     return {"localhost", name, name.partition(".")[0], f"{name.partition('.')[0]}.local", "testserver"}
 
 
+class PerMinute:
+    """How much each has done in the minute that it is."""
+
+    def __init__(self) -> None:
+        self.done: defaultdict[str, set[Hashable]] = defaultdict(set)
+        self.minute = 0
+
+    def with_this(self, who: str, what: Hashable) -> int:
+        """How many things, with this one, whether or not it is among them already."""
+        if (minute := int(time.monotonic() // 60)) != self.minute:
+            self.minute = minute
+            self.done.clear()
+        self.done[who].add(what)
+        return len(self.done[who])
+
+
 class Doors:
     """The layer. guarded: the app answers only to its own names (see `check_origin`)."""
 
@@ -127,8 +144,7 @@ class Doors:
         self.open: defaultdict[str, int] = defaultdict(int)  # requests by address
         self.uploaded: OrderedDict[str, list[tuple[float, int]]] = OrderedDict()  # (when, bytes) by address
         self.kept = Kept(MAX_KEPT_OF_ONE)
-        self.pages: Counter[str] = Counter()  # opened in this minute, by address
-        self.minute = 0
+        self.pages = PerMinute()  # opened, by address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan; this page uses no web sockets
@@ -188,12 +204,8 @@ class Doors:
 
     def count_page(self, address: str) -> None:
         """Raises Refused where this address has opened very many pages just now."""
-        if (minute := int(time.monotonic() // 60)) != self.minute:
-            self.minute = minute
-            self.pages.clear()
-        self.pages[address] += 1
-        if self.pages[address] > MOST_PAGES:
-            raise Refused(429, "Very many pages were opened from your address: reload this one in a minute.")
+        if self.pages.with_this(address, object()) > MOST_PAGES:
+            raise Refused(429, MANY_PAGES)
 
     def check_origin(self, method: str, headers: Headers) -> None:
         """Only pages of this app may use an app on this machine: another site's page must neither send to it,

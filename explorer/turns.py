@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar
 
-from explorer.doors import address_of
+from explorer.doors import MANY_PAGES, MOST_PAGES, PerMinute, address_of
 from explorer.patience import PATIENT
 
 E = TypeVar("E")
@@ -77,6 +77,7 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
     push, process = queue.push, queue.process_events
     lanes = queue.event_queue_per_concurrency_id
     at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
+    newcomers = PerMinute()  # pages, by address: for each, Gradio copies the whole page at its first event
     changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
 
     def key_of(event: Any) -> tuple[str, str]:
@@ -93,6 +94,9 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
         key = (address_of(request.scope), str(body.session_hash))
         if why_not := refusal(waiting, key, lane, len(queue)):
             return False, why_not, "error"
+        is_new = key[1] not in queue.blocks.state_holder.session_data
+        if is_new and newcomers.with_this(*key) > MOST_PAGES:
+            return False, MANY_PAGES, "error"
         came_from(key[1], key[0])
         answer = await push(body=body, request=request, username=username)
         if known := lanes.get(lane):

@@ -277,7 +277,8 @@ class Fake:
         self.name = lane
         self.lane = SimpleNamespace(queue=[], current_concurrency=0, concurrency_limit=limit)
         self.event_queue_per_concurrency_id = {lane: self.lane}
-        self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id=lane)})
+        pages = SimpleNamespace(session_data={})
+        self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id=lane)}, state_holder=pages)
         self.pending_messages_per_session: dict[str, Any] = {}
         self.pending_event_ids_session: dict[str, Any] = {}
         self.event_ids_to_events: dict[str, Any] = {}
@@ -323,6 +324,17 @@ async def test_the_queue_serves_in_turn_and_refuses_with_a_sentence() -> None:
     assert not queue.begun()
     ok, why_not, state = await pushed(queue, "a")
     assert not ok and state == "error" and why_not.endswith(".") and len(queue) == 3
+
+
+@pytest.mark.anyio
+async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> None:
+    monkeypatch.setattr(turns, "MOST_PAGES", 2)
+    queue = Fake("model", 2)
+    queue.blocks.state_holder.session_data["old"] = "what Gradio keeps of it"
+    said = [await pushed(queue, page) for page in ("a", "b", "a", "c", "old")]
+    assert [each[0] for each in said] == [True, True, True, False, True]
+    assert said[3][1].endswith("reload this one in a minute.")
+    assert (await pushed(queue, "d", "2.2.2.2"))[0], "another address"
 
 
 @pytest.mark.anyio
