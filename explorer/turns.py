@@ -55,6 +55,14 @@ def refusal(waiting: Sequence[tuple[str, str]], key: tuple[str, str], lane: str,
     return ""
 
 
+def flood(queue: Any, newcomers: PerMinute, key: tuple[str, str]) -> str:
+    """Why this (address, page) may ask for nothing yet, in a sentence; empty if it may: for each page that is
+    new, Gradio copies all that there is on one."""
+    if key[1] in queue.blocks.state_holder.session_data or newcomers.with_this(*key) <= MOST_PAGES:
+        return ""
+    return MANY_PAGES
+
+
 def place_of(queue: Any, page: str) -> int | None:
     """How many events are served before the first one of this page; None if none of its waits."""
     lanes = queue.event_queue_per_concurrency_id.values()
@@ -77,7 +85,7 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
     push, process = queue.push, queue.process_events
     lanes = queue.event_queue_per_concurrency_id
     at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
-    newcomers = PerMinute()  # pages, by address: for each, Gradio copies the whole page at its first event
+    newcomers = PerMinute()  # pages, by address
     changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
 
     def key_of(event: Any) -> tuple[str, str]:
@@ -89,14 +97,10 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
     async def push_in_turn(body: Any, request: Any, username: Any) -> Any:
         function = queue.blocks.fns.get(body.fn_index)
         lane = str(function.concurrency_id) if function else ""
-        known = lanes.get(lane)
-        waiting = [key_of(event) for event in known.queue] if known else []
+        waiting = [key_of(event) for event in lanes[lane].queue] if lane in lanes else []
         key = (address_of(request.scope), str(body.session_hash))
-        if why_not := refusal(waiting, key, lane, len(queue)):
+        if why_not := refusal(waiting, key, lane, len(queue)) or flood(queue, newcomers, key):
             return False, why_not, "error"
-        is_new = key[1] not in queue.blocks.state_holder.session_data
-        if is_new and newcomers.with_this(*key) > MOST_PAGES:
-            return False, MANY_PAGES, "error"
         came_from(key[1], key[0])
         answer = await push(body=body, request=request, username=username)
         if known := lanes.get(lane):

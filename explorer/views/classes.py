@@ -103,7 +103,7 @@ def build(page: Page) -> None:
         made = look.session.remember(key, lambda: words_of(page.session.tower(look.name), names), look.owner)
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    def on_address(shown_now, event: gr.EventData, request: gr.Request):
+    def on_linked(shown_now, event: gr.EventData, request: gr.Request):
         """The words that a link names, or, where somebody went back to before there were any, none."""
         if text := as_text(getattr(event, "words", "")):
             return on_words(shown_now, text, request)
@@ -135,7 +135,7 @@ def build(page: Page) -> None:
     chosen: list[Any] = [page.shown, page.target, page.classes_chosen]
     slow = {**LATEST, **QUIET, **SLOW_QUEUE}
     gr.on([use_words.click, words.submit], on_words, [page.shown, words], chosen, **slow)
-    linked = page.beacon.words(on_address, [page.shown], chosen, **slow)
+    linked = page.beacon.words(on_linked, [page.shown], chosen, **slow)
     linked.failure(None, None, None, js="() => window.vitPage.failed()")
     outputs = [kept, said, name, use_shown]
     files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **FILE_QUEUE)
