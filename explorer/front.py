@@ -71,12 +71,13 @@ class Text:
 
 
 def late_files() -> list[Text]:
-    """What Gradio's page asks for by and by until the first picture, in that order."""
+    """What Gradio's page asks for by and by until the first picture, in that order; another release than the
+    one that `LATE` was printed for names its files otherwise, and they come as Gradio has it."""
     spec = find_spec("gradio")
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "templates" / "frontend"
     names = json.loads(LATE.read_text(encoding="utf-8"))["files"]
-    return [Text(name, (folder / name).read_bytes()) for name in names]
+    return [Text(name, (folder / name).read_bytes()) for name in names if (folder / name).is_file()]
 
 
 def hint(kind: str, address: str) -> str:

@@ -173,7 +173,7 @@ def write_model(
     model, card, where = shared.model, shared.card, f"models/{plain(shared.name)}"
     size = card.size_for(model.config)
     progress(f"{shared.name}: graph")
-    graph, weights = export_graph(model, size, shared.words and shared.words.tower)
+    graph, weights = export_graph(model, size, shared.words.tower if shared.words else None)
     write(folder / where / "graph.onnx.gz", gzip.compress(graph, 9, mtime=0))
     entry: dict[str, Any] = {"name": shared.name, "described": described(model, card, size)}
     entry["described"]["head"] |= measured(shared)
