@@ -21,7 +21,7 @@ from vit.clips import (
     sampled,
     save_animated,
 )
-from vit.pictures import preprocess
+from vit.pictures import PictureError, preprocess
 
 GREYS = np.arange(10, 250, 20)  # one per frame
 FRAMES = np.broadcast_to(GREYS[:, None, None, None], (12, 32, 48, 3)).astype(np.uint8)
@@ -88,6 +88,30 @@ def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path):
     Image.fromarray(FRAMES[0]).save(tmp_path / "one.png")
     assert not is_clip(tmp_path / "one.png")
     assert as_clip(tmp_path / "one.png").frames.shape == (1, 32, 48, 3)
+
+
+@pytest.mark.parametrize("brand", ["avif", "heic", "heix", "mif1", "crx "])
+def test_a_still_that_begins_as_a_video_does_is_a_picture(tmp_path: Path, brand: str):
+    path = tmp_path / "still.avif"
+    Image.fromarray(FRAMES[0]).save(path)
+    path.write_bytes(path.read_bytes().replace(b"ftypavif", b"ftyp" + brand.encode(), 1))
+    assert not is_clip(path)
+    if brand in ("avif", "mif1"):
+        assert as_clip(path).frames.shape == (1, 32, 48, 3)
+    else:
+        with pytest.raises(PictureError, match="save it as JPEG"):
+            as_clip(path)
+
+
+@pytest.mark.parametrize("opened", [open_clip, open_clip_safely])
+def test_an_avif_that_moves_is_a_clip(tmp_path: Path, opened):
+    path = tmp_path / "moving.avif"
+    first, *others = map(Image.fromarray, FRAMES)
+    first.save(path, save_all=True, append_images=others, duration=100)
+    assert is_clip(path)
+    clip = opened(path, 6)
+    np.testing.assert_allclose(clip.frames.mean(axis=(1, 2, 3)), GREYS[1::2], atol=4)
+    np.testing.assert_allclose(clip.times, [0.1, 0.3, 0.5, 0.7, 0.9, 1.1], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -323,11 +323,12 @@ def test_clips_are_taken_as_python_takes_them(tmp_path: Path) -> None:
         still[0].save(tmp_path / name, save_all=True, append_images=still[1:])
     for name in ("still.webp", "still.png", "still.jpg"):
         picture.save(tmp_path / name)
-    (tmp_path / "video.mp4").write_bytes(b"\0\0\0 ftypisom" + bytes(99))
+    for brand in ("isom", "avif", "avis", "heic", "heix", "mif1", "msf1", "crx "):
+        (tmp_path / f"{brand}.mp4").write_bytes(b"\0\0\0 ftyp" + brand.encode() + bytes(99))
     (tmp_path / "video.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(99))
     (tmp_path / "empty.gif").write_bytes(b"")
     files = [dict(name=f.name, moves=is_clip(f)) for f in sorted(tmp_path.iterdir())]
-    assert sum(each["moves"] for each in files) == 5
+    assert sum(each["moves"] for each in files) == 7
     refused = []
     for told in [(9000, 10, 9, 1), (10, 8193, 0, 0), (64, 64, 20001, 0), (64, 64, 0, 601), (64, 64, 9, 9)]:
         try:

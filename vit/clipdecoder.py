@@ -21,7 +21,8 @@ MAX_SIDE = 8192  # pixels
 ROOM = 2**30  # bytes that the process may take beyond what it has at its start
 PROCESSOR_SECONDS = 20
 NICE = 10
-ANIMATED = ("GIF", "WEBP", "PNG")
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
+STILL = (b"avif", b"heic", b"heix", b"heim", b"heis", b"avci", b"mif1", b"mif2", b"crx ")  # brands of `ftyp`
 BROKEN = "This clip is damaged, cut short or of a kind that cannot be read: save it as MP4, WebM or GIF."
 TOO_LONG = f"This clip is too long: cut it to at most {MAX_SECONDS / 60:.0f} minutes."
 TOO_LARGE = f"The frames of this clip are larger than {MAX_SIDE} pixels: make them smaller."
@@ -49,7 +50,8 @@ def is_clip(path: str | Path) -> bool:
     except OSError:
         return False
     moving_webp = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) > 20 and head[20] & 2 > 0
-    video = head[4:8] == b"ftyp" or head[:4] == b"\x1a\x45\xdf\xa3" or head[8:12] == b"AVI "
+    mp4 = head[4:8] == b"ftyp" and head[8:12] not in STILL
+    video = mp4 or head[:4] == b"\x1a\x45\xdf\xa3" or head[8:12] == b"AVI "
     moving_png = head[:8] == b"\x89PNG\r\n\x1a\n" and b"acTL" in head
     return moving_webp or video or moving_png or head[:4] == b"GIF8"
 
@@ -61,7 +63,7 @@ def open_clip(path: str | Path, most: int, largest: int = 512) -> Clip:
     """
     with open(path, "rb") as file:
         head = file.read(16)
-    animated = head[:4] == b"GIF8" or head[:8] == b"\x89PNG\r\n\x1a\n" or head[8:12] == b"WEBP"
+    animated = head[:4] == b"GIF8" or head[:8] == b"\x89PNG\r\n\x1a\n" or head[8:12] in (b"WEBP", b"avis")
     try:
         return (animation if animated else video)(str(path), most, largest)
     except ClipError:
@@ -87,7 +89,7 @@ def check(width: int, height: int, count: float, seconds: float) -> None:
 
 
 def animation(path: str, most: int, largest: int) -> Clip:
-    """`open_clip` of a GIF, WebP or PNG."""
+    """`open_clip` of a GIF, WebP, PNG or AVIF."""
     with Image.open(path, formats=ANIMATED) as picture:
         count, now, frames, times = getattr(picture, "n_frames", 1), 0.0, [], []
         check(*picture.size, count, 0)

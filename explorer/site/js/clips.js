@@ -2,13 +2,14 @@
    decoding anything, as vit/clips.py and vit/clipdecoder.py decide it. */
 
 const text = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));
-const STILL = ["avif", "mif1", "heic", "heix"];  // pictures that begin as a video does
+const STILL = ["avif", "heic", "heix", "heim", "heis", "avci", "mif1", "mif2", "crx "];  // pictures that begin as a video does
 
 /* What a file begins as: "video", the type of an animated picture, or "" for neither. head: its first bytes. */
 export function clipKind(head) {
   if (text(head, 0, 4) === "GIF8") return "image/gif";
   if (text(head, 0, 4) === "RIFF" && text(head, 8, 16) === "WEBPVP8X" && head[20] & 2) return "image/webp";
   if (text(head, 0, 8) === "\x89PNG\r\n\x1a\n" && text(head, 0, head.length).includes("acTL")) return "image/png";
+  if (text(head, 4, 12) === "ftypavis") return "image/avif";
   if (text(head, 4, 8) === "ftyp" && !STILL.includes(text(head, 8, 12))) return "video";
   return text(head, 0, 4) === "\x1a\x45\xdf\xa3" || text(head, 8, 12) === "AVI " ? "video" : "";
 }
