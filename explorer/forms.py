@@ -109,7 +109,7 @@ def to_csv(rows: Rows) -> str:
 def as_text(value: object) -> object:
     """A name that begins as a formula does, in quotes that keep it text in a spreadsheet: names of classes
     are data of others."""
-    risky = isinstance(value, str) and re.match(r"\s*[=+\-@]|[\t\r]", value)
+    risky = isinstance(value, str) and re.match(r"\s*[=+\-@＝＋－＠]|[\t\r]", value)
     return f"'{value}" if risky else value
 
 
@@ -129,17 +129,19 @@ def to_markdown(rows: Rows) -> str:
     names = list(rows[0])
     numeric = [all(isinstance(row[name], int | float) for row in rows) for name in names]
     cells = [[_cell(row[name]) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells)]
+    heads = [_cell(name) for name in names]
+    widths = [max(map(len, column)) for column in zip(heads, *cells)]
 
     def line(parts: Sequence[str]) -> str:
         padded = (f"{p:>{n}}" if right else f"{p:<{n}}" for p, n, right in zip(parts, widths, numeric))
         return f"| {' | '.join(padded)} |\n"
 
     rule = ["-" * (n - 1) + (":" if right else "-") for n, right in zip(widths, numeric)]
-    return line(names) + line(rule) + "".join(map(line, cells))
+    return line(heads) + line(rule) + "".join(map(line, cells))
 
 
 def _cell(value: object) -> str:
+    """What stands between two bars, in one line."""
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return f"{value:.3f}" if isinstance(value, float) else " ".join(str(value).split()).replace("|", "\\|")

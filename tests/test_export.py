@@ -301,6 +301,11 @@ def test_markdown_is_aligned_and_safe() -> None:
         "| a\\|b   |  0.123 |  3 |      |",
         "| c      | -1.000 | 20 | x    |",
     ]
+    assert forms.to_markdown([{"true": "a\nb", "c|d\r\ne": 1}]).splitlines() == [
+        "| true | c\\|d e |",
+        "| ---- | -----: |",
+        "| a b  |      1 |",
+    ]
 
 
 def test_a_csv_keeps_every_digit() -> None:
@@ -319,7 +324,7 @@ def test_classes_of_one_name_keep_their_columns_and_rows(tmp_path: Path) -> None
 
 
 def test_no_name_is_run_by_a_spreadsheet() -> None:
-    for name in ("=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", " =1", "\t=1"):
+    for name in ("=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "＝1", "＋1", "－1", "＠SUM(A1)"):
         head, row = csv.reader(forms.to_csv([{name: name, "x": -1.5}]).splitlines())
         assert head[0] == row[0] == f"'{name}" and row[1] == "-1.5"
 
