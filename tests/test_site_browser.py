@@ -261,6 +261,29 @@ def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browse
     page.wait_for_function("() => vitSite.settled && vitSite.viewer.data.layers.every((l) => l?.rollout)")
 
 
+def test_what_is_chosen_while_the_camera_runs_is_shown(playwright_with_camera: Browser, url: str) -> None:
+    page = playwright_with_camera.new_page()
+    page.set_default_timeout(90_000)
+    page.goto(url)
+    page.wait_for_function(READY)
+    camera, said = page.locator("#camera"), page.locator("#said")
+    camera.click()
+    page.wait_for_function("() => vitSite.own.frames >= 3")
+    page.locator("#moment").fill("0")
+    page.wait_for_function("(seen) => vitSite.own.frames > seen + 3", arg=page.evaluate("vitSite.own.frames"))
+    assert page.evaluate("vitSite.now.moment") == 0 and page.evaluate("vitSite.now.picture.label") == "camera"
+    expect(page.locator("#moment-name")).to_contain_text("step")
+    page.locator("#examples button").last.click()
+    page.wait_for_function(READY)
+    expect(camera).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate("vitSite.now.picture.name") == NAMES[-1]
+    camera.click()
+    page.wait_for_function("(seen) => vitSite.own.frames > seen", arg=page.evaluate("vitSite.own.frames"))
+    page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(said).to_contain_text("not a picture")
+    expect(camera).to_have_attribute("aria-pressed", "false")
+
+
 @pytest.fixture
 def playwright_with_camera(browser: Browser) -> Iterator[Browser]:
     flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]

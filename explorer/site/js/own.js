@@ -27,6 +27,7 @@ export class Own {
   async bring(file) {
     if (!file) return;
     const { page } = this;
+    if (this.camera.on) await this.watch(false);
     try {
       page.say(`Reading ${file.name || "the picture"} …`, false);
       const kind = clipKind(new Uint8Array(await file.slice(0, HEAD).arrayBuffer()));
@@ -39,21 +40,27 @@ export class Own {
   }
 
   async watch(on) {
-    const { page, camera } = this;
-    if (on) page.open("explore");
-    byId("camera").setAttribute("aria-pressed", String(on));
-    byId("camera").textContent = on ? "Freeze (Enter)" : "Camera";
-    clearInterval(this.recording);
-    if (on) {
-      await camera.start();
-      this.seen = [];
-      this.recording = setInterval(() => this.record(), 1000 / PACE);
-    } else if (camera.on) {
-      camera.stop();
-      page.brief = false;
-      await page.choose({}, true);  // what is frozen is seen whole
+    const { page, camera } = this, watched = camera.on;
+    if (!on) {
+      this.stop();
+      if (watched) await page.choose({}, true);  // what is frozen is seen whole
+      return;
     }
-    if (on && !camera.on) this.watch(false);
+    page.open("explore");
+    byId("camera").setAttribute("aria-pressed", "true");
+    byId("camera").textContent = "Freeze (Enter)";
+    await camera.start();
+    if (!camera.on) return this.stop();
+    this.seen = [];
+    this.recording = setInterval(() => this.record(), 1000 / PACE);
+  }
+
+  stop() {
+    clearInterval(this.recording);
+    byId("camera").setAttribute("aria-pressed", "false");
+    byId("camera").textContent = "Camera";
+    this.camera.stop();
+    this.page.brief = false;
   }
 
   record() {
@@ -73,7 +80,7 @@ export class Own {
   }
 
   async frame(video) {  // one after the other, as fast as the machine allows
-    const { page } = this, pixels = this.shown(video);
+    const { page } = this, pixels = page.choosing ? null : this.shown(video);  // what is chosen meanwhile comes first
     if (!pixels) return;
     const turn = ++page.turn, begun = performance.now(), { edits } = page.now;
     this.frames += 1;
@@ -82,11 +89,13 @@ export class Own {
     page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
     try {
       await page.look(turn, false, page.brief);
+      if (turn !== page.turn) return;
       if (edits) await page.edit(edits);
       byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
     } catch (error) {
+      if (turn !== page.turn) return;
       page.say(error.message, true);
-      this.watch(false);
+      this.stop();
     }
     page.marks();
     if (page.tab === "lesson") page.followed.show();  // it was opened meanwhile

@@ -26,6 +26,7 @@ class Page {
     this.engine = engine;
     this.turn = 0;  // counts choices: what a later one has overtaken is not shown
     this.settled = false;  // what is chosen is on the screen
+    this.choosing = 0;  // the turn of the choice that is under way: the camera waits for it
     this.now = { model: null, picture: null, moment: -1, words: null, edits: null };
     this.prepared = null;  // the picture as the model takes it
     this.options = {
@@ -101,7 +102,8 @@ class Page {
   async choose({ model: name, picture, moment, words }, restored = false) {
     this.settled = false;
     this.followed.leave();
-    const turn = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
+    if (picture && this.own.camera.on) this.own.stop();
+    const turn = this.choosing = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
     const next = { model, picture: picture ?? this.fitting(model, before.picture), moment: moment ?? (name ? -1 : before.moment), words: words ?? (name ? null : before.words), edits: null };
     if (model.described.words) next.words ??= [...model.described.classNames.keys()];
     try {
@@ -123,6 +125,8 @@ class Page {
       if (this.tab === "lesson") await this.followed.show();
     } catch (error) {
       if (turn === this.turn) this.say(error.message, true);
+    } finally {
+      if (turn === this.choosing) this.choosing = 0;
     }
   }
 
