@@ -1,11 +1,14 @@
 """What tests of the page without a server share: the folder as its serve.py shows it, and visits to it."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conftest import FLAGS
 from playwright.sync_api import Browser, Page
 
 READY = "() => window.vitSite?.settled"
@@ -48,3 +51,15 @@ def visits(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
 
 def answers(page: Page) -> list[list]:
     return page.evaluate(ANSWERS)
+
+
+@contextmanager
+def with_camera(browser: Browser) -> Iterator[Browser]:
+    """Another one, with a camera that is none."""
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    other = browser.browser_type.launch(executable_path=program, args=flags)
+    try:
+        yield other
+    finally:
+        other.close()

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import FLAGS
 from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from site_pages import READY, answers, served, visits
+from site_pages import READY, answers, served, visits, with_camera
 
 from explorer.ledger import ledger
 from explorer.lesson.answer import shared as last_steps
@@ -286,17 +285,8 @@ def test_what_is_chosen_while_the_camera_runs_is_shown(playwright_with_camera: B
 
 @pytest.fixture
 def playwright_with_camera(browser: Browser) -> Iterator[Browser]:
-    flags = [*FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with_camera = browser.browser_type.launch(executable_path=browser_path(), args=flags)
-    yield with_camera
-    with_camera.close()
-
-
-def browser_path() -> str | None:
-    import os
-    import shutil
-
-    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with with_camera(browser) as other:
+        yield other
 
 
 def test_no_camera_is_one_sentence(visit) -> None:

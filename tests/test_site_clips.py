@@ -1,6 +1,7 @@
 """Clips on the page without a server, in real browsers: they show what Python shows and ask no other host."""
 
 import io
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import cv2
 import numpy as np
 import pytest
 from conftest import randomised, tiny_config
+from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from site_pages import ANSWERS, answers, served, visits
+from site_pages import ANSWERS, READY, answers, served, visits, with_camera
 
+from explorer.ledger import ledger
 from explorer.site.folder import Shared, write_site
 from explorer.site.pictures import Picture, open_any
 from vit import ViT, load, trace
 from vit.card import Card
-from vit.checkpoint import list_snapshots
+from vit.checkpoint import list_snapshots, load_snapshot
+from vit.clipdecoder import BROKEN, TOO_LARGE, TOO_LONG
 from vit.clips import Clip
 from vit.library import folder_of
 from vit.moves import moves_sample
@@ -169,6 +173,26 @@ def test_own_clips_are_looked_at_as_in_python(visit, shared: Shared, tmp_path: P
     same_answer(answers(page), shared, as_python_reads(gif(12, 1), "one.gif", tmp_path))
 
 
+def test_a_clip_that_cannot_be_taken_is_one_sentence(visit) -> None:
+    page = visit()
+    cut = gif(11)[:300]
+    for content in (cut, b"GIF89a", b"\x1a\x45\xdf\xa3" + bytes(100), b"\0\0\0\x18ftypmp42" + bytes(100)):
+        bring(page, content, "broken")
+        page_said(page, BROKEN)
+    page.evaluate("vitSite.site.clips.limits.frames = 7")
+    bring(page, gif(11), "long.gif")
+    page_said(page, TOO_LONG)
+    page.evaluate("vitSite.site.clips.limits = { frames: 100, side: 63, seconds: 9 }")
+    bring(page, gif(11), "large.gif")
+    page_said(page, TOO_LARGE)
+    assert page.evaluate("vitSite.now.picture.name") == "moves-0", "what was there stays"
+
+
+def page_said(page: Page, sentence: str) -> None:
+    expect(page.locator("#said")).to_have_text(sentence)
+    page.evaluate("vitSite.say('', false)")
+
+
 def after(page: Page, act: Callable[[], None]) -> list[list]:
     """What the model says once it has looked again."""
     page.evaluate("window.before = vitSite.viewer.after")
@@ -194,3 +218,76 @@ def test_what_is_done_to_a_clip_is_done_as_in_python(visit, shared: Shared, lent
     same_answer(found, shared, picture, edits=edits[:1])
     found = after(page, press("Show time 0"))
     assert found is None
+
+
+def test_the_ledger_and_a_moment_of_training_of_a_clip(visit, shared: Shared, tmp_path: Path) -> None:
+    page = visit()
+    looked_at(page, gif(11), "mine.gif")
+    page.evaluate("vitSite.heard('need_maps', { method: 'logit_ledger', target: 3 })")
+    page.wait_for_function("() => vitSite.viewer.data.maps.size")
+    ours = np.array(page.evaluate("[...[...vitSite.viewer.data.maps.values()][0]]"))
+    picture = as_python_reads(gif(11), "mine.gif", tmp_path)
+    theirs = ledger(traced(shared, picture), shared.model, 3).map().flatten().numpy()
+    np.testing.assert_allclose(ours, theirs, atol=2e-2 * np.abs(theirs).max())
+    page.locator("#moment").fill("0")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.moment === 0")
+    moment, card = load_snapshot(shared.snapshots[0][2])
+    same_answer(answers(page), Shared("x", moment, card), picture)
+
+
+def test_a_model_of_pictures_beside_it_is_given_pictures(visit) -> None:
+    page = visit("?picture=moves-7")
+    page.locator("#model").select_option("tiny")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.model.name === 'tiny'")
+    assert page.evaluate("vitSite.now.picture.name") == "still"
+    expect(page.locator("#examples button:visible")).to_have_count(1)
+    bring(page, gif(11), "mine.gif")
+    said = "tiny looks at one picture at a time: choose the model moves, which looks at clips, or bring"
+    expect(page.locator("#said")).to_contain_text(said)
+    looked_at(page, gif(12, 1), "one.gif")
+    assert page.evaluate("vitSite.viewer.data.t") == 1
+
+
+def test_the_camera_is_a_clip_until_it_is_frozen(browser: Browser, url: str) -> None:
+    with with_camera(browser) as other:
+        page = other.new_page()
+        page.set_default_timeout(90_000)
+        page.goto(url)
+        page.wait_for_function(READY)
+        page.locator("#camera").click()
+        expect(page.locator("#rate")).to_contain_text("clips a second", timeout=90_000)
+        page.locator("#camera").click()
+        page.wait_for_function("() => vitSite.settled && vitSite.viewer.data.layers.every((l) => l?.rollout)")
+        times = page.evaluate("vitSite.now.picture.pixels.times")
+    assert len(times) == 8 and times == sorted(times) and times[-1] > 0.5
+
+
+def bring_to(firefox: Firefox, content: bytes, name: str) -> None:
+    bytes_of = f"Uint8Array.from(atob('{b64encode(content).decode()}'), (c) => c.charCodeAt(0))"
+    firefox.evaluate(f"vitSite.own.bring(new File([{bytes_of}], '{name}'))")
+
+
+def in_firefox(firefox: Firefox, address: str, shared: Shared, lent: list[Picture], folder: Path) -> None:
+    firefox.goto(address)
+    firefox.wait_for(READY.removeprefix("() => "), 120)
+    same_answer(firefox.evaluate(ANSWERS), shared, lent[0].picture)
+    bring_to(firefox, gif(11), "mine.gif")
+    theirs = as_python_reads(gif(11), "mine.gif", folder)
+    same_answer(firefox.evaluate(ANSWERS), shared, theirs)
+    firefox.evaluate("vitSite.edit({ patches: [5, 69], heads: [], frozen: 2 })")
+    firefox.wait_for("vitSite.viewer.after")
+    edits = (MaskPatches((5, 69), 1), FreezeTime(2, 4))
+    same_answer(firefox.evaluate(ANSWERS.replace("data", "after")), shared, theirs, edits=edits)
+    assert not firefox.log
+
+
+def test_in_firefox_too(url: str, shared: Shared, lent: list[Picture], tmp_path: Path) -> None:
+    with Firefox.start() as firefox:
+        in_firefox(firefox, url + "?picture=moves-0", shared, lent, tmp_path)
+        content = webm(tmp_path)
+        bring_to(firefox, content, "a.webm")
+        seen = firefox.evaluate("vitSite.now.picture.pixels.frames.map(({ data }) => [...data.slice(0, 3)])")
+        theirs = as_python_reads(content, "a.webm", tmp_path)
+        assert isinstance(theirs, Clip)
+        assert np.abs(np.array(seen)[[0, -1]] - theirs.frames[[0, -1], 0, 0].astype(int)).max() < 8
+        assert all(request.startswith((url, "blob:", "data:")) for request in firefox.requests)
