@@ -238,8 +238,8 @@ def test_typed_words_are_in_the_address(page) -> None:
 
 def test_words_of_a_link_that_cannot_be_had(demo, models, pictures) -> None:
     shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
-    on_address = handler(demo, "on_address", "classes")
+    on_linked = handler(demo, "on_linked")
     with pytest.raises(gr.Error, match="has no text tower that is read here"):
-        on_address(shown, gr.EventData(None, {"words": "a dog"}), visitor())
-    back, target, key = on_address(shown, gr.EventData(None, {"words": ["no text"]}), visitor())
+        on_linked(shown, gr.EventData(None, {"words": "a dog"}), visitor())
+    back, target, key = on_linked(shown, gr.EventData(None, {"words": ["no text"]}), visitor())
     assert back.classes is None and target is None and key
