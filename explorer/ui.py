@@ -136,7 +136,7 @@ def describe(look: Look, offered: Sequence[str] = ()) -> Markup:
     said = [" · ".join(facts)]
     if card.note:
         said.append(card.note)
-    if can_be_lent(look.name, offered, look.model):
+    if can_be_lent(look.name, offered, look.model, card):
         said.append(live_link(look.name))
     return Markup('<p class="vx-card">{}</p>').format(Markup("<br>").join(said))
 

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import randomised, tiny_config
+from conftest import clip_config, tiny_config
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from explorer.session import Session
-from explorer.site import lent
+from explorer.site import folder, lent
 from explorer.site.lent import Shelf, can_be_lent, routes
 from explorer.site.runtime import SiteError
 from explorer.ui import describe
 from explorer.views import take_home
-from vit import ViT
+from vit import ViT, ViTConfig
+from vit.card import Card
 
 
 class Writer:
@@ -137,12 +138,16 @@ def test_one_is_written_at_a_time_and_few_are_kept(shelf: Shelf, writer: Writer)
 
 
 def test_only_the_apps_own_models_that_a_browser_can_run_are_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = randomised(ViT(tiny_config()))
-    assert can_be_lent("tiny", ["tiny"], model)
-    assert not can_be_lent("owner/tiny", ["tiny"], model)
-    assert not can_be_lent("grey", ["grey"], randomised(ViT(tiny_config(in_chans=1))))
-    monkeypatch.setattr(lent, "LIMIT", 10)
-    assert not can_be_lent("tiny", ["tiny"], model)
+    def lends(name: str, config: ViTConfig) -> bool:
+        return can_be_lent(name, ["tiny"], ViT(config), Card("tiny"))
+
+    assert lends("tiny", tiny_config()) and lends("tiny", clip_config())
+    assert not lends("owner/tiny", tiny_config())
+    assert not lends("tiny", tiny_config(in_chans=1))
+    monkeypatch.setattr(folder, "ATTENTION", 3 * 4 * 61 * 61 * 4 - 1)  # bytes: of 61 tokens of a clip
+    assert lends("tiny", tiny_config()) and not lends("tiny", clip_config())
+    monkeypatch.setattr(folder, "LIMIT", 10)
+    assert not lends("tiny", tiny_config())
 
 
 def test_the_process_that_writes_says_why_it_could_not(tmp_path: Path) -> None:
@@ -152,14 +157,15 @@ def test_the_process_that_writes_says_why_it_could_not(tmp_path: Path) -> None:
         lent.write_apart("shapes", tmp_path / "taken")
 
 
-def test_the_app_offers_them_for_its_own_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, seen", [("shapes", "pictures"), ("moves", "clips")])
+def test_the_app_offers_them_for_its_own_models(name: str, seen: str, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "green").save(tmp_path / "green.png")
     session = Session()
-    look = session.look(tmp_path / "green.png", "shapes")
-    assert 'href="site/shapes/?camera=1"' in describe(look, session.names())
+    look = session.look(tmp_path / "green.png", name)
+    assert f'href="site/{name}/?camera=1"' in describe(look, session.names())
     assert "site/" not in describe(look, ["another"])
     links = take_home.links(look, None, {})
-    assert 'href="site/shapes.html"' in links
+    assert f'href="site/{name}.html"' in links and f"others can put in {seen} of their own" in links
     parameters = sum(p.numel() for p in look.model.parameters())
     told = re.search(r"about (\d+) MB", links)
     assert told and 2 * parameters < int(told[1]) * 1e6 < 2e7, "half precision, and the runtime with it"

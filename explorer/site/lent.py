@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from explorer.site.folder import LIMIT, plain
+from explorer.site.folder import Shared, check, plain
 from explorer.site.onefile import packed
 from explorer.site.runtime import SiteError
 from explorer.site.serve import HEADERS, Handler
+from vit.card import Card
 from vit.model import ViT
 
 KEPT = 3  # folders
@@ -41,11 +43,12 @@ WAITING = """<!doctype html><html lang="en"><meta charset="utf-8">
 <p role="status">{words}</p></body></html>"""
 
 
-def can_be_lent(name: str, names: Sequence[str], model: ViT) -> bool:
-    """Is this model one of the app's own, and one that a browser can run on pictures?"""
-    parameters = sum(p.numel() for p in model.parameters())
-    config = model.config
-    return name in names and parameters <= LIMIT and config.in_chans == 3 and not config.is_clip
+def can_be_lent(name: str, names: Sequence[str], model: ViT, card: Card) -> bool:
+    """Is this model one of the app's own, and one that a browser can run?"""
+    with suppress(SiteError):
+        check(Shared(name, model, card))
+        return name in names
+    return False
 
 
 def live_link(name: str) -> Markup:

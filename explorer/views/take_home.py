@@ -109,7 +109,7 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
                 f' aria-label="{label} as {kind}">{kind}</a>'
             )
         rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
-    if can_be_lent(look.name, look.session.names(), look.model):
+    if can_be_lent(look.name, look.session.names(), look.model, look.card):
         rows.insert(1, with_the_model(look))
     return f'{note("Files are made without interventions.")}<ul class="vx-files">{"".join(rows)}</ul>'
 
@@ -117,7 +117,8 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
 def with_the_model(look: Look) -> str:
     """The page of one file in which the model itself runs. It is made for all visitors once."""
     name = plain(look.name)
-    label = f"The model itself, about {megabytes(look.model)} MB: others can put in pictures of their own"
+    seen = "clips" if look.model.config.is_clip else "pictures"
+    label = f"The model itself, about {megabytes(look.model)} MB: others can put in {seen} of their own"
     return (
         f'<li><span>{label} (making it takes a minute)</span><a href="site/{name}.html"'
         f' download="{name}.html" aria-label="The model itself as HTML">HTML</a></li>'
