@@ -157,6 +157,7 @@ def visit(browser: Browser, url: str) -> Iterator:
 @pytest.mark.browser
 def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
     page = visit("?tab=compare")
+    expect(page.locator("[id^=compare-answer-]").first).not_to_be_empty()  # Gradio has put its widgets there
     page.get_by_label("two pictures", exact=True).check()
     page.wait_for_function(MESSAGE)
     canvas, said = page.locator(".vit-pair-canvas"), page.locator("#pair-viewer .vit-readout")
