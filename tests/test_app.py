@@ -803,6 +803,23 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
     assert fetches == ["someone/vit", "someone/vit", "someone/other"]
 
 
+def test_a_visitors_second_wish_for_a_model_on_its_way_is_dropped(demo, session, monkeypatch) -> None:
+    choose, fetched, said = handler(demo, "on_model"), [], []
+
+    def fetch(name: str) -> None:
+        fetched.append(name)
+        if len(fetched) == 1:  # while it comes
+            choose("someone/twice", visitor())
+            choose("someone/twice", visitor(name="bob"))
+
+    monkeypatch.setattr(session, "fetch", fetch)
+    monkeypatch.setattr(gr, "Info", said.append)
+    choose("someone/twice", visitor())
+    assert len(fetched) == len(said) == 2, "one for each visitor"
+    choose("someone/twice", visitor())
+    assert len(fetched) == len(said) == 3, "it had not come: it may be asked for again"
+
+
 def test_the_same_chosen_again_is_sent_again_with_class_and_interventions(demo, checkpoints, picture) -> None:
     name, edits = checkpoints["cls"], Edits([2], [[0, 1]])
     first = show(demo, str(picture), name)
