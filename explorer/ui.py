@@ -276,7 +276,12 @@ def build(session: Session) -> gr.Blocks:
                             gr.HTML(f"<h2>{escape(label)}</h2>", elem_classes="vx-hidden", padding=False)
                             if viewer is None:
                                 viewer = attention_viewer(
-                                    elem_id="viewer", methods=methods, link="main", tries=TRIES, lesson=LESSON
+                                    elem_id="viewer",
+                                    methods=methods,
+                                    link="main",
+                                    tries=TRIES,
+                                    lesson=LESSON,
+                                    asks=classes.ASKS,
                                 )
                                 states = shown, target, edits, picked
                                 page = Page(

@@ -18,6 +18,7 @@ from explorer.cache import nbytes
 from explorer.classes import MOST, typed, words_of
 from explorer.methods import METHODS
 from explorer.payload import unpack
+from explorer.render import number
 from explorer.session import Session
 from explorer.views.page import Shown
 from vit import Card, ViT, save
@@ -100,7 +101,9 @@ def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures)
     dense = dense_map(tower, vectors[:2], look.image, vectors[2])
     assert where.count("<figure") == 3
     for alike in dense.alike.tolist():
-        assert f"{alike:+.2f} like the control" in where
+        assert f"{number(alike, 2, '+')} like the control" in where
+    assert f"cosine {number(float(dense.maps[0].min()), 3)} to" in where
+    assert number(-0.5, 2, "+") == "−0.50", "a true minus"
 
 
 def test_names_are_text(demo, models, pictures) -> None:
@@ -203,6 +206,9 @@ def page(browser: Browser, url: str, models) -> Iterator:
 
 @pytest.mark.browser
 def test_words_are_typed_and_explained(page) -> None:
+    expect(page.locator("#viewer .vit-lead")).to_contain_text(
+        "classes in the box “Classes of your own” below."
+    )
     box = page.get_by_label("Words, with commas between them")
     box.fill("a dog, grass")
     page.get_by_role("button", name="Use these words").click()

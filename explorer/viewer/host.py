@@ -75,6 +75,7 @@ def attention_viewer(
     lead: bool = True,
     tries: Sequence[Mapping[str, str]] = (),
     lesson: Mapping[str, str] | None = None,
+    asks: str = "",
     state: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> gr.HTML:
@@ -88,8 +89,9 @@ def attention_viewer(
     intervention. picture_height: the most that the image takes, in pixels (it follows the window if not
     given). lead: the viewer is what its page is about: it begins with the sentence of what the model says,
     offers things to try and, on a phone, tabs under the picture. tries: more of them, [{"label", ...}];
-    lesson: where the phone's third tab leads; both are told as the DOM event "vit-try". state: what it starts
-    with. The template is static: user text in a `gr.HTML` template would be executed.
+    lesson: where the phone's third tab leads; both are told as the DOM event "vit-try". asks: what
+    to do where a model has no answer, the end of a sentence. state: what it starts with. The template is
+    static: user text in a `gr.HTML` template would be executed.
 
     Its page has `LOOKS` and `viewer_script()` in its head, once.
     """
@@ -105,6 +107,7 @@ def attention_viewer(
         "lead": lead,
         "tries": list(tries),
         "lesson": lesson,
+        "asks": asks,
         "state": dict(state or {}),
     }
     return gr.HTML(

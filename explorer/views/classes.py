@@ -12,10 +12,14 @@ from torch import Tensor
 
 from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
 from explorer.look import Look
+from explorer.render import number
 from explorer.views import prose
 from explorer.views.page import FILE_QUEUE, LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_text
 from explorer.views.parts import note, panel, picture_map
 from vit.words import CONTROL, Dense, dense_map
+
+BOX = "Classes of your own"
+ASKS = f"name or show classes in the box “{BOX}” below"
 
 
 def where_report(look: Look) -> str:
@@ -33,7 +37,9 @@ def where_report(look: Look) -> str:
     figures = []
     for name, values, alike in zip(words.names, dense.maps, dense.alike.tolist()):
         verdict = "hardly depends on the word" if alike > ALIKE else "depends on the word"
-        figures.append(where_figure(look, values, name, f"{alike:+.2f} like the control: {verdict}"))
+        figures.append(
+            where_figure(look, values, name, f"{number(alike, 2, '+')} like the control: {verdict}")
+        )
     figures.append(where_figure(look, dense.control, "control", f"“{CONTROL}”"))
     words_said = (
         "How well each patch fits the word (the cosine of their vectors; NACLIP's way, or TIPSv2's own "
@@ -46,7 +52,9 @@ def where_report(look: Look) -> str:
 def where_figure(look: Look, values: Tensor, name: str, told: str) -> str:
     """The map (h, w) of one word. Cosines differ by little: the lowest is where the colours begin."""
     low, high = float(values.min()), float(values.max())
-    caption = f"<b>{escape(name)}</b><span>{told}</span><span>cosine {low:.3f} to {high:.3f}</span>"
+    caption = (
+        f"<b>{escape(name)}</b><span>{told}</span><span>cosine {number(low, 3)} to {number(high, 3)}</span>"
+    )
     return picture_map(look.picture_address, values - low, caption)
 
 
@@ -60,7 +68,7 @@ def so_far(prototypes: Prototypes | None) -> str:
 
 
 def build(page: Page) -> None:
-    with gr.Accordion("Classes of your own", open=True, visible=False, elem_id="own-classes") as box:
+    with gr.Accordion(BOX, open=True, visible=False, elem_id="own-classes") as box:
         prose.words(__doc__)
         with gr.Row(elem_classes="vx-tools"):
             words = gr.Textbox(
@@ -72,9 +80,11 @@ def build(page: Page) -> None:
             )
             use_words = gr.Button("Use these words", variant="primary", elem_id="own-words-use", scale=1)
         with gr.Row(elem_classes="vx-tools"):
-            name = gr.Textbox(label="Or show a class: its name", max_length=80, elem_id="own-name", scale=2)
+            name = gr.Textbox(
+                label="Or show a class: what it is called", max_length=80, elem_id="own-name", scale=2
+            )
             files = gr.UploadButton(
-                f"Its pictures, at most {MOST_PICTURES}",
+                f"Choose pictures of this class, at most {MOST_PICTURES}",
                 file_count="multiple",
                 file_types=["image"],
                 elem_id="own-pictures",

@@ -115,6 +115,8 @@ test("the first sentence is everyday words with the model's own numbers", () => 
   const same = { classes: [{ index: 1, name: "cat", value: 0.5 }] };
   assert.match(said({ data, after: same, state: edited, answered: true }), /it still says: cat, 50 % \(before: 97 %\)\.$/);
   assert.match(said({ data: { ...data, classes: [] }, state, answered: true }), /gives no answer/);
+  const asks = { options: { asks: "type words" }, data: { ...data, classes: [] }, state, answered: true };
+  assert.match(said(asks), /256 squares\. It has no answer of its own yet: type words\.$/);
   const number = { ...data, scores: "none", classes: [{ index: 0, name: "age", value: 31.25 }] };
   assert.match(said({ data: number, state, answered: true }), /says: age 31\.25\.$/);
 });

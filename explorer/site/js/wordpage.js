@@ -1,5 +1,6 @@
 /* The words that came along with a model: which of them are asked for, and a map of where each one is. */
 
+import { text } from "../../lesson/js/tools.js";
 import { el } from "../../viewer/js/elements.js";
 import { opaque } from "./client.js";
 import { strongest } from "./vectors.js";
@@ -60,9 +61,9 @@ export class WordPage {
       const canvas = painted(picture, map.map((value) => (value - low) / (high - low || 1)), { h, w }, table);
       canvas.setAttribute("aria-label", `${name}: strongest at the patch in row ${Math.floor(best / w)}, column ${best % w}`);
       return el("figure", {}, canvas, el("figcaption", {}, el("b", {}, name), ...told,
-        el("span", {}, `cosine ${low.toFixed(3)} to ${high.toFixed(3)}`)));
+        el("span", {}, `cosine ${text(low)} to ${text(high)}`)));
     };
-    const verdict = (like) => el("span", {}, `${like < 0 ? "−" : "+"}${Math.abs(like).toFixed(2)} like the control: ${like > words.alike ? "hardly depends on the word" : "depends on the word"}`);
+    const verdict = (like) => el("span", {}, `${like < 0 ? "" : "+"}${text(like, 2)} like the control: ${like > words.alike ? "hardly depends on the word" : "depends on the word"}`);
     const order = strongest(data.class_values, SHOWN).sort((a, b) => a - b);
     this.where.replaceChildren(
       el("h2", {}, "Where each word is"),

@@ -23,7 +23,8 @@ export function lead(viewer) {
   const clip = data.t > 1, before = data.classes[0], what = clip ? "clip" : "picture";
   const squares = pieces(data) + (clip ? `, ${data.P / data.t} at each of ${data.t} times` : "");
   const now = !edited ? before : answered ? after?.classes[0] : null;
-  if (!before) return [[`The model cut this ${what} into ${squares}. It gives no answer, but its heads can be watched.`]];
+  const none = options.asks ? `It has no answer of its own yet: ${options.asks}.` : "It gives no answer, but its heads can be watched.";
+  if (!before) return [[`The model cut this ${what} into ${squares}. ${none}`]];
   const say = ({ name, value }) => data.scores === "none" ? [`${name} ${written(value, data)}`, "answer"]
     : [`${name}, ${written(value, data)}`, "answer"];
   if (!edited) return [[`The model cut this ${what} into ${squares}${clip ? "," : ""} and says: `], say(before), ["."]];
