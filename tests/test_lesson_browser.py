@@ -1,5 +1,6 @@
 """The lesson as a person walks it: with the mouse, the keyboard alone, by touch; presented and printed."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -232,9 +233,14 @@ def test_squares_of_a_clip_are_chosen_in_time_by_keyboard(walk, clip: Path) -> N
     page.keyboard.press("Enter")
     expect(page.locator(".les-status")).to_contain_text("the app has those of all")
     page.mouse.click(*middle_of(page, 3, 2, 5))
-    assert page.evaluate("() => document.querySelector('.les-picture .les-read').textContent").startswith(
-        "square (2, 5) at time 3"
-    )
+    expect(page.locator(".les-picture .les-read")).to_have_text(re.compile(r"^square \(2,\s5\) at time\s3"))
+
+
+def test_a_share_stands_on_the_first_line_of_its_squares_name(walk, clip: Path) -> None:
+    page = walk("#how=10", clip, len(OF_CLIPS))
+    number, name = page.locator(".les-part .les-number").first, page.locator(".les-part .les-name").first
+    share, square = number.bounding_box(), name.bounding_box()
+    assert share and square and abs(share["y"] - square["y"]) < 4, "or it reads as 2.5 % × 1, the time"
 
 
 def middle_of(page: Page, time: int, row: int, column: int) -> tuple[float, float]:

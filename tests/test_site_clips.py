@@ -16,6 +16,7 @@ from site_pages import ANSWERS, READY, answers, served, visits, with_camera
 
 from explorer.ledger import ledger
 from explorer.site.folder import Shared, write_site
+from explorer.site.onefile import packed
 from explorer.site.pictures import Picture, open_any
 from vit import ViT, load, trace
 from vit.card import Card
@@ -291,3 +292,20 @@ def test_in_firefox_too(url: str, shared: Shared, lent: list[Picture], tmp_path:
         assert isinstance(theirs, Clip)
         assert np.abs(np.array(seen)[[0, -1]] - theirs.frames[[0, -1], 0, 0].astype(int)).max() < 8
         assert all(request.startswith((url, "blob:", "data:")) for request in firefox.requests)
+
+
+def test_one_file_shows_clips_from_a_disk(
+    browser: Browser, site: Path, shared: Shared, lent, tmp_path: Path
+) -> None:
+    file = tmp_path / "one.html"
+    packed(site, file)
+    page = browser.new_context(offline=True).new_page()
+    page.set_default_timeout(90_000)
+    page.goto(file.as_uri())
+    page.wait_for_function(READY)
+    same_answer(answers(page), shared, lent[0].picture)
+    looked_at(page, gif(11), "mine.gif")
+    same_answer(answers(page), shared, as_python_reads(gif(11), "mine.gif", tmp_path))
+    with Firefox.start() as firefox:
+        in_firefox(firefox, file.as_uri(), shared, lent, tmp_path)
+        assert [request for request in firefox.requests if request.startswith("http")] == []

@@ -87,7 +87,7 @@ class Lesson {
 
   placeOf(patch) {  // "(row, column)", of a clip with its time
     const [h, w] = this.lesson.grid.slice(-2), place = patch % (h * w);
-    return `(${Math.floor(place / w)}, ${place % w})${this.isClip ? ` at time ${Math.floor(patch / (h * w))}` : ""}`;
+    return `(${Math.floor(place / w)},\u00a0${place % w})${this.isClip ? ` at time\u00a0${Math.floor(patch / (h * w))}` : ""}`;
   }
 
   nameOf(token) {
