@@ -5,7 +5,8 @@ widgets and returns values of widgets: it can be called from a test without a se
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -49,6 +50,7 @@ from explorer.views.page import (
     Edits,
     Page,
     Shown,
+    as_sent,
     as_text,
     at_frame,
     guard,
@@ -294,14 +296,14 @@ def build(session: Session) -> gr.Blocks:
                                     beacon,
                                     examples,
                                     gr.State(""),
+                                    gr.State([]),
                                 )
                             for view in views:
                                 view.build(page)
                         tab.select(None, None, None, js=f"() => window.vitPage.opened('{name}')")
         screen = Screen(page.viewer, card, thumbs, page.target, page.edits, page.shown, page.beacon)
         on_show = show_what_is_chosen(page, examples, screen, clip)
-        asked = [*page.chosen, page.shown, page.target, page.edits]
-        page.classes_chosen.change(on_show, asked, list(screen), **LATEST, **QUIET, **MODEL_QUEUE)
+        page.classes_chosen.change(on_show, page.asked, list(screen), **LATEST, **QUIET, **MODEL_QUEUE)
         api.build(page)
         arrive_and_leave(demo, page, examples, screen, on_show)
     guard(demo)
@@ -323,8 +325,7 @@ def side(
         elem_id="picture",
         placeholder="Drop a picture",
     )
-    # Gradio's own opens the file, and drops what it cannot read without a word
-    picture.preprocess = lambda file: file and file.path  # type: ignore
+    as_sent(picture)
     kinds = sorted(SUFFIXES | PICTURES)  # several pictures are the frames of one
     clip = gr.UploadButton("Bring a clip", file_count="multiple", file_types=kinds, size="sm", elem_id="clip")
     thumbs = gr.HTML("", js_on_load=text_of("examples.js"), elem_id="examples", apply_default_css=False)
@@ -366,30 +367,61 @@ def kept_clip(session: Session, files: Sequence[str], owner: str) -> str:
     return str(path)
 
 
+def show_chosen(
+    page: Page,
+    examples: dict[str, Example],
+    widgets: Sequence[Any],
+    shown: Shown | None,
+    target: int | None,
+    edits: Edits,
+    request: gr.Request,
+) -> Screen:
+    """What picture, model and size are in the widgets. target and edits: of what is shown."""
+    picture, model, size = widgets
+    if not picture:  # it was taken away: what is shown stays until there is another
+        if not shown or (model, size) == (shown.model, shown.size):
+            return UNCHANGED
+        picture = shown.picture
+    if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
+        if not shown or (picture, size) != (shown.picture, shown.size):
+            gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
+        return UNCHANGED
+    same = shown is not None and shown.model == model
+    chosen = Shown(picture, model, size, classes=shown.classes if same else None)
+    if not shown or (picture, model) != (shown.picture, shown.model):
+        return show(page, examples, chosen, request)
+    # at another size, or once more
+    return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
+
+
+@contextmanager
+def noted(failed: list[Any], *chosen: Any) -> Iterator[None]:
+    """Write into `failed` what was chosen, if it cannot be shown: an event that fails has no answer."""
+    try:
+        yield
+    except Exception:
+        failed[:] = chosen
+        raise
+
+
 def show_what_is_chosen(
     page: Page, examples: dict[str, Example], screen: Screen, clip: gr.UploadButton
 ) -> Callable[..., Screen]:
     """Another picture, model or size: the events that every tab lives from. Returns what shows the choice."""
-    inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
+    values = list(screen)
+
+    def on_drop(picture, model, size, failed, request: gr.Request):
+        if not picture:
+            raise gr.Error("", visible=False, print_exception=False)  # taken away: what is shown stays
+        with noted(failed, picture, model, size):
+            page.on_file(picture, request)
 
     def on_model(model, request: gr.Request):
         page.fetch(model, request)
 
-    def on_show(picture, model, size, shown, target, edits, request: gr.Request):
-        if not picture:  # it was taken away: what is shown stays until there is another
-            if not shown or (model, size) == (shown.model, shown.size):
-                return UNCHANGED
-            picture = shown.picture
-        if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
-            if not shown or (picture, size) != (shown.picture, shown.size):
-                gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
-            return UNCHANGED
-        same = shown is not None and shown.model == model
-        chosen = Shown(picture, model, size, classes=shown.classes if same else None)
-        if not shown or (picture, model) != (shown.picture, shown.model):
-            return show(page, examples, chosen, request)
-        # at another size, or once more
-        return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
+    def on_show(picture, model, size, shown, target, edits, failed, request: gr.Request):
+        with noted(failed, picture, model, size):
+            return show_chosen(page, examples, (picture, model, size), shown, target, edits, request)
 
     def on_clip(files, request: gr.Request):
         sent = [file for file in (files if isinstance(files, list) else [files]) if isinstance(file, str)]
@@ -402,29 +434,26 @@ def show_what_is_chosen(
             raise gr.Error("This example does not exist.", print_exception=False)
         return str(example.path)
 
-    def on_example(picture, model, size, shown, target, edits, request: gr.Request):
-        """What chose another picture before may have failed and have put the old one back by now."""
-        return [picture, *on_show(picture, model, size, shown, target, edits, request)]
+    def put_back(picture, model, size, shown, failed):
+        """What failed goes from the widgets, unless something else has been chosen since."""
+        return shown[:3] if shown and failed == [picture, model, size] else [gr.skip()] * 3
 
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
-    sized = page.size.input(on_show, inputs, values, **then)
-    dropped = page.picture.input(page.on_file, [page.picture], None, **EACH, **QUIET, **FILE_QUEUE)
+    tried = [*page.chosen, page.failed]
+    sized = page.size.input(on_show, page.asked, values, **then)
+    dropped = page.picture.input(on_drop, tried, None, **EACH, **QUIET, **FILE_QUEUE)
     # who waits for a download may choose another model meanwhile
     fetched = page.model.input(on_model, [page.model], None, **EACH, **QUIET, **HUB_QUEUE)
-    picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     named_again = fetched.failure(
         lambda last: last.model if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
     )
-    shows = [step.success(on_show, inputs, values, **then) for step in (dropped, fetched, named_again)]
-    # with the picture of its own click: an earlier one may come back last
-    each = {**then, **EACH}
+    picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     brought = clip.upload(on_clip, [clip], [page.picture], **EACH, **QUIET, **FILE_QUEUE)
-    ready = picked.success(page.on_file, [page.picture], None, **EACH, **QUIET, **FILE_QUEUE)
-    shows += [one.success(on_example, inputs, [page.picture, *values], **each) for one in (ready, brought)]
-    for step in (sized, dropped, brought, ready, *shows):
-        step.failure(
-            lambda last: last[:3] if last else [gr.skip()] * 3, page.shown, page.chosen, queue=False, **QUIET
-        )
+    # none of these answers touches the widgets: there may be another choice in them by then
+    chosen = dropped, fetched, named_again, picked, brought
+    shows = [step.success(on_show, page.asked, values, **then) for step in chosen]
+    for step in (sized, dropped, *shows):
+        step.failure(put_back, [*page.chosen, page.shown, page.failed], page.chosen, queue=False, **QUIET)
     return on_show
 
 
@@ -436,7 +465,7 @@ def arrive_and_leave(
     on_show: Callable[..., Screen],
 ) -> None:
     """What a visitor finds, what a click on the viewer tells all tabs, and what is forgotten at the end."""
-    inputs, values = [*page.chosen, page.shown, page.target, page.edits], list(screen)
+    values = list(screen)
     wanted = gr.State("")  # the model that the address names, while it is on its way
 
     def on_address(request: gr.Request):
@@ -477,7 +506,7 @@ def arrive_and_leave(
     demo.load(on_address, None, [page.model, wanted, page.beacon], queue=False, **QUIET)
     demo.load(on_load, None, [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
     came = wanted.change(on_wanted, [wanted], [page.model], **QUIET, **HUB_QUEUE)
-    came.success(on_show, inputs, values, **LATEST, **QUIET, **MODEL_QUEUE)
+    came.success(on_show, page.asked, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
     page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], queue=False, **EACH, **QUIET)
     demo.unload(on_close)

@@ -636,7 +636,9 @@ def show(
     """What `on_show` returns to who has chosen this; kept: (target, edits) if it is shown already."""
     chosen = Shown(picture or "", model)
     target, edits = kept or (None, Edits())
-    return handler(demo, "on_show")(*chosen[:3], chosen if kept else None, target, edits, visitor(name=name))
+    return handler(demo, "on_show")(
+        *chosen[:3], chosen if kept else None, target, edits, [], visitor(name=name)
+    )
 
 
 def test_a_picture_is_there_without_a_click(demo: gr.Blocks, session: Session) -> None:
@@ -750,6 +752,7 @@ def test_no_handler_answers_anything_with_a_fault(
             "shown_now": shown,
             "kept_now": None,
             "wish": {},
+            "failed": [],
             "followed": {},
             "picked": {},
             "chosen": None,
@@ -873,20 +876,38 @@ def test_another_size_keeps_the_class_that_is_explained(demo, checkpoints, pictu
     first = Shown(str(picture), checkpoints["cls"])
     larger = Shown(str(picture), checkpoints["cls"], DOUBLE)
     on_show = handler(demo, "on_show")
-    screen = on_show(*larger[:3], first, 3, Edits([2], []), visitor())
+    screen = on_show(*larger[:3], first, 3, Edits([2], []), [], visitor())
     assert (screen.target, screen.edits, screen.shown) == (3, Edits(), larger)
     assert screen.viewer["state"] == {"target": 3}
-    screen = on_show(str(picture), checkpoints["mean"], TRAINED, first, 3, Edits(), visitor())
+    screen = on_show(str(picture), checkpoints["mean"], TRAINED, first, 3, Edits(), [], visitor())
     assert screen.target is None, "another model's classes are others"
 
 
 def test_a_model_chosen_while_no_picture_is_there_shows_the_last_one(demo, checkpoints, picture) -> None:
     last = Shown(str(picture), checkpoints["cls"])
-    screen = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, Edits(), visitor())
+    screen = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, Edits(), [], visitor())
     assert screen.shown == Shown(str(picture), checkpoints["mean"])
     assert show(demo, None, checkpoints["cls"]) == ui.UNCHANGED
-    unchanged = handler(demo, "on_show")(None, *last[1:3], last, None, Edits(), visitor())
+    unchanged = handler(demo, "on_show")(None, *last[1:3], last, None, Edits(), [], visitor())
     assert unchanged == ui.UNCHANGED
+
+
+def test_what_fails_leaves_the_widgets_unless_something_else_was_chosen_since(
+    demo, checkpoints, picture, tmp_path
+) -> None:
+    last, failed = Shown(str(picture), checkpoints["cls"]), []
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    tried = [str(bad), *last[1:3]]
+    with pytest.raises(gr.Error, match="not a picture"):
+        handler(demo, "on_drop")(*tried, failed, visitor())
+    put_back = handler(demo, "put_back")
+    assert put_back(*tried, last, failed) == last[:3]
+    assert put_back("another.png", *tried[1:], last, failed) == [gr.skip()] * 3
+    failed.clear()
+    with pytest.raises(gr.Error, match="not a picture"):
+        handler(demo, "on_show")(*tried, last, None, Edits(), failed, visitor())
+    assert put_back(*tried, last, failed) == last[:3]
 
 
 def test_a_class_that_the_model_does_not_have_is_corrected_in_the_viewer(demo, checkpoints, picture) -> None:
@@ -981,7 +1002,7 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
 def test_strangers_are_not_told_which_folders_there_are(checkpoints, picture, tmp_path, monkeypatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(page.gr, "Info", lambda text, **_: told.append(text))
-    public = page.Page(Session(public=True, extra=(checkpoints["cls"],)), *[None] * 11)
+    public = page.Page(Session(public=True, extra=(checkpoints["cls"],)), *[None] * 12)
     errors = []
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(gr.Error) as error:

@@ -462,7 +462,6 @@ def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, sessio
     page.wait_for_function(f"() => {VIEWER}.after === null")
 
 
-@pytest.mark.xfail(strict=False, reason="sometimes the second of two examples is not shown: an open fault")
 def test_the_second_of_two_examples_chosen_while_the_model_works_is_shown(
     visit: Visit, session: Session
 ) -> None:

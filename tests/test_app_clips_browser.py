@@ -100,4 +100,6 @@ def test_clips_are_dropped_and_their_times_hidden_and_frozen(visit: Visit, tmp_p
     assert page.evaluate(STATE)["frozen"] == -1
     page.get_by_role("tab", name="How it works").click()
     expect(page.locator("#lesson .les-dots li")).to_have_count(20)
-    expect(page.locator("#lesson .les-left")).to_contain_text(re.compile(r"our square \(\d, \d\) at time 2"))
+    expect(page.locator("#lesson .les-left")).to_contain_text(
+        re.compile(r"our square \(\d,\s\d\) at time\s2")
+    )

@@ -183,9 +183,9 @@ def test_another_model_forgets_them_and_another_picture_does_not(demo, models, p
     first = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
     on_show = handler(demo, "on_show")
     other = str(pictures / "blue" / "0.png")
-    screen = on_show(other, first.model, first.size, first, None, ui.Edits(), visitor())
+    screen = on_show(other, first.model, first.size, first, None, ui.Edits(), [], visitor())
     assert screen.shown.classes is first.classes
-    screen = on_show(other, models["dino"], first.size, screen.shown, None, ui.Edits(), visitor())
+    screen = on_show(other, models["dino"], first.size, screen.shown, None, ui.Edits(), [], visitor())
     assert screen.shown.classes is None
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from explorer import films, payload, stats, ui
 from explorer.cli.arguments import parse_query
 from explorer.cli.request import Usage
+from explorer.look import TRAINED
 from explorer.session import Session, digest_of
 from explorer.subject import subject_of
 from vit import ViT, save, trace
@@ -194,15 +195,15 @@ def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Pa
     save(tmp_path / "model", model_of(), CARD)
     session = Session(extra=(str(tmp_path / "model"),))
     demo = ui.build(session)
-    steps = [fn for fn in demo.fns.values() if fn.name in ("on_file", "on_clip")]
-    assert [fn.name for fn in steps].count("on_file") == 3, "dropped, an example, the second picture"
+    steps = [fn for fn in demo.fns.values() if fn.name in ("on_drop", "on_file", "on_clip")]
+    assert len(steps) == 3, "dropped, the second picture, a clip"
     assert {fn.concurrency_id for fn in steps} == {"file"}
     assert {fn.concurrency_id for fn in demo.fns.values() if fn.name in ("predict", "look")} == {"slow"}
-    dropped = next(fn for fn in steps if fn.name == "on_file")
+    dropped = next(fn for fn in steps if fn.name == "on_drop")
     still = tmp_path / "still.png"
     Image.new("RGB", (40, 30), "red").save(still)
     for file in (gif, still):
-        dropped.fn(str(file), SimpleNamespace(session_hash="ann"))
+        dropped.fn(str(file), str(tmp_path / "model"), TRAINED, [], SimpleNamespace(session_hash="ann"))
 
     def again(path):
         raise AssertionError("decoded in the queue of the model")

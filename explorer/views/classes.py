@@ -14,7 +14,7 @@ from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, show
 from explorer.look import Look
 from explorer.render import number
 from explorer.views import prose
-from explorer.views.page import FILE_QUEUE, LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_text
+from explorer.views.page import FILE_QUEUE, LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_sent, as_text
 from explorer.views.parts import note, panel, picture_map
 from vit.words import CONTROL, Dense, dense_map
 
@@ -90,7 +90,7 @@ def build(page: Page) -> None:
                 elem_id="own-pictures",
                 scale=1,
             )
-            files.preprocess = lambda sent: [file.path for file in sent.root] if sent else []  # type: ignore
+            as_sent(files, lambda sent: [file.path for file in sent.root] if sent else [])
             use_shown = gr.Button(
                 "Use the classes shown", elem_id="own-shown-use", scale=1, interactive=False
             )

@@ -9,7 +9,18 @@ from explorer.look import Look
 from explorer.payload import class_name
 from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
-from explorer.views.page import EACH, HUB_QUEUE, LATEST, MODEL_QUEUE, QUIET, Page, Shown, as_text, told
+from explorer.views.page import (
+    EACH,
+    HUB_QUEUE,
+    LATEST,
+    MODEL_QUEUE,
+    QUIET,
+    Page,
+    Shown,
+    as_sent,
+    as_text,
+    told,
+)
 from explorer.views.parts import escape
 from explorer.views.prose import words
 
@@ -74,7 +85,7 @@ def build(page: Page) -> None:
                         elem_id=f"compare-moment-{side}",
                     )
                 # an address may name one before the list of moments is there; `one` takes what the model has
-                moment.preprocess = lambda value: value  # type: ignore
+                as_sent(moment, lambda value: value)
                 said = gr.HTML("", apply_default_css=False, elem_id=f"compare-answer-{side}")
                 viewer = attention_viewer(
                     elem_id=f"compare-{side}",

@@ -83,6 +83,12 @@ def told(error: Exception) -> gr.Error:
     return gr.Error(in_toast(sentence), title=title, print_exception=False)
 
 
+def as_sent(component: Any, read: Callable[[Any], Any] = lambda sent: sent and sent.path) -> None:
+    """Take this component's value from what the page sends with `read`, not in Gradio's own way: that opens
+    every picture, say, and drops what it cannot read without a word."""
+    component.preprocess = component.as_sent = read
+
+
 def guard(demo: gr.Blocks) -> None:
     """No handler answers without a word, whatever it is sent: anyone may call any of them with anything."""
     for function in demo.fns.values():
@@ -90,10 +96,13 @@ def guard(demo: gr.Blocks) -> None:
             function.fn = guarded(function.fn)
     preprocess = demo.preprocess_data
 
-    async def checked(*values: Any, **options: Any) -> Any:
+    async def checked(function: Any, inputs: Any, state: Any, *more: Any, **options: Any) -> Any:
         """What no component can read does not come from the page, and is nothing for the log."""
+        for component in function.inputs if state is not None else ():
+            if hasattr(component, "as_sent") and component._id in state:
+                state[component._id].preprocess = component.as_sent  # a copy, made at its first update
         try:
-            return await preprocess(*values, **options)
+            return await preprocess(function, inputs, state, *more, **options)
         except gr.Error as error:  # a component's own sentence
             error.print_exception = False
             raise
@@ -148,12 +157,18 @@ class Page:
     beacon: gr.HTML
     examples: Mapping[str, Example]  # by name, as in the address
     classes_chosen: gr.State  # the key of a visitor's own classes: changes when `shown` has got others
+    failed: gr.State  # [picture, model, size] that could not be shown last
     on_its_way: set[tuple[str, str]] = field(default_factory=set)  # (visitor, model) that is being fetched
 
     @property
     def chosen(self) -> list[Any]:
         """Picture, model and size as the widgets have them: perhaps still on their way."""
         return [self.picture, self.model, self.size]
+
+    @property
+    def asked(self) -> list[Any]:
+        """What is chosen, and what is known of it: all that showing it takes."""
+        return [*self.chosen, self.shown, self.target, self.edits, self.failed]
 
     def name_of(self, model: Any) -> str:
         """The model's one name: checked first, for a stranger must not learn which folders there are."""

@@ -32,6 +32,7 @@ from explorer.views.page import (
     SLOW_QUEUE,
     Page,
     Shown,
+    as_sent,
     owner_of,
 )
 from explorer.views.parts import cells, panel, picture_map, scale
@@ -201,7 +202,7 @@ def build(page: Page) -> None:
                 scale=0,
                 min_width=200,
             )
-            own.preprocess = lambda file: file and file.path  # type: ignore  # our own decoder opens it
+            as_sent(own)
         said = gr.HTML("", apply_default_css=False, elem_id="pair-answers")
         viewer = pair_viewer("pair-viewer")
         patch = patching_part()
