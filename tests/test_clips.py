@@ -125,6 +125,39 @@ def test_garbage_is_refused_in_a_sentence(tmp_path: Path, content: bytes):
             opened(path, 8)
 
 
+@pytest.mark.parametrize(
+    "kind, code, said",
+    [
+        ("mp4", b"av01", "encoded as AV1 and"),
+        ("mp4", b"vvc1", r"encoded as H\.266"),
+        ("mp4", b"xyz9", "encoded as XYZ9 and"),
+        ("mp4", b"encv", "are encrypted and"),
+        ("mp4", b"avc1", "damaged or cut short: none"),
+        ("mp4", b"\1\xff<>", "damaged, cut short or of a kind"),
+        ("webm", b"V_AV1", "encoded as AV1 and"),
+        ("avi", b"QQQQ", "encoded as QQQQ and"),
+    ],
+)
+def test_pictures_that_cannot_be_decoded_are_named(tmp_path: Path, kind: str, code: bytes, said: str):
+    own = {"mp4": b"mp4v", "webm": b"V_VP8", "avi": b"MJPG"}[kind]
+    path = write_video(tmp_path / f"clip.{kind}", {"webm": "VP80"}.get(kind, own.decode()))
+    path.write_bytes(path.read_bytes().replace(b"esds", b"free").replace(own, code))
+    for opened in (open_clip, open_clip_safely):
+        with pytest.raises(ClipError, match=rf"^[A-Z][^<]*{said}[^<]*\.$"):
+            opened(path, 8)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
+def test_a_file_of_sound_alone_is_said_to_have_no_video(tmp_path: Path, kind: str):
+    path = write_video(tmp_path / f"clip.{kind}", {"mp4": "mp4v", "webm": "VP80"}[kind])
+    content = (
+        path.read_bytes().replace(b"vide", b"soun").replace(b"mp4v", b"mp4a").replace(b"V_VP8", b"A_AAC")
+    )
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match="There is no video in this file"):
+        open_clip(path, 8)
+
+
 def test_a_clip_that_is_too_long_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("vit.clipdecoder.MAX_SECONDS", 1.0)
     with pytest.raises(ClipError, match="too long"):

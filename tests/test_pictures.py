@@ -152,6 +152,27 @@ def test_an_icon_is_refused_because_pillow_decodes_it_before_it_tells_its_size()
         open_picture(saved(two_tone().resize((32, 32)), "ICO"))
 
 
+@pytest.mark.parametrize(
+    "head, said",
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC picture, .* JPEG, PNG or WebP"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL picture"),
+        (b"<svg xmlns=", "is a drawing"),
+        (b"%PDF-1.7", "is a PDF"),
+        (b"\x30\x26\xb2\x75\x8e\x66", r"is a Windows Media video, .* MP4 \(H\.264\), WebM \(VP9\) or GIF"),
+        (b"\0\0\1\xba\x21", "is an MPEG video"),
+        (b"\0\0\0\x08wide", "is an old QuickTime video"),
+    ],
+)
+def test_what_is_no_picture_for_us_is_said_to_be_what_it_is(tmp_path, head: bytes, said: str):
+    (tmp_path / "file").write_bytes(head + bytes(200))
+    for source in (tmp_path / "file", io.BytesIO(head + bytes(200))):
+        with pytest.raises(PictureError, match=f"^This file {said}"):
+            open_picture(source)
+    with pytest.raises(PictureError, match=f"^This file {said}"):
+        open_safely(tmp_path / "file")
+
+
 def broken_files() -> dict[str, bytes]:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     jpeg, png = (saved(Image.fromarray(noise), kind).getvalue() for kind in ("JPEG", "PNG"))

@@ -6,7 +6,9 @@ JSON, {"size": [width, height], "times": [...]} or {"error": sentence}, then the
 """
 
 import json
+import mmap
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +26,18 @@ NICE = 10
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 STILL = (b"avif", b"heic", b"heix", b"heim", b"heis", b"avci", b"mif1", b"mif2", b"crx ")  # brands of `ftyp`
 BROKEN = "This clip is damaged, cut short or of a kind that cannot be read: save it as MP4, WebM or GIF."
+DAMAGED = "This clip is damaged or cut short: none of its pictures can be read; save or copy it once more."
 TOO_LONG = f"This clip is too long: cut it to at most {MAX_SECONDS / 60:.0f} minutes."
 TOO_LARGE = f"The frames of this clip are larger than {MAX_SIDE} pixels: make them smaller."
 NO_VIDEO = "There is no video in this file: choose an MP4, WebM or GIF with pictures in it."
+# where a file names the codec of its pictures: MP4 and QuickTime, Matroska and WebM, AVI
+CODEC = re.compile(
+    rb"hdlr.{8}vide.{,1000}?stsd.{12}(.{4})|\x86[\x80-\xff](V_[A-Z0-9/]+)|strh.{4}vids(.{4})", re.DOTALL
+)
+SOUND = re.compile(rb"hdlr.{8}soun|\x86[\x80-\xff]A_[A-Z]|strh.{4}auds", re.DOTALL)
+CODECS = {"AV01": "AV1", "AV1": "AV1", "HEV1": "H.265 (HEVC)", "HVC1": "H.265 (HEVC)"}
+CODECS |= {"MPEGH/ISO/HEVC": "H.265 (HEVC)", "VVC1": "H.266 (VVC)", "VVI1": "H.266 (VVC)"}
+READ = {"AVC1", "AVC3", "H264", "MPEG4/ISO/AVC", "VP08", "VP8", "VP80", "VP09", "VP9", "VP90", "MP4V"}
 TOO_MUCH = "This clip takes too much time or memory to decode: make it shorter or smaller."
 
 
@@ -109,7 +120,7 @@ def video(path: str, most: int, largest: int) -> Clip:
     reader = cv2.VideoCapture(path)
     try:
         if not reader.isOpened():
-            raise ClipError(BROKEN)
+            raise ClipError(why_unread(path))
         rate = reader.get(cv2.CAP_PROP_FPS)
         rate = rate if 0.1 <= rate <= 1000 else 25.0
         told = reader.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -126,8 +137,25 @@ def video(path: str, most: int, largest: int) -> Clip:
     finally:
         reader.release()
     if not frames:
-        raise ClipError(NO_VIDEO)
+        raise ClipError(why_unread(path))
     return Clip(np.stack(frames), tuple(times))
+
+
+def why_unread(path: str) -> str:
+    """Of a video of which no frame could be decoded: what its pictures are encoded as, and what to do."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        codes = [*filter(None, found.groups())] if (found := CODEC.search(content)) else []
+        sound = SOUND.search(content) is not None
+    if not codes:
+        return NO_VIDEO if sound else BROKEN
+    code = codes[0].decode("ascii", "replace").removeprefix("V_").strip().upper()
+    if code in READ:
+        return DAMAGED
+    if not code.isascii() or not code.isprintable():
+        return BROKEN
+    how = "encrypted" if code == "ENCV" else f"encoded as {CODECS.get(code, code)}"
+    advice = "save it as MP4 (H.264), WebM (VP9) or GIF."
+    return f"The pictures of this clip are {how} and cannot be decoded here: {advice}"
 
 
 def walk(

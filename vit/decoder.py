@@ -27,6 +27,21 @@ MAX_SCANS, MAX_TILES = (
 ROOM = 300 * 2**20  # bytes that a stranger's picture may take beyond what the process has at its start
 NICE = 5  # a third of the claim to the processor that a usual process has
 JOB, REPLY = struct.Struct("<dIQ"), struct.Struct("<IIQ")
+PICTURES, CLIPS = "JPEG, PNG or WebP", "MP4 (H.264), WebM (VP9) or GIF"  # what to save as
+# (what stands at which byte of a file that is not read here, what it is, what to save it as)
+UNREAD = (
+    (4, (b"ftyphei", b"ftyphev"), "a HEIC picture", PICTURES),
+    (0, (b"\xff\x0a", b"\0\0\0\x0cJXL "), "a JPEG XL picture", PICTURES),
+    (0, (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "), "a JPEG 2000 picture", PICTURES),
+    (0, (b"8BPS",), "a Photoshop picture", PICTURES),
+    (0, (b"%PDF",), "a PDF", PICTURES),
+    (0, (b"<svg", b"<?xml"), "a drawing (SVG) or other XML", PICTURES),
+    (0, (b"\x30\x26\xb2\x75",), "a Windows Media video", CLIPS),
+    (0, (b"FLV",), "a Flash video", CLIPS),
+    (0, (b"OggS",), "an Ogg file", CLIPS),
+    (0, (b"\0\0\1\xba", b"\0\0\1\xb3"), "an MPEG video", CLIPS),
+    (4, (b"moov", b"mdat", b"wide"), "an old QuickTime video", CLIPS),
+)
 NEEDED = f"This picture needs more than {ROOM >> 20} MB to be decoded, or is damaged: make it smaller first."
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,9 +76,7 @@ def open_picture(source: str | Path | BinaryIO, largest: int | None = None) -> I
         most = f"{MAX_PIXELS // 10**6} million"
         raise PictureError(f"This picture has more than {most} pixels: make it smaller first.") from error
     except UnidentifiedImageError as error:
-        raise PictureError(
-            "This file is not a picture, or of a kind that cannot be read: save it as JPEG, PNG or WebP."
-        ) from error
+        raise PictureError(what_it_is(source)) from error
     except FileNotFoundError as error:
         raise PictureError("This picture does not exist.") from error
     except PermissionError as error:
@@ -90,6 +103,20 @@ def decode(source: str | Path | BinaryIO, largest: int | None) -> Image.Image:
             plain = to_rgb(picture)
         plain.thumbnail((largest, largest))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
         return to_rgb(plain)
+
+
+def what_it_is(source: str | Path | BinaryIO) -> str:
+    """Of a file that is no picture as far as Pillow knows: what it is, and what to do."""
+    if isinstance(source, str | Path):
+        with open(source, "rb") as file:
+            head = file.read(16)
+    else:
+        source.seek(0)
+        head = source.read(16)
+    for at, starts, name, kinds in UNREAD:
+        if head.startswith(starts, at):
+            return f"This file is {name}, which cannot be read here: save it as {kinds}."
+    return f"This file is not a picture, or of a kind that cannot be read: save it as {PICTURES}."
 
 
 def without_texts(source: str | Path | BinaryIO) -> bytes | None:
