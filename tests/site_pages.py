@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from conftest import FLAGS
 from playwright.sync_api import Browser, Page
 
@@ -47,6 +48,19 @@ def visits(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert not wrong
+
+
+@pytest.fixture(scope="module")
+def url(site: Path) -> Iterator[str]:
+    """The address of the folder that the test file writes as its `site`."""
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
+    with visits(browser, url) as go:
+        yield go
 
 
 def answers(page: Page) -> list[list]:

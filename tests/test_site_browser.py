@@ -4,16 +4,17 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import site_pages
 import torch
 from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from site_pages import READY, answers, served, visits, with_camera
+from site_pages import READY, answers, with_camera
 
 from explorer.ledger import ledger
 from explorer.lesson.answer import shared as last_steps
@@ -31,6 +32,7 @@ from vit.shapes import shapes_sample
 from vit.trace import MaskPatches, ZeroHeads
 
 pytestmark = pytest.mark.browser
+url, visit = site_pages.url, site_pages.visit
 NAMES = [f"shape-{i}" for i in range(20)]
 
 
@@ -56,18 +58,6 @@ def site(shared: Shared, pictures: list[Picture], tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("site")
     write_site(folder, [shared], pictures, title="A <b>class</b> of ours")
     return folder
-
-
-@pytest.fixture(scope="module")
-def url(site: Path) -> Iterator[str]:
-    with served(site) as address:
-        yield address
-
-
-@pytest.fixture
-def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
-    with visits(browser, url) as go:
-        yield go
 
 
 def expected(shared: Shared, picture: Image.Image, **options) -> torch.Tensor:

@@ -2,17 +2,18 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import site_pages
 from conftest import randomised, tiny_config
 from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from site_pages import ANSWERS, READY, answers, served, visits, with_camera
+from site_pages import ANSWERS, READY, answers, with_camera
 
 from explorer.ledger import ledger
 from explorer.site.folder import Shared, write_site
@@ -29,6 +30,7 @@ from vit.shapes import shapes_sample
 from vit.trace import FreezeTime, MaskPatches
 
 pytestmark = pytest.mark.browser
+url, visit = site_pages.url, site_pages.visit
 OWN = "() => vitSite.settled && vitSite.now.picture.label === %r"
 TIMES = tuple(i / 8 for i in range(8))
 STILL = shapes_sample(11, 3)[0].resize((90, 70), Image.Resampling.BICUBIC)
@@ -54,20 +56,10 @@ def lent() -> list[Picture]:
 @pytest.fixture(scope="module")
 def site(shared: Shared, lent: list[Picture], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    write_site(folder, [shared, Shared("tiny", randomised(ViT(tiny_config())), Card("tiny"))], lent)
+    tiny = Shared("tiny", randomised(ViT(tiny_config())), Card("tiny"))
+    bare = Shared("bare", randomised(ViT(tiny_config(num_classes=0))), Card("bare"))
+    write_site(folder, [shared, tiny, bare], lent)
     return folder
-
-
-@pytest.fixture(scope="module")
-def url(site: Path) -> Iterator[str]:
-    with served(site) as address:
-        yield address
-
-
-@pytest.fixture
-def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
-    with visits(browser, url) as go:
-        yield go
 
 
 def traced(shared: Shared, picture: Image.Image | Clip, **options):
@@ -221,6 +213,19 @@ def test_what_is_done_to_a_clip_is_done_as_in_python(visit, shared: Shared, lent
     assert found is None
 
 
+def test_a_place_is_hidden_at_every_time(visit, shared: Shared, lent: list[Picture]) -> None:
+    page, picture = visit("?picture=moves-3"), lent[1].picture
+    page.get_by_role("button", name="Intervene").click()
+    page.get_by_text("At every time").click()
+    page.evaluate("vitSite.viewer.set({ query: 20, pinned: true })")  # the place 19, behind one prefix token
+    found = after(page, lambda: page.locator(".vit-picture").first.press("x"))
+    hidden = tuple(19 + 64 * time for time in range(4))
+    assert page.evaluate("vitSite.viewer.state.patches") == list(hidden)
+    same_answer(found, shared, picture, edits=(MaskPatches(hidden, 1),))
+    page.evaluate("vitSite.viewer.set({ query: 84, pinned: true })")  # the same place, at another time
+    assert after(page, lambda: page.locator(".vit-picture").first.press("x")) is None
+
+
 def test_the_ledger_and_a_moment_of_training_of_a_clip(visit, shared: Shared, tmp_path: Path) -> None:
     page = visit()
     looked_at(page, gif(11), "mine.gif")
@@ -247,6 +252,25 @@ def test_a_model_of_pictures_beside_it_is_given_pictures(visit) -> None:
     expect(page.locator("#said")).to_contain_text(said)
     looked_at(page, gif(12, 1), "one.gif")
     assert page.evaluate("vitSite.viewer.data.t") == 1
+
+
+def test_what_a_model_refuses_is_said_where_it_would_be_chosen(visit) -> None:
+    page = visit("?model=bare")
+    page.evaluate("vitSite.viewer.set({ mode: 'method' })")
+    said = page.locator(".vit-readout")
+    for method in ("relevance", "logit_ledger"):
+        page.get_by_role("combobox", name="Method").select_option(method)
+        expect(said).to_contain_text("explains a class, and this model has no classification head.")
+    page.get_by_role("combobox", name="Method").select_option("rollout")
+    expect(said).to_contain_text("strongest at")  # it came along
+    page.get_by_role("combobox", name="Method").select_option("pooling_attention")
+    expect(said).to_contain_text("of models that pool by attention, and this one reads its class token.")
+    page.locator("#model").select_option("moves")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.model.name === 'moves'")
+    page.get_by_role("combobox", name="Method").select_option("relevance")
+    expect(said).to_contain_text("strongest at")
+    page.evaluate("vitSite.viewer.set({ target: 3 })")
+    expect(said).to_contain_text("comes along for the examples only, and of these for what the trained model")
 
 
 def test_the_camera_is_a_clip_until_it_is_frozen(browser: Browser, url: str) -> None:

@@ -44,7 +44,6 @@ from explorer.site.graph import (
     export_graph,
     export_inside,
     export_related,
-    has_ledger,
     has_places,
     pack_weights,
 )
@@ -63,11 +62,12 @@ VIEWER = HERE.parent / "viewer"
 LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, and seconds a picture
 SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
 ATTENTION = 640 * 2**20  # bytes of a look's attention, all layers: a browser holds it twice beside all else
-# why a map is not made in the page: does it need gradients?
+OFFERED = [method for method in METHODS.values() if not method.is_long]
+MADE = "logit_ledger"  # by js/page.js; why the others are not: do they need gradients?
+ALONG = "it comes along for the examples only, and of these for what the trained model answers."
 CLOSED = (
-    "This map is not computed in a browser: it comes along for the example pictures and their answers only.",
-    "This map needs gradients, which a model in a browser does not give: it comes along for the example "
-    "pictures and their answers only.",
+    f"This map is not computed in a browser: {ALONG}",
+    f"This map needs gradients, which a model in a browser does not give: {ALONG}",
 )
 Progress = Callable[[str], None]
 
@@ -128,11 +128,7 @@ def write_site(
         "webgpu": {"script": f"runtime/{GPU_SCRIPT}", "wasm": f"runtime/{GPU_WASM}.gz"} if webgpu else None,
         "pictures": listed,
         "clips": CLIPS,
-        "methods": [
-            method.entry | {"closed": CLOSED[method.needs_grad]}
-            for method in METHODS.values()
-            if not method.is_long
-        ],
+        "methods": [method.entry for method in OFFERED],
         "models": [write_model(folder, shared, pictures, progress) for shared in models],
     }
     write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
@@ -190,6 +186,7 @@ def write_model(
     outline = outline_of(model, card, size) | {"placeless": has_places(model)}
     write(folder / where / "lesson.json", json.dumps(outline, separators=(",", ":")).encode())
     entry |= {"inside": f"{where}/inside.onnx.gz", "lesson": f"{where}/lesson.json"}
+    entry["refused"] = refusals(model, cost(model.config, size).tokens)
     entry["slow"] = sum(p.numel() for p in model.parameters()) > SLOW
     entry["moments"] = []
     for step, metrics, file in shared.snapshots:
@@ -215,6 +212,16 @@ def write_model(
         write(folder / where / "maps" / f"{number}.bin", content)
         entry["maps"][each.name] = f"{where}/maps/{number}.bin"
     return entry
+
+
+def refusals(model: ViT, num_tokens: int) -> dict[str, str]:
+    """{method: why its map is not made in the page, in one sentence}."""
+    found = {}
+    for method in OFFERED:
+        closed = "" if method.name == MADE else CLOSED[method.needs_grad]
+        if why := method.refusal(model.config, num_tokens) or closed:
+            found[method.name] = why
+    return found
 
 
 def measured(shared: Shared) -> dict[str, Any]:
@@ -254,7 +261,6 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
         "std": list(card.std),
         "scores": card.scores,
         "classes": config.num_classes,
-        "ledger": has_ledger(model),
         "classNames": list(card.class_names),
         "accuracy": card.accuracy,
         "note": card.note,

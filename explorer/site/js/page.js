@@ -210,7 +210,9 @@ class Page {
     if (another) this.viewer.set({ target: -1, patches: [], heads: [] }, true);
     const { moments } = this.now.model;
     this.options.tries = [...(moments.length ? [{ label: "What was it like before training?", moment: 0 }] : []), LESSON];
-    await this.viewer.setSource(look.source);
+    const shown = this.viewer.setSource(look.source);
+    this.viewer.refuse(this.now.model.refused);
+    await shown;
     if (turn !== this.turn) return;
     const { model, words } = this.now, maps = this.now.moment < 0 && !picture.own && model.maps[picture.name];
     if (words) this.words.show(await look.where(), look.prepared, this.viewer.data, model.about);
@@ -245,10 +247,8 @@ class Page {
 
   /* A map that does not come along: the ledger's is made here, for any class. */
   async map({ method, target }) {
-    const { model, words } = this.now, turn = this.turn, { ledger, classNames } = model.about;
-    if (method !== "logit_ledger" || !ledger) {
-      return this.viewer.refuse({ [method]: this.site.methods.find(({ name }) => name === method).closed });
-    }
+    const { model, words } = this.now, turn = this.turn, { classNames } = model.about;
+    if (model.refused[method]) return;  // that was said when the picture came
     const index = target >= 0 ? target : this.viewer.data.classes[0].index;
     await this.unfold();
     if (turn !== this.turn) return;

@@ -81,7 +81,7 @@ function paintSheet(viewer, view, now) {
   const context = canvas.getContext("2d");
   context.putImageData(viewer.sheetImage, 0, 0);
   if (state.mode === "method" && !data.source.closed)
-    for (const i of missing) invite(context, placeOf(i, sheet, size), size, theme);
+    for (const i of missing) if (!data.refused[viewer.methods[i].name]) invite(context, placeOf(i, sheet, size), size, theme);
   if (state.mode === "attention") for (const key of state.heads) {
     const [layer, head] = key.split(".").map(Number);
     cross(context, placeOf(layer * sheet.cols + head, sheet, size), size, theme);
