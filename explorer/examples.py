@@ -75,8 +75,8 @@ def make_examples(folder: Path) -> dict[str, Example]:
     examples = {}
     for data, name, label, picture in sources:
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        path, thumb = folder / f"{name}.png", folder / f"{name}-thumb.jpg"
-        picture.save(path)
+        path, thumb = folder / f"{name}.webp", folder / f"{name}-thumb.jpg"
+        picture.save(path, lossless=True, quality=0, method=0)  # smaller than a PNG, and sooner made
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         square = picture.crop((left, top, left + side, top + side))
@@ -102,7 +102,7 @@ def clip_examples(folder: Path) -> dict[str, Example]:
         side, few = min(height, width), first_frames(clip, 8)
         top, left = (height - side) // 2, (width - side) // 2
         small = [cv2.resize(f, (THUMB, THUMB)) for f in few.frames[:, top : top + side, left : left + side]]
-        save_animated(Clip(np.stack(small), few.times), thumb)
+        save_animated(Clip(np.stack(small), few.times), thumb, exact=False)
         examples[name] = Example(name, label, path, thumb, data)
     return examples
 

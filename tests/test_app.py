@@ -1179,6 +1179,7 @@ def test_pictures_of_a_data_set_that_is_here_are_the_first_examples(tmp_path, mo
     ]
     assert suited(examples, "")[0].name == "cat", "a model of other data gets photographs first"
     assert suited(examples, "shapes")[0].data == "shapes"
+    assert max(example.thumb.stat().st_size for example in examples.values()) < 16_000, "a slow line waits"
 
 
 fetch = partial(httpx.get, timeout=PATIENCE)
