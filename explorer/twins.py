@@ -43,7 +43,9 @@ def matched(
     def figure() -> Figure:
         places, cosine, _ = found()
         ours, theirs = pairs.colours(a.trace, b.trace)
-        least_drawn = f", cosine from {cosine[-1]:.2f} to {cosine[0]:.2f}" if len(cosine) else ""
+        least_drawn = (
+            f", cosine from {render.number(cosine[-1])} to {render.number(cosine[0])}" if len(cosine) else ""
+        )
         caption = (
             f"{a.card.name}, after layer {depth - 1}: {len(cosine)} pairs of patches that are each other's "
             f"nearest{least_drawn}. Below: the patches of both in one PCA, as colours."
@@ -106,7 +108,8 @@ def patched(
         return (
             f"{source.card.name}: carried from {source.name} ({source.answers(1)}) into {receiver.name} "
             f"({receiver.answers(1)}){where}. Effect: the change of the {made().asked(source.card)}; "
-            f"0 is {receiver.name}'s ({made().receiver:.2f}), 1 is {source.name}'s ({made().source:.2f})."
+            f"0 is {receiver.name}'s ({render.number(made().receiver)}), "
+            f"1 is {source.name}'s ({render.number(made().source)})."
         )
 
     def figure() -> Figure:
@@ -119,9 +122,8 @@ def patched(
         scale = render.Scale(np.abs(maps).max().reshape(1, 1), signed=True, words="")
         drawn, scales = {}, {}
         for layer, values in enumerate(maps):
-            prefix = ", ".join(
-                f"{name} {x:+.2f}" for name, x in zip(found.prefix_names, before[layer].tolist())
-            )
+            parts = zip(found.prefix_names, before[layer].tolist())
+            prefix = ", ".join(f"{name} {render.number(x, '+.2f')}" for name, x in parts)
             name = f"L{layer}" + (f": {prefix}" if prefix else "")
             drawn[name], scales[name] = values, scale
         return render.maps_figure(

@@ -43,6 +43,7 @@ from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.record import Found, Record, load_record, record_of, save_record
+from explorer.render import number
 from explorer.session import Session
 from explorer.views import compare, explore, heads, lesson, page, parts, take_home, training, why
 from explorer.views.page import Edits, Shown
@@ -373,6 +374,22 @@ def test_the_page_and_the_file_have_the_same_numbers(look: Look) -> None:
         for title, name in shown.items():
             panel = board.partition(f"<h3>{title}")[2].partition("</section>")[0]
             assert f"L{row['layer']}.H{row['head']}: {parts.label(row[name])}" in panel, title
+
+
+def test_numbers_on_a_page_have_a_true_minus_and_zero_has_none() -> None:
+    assert [number(-1234.5678, ",.1f"), number(-0.0004), number(-2e-7, "+.0e")] == [
+        "−1,234.6",
+        "0.00",
+        "−2e−07",
+    ]
+    shown = [
+        parts.cells(np.array([[-0.25, 0.5]]), signed=True),
+        parts.dots(np.array([[-0.125, 0.5]]), "logit"),
+        parts.lines({"a": ([0, 1], [-0.75, 0.5])}, "x", "y"),
+    ]
+    for told, low in zip(shown, ("−0.25", "−0.125", "−0.75")):
+        assert low in re.sub("<[^>]*>", " ", told) and low in " ".join(re.findall('data-tip="([^"]*)"', told))
+        assert not re.search(r"-\d", re.sub("(?:<[^>]*>)", " ", told))
 
 
 def test_curves_can_be_read_in_numbers() -> None:

@@ -46,7 +46,7 @@ def test_a_logit_means_what_the_card_says() -> None:
     assert [several.written(float(x)) for x in several.values(LOGITS)] == ["100 %", "100 %", "99 %", "0 %"]
     number = replace(card, scores="none")
     assert number.values(LOGITS) is LOGITS and number.value_name == "value"
-    assert number.written(-0.66612) == "-0.6661"
+    assert number.written(-0.66612) == "−0.6661"
     with pytest.raises(ValueError, match="a gives numbers, not probabilities"):
         number.probabilities(LOGITS)
 

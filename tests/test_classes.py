@@ -101,9 +101,8 @@ def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures)
     dense = dense_map(tower, vectors[:2], look.image, vectors[2])
     assert where.count("<figure") == 3
     for alike in dense.alike.tolist():
-        assert f"{number(alike, 2, '+')} like the control" in where
-    assert f"cosine {number(float(dense.maps[0].min()), 3)} to" in where
-    assert number(-0.5, 2, "+") == "−0.50", "a true minus"
+        assert f"{number(alike, '+.2f')} like the control" in where
+    assert f"cosine {number(float(dense.maps[0].min()), '.3f')} to" in where
 
 
 def test_names_are_text(demo, models, pictures) -> None:

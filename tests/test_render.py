@@ -411,7 +411,7 @@ def test_numbers_have_a_true_minus_and_zero_has_none() -> None:
     assert (
         render.number(-0.001) == "0.00"
         and render.number(-1.5) == "−1.50"
-        and render.number(2, 1, "+") == "+2.0"
+        and render.number(2, "+.1f") == "+2.0"
     )
 
 

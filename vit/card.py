@@ -72,7 +72,7 @@ class Card:
 
     def written(self, value: float, digits: int = 0) -> str:
         """One of the `values` as it is read: "97 %", or the number itself."""
-        return f"{value:.4g}" if self.scores == "none" else f"{100 * value:.{digits}f} %"
+        return f"{value:.4g}".replace("-", "−") if self.scores == "none" else f"{100 * value:.{digits}f} %"
 
     def size_for(self, config: ViTConfig) -> tuple[int, int]:
         """(height, width) of a picture for the model of this config."""

@@ -84,7 +84,7 @@ def run_where(request: Request, command: Command) -> int:
         made = where(name, image, tower, words, dense, request)
         saved = [made.save(out) for out in outputs(request, name, command.endings[0])]
         for word, alike in zip(words, dense.alike.tolist()):
-            tqdm.write(f"{name}: {word}, {alike:+.2f} like {CONTROL!r}")
+            tqdm.write(f"{name}: {word}, {render.number(alike, '+.2f')} like {CONTROL!r}")
         for out in saved:
             tqdm.write(f"  {out}")
     return OK if not failed else PARTIAL if len(failed) < len(files) else NOTHING
@@ -97,7 +97,10 @@ def where(
     maps = dict(zip(words, dense.maps.cpu().numpy())) | {CONTROL: dense.control.cpu().numpy()}
 
     def figure() -> Figure:
-        alike = {word: f"{word} ({x:+.2f} like the control)" for word, x in zip(words, dense.alike.tolist())}
+        alike = {
+            word: f"{word} ({render.number(x, '+.2f')} like the control)"
+            for word, x in zip(words, dense.alike.tolist())
+        }
         drawn = {alike.get(word, f"{word} (control)"): values for word, values in maps.items()}
         return render.maps_figure(
             as_picture(image, tower.card),

@@ -14,7 +14,7 @@ import torch
 from explorer.lesson import answer, attention, through_time
 from explorer.lesson.follow import Choice, Follow, read_name_of, reads_of, strongest
 from explorer.payload import class_name
-from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY
+from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY, number
 from vit import model as code
 from vit.card import Card
 from vit.config import ViTConfig
@@ -291,8 +291,8 @@ def words_of(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, 
     looked, random = shared.get("why", {}).get("areas", (0, 0))
     return words_of_model(f.config, size_of(f.trace)) | {
         "active": data["mlp"]["active"],
-        "looked": f"{looked:.3f}",
-        "random": f"{random:.3f}",
+        "looked": number(looked, ".3f"),
+        "random": number(random, ".3f"),
     }
 
 

@@ -111,7 +111,7 @@ def add_legend(
         high = f"≥ {tops[0] / scale.unit:.3g} {scale.words}"
     else:
         high = f"{scale.words} {tops[0]:.3g}".strip()
-    low = "0" if not scale.signed else f"−{tops[0]:.3g}" if len(tops) == 1 else "negative"
+    low = "0" if not scale.signed else number(-tops[0], ".3g") if len(tops) == 1 else "negative"
     bar.set_xticks([-0.5, 255.5], [low, high])
     bar.tick_params(axis="x", pad=2)
     ends = bar.get_xticklabels()
@@ -150,9 +150,10 @@ def key_beside(axes: Axes, theme: str, title: str) -> None:
     key.get_title().set_color(THEMES[theme].muted)
 
 
-def number(value: float, decimals: int = 2, sign: str = "-") -> str:
-    """A typeset number: a true minus, and no minus on zero (the `z`)."""
-    return f"{value:{sign}z.{decimals}f}".replace("-", "−")
+def number(value: float, form: str = ".2f") -> str:
+    """A number as people read it, in one of `format`'s forms: a true minus, and none on zero (the `z`)."""
+    sign = "+" if form.startswith("+") else "-"
+    return format(float(value), f"{sign}z{form.removeprefix('+')}").replace("-", "−")
 
 
 def draw_cells(
@@ -183,4 +184,4 @@ def draw_cells(
     for (r, c), value in np.ndenumerate(values):
         dark = pixels[r, c] @ (0.299, 0.587, 0.114) < 140
         color = "w" if dark else "k"
-        axes.text(c, r, number(value, decimals), ha="center", va="center", size=6.5, color=color)
+        axes.text(c, r, number(value, f".{decimals}f"), ha="center", va="center", size=6.5, color=color)

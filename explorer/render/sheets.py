@@ -340,7 +340,7 @@ def ledger_figure(
     chart.set_ylim(depth + 0.5, -0.5)
     chart.set_yticks(range(depth + 1), ["start", *layers])
     chart.set_title(f"running total to {number(totals[-1])}", size=9, color=colors.ink)
-    parts = ", ".join(f"{plain(name)} {number(part, sign='+')}" for name, part in rest.items())
+    parts = ", ".join(f"{plain(name)} {number(part, '+.2f')}" for name, part in rest.items())
     chart.set_xlabel(f"start: {parts}", size=8, color=colors.muted)
     add_titles(figure, title, "", theme)
     return figure

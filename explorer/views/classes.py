@@ -38,7 +38,7 @@ def where_report(look: Look) -> str:
     for name, values, alike in zip(words.names, dense.maps, dense.alike.tolist()):
         verdict = "hardly depends on the word" if alike > ALIKE else "depends on the word"
         figures.append(
-            where_figure(look, values, name, f"{number(alike, 2, '+')} like the control: {verdict}")
+            where_figure(look, values, name, f"{number(alike, '+.2f')} like the control: {verdict}")
         )
     figures.append(where_figure(look, dense.control, "control", f"“{CONTROL}”"))
     words_said = (
@@ -52,9 +52,8 @@ def where_report(look: Look) -> str:
 def where_figure(look: Look, values: Tensor, name: str, told: str) -> str:
     """The map (h, w) of one word. Cosines differ by little: the lowest is where the colours begin."""
     low, high = float(values.min()), float(values.max())
-    caption = (
-        f"<b>{escape(name)}</b><span>{told}</span><span>cosine {number(low, 3)} to {number(high, 3)}</span>"
-    )
+    cosines = f"cosine {number(low, '.3f')} to {number(high, '.3f')}"
+    caption = f"<b>{escape(name)}</b><span>{told}</span><span>{cosines}</span>"
     return picture_map(look.picture_address, values - low, caption)
 
 

@@ -148,8 +148,7 @@ page.note = (text) => {
 // A link to every page, beside its name.
 const copy = Object.assign(document.createElement("button"), { type: "button", className: "vx-copy", textContent: "Copy link", hidden: true });
 copy.addEventListener("click", async () => {
-  const done = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
-  copy.textContent = (done ? "Copied" : "It is in the address bar") + (page.own() ? ", without your picture" : "");
+  copy.textContent = await ViTViewer.copied(location.href, page.own());
   setTimeout(() => { copy.textContent = "Copy link"; }, 2500);
 });
 const showCopy = () => copy.isConnected || document.querySelector(".vx-header")?.append(copy);

@@ -20,6 +20,7 @@ from explorer.look import Look
 from explorer.patching import HEADS, MLP, STREAM, Patching
 from explorer.payload import class_scores
 from explorer.refusals import Left
+from explorer.render import number
 from explorer.subject import Subject
 from explorer.viewer.host import pair_viewer
 from explorer.views import prose
@@ -102,8 +103,9 @@ def report(a: Look, b: Look, found: Patching) -> str:
     """The effects as a picture, and the words that say how to read it. a gives, b takes."""
     words = (
         f"From {a.picture.stem} ({answer(a)}) into {b.picture.stem} ({answer(b)}). Watched: the "
-        f"{found.asked(a.card)}: {found.receiver:+.2f} where it is carried to, {found.source:+.2f} where it "
-        "comes from. An effect of 1 (red) goes all the way, 0 changes nothing, below 0 (blue) leads away."
+        f"{found.asked(a.card)}: {number(found.receiver, '+.2f')} where it is carried to, "
+        f"{number(found.source, '+.2f')} where it comes from. "
+        "An effect of 1 (red) goes all the way, 0 changes nothing, below 0 (blue) leads away."
     )
     if found.what == HEADS:
         where = "" if found.token is None else f" at {a.trace().token_name(found.token)}"
@@ -114,9 +116,9 @@ def report(a: Look, b: Look, found: Patching) -> str:
     figures = []
     for layer, values in enumerate(found.maps()):
         prefix = zip(found.prefix_names, found.effects[layer].tolist())
-        parts = [f"{name} {value:+.2f}" for name, value in prefix]
+        parts = [f"{name} {number(value, '+.2f')}" for name, value in prefix]
         if found.what == MLP:
-            parts.append(f"all tokens {float(found.together[layer]):+.2f}")
+            parts.append(f"all tokens {number(found.together[layer], '+.2f')}")
         caption = f"<b>L{layer}</b>{escape(', '.join(parts))}"
         figures.append(picture_map(b.picture_address, values, caption, signed=True, top=top))
     title = "What each token brings along" + (", of what the MLP adds" if found.what == MLP else "")

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, Scale, paint
+from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, Scale, number, paint
 from vit.grid import Grid
 
 WIDTH, HEIGHT = 360, 220  # of a chart, in its own units: about one phone
@@ -56,7 +56,7 @@ def every_nth(count: int, at_most: int = 12) -> list[float]:
 
 
 def label(x: float) -> str:
-    return f"{x:,.0f}" if float(x).is_integer() and abs(x) < 1e6 else f"{x:.4g}"
+    return number(x, ",.0f" if float(x).is_integer() and abs(x) < 1e6 else ".4g")
 
 
 def axes(
@@ -173,7 +173,7 @@ def lines(
             if marks is not None and at not in marks:
                 continue
             mark = f' data-{key}="{at:g}"' if key else ""
-            tip = escape(f"{name}, {x_title} {label(at)}: {value:.4g}")
+            tip = escape(f"{name}, {x_title} {label(at)}: {number(value, '.4g')}")
             body += (
                 f'<circle class="vx-point vx-s{i}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"{mark} data-tip="{tip}"/>'
             )
@@ -182,7 +182,7 @@ def lines(
     if not all(np.array_equal(xs, first) for xs, _ in shown.values()):
         return picture
     at = [i for i, x in enumerate(first) if marks is None or x in marks]
-    words = [[f"{ys[i]:.4g}" for _, ys in shown.values()] for i in at]
+    words = [[number(ys[i], ".4g") for _, ys in shown.values()] for i in at]
     return picture + in_numbers(words, [label(first[i]) for i in at], list(shown))
 
 
@@ -223,7 +223,7 @@ def cells(
             share = 0.5 + value / top / 2 if signed else value / top
             linked = links and j < values.shape[1]
             where = f"{row_names[i]}{'.' if linked else ', '}{heads[j]}"
-            words = f"{value:+.3g}{unit}" if signed else f"{value:.3g}{unit}"
+            words = number(value, "+.3g" if signed else ".3g") + unit
             look, words = ("", "undefined") if math.isnan(value) else (color(share, signed), words)
             said[i][j] = words
             tip = escape(f"{where}: {words}")
@@ -232,7 +232,7 @@ def cells(
     top_row = "".join(f"<span>{escape(name)}</span>" for name in heads)
     return (
         f'<div class="vx-cells" style="--columns:{width}" role="img"'
-        f' aria-label="{height} by {width} values, from {low:.3g} to {high:.3g}">'
+        f' aria-label="{height} by {width} values, from {number(low, ".3g")} to {number(high, ".3g")}">'
         f"<span></span>{top_row}{''.join(body)}</div>"
         + in_numbers(said, row_names, heads, links=values.shape[1] if links else 0)
     )

@@ -21,6 +21,7 @@ from explorer.methods import METHODS
 from explorer.payload import class_name
 from explorer.record import BEST, Record
 from explorer.refusals import Left
+from explorer.render import number
 from explorer.totals import total_effects
 from explorer.views.page import (
     LATEST,
@@ -65,7 +66,8 @@ def maps_grid(look: Look, target: int, runners: list[Runner] | None = None) -> s
     bad = [figure for name, figure in figures.items() if len(ahead[name]) < 2]
     bad += [figure_of(look, name, target, "") for name in METHODS if name not in figures]
     bar = faithfulness.best_control(runners)
-    words = f'<b>{escape(bar.name)}</b><span class="vx-verdict">{bar.score:+.2f}, the bar</span>'
+    score = number(bar.score, "+.2f")
+    words = f'<b>{escape(bar.name)}</b><span class="vx-verdict">{score}, the bar</span>'
     return (
         heading(f"Ahead of every map that never saw the model, by more than one measure: {len(good)}")
         + grid([picture_map(look.picture_address, bar.map, words), *good])
@@ -105,7 +107,8 @@ def measured_words(found: Record | None) -> str:
     on = f"Measured on {found.images} test pictures of {found.data}"
     if leader is None:
         return f"{on}, no map beats every control by more than one measure: run the race on this picture."
-    lead = f"{leader.lead.mean:.2f} [{leader.lead.low:.2f}, {leader.lead.high:.2f}]"
+    mean, low, high = map(number, (leader.lead.mean, leader.lead.low, leader.lead.high))
+    lead = f"{mean} [{low}, {high}]"
     return (
         f"{on}, {METHODS[leader.name].label} leads: its score is {lead} above "
         f"that of “{found.bar}”, the best map that never saw the model. The maps stand in that order; "
@@ -119,7 +122,7 @@ def told(found: Record | None, name: str) -> str:
     if each is None:
         return ""
     good = each.verdict == BEST
-    words = f"measured {each.lead.mean:+.2f}: {each.verdict}"
+    words = f"measured {number(each.lead.mean, '+.2f')}: {each.verdict}"
     return f'<span class="vx-verdict {"is-good" if good else "is-bad"}">{escape(words)}</span>'
 
 
@@ -133,8 +136,8 @@ def waiting(label: str, reason: str) -> str:
 
 def verdict(runner: Runner, ahead: Sequence[str]) -> str:
     """A score, and the measures by which the map is ahead of every control."""
-    words = (
-        f"{runner.score:+.2f}, ahead by {' and '.join(ahead)}" if ahead else f"{runner.score:+.2f}, not ahead"
+    words = f"{number(runner.score, '+.2f')}, " + (
+        f"ahead by {' and '.join(ahead)}" if ahead else "not ahead"
     )
     if METHODS[runner.name].judged_by:
         words += ", in part by its own operation"
@@ -193,8 +196,8 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
     rows = [
         [
             name_of(runner),
-            f"{runner.score:+.3f}",
-            *(f"{value:.3f}" for value in list(runner.figures().values())[1:]),
+            number(runner.score, "+.3f"),
+            *(number(value, ".3f") for value in list(runner.figures().values())[1:]),
         ]
         for runner in runners
     ]
@@ -254,7 +257,7 @@ def lane(look: Look, runner: Runner) -> str:
         f"{100 * x:.1f},{40 - 38 * min(max(y, 0), 1):.1f}"
         for x, y in zip(curve.fractions.tolist(), curve.deletion.tolist())
     )
-    words = f"{name_of(runner)}: deletion area {curve.deletion_area:.2f}"
+    words = f"{name_of(runner)}: deletion area {number(curve.deletion_area)}"
     return (
         f'<figure class="vx-map"><div><img src="{escape(look.picture_address)}" alt="">'
         f'<svg class="vx-over vx-squares" viewBox="0 0 {w * grid.frames} {h}" preserveAspectRatio="none" '
@@ -316,14 +319,14 @@ def ledger_report(look: Look, target: int) -> str:
     answer, heads = class_name(look.card, target), book.head_grid().numpy()
     columns = {"MLP": book.mlp.numpy()}
     entries = sorted(book.table(), key=lambda entry: -abs(float(entry["logit"] or 0)))[:TOP_ENTRIES]
-    rows = [[entry_name(entry), f"{entry['logit']:+.3f}"] for entry in entries]
+    rows = [[entry_name(entry), number(entry["logit"], "+.3f")] for entry in entries]
     total = [
-        ["heads", f"{heads.sum():+.3f}"],
-        ["MLPs", f"{float(book.mlp.sum()):+.3f}"],
-        ["embedding", f"{float(book.embed.sum()):+.3f}"],
-        ["biases", f"{book.bias:+.3f}"],
-        ["sum", f"{book.total:+.3f}"],
-        [f"logit of {answer}", f"{book.logit:+.3f}"],
+        ["heads", number(heads.sum(), "+.3f")],
+        ["MLPs", number(book.mlp.sum(), "+.3f")],
+        ["embedding", number(float(book.embed.sum()), "+.3f")],
+        ["biases", number(book.bias, "+.3f")],
+        ["sum", number(book.total, "+.3f")],
+        [f"logit of {answer}", number(book.logit, "+.3f")],
     ]
     from_prefix = float(book.heads[..., : book.num_prefix_tokens].sum())
     return (
@@ -338,7 +341,7 @@ def ledger_report(look: Look, target: int) -> str:
         + panel(
             "Where it was carried from",
             picture_map(look.picture_address, book.map(), "", signed=True),
-            f"The same sum by patch, through all heads. {from_prefix:+z.2f} more came from "
+            f"The same sum by patch, through all heads. {number(from_prefix, '+.2f')} more came from "
             f"{', '.join(look.model.config.prefix_names)}, which the picture does not show."
             if book.num_prefix_tokens
             else "The same sum by patch, through all heads.",
@@ -349,7 +352,7 @@ def ledger_report(look: Look, target: int) -> str:
             + f'<details class="vx-more"><summary>The {TOP_ENTRIES} largest entries</summary>'
             + table(["entry", "logit"], rows, [1])
             + "</details>",
-            f"Direct effects, with the final LayerNorm's scale frozen. Gap: {book.gap:.0e}.",
+            f"Direct effects, with the final LayerNorm's scale frozen. Gap: {number(book.gap, '.0e')}.",
         )
         + "</div>"
         + totals_report(look, target)
@@ -364,14 +367,14 @@ def totals_report(look: Look, target: int) -> str:
     totals = look.remember(("totals", target), made)
     prefix = float(totals.tokens[: totals.num_prefix_tokens].sum())
     rows = [
-        ["patches", f"{float(totals.map().sum()):+.3f}"],
+        ["patches", number(totals.map().sum(), "+.3f")],
         *(
-            [[", ".join(look.model.config.prefix_names), f"{prefix:+.3f}"]]
+            [[", ".join(look.model.config.prefix_names), number(prefix, "+.3f")]]
             if totals.num_prefix_tokens
             else []
         ),
-        ["biases", f"{totals.bias:+.3f}"],
-        [f"logit of {class_name(look.card, target)}", f"{totals.logit:+.3f}"],
+        ["biases", number(totals.bias, "+.3f")],
+        [f"logit of {class_name(look.card, target)}", number(totals.logit, "+.3f")],
     ]
     return (
         '<div class="vx-row is-narrow">'
@@ -385,7 +388,7 @@ def totals_report(look: Look, target: int) -> str:
             "It adds up, too",
             table(["part", "logit"], rows, [1]),
             "With every LayerNorm's scale, attention and the MLPs' gates held at what they were (CP-LRP). "
-            f"Gap: {totals.gap:.0e}.",
+            f"Gap: {number(totals.gap, '.0e')}.",
         )
         + "</div>"
     )

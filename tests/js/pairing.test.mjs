@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { unpack } from "../../explorer/viewer/js/bytes.js";
 import { alike, centre, drawn, matchOf, moved, places, sentence, under } from "../../explorer/viewer/js/pairing.js";
+import { number } from "../../explorer/viewer/js/numbers.js";
+import { short, written } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
 
 const SIZES = [[12, 20], [16, 12]], GRIDS = [[3, 5], [4, 3]];
@@ -33,6 +35,14 @@ test("how alike patches are is what Python says, from either side", async () => 
   const alone = similarity.findIndex((_, i) => !matches.some(([one]) => one === i));
   assert.equal(matchOf({ side: 0, patch: alone }, arrays), null);
   assert.match(sentence({ side: 0, patch: alone }, arrays, GRIDS), /^Patch .* of the first picture is most like patch .* That one is more like another patch\.$/);
+});
+
+test("a negative number has a true minus, and zero has none", () => {
+  const unlike = { similarity: Object.assign(Uint8Array.of(32), { shape: [1, 1] }), matches: [], cosine: [] };
+  assert.match(sentence({ side: 0, patch: 0 }, unlike, [[1, 1], [1, 1]]), /cosine −0\.75\./);
+  assert.deepEqual([-0.001, -1.5].map((value) => number(value)), ["0.00", "−1.50"]);
+  assert.deepEqual([-0.00012, -25.04, 0].map(short), ["−1.2e−4", "−25.0", "0"]);
+  assert.equal(written(-0.66612, { scores: "none" }), "−0.6661");
 });
 
 test("lines are so many as asked for, and alike enough", () => {

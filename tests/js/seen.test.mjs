@@ -48,9 +48,9 @@ test("a table is Python's, and a value finds its colour in it", async () => {
 test("numbers in words", () => {
   assert.deepEqual([0.5, 0.0995, 0.0123, 0.00123, 0.00001, 0].map(percent),
     ["50\u00a0%", "10\u00a0%", "1.2\u00a0%", "0.12\u00a0%", "<\u00a00.01\u00a0%", "0.00\u00a0%"]);
-  assert.deepEqual([123.4, 0, 1.234, 0.0123].map(short), ["123", "0", "1.23", "1.2e-2"]);
+  assert.deepEqual([123.4, 0, 1.234, 0.0123].map(short), ["123", "0", "1.23", "1.2e−2"]);
   assert.equal(written(0.25, { scores: "softmax" }), "25\u00a0%");
-  assert.equal(written(-2.123456, { scores: "none" }), "-2.123");
+  assert.equal(written(-2.123456, { scores: "none" }), "−2.123");
   assert.equal(place(9, { pre: 1, t: 1, h: 3, w: 5 }), "(1,\u00a03)");
 });
 

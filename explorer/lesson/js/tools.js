@@ -1,11 +1,9 @@
 // What every drawing of the lesson is made of: numbers as text, as colours, as ribbons and as bars.
 
 import { el } from "../../viewer/js/elements.js";
+import { number } from "../../viewer/js/numbers.js";
 
-export function text(value, digits = 3) {  // a true minus, and no minus on zero
-  const found = Number(value).toFixed(digits);
-  return (Number(found) === 0 ? found.replace("-", "") : found).replace("-", "−");
-}
+export const text = (value, digits = 3) => number(value, digits);
 
 export const percent = (share) => (share >= 0.1 ? text(100 * share, 0) : text(100 * share, share >= 0.001 ? 1 : 2)) + " %";
 

@@ -3,6 +3,7 @@
 
    f: a `Follow` of lesson.js. */
 
+import { typeset } from "../../viewer/js/numbers.js";
 import { classValues } from "./figures.js";
 import { halfEven, number, numbers, shares, strongest } from "./vectors.js";
 
@@ -49,7 +50,7 @@ export function read(f) {
 }
 
 const nameOf = ({ about }, k) => about.classNames[k] ?? `class ${k}`;
-const said = ({ about }, value) => (about.scores === "none" ? String(Number(value.toPrecision(4))) : `${(100 * value).toFixed(1)} %`);
+const said = ({ about }, value) => (about.scores === "none" ? typeset(String(Number(value.toPrecision(4)))) : `${(100 * value).toFixed(1)} %`);
 
 export function answer(f) {
   const { seen, about: { scores }, outline: { classes } } = f;

@@ -4,6 +4,7 @@
    width), pixels (height, width, 3)}, of a clip of F frames (F, 3, height, width) and (F, height, width, 3). about: what the exporter said of the model. outline: models/NAME/lesson.json,
    the steps without their numbers. choice: {patch, layer, head}. */
 
+import { number as written } from "../../viewer/js/numbers.js";
 import { answer, read } from "./answer.js";
 import { lagShare, uniformLags } from "./figures.js";
 import { cosine, number, numbers, shares, strongest } from "./vectors.js";
@@ -247,7 +248,8 @@ export function lessonOf(f, shared) {
     data.position.bag = shared?.bag ?? {};
   }
   const [looked, random] = shared?.why.areas ?? [], asked = questions(f, shared ?? {}, data);
-  const words = { active: data.mlp.active, looked: looked?.toFixed(3) ?? "…", random: random?.toFixed(3) ?? "…" };
+  const told = (area) => area === undefined ? "…" : written(area, 3);
+  const words = { active: data.mlp.active, looked: told(looked), random: told(random) };
   const filled = (text) => text.replace(/\{(\w+)\}/g, (_, name) => words[name]);
   return {
     ...frame, choice: f.choice,

@@ -37,13 +37,17 @@ export function writeAddress(state, defaults) {
     window.parent.postMessage({ hash }, "https://huggingface.co");
 }
 
+// Copies a link, and says where it is now. own: it is of a picture of one's own, which stays behind.
+export async function copied(link, own) {
+  const done = await navigator.clipboard?.writeText(link).then(() => true, () => false);
+  return (done ? "Copied" : "It is in the address bar") + (own ? ", without your picture" : "");
+}
+
 export async function copyLink(viewer) {
   const { state, defaults, options, parts, timers } = viewer;
   writeAddress(state, defaults);
   const link = location.href.split("#")[0] + "#" + addressOf(state, defaults);
-  const copied = await navigator.clipboard?.writeText(link).then(() => true, () => false);
-  const words = (copied ? "Copied" : "It is in the address bar") + (options.own?.() ? ", without your picture" : "");
-  parts.copyText.textContent = parts.live.textContent = words;
+  parts.copyText.textContent = parts.live.textContent = await copied(link, options.own?.());
   parts.copy.classList.add("is-told");
   clearTimeout(timers.copied);
   timers.copied = setTimeout(() => {

@@ -1,5 +1,6 @@
 // What a page finds as `ViTViewer`.
 
+export { copied } from "./address.js";
 export { unpack } from "./bytes.js";
 export { embedded, host } from "./houses.js";
 export { mount } from "./mount.js";

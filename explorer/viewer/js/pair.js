@@ -7,6 +7,7 @@
 
 import { unpack } from "./bytes.js";
 import { choice, el } from "./elements.js";
+import { number } from "./numbers.js";
 import { alike, centre, depthName, drawn, moved, places, sentence, under } from "./pairing.js";
 import { download } from "./sources.js";
 
@@ -238,7 +239,7 @@ function sync(pair, now) {
   const lowest = all ? Math.min(...message.cosine) : -1;
   parts.least.input.min = Math.floor(100 * lowest) / 100;
   parts.least.input.value = Math.max(state.least, parts.least.input.min);
-  parts.least.said.textContent = Number(parts.least.input.value).toFixed(2);
+  parts.least.said.textContent = number(parts.least.input.value);
   const pen = parts.legend.getContext("2d");
   for (let k = 0; k < 256; k++) { pen.fillStyle = `rgb(${colourOf(k / 255, data.colormap).join()})`; pen.fillRect(k, 0, 1, 1); }
   parts.readout.textContent = now ? sentence(now, message, data.grids)
@@ -252,5 +253,5 @@ function fillTable(pair) {
   pair.told = message;
   const place = (side, patch) => `(${Math.floor(patch / data.grids[side][1])}, ${patch % data.grids[side][1]})`;
   parts.table.replaceChildren(...Array.from(message.cosine, (value, k) => el("tr", {},
-    el("td", {}, place(0, message.matches[2 * k])), el("td", {}, place(1, message.matches[2 * k + 1])), el("td", { class: "vx-num" }, value.toFixed(3)))));
+    el("td", {}, place(0, message.matches[2 * k])), el("td", {}, place(1, message.matches[2 * k + 1])), el("td", { class: "vx-num" }, number(value, 3)))));
 }

@@ -1,5 +1,7 @@
 // Two pictures side by side: where they lie, what is under the pointer, what is like it. No element, no pixel.
 
+import { number } from "./numbers.js";
+
 export const GAP = 28;  // pixels between the pictures, which lines cross
 const NARROW = 620;  // below, the second picture stands under the first
 
@@ -77,7 +79,7 @@ export function sentence(at, message, grids) {
   for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
   const match = matchOf(at, message), nearest = match ?? { patch: best, cosine: values[best] };
   const who = nameOf(at, grids), whom = nameOf({ side: other, patch: nearest.patch }, grids);
-  const start = `${who[0].toUpperCase()}${who.slice(1)} is most like ${whom}: cosine ${nearest.cosine.toFixed(2)}.`;
+  const start = `${who[0].toUpperCase()}${who.slice(1)} is most like ${whom}: cosine ${number(nearest.cosine)}.`;
   return start + (match ? " They chose each other." : " That one is more like another patch.");
 }
 

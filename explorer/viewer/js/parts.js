@@ -6,6 +6,7 @@ import { KEYS, listenToPicture } from "./input.js";
 import { copyLink } from "./address.js";
 import { listenToTerms, term } from "./terms.js";
 import { toFrame } from "./time.js";
+import { number } from "./numbers.js";
 import { written } from "./words.js";
 
 export function buildParts(viewer) {
@@ -264,6 +265,6 @@ function classRow(viewer, { index, name }) {
   share.textContent = `${written(before, data)} → ${written(edited, data)}`;
   mark.style.left = 100 * edited + "%";
   track.append(mark);
-  row.title = shares ? `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)} points` : "";
+  row.title = shares ? `${points < 0 ? "" : "+"}${number(points, 1)} points` : "";
   return row;
 }

@@ -4,6 +4,7 @@ import { later } from "./changes.js";
 import { markDots } from "./charts.js";
 import { OCTAVES, tableFor } from "./colour.js";
 import { exactOf, needExact } from "./exact.js";
+import { number } from "./numbers.js";
 import { ofImage } from "./state.js";
 import { percent, place, sentence, short } from "./words.js";
 
@@ -52,10 +53,10 @@ function valueText({ pointer }, { sheet, cell, data, exact }, index) {
   const value = exact?.[pointer.token] ?? sheet.values[cell * sheet.size + sheet.first + pointer.token - data.pre];
   const at = place(pointer.token, data);
   if (sheet.unit === "share") return `${at} ${exact ? "" : "≈\u00a0"}${percent(value)}, ${short(value * data.T)} × uniform`;
-  return `${at} ${sheet.unit === "cosine" ? value.toFixed(2) : short(value)}`;
+  return `${at} ${sheet.unit === "cosine" ? number(value) : short(value)}`;
 }
 
-const WRITE = { share: percent, norm: short, cosine: (v) => v.toFixed(2) };
+const WRITE = { share: percent, norm: short, cosine: (v) => number(v) };
 
 function sayPrefix({ state, parts }, now, { sheet, cell, data, direction, exact }) {
   const ready = sheet.ready[cell], shares = sheet.unit === "share" && ready;

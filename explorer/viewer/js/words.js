@@ -1,5 +1,6 @@
 // Numbers and states in words.
 
+import { number, typeset } from "./numbers.js";
 import { placeOf } from "./state.js";
 import { largest } from "./weights.js";
 
@@ -8,10 +9,10 @@ export function percent(share) {
   if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
   return (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2)) + "\u00a0%";
 }
-export const short = (value) => Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
-  : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1);
+export const short = (value) => typeset(Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
+  : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1));
 // What is said of a class: a probability, or the number itself.
-export const written = (value, data) => data.scores === "none" ? String(Number(value.toPrecision(4))) : percent(value);
+export const written = (value, data) => data.scores === "none" ? typeset(String(Number(value.toPrecision(4)))) : percent(value);
 // A place on the picture, (row, column), or in a clip; as vit/grid.py names it.
 export function place(token, data) {
   const { t, y, x } = placeOf(token, data);
@@ -61,7 +62,7 @@ const SENTENCES = {
   cosine({ values, data, state, token, who }) {
     const shift = state.embedding === "positions" ? data.pre : 0, own = token - shift;
     const best = largest(values, 0, values.length, 5).filter((k) => k !== own).slice(0, 3);
-    const list = best.map((k) => `${among(k + shift, -1, data)} (${values[k].toFixed(2)})`).join(", ");
+    const list = best.map((k) => `${among(k + shift, -1, data)} (${number(values[k])})`).join(", ");
     return `${who} is most like ${list}`;
   },
   color({ sheet, state }) {
