@@ -64,7 +64,7 @@ SLOW = 30_000_000  # beyond, each look takes more than a second, and the page sa
 ATTENTION = 640 * 2**20  # bytes of a look's attention, all layers: a browser holds it twice beside all else
 OFFERED = [method for method in METHODS.values() if not method.is_long]
 MADE = "logit_ledger"  # by js/page.js; why the others are not: do they need gradients?
-ALONG = "it comes along for the examples only, and of these for what the trained model answers."
+ALONG = "it comes along for the {} only, and of these for what the trained model answers."
 CLOSED = (
     f"This map is not computed in a browser: {ALONG}",
     f"This map needs gradients, which a model in a browser does not give: {ALONG}",
@@ -107,8 +107,6 @@ def write_site(
     """
     for shared in models:
         check(shared)
-        if pictures and not any(each.fits(shared.model.config) for each in pictures):
-            raise SiteError(f"{shared.name} looks at pictures, and here are only clips: name a picture, too.")
     if len({plain(shared.name) for shared in models}) < len(models):
         raise SiteError("Two of these models have one name: rename the folder of one.")
     progress("runtime")
@@ -216,9 +214,9 @@ def write_model(
 
 def refusals(model: ViT, num_tokens: int) -> dict[str, str]:
     """{method: why its map is not made in the page, in one sentence}."""
-    found = {}
+    found, kind = {}, "examples" if model.config.is_clip else "example pictures"
     for method in OFFERED:
-        closed = "" if method.name == MADE else CLOSED[method.needs_grad]
+        closed = "" if method.name == MADE else CLOSED[method.needs_grad].format(kind)
         if why := method.refusal(model.config, num_tokens) or closed:
             found[method.name] = why
     return found

@@ -60,7 +60,8 @@ class Picture:
         return isinstance(self.picture, Clip)
 
     def fits(self, config: ViTConfig) -> bool:
-        """Can this model look at it? A model of clips takes a picture for a clip that stands still."""
+        """Does this model take it at once? A model of clips takes a picture for a clip that stands still; one
+        of pictures looks at a clip frame by frame."""
         return config.is_clip or not self.moves
 
     def read_by(self, config: ViTConfig, card: Card, size: tuple[int, int]) -> Tensor:

@@ -25,8 +25,12 @@ export function prepare(picture, about) {
 }
 
 function joined(arrays) {
-  const [{ length, constructor: Numbers }] = arrays, out = new Numbers(arrays.length * length);
-  arrays.forEach((each, i) => out.set(each, i * length));
+  const out = new arrays[0].constructor(arrays.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const each of arrays) {
+    out.set(each, at);
+    at += each.length;
+  }
   return out;
 }
 
@@ -62,6 +66,31 @@ function eye(T) {  // (T, T): nothing has been mixed yet
   const matrix = new Float32Array(T * T);
   for (let k = 0; k < T; k++) matrix[k * T + k] = 1;
   return matrix;
+}
+
+/* The tokens of a clip's frames, each seen by itself, as if they were of one look, (L+1, prefix + F P, D). */
+function asOneClip(looks, { L, T, D, prefix }) {
+  return joined(Array.from({ length: L + 1 }, (_, l) => looks.map((look, i) => look.tokens.subarray((l * T + (i && prefix)) * D, (l + 1) * T * D))).flat());
+}
+
+/* (F P,): which patch of each of the frames `to` is most like each patch of the frame `from`, by the cosine of their last
+   tokens; as explorer/stats.py's frame_matches. */
+export function matches(from, to) {
+  const { L, T, D, prefix } = from.about, P = T - prefix, last = ({ tokens }) => tokens.subarray((L * T + prefix) * D);
+  const a = last(from), found = new Int32Array(to.length * P), unit = new Float32Array(P * D);
+  to.forEach((look, frame) => {
+    const b = last(look), most = new Float32Array(P).fill(-Infinity);
+    for (let p = 0; p < P; p++) {
+      const row = b.subarray(p * D, (p + 1) * D), length = Math.hypot(...row);
+      for (let d = 0; d < D; d++) unit[p * D + d] = row[d] / length;
+    }
+    for (let p = 0; p < P; p++) for (let q = 0; q < P; q++) {
+      let cosine = 0;
+      for (let d = 0; d < D; d++) cosine += a[p * D + d] * unit[q * D + d];
+      if (cosine > most[p]) [most[p], found[frame * P + p]] = [cosine, q];
+    }
+  });
+  return found;
 }
 
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
@@ -133,10 +162,13 @@ export class Look {
     return this.tokens.subarray(depth * size, (depth + 1) * size);
   }
 
-  embeddings() {
-    const { L, T, D, prefix, fixed } = this.about;
-    const colours = (joint) => pcaColours(this.tokens, { depths: L + 1, T, D, prefix, joint });
-    return { meta: { kind: "embeddings" }, arrays: { ...fixed, pca_joint: colours(true), pca_depth: colours(false) } };
+  /* among: the looks at all frames of a clip, this one too, which share a basis of colours. */
+  embeddings(among = [this]) {
+    const { L, T, D, prefix, fixed } = this.about, P = T - prefix, frames = among.length, at = among.indexOf(this);
+    const whole = among[0].colours ??= [true, false].map((joint) =>  // made once for all of them
+      pcaColours(asOneClip(among, this.about), { depths: L + 1, T: prefix + frames * P, D, prefix, joint }));
+    const own = (colours) => joined(Array.from({ length: L + 1 }, (_, l) => colours.subarray((l * frames + at) * P * 3, (l * frames + at + 1) * P * 3)));
+    return { meta: { kind: "embeddings" }, arrays: { ...fixed, pca_joint: own(whole[0]), pca_depth: own(whole[1]) } };
   }
 
   /* Attention of one layer as it is, (H, T, T): the numbers that are read beside the pointer. */

@@ -101,9 +101,8 @@ export class Own {
     if (page.tab === "lesson") page.followed.show();  // it was opened meanwhile
   }
 
-  /* What may be brought to this model. */
+  /* What this model was made for comes first. */
   mark({ described: { frames } }) {
-    byId("own").textContent = frames ? "Your own clip or picture" : "Your own picture";
-    byId("file").accept = frames ? "image/*,video/*,.mkv,.avi" : "image/*";
+    byId("own").textContent = frames ? "Your own clip or picture" : "Your own picture or clip";
   }
 }

@@ -6,6 +6,7 @@ import { Engine, pixelsOfFile } from "./client.js";
 import { fromSheet, sampled } from "./clips.js";
 import { Followed } from "./followed.js";
 import { Own } from "./own.js";
+import { Timeline } from "./timeline.js";
 import { WordPage } from "./wordpage.js";
 import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
 
@@ -13,7 +14,7 @@ const TABS = ["explore", "lesson"];
 const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
 
-const fits = (model, picture) => !picture.clip || !!model.described.frames;  // a picture is a clip that stands still
+const ofClips = (model) => !!model?.described.frames;
 
 async function pixelsOfExample({ file, clip }) {
   const pixels = await pixelsOfFile(new Blob([await bytesOf(file)]), Infinity);  // a sheet of frames is large
@@ -68,24 +69,18 @@ class Page {
   address() {
     const asked = new URLSearchParams(location.search), { models, pictures } = this.site;
     const model = models.find((each) => each.name === asked.get("model")) ?? models[0];
-    const picture = this.fitting(model, pictures.find((each) => each.name === asked.get("picture")));
+    const picture = pictures.find((each) => each.name === asked.get("picture")) ?? this.fitting(model);
     const step = Number(asked.get("step") ?? NaN), at = model.moments.findIndex((each) => each.step === step);
     this.tab = TABS.includes(asked.get("tab")) ? asked.get("tab") : TABS[0];
     const words = asked.get("words")?.split(",").map((name) => model.described.classNames.indexOf(name)).filter((k) => k >= 0);
     return { model: model.name, picture, moment: at, words: words?.length && model.described.words ? words : null };
   }
 
-  /* The picture, if there is one that this model can look at; else the first example that is of its kind. */
-  fitting(model, picture) {
-    if (picture && fits(model, picture)) return picture;
-    const { pictures } = this.site, ofClips = !!model.described.frames;
-    return pictures.find((each) => !!each.clip === ofClips) ?? pictures[0];
-  }
-
-  noClips({ name }) {
-    const other = this.site.models.find((model) => model.described.frames);
-    const first = other ? `choose the model ${other.name}, which looks at clips` : "this page has no model of clips";
-    return `${name} looks at one picture at a time: ${first}, or bring a picture.`;
+  /* The picture, if the visitor has chosen it; else the first example of the kind that this model was made for. */
+  fitting(model, picture, before) {
+    if (picture && (!picture.clip || picture.own || ofClips(model) === ofClips(before))) return picture;
+    const { pictures } = this.site;
+    return pictures.find((each) => !!each.clip === ofClips(model)) ?? pictures[0];
   }
 
   write() {
@@ -104,10 +99,9 @@ class Page {
     this.followed.leave();
     if (picture && this.own.camera.on) this.own.stop();
     const turn = this.choosing = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
-    const next = { model, picture: picture ?? this.fitting(model, before.picture), moment: moment ?? (name ? -1 : before.moment), words: words ?? (name ? null : before.words), edits: null };
+    const next = { model, picture: picture ?? this.fitting(model, before.picture, before.model), moment: moment ?? (name ? -1 : before.moment), words: words ?? (name ? null : before.words), edits: null };
     if (model.described.words) next.words ??= [...model.described.classNames.keys()];
     try {
-      if (!fits(model, next.picture)) throw new Error(this.noClips(model));
       this.say(model !== before.model ? `Loading ${model.name} …` : "", false);
       await this.ready(turn, model, next);
       if (picture || model !== before.model) {
@@ -200,23 +194,28 @@ class Page {
   // ---- looks
 
   async look(turn, another, brief = false) {
-    const { picture, model: { about } } = this.now, ready = this.prepared;
-    const given = about.frames ? sampled(picture.pixels, about.frames) : picture.pixels;
-    const look = await this.engine.look({ ...(ready ? { prepared: ready } : { picture: given }), brief });
-    if (turn !== this.turn) return look.forget();
+    const { picture: { pixels, own, name }, model: { about, refused, moments } } = this.now, { viewer } = this, ready = this.prepared;
+    const timeline = !ofClips(this.now.model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
+    const frame = timeline && !another ? Math.min(viewer.state.frame, timeline.moments.length - 1) : 0;
+    const given = about.frames ? sampled(pixels, about.frames) : pixels;
+    const look = await (timeline ? timeline.at(frame) : this.engine.look({ ...(ready ? { prepared: ready } : { picture: given }), brief }));
+    if (turn !== this.turn) return (timeline ?? look).forget();
     this.kept?.forget();
-    this.kept = look;
+    this.kept = timeline ?? look;
+    this.timeline = timeline;
     this.prepared = look.prepared;
-    if (another) this.viewer.set({ target: -1, patches: [], heads: [] }, true);
-    const { moments } = this.now.model;
+    if (another) {
+      viewer.setTimeline([]);
+      viewer.set({ target: -1, patches: [], heads: [] }, true);
+    }
     this.options.tries = [...(moments.length ? [{ label: "What was it like before training?", moment: 0 }] : []), LESSON];
-    const shown = this.viewer.setSource(look.source);
-    this.viewer.refuse(this.now.model.refused);
+    const shown = viewer.setSource(timeline ? timeline.moments[frame].source : { ...look.source, refused });
+    viewer.setTimeline(timeline?.moments ?? [], () => timeline.follow());
     await shown;
     if (turn !== this.turn) return;
-    const { model, words } = this.now, maps = this.now.moment < 0 && !picture.own && model.maps[picture.name];
-    if (words) this.words.show(await look.where(), look.prepared, this.viewer.data, model.about);
-    if (maps) this.viewer.addMaps(await this.mapsOf(maps, words));
+    const { model, words } = this.now, maps = this.now.moment < 0 && !own && model.maps[name];
+    if (words) this.words.show(await look.where(), look.prepared, viewer.data, about);
+    if (maps) viewer.addMaps(await this.mapsOf(maps, words));
     this.say("", false);
     byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${this.lookedBy}.`;
   }
@@ -226,12 +225,23 @@ class Page {
     return { meta: { ...meta, target: words ? words.indexOf(meta.target) : meta.target }, arrays };
   }
 
+  /* Another frame of a clip is shown, which the model looked at by itself. */
+  async moved({ frame }) {
+    const { turn, viewer, timeline, now: { model, words } } = this, look = await timeline?.at(frame);
+    if (!look || turn !== this.turn || frame !== viewer.state.frame) return;
+    this.prepared = look.prepared;
+    if (words) this.words.show(await look.where(), look.prepared, viewer.data, model.about);
+  }
+
+  /* The picture as the model takes it, or this frame of a clip. */
+  async preparedAt(frame) { return (await this.timeline?.at(frame))?.prepared ?? this.prepared; }
+
   async edit(edits) {
     const turn = this.turn;
     this.now.edits = edits;
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
     if (!edits.patches.length && !edits.heads.length && !(edits.frozen >= 0)) return this.viewer.setAfter(null);
-    const look = await this.engine.look({ prepared: this.prepared, edits, brief: this.brief });
+    const look = await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits, brief: this.brief });
     if (turn !== this.turn || this.now.edits !== edits) return look.forget();
     this.after?.forget();
     this.after = look;
@@ -241,20 +251,23 @@ class Page {
   heard(name, payload) {
     if (name === "edits" && this.own.camera.on) this.now.edits = payload;  // the next picture is looked at so
     else if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
+    if (name === "frame") this.moved(payload).catch((error) => this.say(error.message, true));
     if (name === "need_maps") this.map(payload).catch((error) => this.say(error.message, true));
     if (name === "target") this.viewer.set({ target: payload.target }, true);
   }
 
   /* A map that does not come along: the ledger's is made here, for any class. */
-  async map({ method, target }) {
-    const { model, words } = this.now, turn = this.turn, { classNames } = model.about;
-    if (model.refused[method]) return;  // that was said when the picture came
-    const index = target >= 0 ? target : this.viewer.data.classes[0].index;
+  async map({ method, target, frame = 0 }) {
+    const { model: { about: { classNames }, refused }, words } = this.now, { turn, viewer } = this;
+    const current = () => turn === this.turn && frame === viewer.state.frame;
+    if (refused[method]) return;  // so the source says
+    const index = target >= 0 ? target : viewer.data.classes[0].index;
     await this.unfold();
-    if (turn !== this.turn) return;
-    const map = await this.engine.ask("ledger", { prepared: { image: this.prepared.image, length: this.prepared.length }, target: index });
-    if (turn !== this.turn) return;
-    this.viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[words ? words[index] : index] }, arrays: { logit_ledger: map } });
+    if (!current()) return;
+    const { image, length } = await this.preparedAt(frame);
+    const map = await this.engine.ask("ledger", { prepared: { image, length }, target: index });
+    if (!current()) return;
+    viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[words ? words[index] : index] }, arrays: { logit_ledger: map } });
   }
 
   // ---- tabs, training
@@ -301,8 +314,7 @@ class Page {
       byId(tab === "lesson" ? "lesson-page" : tab).hidden = tab !== this.tab;
     }
     this.own.mark(model);
-    for (const [i, button] of [...byId("examples").children].entries()) {
-      button.hidden = !fits(model, this.site.pictures[i]);
+    for (const button of byId("examples").children) {
       button.setAttribute("aria-pressed", String(!picture.own && button.dataset.picture === picture.name));
     }
     byId("moments").hidden = byId("play").hidden = !moments.length;

@@ -5,7 +5,7 @@
    lesson; other weights close it. */
 
 import { ofFrames, painted, plan, shared } from "./answer.js";
-import { Look, frozen, interventions, ledgerMap, prepare, unmeasured } from "./engine.js";
+import { Look, frozen, interventions, ledgerMap, matches, prepare, unmeasured } from "./engine.js";
 import { Follow, lessonOf } from "./lesson.js";
 import { race } from "./race.js";
 import { expand } from "./weights.js";
@@ -154,7 +154,8 @@ const ASKED = {
   head: ({ key }) => looks.get(key).head(),
   layer: ({ key, layer }) => looks.get(key).layer(layer),
   exact: ({ key, layer }) => looks.get(key).exact(layer),
-  embeddings: ({ key }) => looks.get(key).embeddings(),
+  embeddings: ({ key, among }) => looks.get(key).embeddings(among?.map((each) => looks.get(each))),
+  matches: ({ from, keys }) => matches(looks.get(from), keys.map((each) => looks.get(each))),
   forget: ({ key }) => { looks.delete(key); },
 };
 

@@ -5,6 +5,7 @@
                                       Optional: embeddings
      exact(l)                         optional: a layer's attention without rounding, for the numbers that are read
      expect(layer)                    optional: hears which layer will be wanted first
+     refused: {method: why}           optional: the maps that will not come
      closed: true                     nobody computes the maps that are missing */
 
 import { fromBase64, unpack } from "./bytes.js";
@@ -29,7 +30,7 @@ export async function open(source) {
     Q: arrays.tokens_sent.length,
     tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
     layers: Array(meta.num_layers).fill(null), wanted: new Map(), loaded: 0,
-    maps: new Map(), asked: new Set(), refused: {},  // refused: {method: why}
+    maps: new Map(), asked: new Set(), refused: { ...source.refused },  // refused: {method: why}
     names: new Map(meta.classes.map((c) => [c.index, c.name])),  // of the likeliest classes, and of explained ones
   };
 }

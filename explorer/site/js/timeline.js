@@ -1,0 +1,63 @@
+/* A clip in front of a model of pictures: each frame is a look of its own, made when it is first wanted and kept with the
+   others, which share a basis of colours, and in which patches are found again. */
+
+import { chosen } from "./clips.js";
+
+const MOST = 16, BYTES = 640 * 2 ** 20;  // frames; their attention, all layers
+
+export class Timeline {
+  /* clip: {frames, times}. refused: as a source says it. */
+  constructor(engine, about, { frames, times }, refused) {
+    const { L, H, T } = about, few = Math.max(2, Math.floor(BYTES / (4 * L * H * T * T)));
+    Object.assign(this, { engine, looks: [], gone: false });
+    this.clip = chosen(frames.length, Math.min(MOST, few)).map((i) => ({ pixels: frames[i], time: times[i] }));
+    this.moments = this.clip.map(({ time }, frame) => {
+      const ask = (name) => async (layer) => (await this.at(frame)).source[name](layer);
+      return {
+        words: `time ${frame} · ${time.toFixed(2)} s`,
+        source: { head: ask("head"), layer: ask("layer"), exact: ask("exact"), embeddings: () => this.embeddings(frame), refused },
+      };
+    });
+  }
+
+  /* The look at one frame. */
+  at(frame) {
+    this.looks[frame] ??= this.engine.look({ picture: this.clip[frame].pixels });
+    return this.looks[frame];
+  }
+
+  /* The numbers under which the engine has all frames. */
+  async keys() {
+    const keys = [];
+    for (const frame of this.clip.keys()) {
+      this.check();
+      keys.push((await this.at(frame)).key);
+    }
+    return keys;
+  }
+
+  check() {
+    if (this.gone) throw new Error("Another picture was chosen.");
+  }
+
+  async embeddings(frame) {
+    const among = await this.keys();
+    return this.engine.ask("embeddings", { key: among[frame], among });
+  }
+
+  /* Where the patches of each frame are found again in the others, (F, F, P), as explorer/payload.py's follow_payload. */
+  async follow() {
+    const keys = await this.keys(), rows = [];
+    for (const from of keys) {  // one by one: what is shown comes in between
+      this.check();
+      rows.push(...await this.engine.ask("matches", { from, keys }));
+    }
+    const shape = [keys.length, keys.length, rows.length / keys.length ** 2];
+    return { meta: { kind: "follow" }, arrays: { matches: Object.assign(Int32Array.from(rows), { shape }) } };
+  }
+
+  forget() {
+    this.gone = true;
+    for (const look of this.looks) look?.then(({ forget }) => forget(), () => {});
+  }
+}
