@@ -62,7 +62,7 @@ class Session:
     result_bytes: int = 2048 * MiB  # room for a trace of ATTENTION_LIMIT and one with gradients, twice that
     model_bytes: int = 4096 * MiB
     shard_bytes: int = 2048 * MiB  # files of theirs
-    film_bytes: int = 1024 * MiB  # and of clips that were decoded
+    film_bytes: int = 1024 * MiB  # and of pictures and clips that were decoded
     hub_models: int = 8  # how many different Hub models strangers may make this process fetch in a day,
     hub_bytes: int = 1024 * MiB  # and how large each may be
     model_lock: threading.Lock = field(default_factory=threading.Lock)  # all cores go to one pass at a time
@@ -256,7 +256,11 @@ class Session:
 
         It may take `vit.pictures.SECONDS`: asked for first where no look waits. Raises PictureError.
         """
-        return self.remember(("pixels", digest), lambda: np.asarray(open_safely(file)), owner)
+
+        def decode() -> Clip:
+            return Clip(np.asarray(open_safely(file))[None], (0.0,))
+
+        return self.keep_decoded(digest, decode, owner).frames[0]
 
     def clip(self, file: str | Path, digest: str, owner: str = EVERYONE) -> Clip:
         """The frames of a clip's file, as `pixels`, but only one clip at a time. It may take
@@ -267,11 +271,11 @@ class Session:
                 self.still_wanted(owner)
                 return open_clip_safely(file)
 
-        return self.keep_clip(digest, decode, owner)
+        return self.keep_decoded(digest, decode, owner)
 
-    def keep_clip(self, digest: str, decode: Callable[[], Clip], owner: str = EVERYONE) -> Clip:
-        """The clip under this digest. What was decoded lies in a file, too: where memory has no room for it
-        the clip is read again at once, whoever asks."""
+    def keep_decoded(self, digest: str, decode: Callable[[], Clip], owner: str = EVERYONE) -> Clip:
+        """The clip under this digest, or the picture as one of one frame. What was decoded lies in a file,
+        too: where memory has no room for it, it is read again at once, whoever asks."""
 
         def make() -> Clip:
             fresh: list[Clip] = []
@@ -279,7 +283,11 @@ class Session:
             def write() -> Path:
                 path = self.folder / f"{secrets.token_hex(16)}.npz"
                 fresh.append(clip := decode())
-                np.savez(path, frames=clip.frames, times=clip.times)
+                try:
+                    np.savez(path, frames=clip.frames, times=clip.times)
+                except OSError:  # such as a disk that is full
+                    path.unlink(missing_ok=True)
+                    raise
                 return path
 
             while True:
@@ -289,7 +297,13 @@ class Session:
                 with suppress(FileNotFoundError), np.load(path) as found:  # forgotten meanwhile: once more
                     return Clip(found["frames"], tuple(found["times"].tolist()))
 
-        return self.remember(("clip", digest), make, owner)
+        return self.remember(("decoded", digest), make, owner)
+
+    def is_decoded(self, file: str | Path) -> bool:
+        """Are the pixels of this file at hand? Those of the examples are as good as that."""
+        digest = digest_of(file)
+        held = self.results.peek(("decoded", digest)) or self.films.peek(digest)
+        return held is not None or Path(file).is_relative_to(self.folder)
 
     def came_from(self, owner: str, address: str) -> None:
         """Whoever opens many pages is one visitor: what all of them hold is counted together."""

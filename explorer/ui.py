@@ -361,9 +361,10 @@ def kept_clip(session: Session, files: Sequence[str], owner: str) -> str:
     elif is_clip(files[0]):
         clip = session.clip(files[0], digest_of(files[0]), owner)
     else:
+        session.pixels(files[0], digest_of(files[0]), owner)
         return files[0]
     save_animated(clip, path)
-    session.keep_clip(digest_of(path), lambda: clip, owner)
+    session.keep_decoded(digest_of(path), lambda: clip, owner)
     return str(path)
 
 
@@ -385,6 +386,9 @@ def show_chosen(
     if (name := page.name_of(model)) in page.session.coming:  # then what is chosen by then is shown
         if not shown or (picture, size) != (shown.picture, shown.size):
             gr.Info(f"{in_toast(name)} is still downloading; it will appear when it is ready.")
+        return UNCHANGED
+    if page.is_unread(picture):  # then what is chosen by then is shown
+        gr.Info("This picture or clip is still being read; if it does not appear, choose it once more.")
         return UNCHANGED
     same = shown is not None and shown.model == model
     chosen = Shown(picture, model, size, classes=shown.classes if same else None)

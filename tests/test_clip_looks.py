@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -12,11 +13,13 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from explorer import films, payload, stats, ui
+from explorer import session as session_module
 from explorer.cli.arguments import parse_query
 from explorer.cli.request import Usage
 from explorer.look import TRAINED
 from explorer.session import Session, digest_of
 from explorer.subject import subject_of
+from explorer.views.page import Edits, Shown
 from vit import ViT, save, trace
 from vit.card import Card
 from vit.clips import ClipError, open_clip
@@ -202,6 +205,11 @@ def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Pa
     dropped = next(fn for fn in steps if fn.name == "on_drop")
     still = tmp_path / "still.png"
     Image.new("RGB", (40, 30), "red").save(still)
+    brought = tmp_path / "brought.png"
+    Image.new("RGB", (40, 30), "blue").save(brought)
+    assert next(fn for fn in steps if fn.name == "on_clip").fn(
+        [str(brought)], SimpleNamespace(session_hash="ann")
+    )
     for file in (gif, still):
         dropped.fn(str(file), str(tmp_path / "model"), TRAINED, [], SimpleNamespace(session_hash="ann"))
 
@@ -210,5 +218,34 @@ def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Pa
 
     for opener in ("open_clip_safely", "open_safely"):
         monkeypatch.setattr(f"explorer.session.{opener}", again)
-    for file in (gif, still):
+    for file in (gif, still, brought):
         assert session.look(file, str(tmp_path / "model"), owner="ann").trace().grid.count == 15
+
+
+def test_no_file_of_a_stranger_is_decoded_where_others_wait_to_look(tmp_path: Path, gif: Path, monkeypatch):
+    save(tmp_path / "model", model_of(), CARD)
+    name, ann = str(tmp_path / "model"), SimpleNamespace(session_hash="ann", query_params={})
+    session = Session(public=True, extra=(name,))
+    demo = ui.build(session)
+    handlers = {fn.name: fn.fn for fn in demo.fns.values()}
+    Image.new("RGB", (40, 30), "red").save(still := tmp_path / "still.png")
+
+    def chosen(file: Path) -> ui.Screen:
+        return handlers["on_show"](str(file), name, TRAINED, None, None, Edits(), [], ann)
+
+    for file, opener in ((gif, "open_clip_safely"), (still, "open_safely")):
+        decode = getattr(session_module, opener)
+        monkeypatch.setattr(session_module, opener, None)
+        assert chosen(file) == ui.UNCHANGED, "it is still in the queue of files"
+        with pytest.raises(gr.Error, match="choose it once more"):
+            handlers["on_target"](Shown(str(file), name), gr.EventData(None, {"target": 1}), ann)
+        monkeypatch.setattr(session_module, opener, decode)
+        handlers["on_drop"](str(file), name, TRAINED, [], ann)
+        monkeypatch.setattr(session_module, opener, None)
+        session.results.max_bytes = 0  # where memory has no room, it is in a file
+        session.remember("large", lambda: b"x")
+        assert chosen(file).shown == Shown(str(file), name, TRAINED)
+        session.results.max_bytes = 2**31
+        monkeypatch.setattr(session_module, opener, decode)
+    lion = next((session.folder / "examples").glob("*.png"))
+    assert chosen(lion).shown.picture == str(lion), "the examples are small, and known"

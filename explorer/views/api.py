@@ -24,6 +24,7 @@ def build(page: Page) -> None:
     answer = gr.JSON(label="Answer", visible=False)
 
     def asked(picture: str, model: str, size: str, request: gr.Request) -> Look:
+        page.on_file(picture, request)
         return page.look(Shown(picture, model or page.session.names()[0], size), request)
 
     def predict(picture, model, size, request: gr.Request) -> dict[str, Any]:

@@ -211,10 +211,17 @@ class Page:
                 title="No model",
                 print_exception=False,
             )
+        if self.is_unread(shown.picture):
+            left = "This picture or clip is not kept any more: choose it once more."
+            raise gr.Error(left, title="No picture", print_exception=False)
         size = shown.size if shown.size in SIZES else TRAINED
         with kindly():
             own = shown.classes if step is None else None  # they are of the model as it is
             return self.session.look(shown.picture, name, step, owner_of(request), size, shown.frame, own)
+
+    def is_unread(self, file: Any) -> bool:
+        """Must a stranger's file be decoded before it can be looked at? That is for FILE_QUEUE alone."""
+        return self.session.public and isinstance(file, str) and not self.session.is_decoded(file)
 
     def on_file(self, file: Any, request: gr.Request) -> None:
         """In FILE_QUEUE, in front of what looks at a file: it is decoded here."""
