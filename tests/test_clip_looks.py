@@ -247,5 +247,5 @@ def test_no_file_of_a_stranger_is_decoded_where_others_wait_to_look(tmp_path: Pa
         assert chosen(file).shown == Shown(str(file), name, TRAINED)
         session.results.max_bytes = 2**31
         monkeypatch.setattr(session_module, opener, decode)
-    lion = next((session.folder / "examples").glob("*.png"))
-    assert chosen(lion).shown.picture == str(lion), "the examples are small, and known"
+    example = next(iter(ui.examples_of(session).values())).path
+    assert chosen(example).shown.picture == str(example), "the examples are small, and known"
