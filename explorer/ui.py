@@ -390,8 +390,8 @@ def show_chosen(
     if page.is_unread(picture):  # then what is chosen by then is shown
         gr.Info("This picture or clip is still being read; if it does not appear, choose it once more.")
         return UNCHANGED
-    same = shown is not None and shown.model == model
-    chosen = Shown(picture, model, size, classes=shown.classes if same else None)
+    own = shown.classes if shown and shown.model == model else None
+    chosen = Shown(picture, model, size, classes=own)
     if not shown or (picture, model) != (shown.picture, shown.model):
         return show(page, examples, chosen, request)
     # at another size, or once more

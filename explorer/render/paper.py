@@ -3,7 +3,7 @@
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import SupportsFloat, cast
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -150,7 +150,7 @@ def key_beside(axes: Axes, theme: str, title: str) -> None:
     key.get_title().set_color(THEMES[theme].muted)
 
 
-def number(value: float, form: str = ".2f") -> str:
+def number(value: SupportsFloat, form: str = ".2f") -> str:
     """A number as people read it, in one of `format`'s forms: a true minus, and none on zero (the `z`)."""
     sign = "+" if form.startswith("+") else "-"
     return format(float(value), f"{sign}z{form.removeprefix('+')}").replace("-", "−")

@@ -110,7 +110,7 @@ def guard(demo: gr.Blocks) -> None:
             gone = sentence_of(error) if isinstance(error, OSError) else None
             raise gr.Error(gone or NOT_FROM_HERE, print_exception=False) from error
 
-    demo.preprocess_data = checked  # type: ignore[method-assign]
+    demo.preprocess_data = checked  # type: ignore[method-assign, assignment]
 
 
 def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:

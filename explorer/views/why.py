@@ -319,7 +319,7 @@ def ledger_report(look: Look, target: int) -> str:
     answer, heads = class_name(look.card, target), book.head_grid().numpy()
     columns = {"MLP": book.mlp.numpy()}
     entries = sorted(book.table(), key=lambda entry: -abs(float(entry["logit"] or 0)))[:TOP_ENTRIES]
-    rows = [[entry_name(entry), number(entry["logit"], "+.3f")] for entry in entries]
+    rows = [[entry_name(entry), number(float(entry["logit"] or 0), "+.3f")] for entry in entries]
     total = [
         ["heads", number(heads.sum(), "+.3f")],
         ["MLPs", number(book.mlp.sum(), "+.3f")],
