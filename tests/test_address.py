@@ -25,6 +25,14 @@ SHIFTS = """window.shift = 0;
 new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
 }).observe({ type: 'layout-shift', buffered: true });"""
+# of a page, what comes last
+THERE = {
+    "explore": "#checks li",
+    "lesson": "#lesson canvas",
+    "why": "#why-ledger h3",
+    "heads": "#heads-board .vx-panel",
+    "compare": "#compare-B .vit-picture",
+}
 CHOSEN = "document.querySelector('[role=tab][aria-selected=true]')?.textContent"
 
 
@@ -100,6 +108,26 @@ def test_nothing_jumps_while_the_page_comes(browser: Browser, url: str, size: tu
     assert page.evaluate("window.shift") < 0.05
     wide = page.evaluate("document.querySelector('#main').clientWidth")
     assert wide > 0.9 * size[0] and page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_no_page_jumps_while_it_comes_and_all_begin_at_one_height(
+    browser: Browser, url: str, width: int
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    context.add_init_script(SHIFTS)
+    tops = set()
+    for tab, there in THERE.items():
+        page = context.new_page()
+        page.goto(f"{url}?tab={tab}")
+        page.locator(there).first.wait_for(state="attached")
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.shift") < 0.05, tab
+        tops.add(page.locator("#tabs").bounding_box()["y"])  # type: ignore[index]
+        page.close()
+    assert len(tops) == 1
     context.close()
 
 

@@ -347,12 +347,12 @@ def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: V
     tab(page, "Training")
     said = page.locator("#training-timeline output")
     expect(said).to_contain_text("step 100")
-    expect(page.locator("#training-timeline [data-step]")).to_have_count(6)
+    expect(page.locator("#training-charts [data-step]")).to_have_count(6)
     viewer = "document.querySelector('#training-viewer .vit-viewer')?.viewer"
     page.wait_for_function(f"() => {viewer}?.data")
     answer = f"JSON.stringify({viewer}.data.classes.map((c) => c.value))"
     last = page.evaluate(answer)
-    page.locator("#training-timeline [data-step='1']").first.hover()
+    page.locator("#training-charts [data-step='1']").first.hover()
     expect(said).to_contain_text("step 1 ")
     page.wait_for_function(f"(last) => {answer} !== last", arg=last)
     page.get_by_label("Play the training").click()

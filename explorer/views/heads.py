@@ -138,7 +138,7 @@ def roles_panels(look: Look) -> str:
         for j, names in enumerate(layer)
         if names
     ]
-    rules = "; ".join(f"<b>{rule.name}</b>: {rule.about}" for rule in RULES)
+    rules = "; ".join(f"“{rule.name}”: {rule.about}" for rule in RULES)
     panels = [
         panel(
             "What heads do",

@@ -311,10 +311,13 @@ def picture_map(
     *time, row, column = np.unravel_index(int(values.argmax()), values.shape)
     words = f"strongest at the patch in row {row}, column {column}" + "".join(f", time {t}" for t in time)
     values = Grid.side_by_side(values) if time else values
+    height, width = values.shape
+    place = f"aspect-ratio: {width} / {height}"  # which it keeps before it has come: patches are square
     over = f'<img class="vx-over" src="{map_png(values, signed, top)}" alt="{words}">'
     link = f' data-method="{escape(method)}" tabindex="0" role="button"' if method else ""
     return (
-        f'<figure class="vx-map"{link}><div><img src="{escape(picture)}" alt="">{over}</div>'
+        f'<figure class="vx-map"{link}><div style="{place}">'
+        f'<img src="{escape(picture)}" alt="">{over}</div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

@@ -1,9 +1,11 @@
-// The timeline of a training run: a slider, a play button and curves that choose what #training-viewer shows.
+// The timeline of a training run: a slider, a play button and the curves of #training-charts choose what #training-viewer
+// shows, which stands between them.
 // The browser keeps what it has seen: going back to a moment costs a drawing, not a download.
 // Scope given by Gradio: element, trigger, props, watch.
 const page = window.vitPage;
 const find = (selector) => element.querySelector(selector);
-const slider = find("input"), play = find(".vx-play"), said = find("output"), charts = find(".vx-timeline-charts");
+const slider = find("input"), play = find(".vx-play"), said = find("output");
+const charts = () => document.querySelector("#training-charts .vx-timeline-charts");
 let moments = [], at = -1, playing = null, shown = null;
 
 const GONE = "This moment is no longer kept: open the picture again.";
@@ -11,13 +13,13 @@ const sourceOf = (moment) => ViTViewer.kept(ViTViewer.addresses(moment, GONE));
 const viewer = () => document.querySelector("#training-viewer .vit-viewer")?.viewer;
 
 function show(index) {
-  if (!moments[index] || !viewer()) return;
+  if (!moments[index] || !viewer() || !charts()) return;
   at = index;
   slider.value = index;
   const moment = moments[index];
   slider.ariaValueText = moment.words;
   said.textContent = moment.words + (moment.ready ? "" : moment.failed ? " · could not be loaded" : " …");
-  for (const point of charts.querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
+  for (const point of charts().querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
   if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }
 }
 
@@ -60,12 +62,11 @@ play.addEventListener("click", () => {
 slider.addEventListener("input", () => choose(+slider.value));
 const look = (index) => { stop(); show(index); };
 const toStep = (event) => {
-  const point = event.target.closest("[data-step]");
+  const point = event.target.closest?.("#training-charts [data-step]");
   const index = point ? moments.findIndex((moment) => moment.step === +point.dataset.step) : -1;
   if (index >= 0 && (event.type === "click" || index !== at)) (event.type === "click" ? choose : look)(index);
 };
-charts.addEventListener("pointerover", toStep);
-charts.addEventListener("click", toStep);
+for (const name of ["pointerover", "click"]) document.addEventListener(name, toStep);
 
 function receive(value) {
   element.hidden = !value?.moments?.length;
@@ -77,10 +78,13 @@ function receive(value) {
   const wasLast = at === moments.length - 1;
   moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
   slider.max = Math.max(0, moments.length - 1);
-  charts.innerHTML = value.charts ?? "";
   const next = before.size === 0 && asked() >= 0 ? asked() : wasLast || at >= moments.length ? moments.length - 1 : at;
-  const wait = () => viewer() ? show(next) : moments.length && setTimeout(wait, 100);
-  wait();
+  const draw = () => {
+    if (!viewer() || !charts()) return setTimeout(draw, 100);
+    charts().innerHTML = moments.length ? value.charts : "";
+    show(next);
+  };
+  draw();
   load(moments);
 }
 

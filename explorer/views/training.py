@@ -31,7 +31,6 @@ TIMELINE = """
     <input type="range" min="0" max="0" value="0" step="1" aria-label="Moment of training">
     <output aria-live="polite"></output>
   </div>
-  <div class="vx-timeline-charts"></div>
 </div>
 """
 TIMELINE_JS = (Path(__file__).parent / "timeline.js").read_text(encoding="utf-8")
@@ -116,10 +115,9 @@ def build(page: Page) -> None:
         run = gr.Dropdown(
             [("the model at the top", "")],
             value="",
-            label="Training run",
+            label="Training run, or a folder that train.py writes to",
             allow_custom_value=True,
             scale=3,
-            info="A folder that train.py writes to, such as runs/cifar10.",
             elem_id="training-run",
         )
         gr.Checkbox(label="follow a run while it trains", container=False, scale=1, elem_id="training-follow")
@@ -142,6 +140,7 @@ def build(page: Page) -> None:
         predictions=True,
         modes=("attention", "rollout", "embeddings"),
     )
+    gr.HTML('<div class="vx-timeline-charts"></div>', elem_id="training-charts", apply_default_css=False)
     inputs, outputs = [page.shown, run], [timeline, nothing]
 
     def tell(shown, run, request):
