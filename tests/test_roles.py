@@ -143,6 +143,7 @@ def test_the_page_says_what_was_measured_and_on_what():
     figures = {"sink": [[0.9, 0.1], [0.2, 0.1]], "object": [[0.5, 0.8], [0.3, 0.6]]}
     found = roles.Roles("", "boxes of photos", 366, figures, {"layer": 1})
     page = roles_panels(SimpleNamespace(loaded=SimpleNamespace(roles=found)))
+    assert "&lt;" not in page, "no tag is shown as text"
     assert "<b>L0.H0</b> sink" in page and "<b>L0.H1</b> finds the object" in page and "L1.H1</b>" not in page
     assert "366 pictures of boxes of photos" in page and page.count('class="vx-dot"') == 4
     assert roles_panels(SimpleNamespace(loaded=SimpleNamespace(roles=None))) == ""
