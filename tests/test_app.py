@@ -43,6 +43,7 @@ from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.record import Found, Record, load_record, record_of, save_record
+from explorer.refusals import Left
 from explorer.render import number
 from explorer.session import Session
 from explorer.views import compare, explore, heads, lesson, page, parts, take_home, training, why
@@ -363,6 +364,19 @@ def test_heads_are_switched_off_unasked_only_where_that_is_quick(checkpoints, pi
     book = why.ledger_report(look, 2)
     assert "Takes 6 forwards" not in book and f"L1.H2: {float(lost[1, 2]):+.3g} logit" in book
     assert "Takes 6 forwards" in why.ledger_report(look, 3)
+
+
+def test_nothing_is_switched_off_for_one_who_has_left(checkpoints, picture) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    asked: list[None] = []
+
+    def wanted() -> None:
+        asked.append(None)
+        raise Left
+
+    with pytest.raises(Left):
+        why.run_ablation(look, 2, wanted)
+    assert len(asked) == 1 < look.model.config.depth, "after its first layer"
 
 
 def test_the_page_and_the_file_have_the_same_numbers(look: Look) -> None:

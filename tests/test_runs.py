@@ -202,6 +202,12 @@ def changed(what: str, state: dict) -> object:
         for kept in state["optimizers"][0]["state"].values():
             kept["momentum_buffer"] = torch.zeros(2, 2)
         return state
+    if what == "optimizers without a part":
+        del state["optimizers"][0]["state"][0]["momentum_buffer"]
+        return state
+    if what == "optimizers of text":
+        state["optimizers"][1]["state"][0]["exp_avg"] = "x"
+        return state
     faults = {"text": "x", "negative": -1, "numbers": [1.0, 2.0], "rows": [{"step": 0, "loss": "x"}]}
     return state | {name: faults[fault]}
 
@@ -209,6 +215,7 @@ def changed(what: str, state: dict) -> object:
 FAULTS = ["a list", "newer", "older", "options unknown", "options missing", "options text", "step missing"]
 FAULTS += ["step text", "step negative", "losses numbers", "losses text", "history rows", "history numbers"]
 FAULTS += ["model missing", "model of another shape", "ema missing", "optimizers missing", "bf16 text"]
+FAULTS += ["optimizers without a part", "optimizers of text"]
 FAULTS += ["optimizers of another shape", "commands numbers", "class_names text", "minutes text"]
 
 
@@ -241,6 +248,16 @@ def test_a_damaged_state_is_one_true_sentence(fault, begun, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02cposix\nsystem\n.", b"PK\x03\x04" + bytes(100)])
 def test_a_state_that_is_none_is_damaged(content, begun, tmp_path):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(RunError, match="is damaged"):
+        unfinished(begun, tmp_path).load_state(torch.device("cpu"))
+
+
+def test_a_state_of_which_one_byte_has_changed_is_damaged(begun, tmp_path):
+    torch.save(begun[0], tmp_path / "state.pt")
+    content = bytearray((tmp_path / "state.pt").read_bytes())
+    weights = begun[0]["model"]["head.weight"].numpy().tobytes()
+    content[content.index(weights) + 5] ^= 1
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(RunError, match="is damaged"):
         unfinished(begun, tmp_path).load_state(torch.device("cpu"))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -79,6 +80,9 @@ class Run:
         if not path.is_file():
             return
         try:
+            with zipfile.ZipFile(path) as parts:
+                if parts.testzip():  # torch itself does not look whether a tensor is what was written
+                    raise TypeError("a part of it has changed")
             state = torch.load(path, map_location=device, weights_only=True)
             check_form(state, self.folder)
             self.check_that_it_goes_on(state)
@@ -116,9 +120,12 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for optimizer, old in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(old)
+            groups = optimizer.state_dict()["param_groups"]  # as the options say, which are the same
+            optimizer.load_state_dict({"state": old["state"], "param_groups": groups})
+            if len({frozenset(kept) for kept in optimizer.state.values()}) > 1:
+                raise TypeError("an optimizer keeps for one parameter what it does not keep for another")
             for p, kept in optimizer.state.items():
-                if any(isinstance(x, Tensor) and x.ndim and x.shape != p.shape for x in kept.values()):
+                if any(not isinstance(x, Tensor) or (x.ndim and x.shape != p.shape) for x in kept.values()):
                     raise TypeError("an optimizer's state is not of the shape of its parameter")
 
     def forget_later_snapshots(self) -> None:

@@ -287,11 +287,12 @@ def ablation_key(target: int) -> tuple[str, int]:
     return "without heads", target
 
 
-def run_ablation(look: Look, target: int) -> torch.Tensor:
-    """(L, H): what the logit loses without each head, computed once for all who ask. Raises TooLarge."""
+def run_ablation(look: Look, target: int, wanted: Callable[[], None] = lambda: None) -> torch.Tensor:
+    """(L, H): what the logit loses without each head, computed once for all who ask. Raises TooLarge, and
+    whatever `wanted` raises."""
     look.check_work(ablation_passes(look))
-    exact = look.trace(exact=True)
-    return look.remember(ablation_key(target), lambda: without_heads(exact, look.model, target))
+    exact, step = look.trace(exact=True), lambda done, total: wanted()
+    return look.remember(ablation_key(target), lambda: without_heads(exact, look.model, target, step))
 
 
 def ablation_panel(look: Look, target: int) -> str:
@@ -514,7 +515,7 @@ def build(page: Page) -> None:
             wanted()
             run_race(look, chosen, bool(slow), step, wanted)
             if slow and not look.refusal(METHODS["logit_ledger"]):
-                run_ablation(look, chosen)
+                run_ablation(look, chosen, wanted)
         except Left:
             gr.Info("The race was stopped.")
 
