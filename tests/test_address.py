@@ -131,6 +131,24 @@ def test_no_page_jumps_while_it_comes_and_all_begin_at_one_height(
     context.close()
 
 
+def test_on_a_phone_the_picture_stays_while_one_reads_and_a_step_is_seen(browser: Browser, url: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function(SEEN)
+    page.evaluate("scrollTo(0, document.querySelector('#viewer .vit-tabs').getBoundingClientRect().y)")
+    top = "document.querySelector('#viewer .vit-picture').getBoundingClientRect().y"
+    page.wait_for_function(f"() => scrollY > 200 && {top} >= 0 && {top} < 60")
+    page.goto(url + "?tab=lesson")
+    page.locator("#lesson canvas").first.wait_for()
+    navigation = page.locator(".les-nav").bounding_box()
+    assert navigation and navigation["y"] + navigation["height"] <= 844, "at the bottom of the screen"
+    page.get_by_role("button", name="Next").tap()
+    page.wait_for_function("() => document.querySelector('.les-draw').getBoundingClientRect().y < 422")
+    context.close()
+
+
 def test_at_200_percent_the_picture_begins_on_the_first_screen(browser: Browser, url: str) -> None:
     context = browser.new_context(viewport={"width": 720, "height": 450})
     page = context.new_page()

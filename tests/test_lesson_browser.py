@@ -116,7 +116,7 @@ def test_three_squares_are_guessed_on_the_picture_and_counted(walk) -> None:
     page = walk("#how=8")
     left, top, width, height = page.evaluate(BOX)
     right = page.evaluate("() => document.querySelector('.les-quiz').innerText")
-    assert "Click three" in right
+    assert "Choose three" in right
     for column in (0, 2, 4):
         page.mouse.click(left + (column + 0.5) * width / 5, top + height / 2)
     expect(page.locator(".les-quiz")).to_contain_text("of 3 are among the 3 it looks at most.")

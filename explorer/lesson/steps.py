@@ -61,7 +61,7 @@ COLLECTED = ("the average of all squares", "what one learned query collects from
 STEPS = (
     Step(
         "cut", "Squares become numbers", "Cut",
-        "The picture falls apart into {h} × {w} squares of {p} × {p} pixels. Click one: it is ours "
+        "The picture falls apart into {h} × {w} squares of {p} × {p} pixels. Choose one: it is ours "
         "in every step.",
         "{height} × {width} pixels = {h} · {w} squares of {p} · {p} pixels",
         attention.cut, code.PatchEmbed, ("self.proj = nn.Conv2d", "config.in_chans, config.embed_dim"),
@@ -222,7 +222,7 @@ def steps_for(model: ViT) -> tuple[Step, ...]:
 
 OF_CLIPS: dict[str, dict[str, Any]] = {
     "cut": dict(
-        sentence="The clip falls apart into {h} × {w} squares at each of {t} times, {n_frames} deep. Click "
+        sentence="The clip falls apart into {h} × {w} squares at each of {t} times, {n_frames} deep. Choose "
         "one: it is ours in every step.",
         formula="{frames} frames of {height} × {width} pixels = {t} · {h} · {w} squares of {n_frames} with "
         "{p} · {p} pixels",
@@ -351,7 +351,7 @@ def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str,
     asked: dict[str, Numbers] = {
         "softmax": {
             "kind": "squares",
-            "ask": "Which squares will this head look at? Click three.",
+            "ask": "Which squares will this head look at? Choose three.",
             "right": strongest(shares, count),
         }
     }

@@ -65,7 +65,7 @@ def build(page: Page) -> None:
     sides: list[tuple[gr.Dropdown, gr.Dropdown, gr.HTML, gr.HTML]] = []
     with gr.Column(elem_id="compare-models"):
         words(__doc__)
-        gr.HTML(ONE_SIDE, apply_default_css=False)
+        gr.HTML(ONE_SIDE, apply_default_css=False, elem_id="compare-side")
         row = gr.Row(elem_classes="vx-sides", equal_height=False)
     with row:
         for side in ("A", "B"):

@@ -1,4 +1,4 @@
-"""What each head and each layer does with this picture. Click a dot to see that head in the viewer."""
+"""What each head and each layer does with this picture. Choose a dot to see that head in the viewer."""
 
 from collections.abc import Hashable
 

@@ -1,5 +1,5 @@
 """How it works: one square of this picture, or clip, followed from pixels to the answer. Every number is this
-model's own. Click a square: it is yours in every step. *Next*, or the arrow keys, go on.
+model's own. Choose a square: it is yours in every step. *Next*, or the arrow keys, go on.
 """
 
 import json

@@ -336,7 +336,7 @@ def ledger_report(look: Look, target: int) -> str:
             "What each head gave",
             cells(heads, signed=True, unit=" logit", extra=columns) + scale(signed=True),
             f"Blue cells argued against {answer}, red ones for it. The last column is the layer's "
-            "MLP, which may exceed the scale. Click a cell to see that head in the viewer.",
+            "MLP, which may exceed the scale. Choose a cell to see that head in the viewer.",
         )
         + ablation_panel(look, target)
         + panel(

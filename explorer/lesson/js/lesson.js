@@ -149,7 +149,8 @@ class Lesson {
     this.state.guesses = [];
     this.redraw();
     this.title.focus({ preventScroll: true });
-    if (this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
+    const below = this.draw.getBoundingClientRect().top > innerHeight - 200;  // then nobody sees what a step draws
+    if (below || this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
     if (history) setTimeout(() => this.remember(true));  // first the drawing: browsers take their time to write an address
   }
 
