@@ -42,7 +42,7 @@ NO_HEAD = "This model has no classification head: it gives no answer that could 
 TOP_ENTRIES = 12
 PLAN = faithfulness.Plan()
 BEFORE = note(
-    "Not raced yet: nobody knows which of these maps to believe. The race measures them on this picture."
+    "Not raced on this picture yet: nobody knows which of these maps to believe here. The race measures it."
 )
 
 
