@@ -120,14 +120,16 @@ class Firefox:
 
     @classmethod
     @contextmanager
-    def start(cls) -> Iterator["Firefox"]:
-        """A fresh one; a machine without Firefox skips the test, except in CI."""
+    def start(cls, **more: Any) -> Iterator["Firefox"]:
+        """A fresh one, with more preferences; a machine without Firefox skips the test, except in CI."""
         program = os.environ.get("FIREFOX") or shutil.which("firefox-esr") or shutil.which("firefox")
         if program is None:
             reason = "install firefox-esr (or set FIREFOX to the browser) to run this test"
             pytest.fail(reason) if CI else pytest.skip(reason)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            lines = [f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in PREFERENCES.items()]
+            lines = [
+                f"user_pref({json.dumps(k)}, {json.dumps(v)});\n" for k, v in (PREFERENCES | more).items()
+            ]
             (Path(profile) / "user.js").write_text("".join(lines))
             command = [program, "--headless", "--no-remote", "--profile", profile]
             command += ["--remote-debugging-port", "0"]

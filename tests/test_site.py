@@ -19,7 +19,7 @@ from explorer.lesson.follow import Choice, Follow
 from explorer.lesson.steps import lesson_of, outline_of
 from explorer.maps import rollout_all
 from explorer.payload import cosine_bytes, embeddings_payload, head_payload, layer_payload, sent_rows
-from explorer.site.folder import Shared, described, write_site
+from explorer.site.folder import Shared, addresses, described, write_site
 from explorer.site.graph import (
     LEDGER,
     Inside,
@@ -369,5 +369,17 @@ def test_what_a_browser_cannot_run_is_refused_before_anything_is_written(
         write_site(folder, [Shared("tiny", model, CARD)], [])
     monkeypatch.undo()
     with pytest.raises(SiteError, match="Two of these models have one name"):
-        write_site(folder, [Shared("a b", model, CARD), Shared("a/b", model, CARD)], [])
+        write_site(folder, [Shared("a", model, CARD), Shared("a", model, CARD)], [])
     assert not folder.exists()
+
+
+def test_no_two_models_have_one_address() -> None:
+    assert addresses(["a b", "a/b", "A-B", "猫", "犬", "x"]) == [
+        "a-b",
+        "a-b-2",
+        "A-B-3",
+        "model",
+        "model-2",
+        "x",
+    ]
+    assert addresses(["../x", "." * 9, "a" * 300]) == ["x", "model", "a" * 60]

@@ -62,6 +62,7 @@ VIEWER = HERE.parent / "viewer"
 LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, and seconds a picture
 SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
 ATTENTION = 640 * 2**20  # bytes of a look's attention, all layers: a browser holds it twice beside all else
+LONGEST = 60  # letters of a folder's name
 OFFERED = [method for method in METHODS.values() if not method.is_long]
 MADE = "logit_ledger"  # by js/page.js; why the others are not: do they need gradients?
 ALONG = "it comes along for the {} only, and of these for what the trained model answers."
@@ -107,7 +108,7 @@ def write_site(
     """
     for shared in models:
         check(shared)
-    if len({plain(shared.name) for shared in models}) < len(models):
+    if len({shared.name for shared in models}) < len(models):
         raise SiteError("Two of these models have one name: rename the folder of one.")
     progress("runtime")
     files = runtime_files(runtime, webgpu)
@@ -127,7 +128,10 @@ def write_site(
         "pictures": listed,
         "clips": CLIPS,
         "methods": [method.entry for method in OFFERED],
-        "models": [write_model(folder, shared, pictures, progress) for shared in models],
+        "models": [
+            write_model(folder, address, shared, pictures, progress)
+            for address, shared in zip(addresses([shared.name for shared in models]), models)
+        ],
     }
     write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
     first = [about["runtime"]["script"], about["runtime"]["wasm"], *(each["thumb"] for each in listed)]
@@ -139,7 +143,18 @@ def write_site(
 
 def plain(name: str) -> str:
     """A name as a part of an address: what any file system and any web host takes."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip(".-") or "model"
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name)[:LONGEST].strip(".-") or "model"
+
+
+def addresses(names: Sequence[str]) -> list[str]:
+    """Each name as a part of an address, none twice, nor where capitals count for nothing."""
+    found: list[str] = []
+    for name in names:
+        address, number = plain(name), 2
+        while address.lower() in map(str.lower, found):
+            address, number = f"{plain(name)}-{number}", number + 1
+        found.append(address)
+    return found
 
 
 def check(shared: Shared) -> None:
@@ -161,10 +176,10 @@ def check(shared: Shared) -> None:
 
 
 def write_model(
-    folder: Path, shared: Shared, pictures: Sequence[Picture], progress: Progress
+    folder: Path, address: str, shared: Shared, pictures: Sequence[Picture], progress: Progress
 ) -> dict[str, Any]:
     """The files of one model -> its entry in site.json."""
-    model, card, where = shared.model, shared.card, f"models/{plain(shared.name)}"
+    model, card, where = shared.model, shared.card, f"models/{address}"
     size = card.size_for(model.config)
     progress(f"{shared.name}: graph")
     graph, weights = export_graph(model, size, shared.words.tower if shared.words else None)
@@ -305,8 +320,10 @@ def write_page(folder: Path, title: str, kept_at_once: Sequence[str]) -> None:
     write(folder / "viewer.css", (VIEWER / "viewer.css").read_bytes())
     write(folder / "lesson.css", lesson_css().encode())
     write(folder / "serve.py", (HERE / "serve.py").read_bytes())
+    in_quotes = json.dumps(title, ensure_ascii=False)[1:-1]
     for file in sorted((HERE / "files").iterdir()):
-        content = file.read_text(encoding="utf-8").replace("%TITLE%", html.escape(title))
+        named = html.escape(title) if file.suffix == ".html" else in_quotes
+        content = file.read_text(encoding="utf-8").replace("%TITLE%", named)
         write(folder / file.name, content.encode())
     for pixels in (192, 512):
         buffer = io.BytesIO()
@@ -315,7 +332,7 @@ def write_page(folder: Path, title: str, kept_at_once: Sequence[str]) -> None:
     write(folder / "site.js", page_script().encode())
     write(folder / "worker.js", worker_script().encode())
     first = [
-        "index.html",
+        "./",  # index.html, which some hosts give by this name alone
         "page.css",
         "viewer.css",
         "lesson.css",

@@ -2,7 +2,7 @@
    another export has another one, and the old files go. */
 
 const VERSION = "vit-explorer-%VERSION%";
-const FIRST = "%FIRST%".split(" ").map(decodeURI);
+const FIRST = "%FIRST%".split(" ").map((path) => new Request(decodeURI(path), { cache: "no-cache" }));  // not the last export's
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(FIRST)).then(() => self.skipWaiting()));
@@ -18,13 +18,13 @@ self.addEventListener("activate", (event) => {
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   if (event.request.method !== "GET" || url.origin !== location.origin) return;
-  const asked = event.request.mode === "navigate" ? new Request(new URL("./index.html", location).href) : event.request;
+  const asked = event.request.mode === "navigate" ? new Request(new URL("./", location).href) : event.request;
   event.respondWith((async () => {
-    const cache = await caches.open(VERSION);
-    const kept = await cache.match(asked, { ignoreSearch: true });
+    const cache = await caches.open(VERSION).catch(() => null);  // what cannot be kept is fetched each time
+    const kept = await cache?.match(asked, { ignoreSearch: true });
     if (kept) return kept;
-    const answer = await fetch(event.request);
-    if (answer.ok && answer.status === 200) await cache.put(asked, answer.clone());
+    const answer = await fetch(asked, { cache: "no-cache" });
+    if (cache && answer.status === 200) event.waitUntil(cache.put(asked, answer.clone()).catch(() => {}));
     return answer;
   })());
 });

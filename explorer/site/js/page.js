@@ -2,15 +2,15 @@
 
 import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
+import { TABS, askedOf } from "./asked.js";
 import { Engine, pixelsOfFile } from "./client.js";
 import { fromSheet, sampled } from "./clips.js";
 import { Followed } from "./followed.js";
 import { Own } from "./own.js";
 import { Timeline } from "./timeline.js";
 import { WordPage } from "./wordpage.js";
-import { addressOf, bytesOf, isOneFile, pace, scriptOf, startWorker } from "./platform.js";
+import { addressOf, bytesOf, keep, pace, scriptOf, startWorker } from "./platform.js";
 
-const TABS = ["explore", "lesson"];
 const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
 
@@ -59,7 +59,7 @@ class Page {
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
     addEventListener("popstate", () => this.choose(this.address(), true));
-    this.lookedBy = "";
+    this.lookedBy = this.renewed = "";
     const live = new URLSearchParams(location.search).has("camera");
     this.choose(this.address(), true).then(() => live && this.own.watch(true));
   }
@@ -67,13 +67,9 @@ class Page {
   // ---- what is chosen, and where the address says it
 
   address() {
-    const asked = new URLSearchParams(location.search), { models, pictures } = this.site;
-    const model = models.find((each) => each.name === asked.get("model")) ?? models[0];
-    const picture = pictures.find((each) => each.name === asked.get("picture")) ?? this.fitting(model);
-    const step = Number(asked.get("step") ?? NaN), at = model.moments.findIndex((each) => each.step === step);
-    this.tab = TABS.includes(asked.get("tab")) ? asked.get("tab") : TABS[0];
-    const words = asked.get("words")?.split(",").map((name) => model.described.classNames.indexOf(name)).filter((k) => k >= 0);
-    return { model: model.name, picture, moment: at, words: words?.length && model.described.words ? words : null };
+    const { model, picture, tab, ...rest } = askedOf(this.site);
+    this.tab = tab;
+    return { ...rest, model: model.name, picture: picture ?? this.fitting(model) };
   }
 
   /* The picture, if the visitor has chosen it; else the first example of the kind that this model was made for. */
@@ -94,7 +90,7 @@ class Page {
     if (address !== location.pathname + location.search + location.hash) history.pushState(null, "", address);
   }
 
-  async choose({ model: name, picture, moment, words }, restored = false) {
+  async choose({ model: name, picture, moment, words, lacks = "" }, restored = false) {
     this.settled = false;
     this.followed.leave();
     if (picture && this.own.camera.on) this.own.stop();
@@ -115,6 +111,7 @@ class Page {
       if (!restored) this.write();
       this.marks();
       this.settled = true;
+      this.say(lacks, false);
       await this.tryGpu();
       if (this.tab === "lesson") await this.followed.show();
     } catch (error) {
@@ -301,8 +298,14 @@ class Page {
   // ---- words and marks
 
   say(text, wrong) {
-    byId("said").textContent = text;
-    byId("said").classList.toggle("site-error", wrong);
+    const renewed = (wrong || !text) && this.renewed;  // then what failed is of another page
+    byId("said").textContent = renewed || text;
+    byId("said").classList.toggle("site-error", wrong && !renewed);
+  }
+
+  renew(words) {
+    this.renewed = words;
+    this.say("", false);
   }
 
   marks() {
@@ -332,7 +335,7 @@ async function begin() {
     const engine = new Engine(await startWorker()), wasm = await bytesOf(site.runtime.wasm);
     await engine.ask("begin", { script: await scriptOf(site.runtime.script), wasm, threads: pace() }, [wasm]);
     window.vitSite = new Page(site, engine);
-    if (!isOneFile) navigator.serviceWorker?.register("sw.js").catch(() => {});  // without one the page needs its network
+    keep((words) => window.vitSite.renew(words));
   } catch (error) {
     byId("said").textContent = error.message;
     byId("said").className = "site-error";

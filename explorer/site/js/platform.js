@@ -15,12 +15,16 @@ export async function bytesOf(path) {
   }
 }
 
+const FROM_DISK = "Opened from a disk, this page may not read its own files: run “python serve.py” in its folder, and open "
+  + "the address that it prints.";
+
 async function fetched(path) {
+  if (location.protocol === "file:") throw new Error(FROM_DISK);
   let answer = null;
   try {
     answer = await fetch(new URL(path, document.baseURI));
   } catch {
-    throw new Error(`${path} could not be fetched: check the connection, or open the page by way of serve.py.`);
+    throw new Error(`${path} could not be fetched: check the connection, and reload.`);
   }
   if (!answer.ok) throw new Error(`A file of this page is missing (${path}): copy the folder again.`);
   return answer.arrayBuffer();
@@ -39,7 +43,16 @@ export async function scriptOf(path) {
   return inside.has(path) ? { text: await bytesOf(path) } : { address: new URL(path, document.baseURI).href };
 }
 
-export const isOneFile = inside.size > 0;
+const RENEWED = "This page has been renewed since it was opened: reload it to go on with the new one.";
+
+/* The page opens without a network from now on, if the browser keeps files. renewed: hears a sentence, once another export
+   of the page has taken the place of this one. */
+export function keep(renewed) {
+  const { serviceWorker } = navigator;
+  if (inside.size || !serviceWorker) return;
+  if (serviceWorker.controller) serviceWorker.addEventListener("controllerchange", () => renewed(RENEWED));
+  serviceWorker.register("sw.js").catch(() => {});
+}
 
 // Threads for the runtime: only an isolated page has memory that threads may share.
 export const pace = () => (self.crossOriginIsolated ? Math.min(4, Math.max(1, (navigator.hardwareConcurrency ?? 2) - 1)) : 1);

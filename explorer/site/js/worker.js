@@ -8,7 +8,7 @@ import { ofFrames, painted, plan, shared } from "./answer.js";
 import { Look, frozen, interventions, ledgerMap, matches, prepare, unmeasured } from "./engine.js";
 import { Follow, lessonOf } from "./lesson.js";
 import { race } from "./race.js";
-import { expand } from "./weights.js";
+import { UNFIT, expand } from "./weights.js";
 import { asking, directionOf, spoken, whereOf } from "./words.js";
 
 const looks = new Map();
@@ -162,7 +162,7 @@ const ASKED = {
 function plain(error) {
   const text = String(error?.message ?? error);
   if (/memory|allocat|RangeError/i.test(text + error?.name)) return "This device has too little memory for this model: choose a smaller one.";
-  if (/protobuf|onnx|ERROR_CODE/i.test(text)) return "The files of this model do not fit together: copy the folder again.";
+  if (/protobuf|onnx|ERROR_CODE/i.test(text)) return UNFIT;
   return text;
 }
 

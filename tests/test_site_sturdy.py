@@ -1,0 +1,187 @@
+"""The page without a server where something is missing, refused, damaged or renewed: one true sentence."""
+
+import gzip
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from firefox import Firefox
+from playwright.sync_api import Browser, Page, expect
+from site_pages import READY, answers, served, visits
+
+from explorer.site.folder import Shared, write_site
+from explorer.site.pictures import Picture
+from vit import ViT
+from vit.card import Card
+from vit.shapes import shapes_sample
+
+pytestmark = pytest.mark.browser
+LOOKED = READY.removeprefix("() => ")
+SAID = "document.getElementById('said').textContent"
+WEIGHTS, GRAPH = "models/first/weights.bin.gz", "models/first/graph.onnx.gz"
+FROM_DISK = (
+    "Opened from a disk, this page may not read its own files: run “python serve.py” in its folder, and open "
+    "the address that it prints."
+)
+NO_WASM = "This browser lacks WebAssembly, in which the model runs: try a current one."
+RENEWED = "This page has been renewed since it was opened: reload it to go on with the new one."
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("written")
+    models = [Shared(name, randomised(ViT(tiny_config(depth=1))), Card(name)) for name in ("first", "second")]
+    pictures = [Picture(name, name, shapes_sample(11, i)[0]) for i, name in enumerate(("one", "two"))]
+    write_site(folder, models, pictures)
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(written, tmp_path / "site"))
+
+
+@pytest.fixture
+def visit(browser: Browser, folder: Path) -> Iterator[Callable[..., Page]]:
+    with served(folder) as url, visits(browser, url) as go:
+        yield go
+
+
+def said_to(browser: Browser, address: str, sentence: str) -> None:
+    page = browser.new_context().new_page()
+    page.goto(address)
+    expect(page.locator("#said")).to_have_text(sentence, timeout=60_000)
+    expect(page.locator("#said")).to_have_class("site-error")
+    page.context.close()
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def cut_inside(content: bytes) -> bytes:
+    return gzip.compress(cut(gzip.decompress(content)))
+
+
+UNFIT = "The files of this model do not fit together"
+BROKEN: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
+    "missing": (WEIGHTS, lambda _: None, f"A file of this page is missing ({WEIGHTS})"),
+    "cut": (GRAPH, cut, f"A file of this page is damaged ({GRAPH})"),
+    "half a graph": (GRAPH, cut_inside, UNFIT),
+    "half the weights": (WEIGHTS, cut_inside, UNFIT),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_folder_is_one_sentence(name: str, browser: Browser, folder: Path) -> None:
+    file, change, sentence = BROKEN[name]
+    content = change((folder / file).read_bytes())
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with served(folder) as url:
+        said_to(browser, url, f"{sentence}: copy the folder again.")
+
+
+def test_a_folder_opened_from_a_disk_says_what_to_do(browser: Browser, folder: Path) -> None:
+    said_to(browser, (folder / "index.html").as_uri(), FROM_DISK)
+
+
+def test_what_the_page_has_not_is_said_and_what_it_has_is_shown(visit) -> None:
+    page = visit("?model=third&picture=four&step=7")
+    expect(page.locator("#said")).to_have_text(
+        "This page has no model “third” and no picture “four”: it shows what it has."
+    )
+    assert answers(page)
+    page.goto(page.url.split("?")[0] + "?model=second&step=7")
+    page.wait_for_function(READY)
+    expect(page.locator("#said")).to_have_text(
+        "This page has no step 7 of the training of second: it shows what it has."
+    )
+    page.locator("#examples button").last.click()
+    expect(page.locator("#said")).to_have_text("")
+
+
+def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path) -> None:
+    page = visit()
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    page.reload()
+    page.wait_for_function(f"() => {LOOKED} && !!navigator.serviceWorker.controller")
+    expect(page.locator("#said")).to_have_text("")
+    for name in ("index.html", "sw.js"):  # another export: another title, another version
+        text = (folder / name).read_text(encoding="utf-8")
+        text = re.sub(
+            r"vit-explorer-\w{8}", "vit-explorer-renewed", text.replace("ViT Explorer<", "Renewed<")
+        )
+        (folder / name).write_text(text, encoding="utf-8")
+    page.evaluate("navigator.serviceWorker.getRegistration().then((one) => one.update())")
+    expect(page.locator("#said")).to_have_text(RENEWED)
+    page.locator("#examples button").last.click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'two'")
+    expect(page.locator("#said")).to_have_text(RENEWED)
+    page.reload()
+    page.wait_for_function(READY)
+    expect(page.locator("h1")).to_have_text("Renewed")
+    page.context.set_offline(True)
+    page.reload()
+    page.wait_for_function(READY)
+    expect(page.locator("h1")).to_have_text("Renewed")
+    assert answers(page)
+    page.locator("#model").select_option("second")
+    expect(page.locator("#said")).to_have_text(
+        re.compile(r"^models/second/\S+ could not be fetched: check the connection, and reload\.$")
+    )
+
+
+def test_what_cannot_be_kept_is_fetched_each_time(visit, folder: Path) -> None:
+    worker = folder / "sw.js"
+    full = "Cache.prototype.put = () => Promise.reject(new DOMException('', 'QuotaExceededError'));\n"
+    worker.write_text(full + worker.read_text(encoding="utf-8"), encoding="utf-8")
+    page = visit()
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    page.reload()
+    page.wait_for_function(f"() => {LOOKED} && !!navigator.serviceWorker.controller")
+    page.locator("#model").select_option("second")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.model.name === 'second'")
+    page.evaluate("caches.keys().then((names) => Promise.all(names.map((name) => caches.delete(name))))")
+    page.reload()
+    page.wait_for_function(READY)
+    assert answers(page)
+
+
+def test_in_firefox_too(folder: Path) -> None:
+    with Firefox.start() as firefox:
+        firefox.goto((folder / "index.html").as_uri())
+        firefox.wait_for(f"{SAID} === {FROM_DISK!r}")
+        with served(folder) as url:
+            firefox.goto(url + "?model=third")
+            firefox.wait_for(LOOKED)
+            assert firefox.evaluate(SAID) == "This page has no model “third”: it shows what it has."
+            firefox.evaluate("navigator.serviceWorker.ready.then(() => true)")
+            firefox.goto(url)
+            firefox.wait_for(f"{LOOKED} && !!navigator.serviceWorker.controller")
+            (folder / WEIGHTS.replace("first", "second")).unlink()
+            firefox.evaluate("void vitSite.choose({ model: 'second' })")
+            firefox.wait_for(f"{SAID}.includes('is missing (models/second/weights.bin.gz): copy the folder')")
+        firefox.goto(url)  # nobody serves it any more
+        firefox.wait_for(LOOKED)
+        assert firefox.evaluate("vitSite.viewer.data.classes.length") == 7
+
+
+def test_firefox_without_webassembly_or_storage(folder: Path) -> None:
+    with served(folder) as url:
+        with Firefox.start(**{"javascript.options.wasm": False}) as firefox:
+            firefox.goto(url)
+            firefox.wait_for(f"{SAID} === {NO_WASM!r}")
+        with Firefox.start(**{"network.cookie.cookieBehavior": 2}) as firefox:
+            firefox.goto(url)
+            firefox.wait_for(LOOKED)
+            assert (
+                firefox.evaluate(SAID) == "" and firefox.evaluate("vitSite.viewer.data.classes.length") == 7
+            )
