@@ -208,7 +208,7 @@ function questions(f, { bag, why, order, frozen }, { times: through }) {
   const { choice: { layer, head }, token, about, outline, seen } = f, looked = f.attn(layer, head, token).subarray(about.prefix);
   const asked = {
     softmax: {
-      kind: "squares", ask: "Which squares will this head look at? Click three.",
+      kind: "squares", ask: "Which squares will this head look at? Choose three.",
       right: strongest(looked, Math.max(3, Math.floor(f.P / 10))),
     },
   };
