@@ -21,7 +21,7 @@ from vit.card import Card, CheckpointError
 from vit.model import ViT
 from vit.pictures import open_safely, preprocess
 from vit.prototypes import with_means, without_head
-from vit.words import CONTROL, Tower, checked_words, text_vectors, with_words
+from vit.words import CONTROL, Tower, text_vectors, with_words, words_in
 
 MOST, LONGEST = 20, 80  # words, and letters of each: what a page asks for at once
 MOST_PICTURES = 20  # of one class
@@ -104,7 +104,7 @@ def digest(names: Sequence[str], *tensors: Tensor) -> str:
 
 def typed(text: str) -> tuple[str, ...]:
     """ "a dog, grass" -> words. Raises ValueError for none, for doubles, for too many or too long ones."""
-    words = checked_words(text.replace("\n", ",").split(","))
+    words = words_in(text)
     if len(words) > MOST:
         raise ValueError(f"{len(words)} words are more than {MOST}: leave some out.")
     if too_long := [word for word in words if len(word) > LONGEST]:

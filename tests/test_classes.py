@@ -116,6 +116,11 @@ def test_names_are_text(demo, models, pictures) -> None:
     [
         ("", "Name at least one"),
         ("a, a", "twice"),
+        ("e\u0301, \u00e9", "twice"),
+        ("a, \u202ea\u200b", "twice"),
+        (",".join(["x" * 70] * 900), "^.{1,90}$"),
+        (",".join(map(str, range(5000))), "are more than"),
+        ("\u200b, \u202e, \u200d, \0", "Name at least one"),
         (",".join(map(str, range(MOST + 1))), "more than 20"),
         ("x" * 81, "longer than 80 letters"),
     ],
@@ -123,6 +128,13 @@ def test_names_are_text(demo, models, pictures) -> None:
 def test_words_are_bounded(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         typed(text)
+
+
+def test_words_are_what_people_read(demo, session, models, pictures) -> None:
+    shown = Shown(str(pictures / "red" / "0.png"), models["clip"])
+    typed_so = " a\0  red\tball\x1b,\ud800 \u202ecat\u2066,日本、犬，鳥، قطة \n👩\u200d👧"
+    names = use_words(demo, shown, typed_so).classes.names
+    assert names == ("a red ball", "cat", "日本", "犬", "鳥", "قطة", "👩\u200d👧")
 
 
 def test_a_model_without_words_says_so(demo, models, pictures) -> None:
@@ -215,7 +227,7 @@ def test_words_are_typed_and_explained(page) -> None:
     expect(page.locator("#where .vx-map")).to_have_count(3)
     box.fill("a, a")
     box.press("Enter")
-    expect(page.get_by_text("A word is there twice")).to_be_visible()
+    expect(page.get_by_text("is there twice")).to_be_visible()
     page.get_by_role("tab", name="Why").click()
     expect(page.get_by_label("Class to explain")).to_have_value(re.compile("a dog|grass"))
 

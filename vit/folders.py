@@ -235,7 +235,8 @@ class Folder:
         return digest.hexdigest()
 
     def origin(self) -> str:
-        """Changes whenever another file takes the place of one; the same wherever the folder is copied to."""
+        """Changes whenever a file of another name or size takes the place of one; the same wherever the
+        folder is copied to."""
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(os.fsencode(f"{file.relative_to(self.root)} {file.stat().st_size}\n"))

@@ -13,6 +13,9 @@ import hashlib
 import importlib.util
 import json
 import math
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +37,7 @@ from vit.model import ViT
 PIECES = ("spiece.model", "tokenizer.model")  # of sentencepiece
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", *PIECES)
 TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+JOINERS = "\u200c\u200d"  # between letters of some scripts, and between the parts of an emoji
 # one word is asked for in several ways, and the mean of what they give is less of one way's accident
 # (Radford et al. 2021, "Learning transferable visual models from natural language supervision")
 TEMPLATES = ("{}", "a photo of {}", "a picture of {}", "a close-up photo of {}", "a photo of {} in a scene")
@@ -169,16 +173,29 @@ def encode(folder: Path, name: str, prompts: Sequence[str]) -> Tensor:
     return (found if isinstance(found, Tensor) else found.pooler_output).float()
 
 
+def as_read(word: str) -> str:
+    """A word with single blanks, composed, and without what nobody sees: control characters, marks of
+    direction. Joiners stay between letters, which look otherwise without them."""
+    plain = unicodedata.normalize("NFC", " ".join(word.split()))
+    seen = (c for c in plain if c in JOINERS or unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return "".join(seen).strip(" " + JOINERS)
+
+
 def checked_words(words: Sequence[str]) -> tuple[str, ...]:
-    """The words without blanks around them. Raises CheckpointError for none, for doubles, for too many."""
-    clean = tuple(word.strip() for word in words if word.strip())
+    """The words as people read them. Raises CheckpointError for none, for doubles, for too many."""
+    clean = tuple(filter(None, map(as_read, words)))
     if not clean:
         raise CheckpointError('Name at least one thing to look for, such as "a dog, grass".')
-    if len(set(clean)) < len(clean):
-        raise CheckpointError(f"A word is there twice in {', '.join(clean)!r}: name each once.")
     if len(clean) > 1000:
         raise CheckpointError(f"{len(clean)} words are more than 1000.")
+    if twice := [word for word, count in Counter(clean).items() if count > 1]:
+        raise CheckpointError(f"“{twice[0][:40]}” is there twice: name each thing once.")
     return clean
+
+
+def words_in(text: str) -> tuple[str, ...]:
+    """ "a dog, grass" -> words, by commas of any script or line breaks. Raises CheckpointError."""
+    return checked_words(re.split(r"[,\n，、،]", text))
 
 
 # --- words as a head ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from vit.card import Card
 from vit.model import ViT
 from vit.pictures import as_picture, open_picture, preprocess
 from vit.prototypes import with_prototypes
-from vit.words import CONTROL, Dense, Tower, checked_words, dense_map, load_tower, text_vectors, with_words
+from vit.words import CONTROL, Dense, Tower, dense_map, load_tower, text_vectors, with_words, words_in
 
 Classes = Callable[[Tensor | None], tuple[ViT, Card]]
 
@@ -40,7 +40,7 @@ def words_given(text: str) -> tuple[str, ...]:
             text = Path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise Usage(f"{text} cannot be read as a text of words: save it as UTF-8.") from error
-    return checked_words(text.replace("\n", ",").split(","))
+    return words_in(text)
 
 
 def classes_of(request: Request, model: ViT, card: Card) -> Classes:

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { fromBase64, unpack } from "../../explorer/viewer/js/bytes.js";
+import { download } from "../../explorer/viewer/js/sources.js";
 import { bytes, schema, truth } from "./fixtures.mjs";
 
 const MESSAGES = { head: "head", layer: "layer0", embeddings: "embeddings", maps: "maps", exact: "exact0", pair: "pair", pair_depth: "pair_depth" };
@@ -38,4 +39,18 @@ test("a message that is unpacked already passes through, and what is none is ref
   newer.set([0x56, 0x69, 0x54, 0x58, 2]);
   await assert.rejects(unpack(newer.buffer), /newer viewer/);
   assert.deepEqual([...new Uint8Array(fromBase64("AP8B"))], [0, 255, 1]);
+});
+
+test("what cannot be had is said in the server's words, or why there are none", async (t) => {
+  globalThis.document ??= { baseURI: "http://127.0.0.1/" };
+  const answers = [
+    [new Response("The disk of this server is full.", { status: 507, headers: { "content-type": "text/plain; charset=utf-8" } }), /disk of this server/],
+    [new Response("<html>Bad Gateway", { status: 503, headers: { "content-type": "text/html" } }), /has expired/],
+    [new Response("gone", { status: 404, headers: { "content-type": "text/plain" } }), /has expired/],
+    [new TypeError("Failed to fetch"), /server does not answer/],
+  ];
+  for (const [answer, said] of answers) {
+    t.mock.method(globalThis, "fetch", async () => { if (answer instanceof Error) throw answer; return answer; });
+    await assert.rejects(download("shard/x.bin"), said);
+  }
 });

@@ -52,10 +52,14 @@ export function need(data, what) {
   return coming;
 }
 
+const SAYS_WHY = [422, 429, 503, 507];  // the app's own sentences
+const NO_ANSWER = "The server does not answer: check the connection, or reload the page.";
+
 export async function download(url, gone = "This view has expired: open the image again.") {
-  const response = await fetch(new URL(url, document.baseURI));
-  if (!response.ok) throw new Error(gone);
-  return response.arrayBuffer();
+  const response = await fetch(new URL(url, document.baseURI)).catch(() => { throw new Error(NO_ANSWER); });
+  if (response.ok) return response.arrayBuffer();
+  const said = SAYS_WHY.includes(response.status) && (response.headers.get("content-type") ?? "").startsWith("text/plain");
+  throw new Error(said ? await response.text() : gone);
 }
 
 // A server's: {head: url, layers: [url, ...], embeddings: url}.
