@@ -543,6 +543,8 @@ def theme() -> gr.themes.Base:
     ).set(  # the usual ones are too pale to read
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
     )

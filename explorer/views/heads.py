@@ -56,8 +56,9 @@ def head_panels(look: Look) -> str:
         panel(
             "Effective tokens",
             dots(effective.numpy(), "tokens", line=float(tokens), line_name=f"all {tokens}"),
-            "How many tokens a head looks at, in effect: e to the entropy of a patch's row, the mean over "
-            "patches. One: it points. At the dashed line it averages over everything.",
+            "At how many tokens a patch looks, in effect, on average: one where the head points, all of them "
+            "at the dashed line, where it averages over everything. (The exponential of the entropy of a "
+            "patch's attention.)",
         ),
     ]
     if prefix:

@@ -202,7 +202,7 @@ def build(page: Page) -> None:
                 file_types=["image"],
                 elem_id="pair-upload",
                 scale=0,
-                min_width=200,
+                min_width=260,
             )
             as_sent(own)
         said = gr.HTML("", apply_default_css=False, elem_id="pair-answers")

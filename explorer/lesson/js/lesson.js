@@ -56,7 +56,7 @@ class Lesson {
       el("div", { class: "les-body" }, el("div", { class: "les-left" }, this.picture.node,
         el("div", { class: "les-choices" }, this.choices.layer.node, this.choices.head.node), this.status),
       el("div", { class: "les-right" }, this.question, this.draw, this.formula, this.more)),
-      el("nav", { class: "les-nav", "aria-label": "Lesson" }, this.back, this.dots, this.next),
+      this.nav = el("nav", { class: "les-nav", "aria-label": "Lesson" }, this.back, this.dots, this.next),
       el("div", { class: "les-tools" }, this.score, button("Present", () => this.presenter.start()),
         button("Handout", () => printHandout(this, DRAWINGS)), ...(this.options.emit && this.options.link !== false ? [this.link] : [])));
   }
@@ -149,8 +149,8 @@ class Lesson {
     this.state.guesses = [];
     this.redraw();
     this.title.focus({ preventScroll: true });
-    const below = this.draw.getBoundingClientRect().top > innerHeight - 200;  // then nobody sees what a step draws
-    if (below || this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
+    const picture = this.picture.node.parentNode.getBoundingClientRect();
+    if (picture.bottom > this.nav.getBoundingClientRect().top || this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
     if (history) setTimeout(() => this.remember(true));  // first the drawing: browsers take their time to write an address
   }
 
