@@ -149,8 +149,8 @@ class Lesson {
     this.state.guesses = [];
     this.redraw();
     this.title.focus({ preventScroll: true });
-    const picture = this.picture.node.parentNode.getBoundingClientRect();
-    if (picture.bottom > this.nav.getBoundingClientRect().top || this.node.getBoundingClientRect().top < 0) this.node.scrollIntoView();
+    const [{ top }, nav, left, draw] = [this.node, this.nav, this.picture.node.parentNode, this.draw].map((node) => node.getBoundingClientRect());
+    if (top < 0 || Math.max(left.bottom, draw.top + 160) > nav.top) this.node.scrollIntoView();  // else it is not seen
     if (history) setTimeout(() => this.remember(true));  // first the drawing: browsers take their time to write an address
   }
 
