@@ -293,6 +293,24 @@ def test_a_model_of_pictures_looks_at_a_clip_frame_by_frame_as_in_python(visit, 
     expect(page.locator(".vit-readout")).to_contain_text("it comes along for the example pictures only")
 
 
+def test_on_a_phone_a_clip_is_moved_through_under_its_frame(visit, tiny: Shared, lent) -> None:
+    page = visit("?model=tiny&picture=still")
+    page.set_viewport_size({"width": 200, "height": 800})
+    page.get_by_role("group", name="Examples").get_by_role("button", name="Clip 3").click()
+    page.wait_for_function("() => vitSite.settled && vitSite.timeline")
+    to_frame(page, 4)  # the slider is there beside the answer
+    same_answer(answers(page), tiny, Image.fromarray(lent[1].picture.frames[4]))
+    page.evaluate("document.getElementById('examples').scrollLeft = 0")
+    page.locator("#model").select_option("moves")
+    page.wait_for_function("() => vitSite.settled && vitSite.viewer.data.t === 4")
+    expect(page.get_by_role("slider", name="Time")).to_be_hidden()  # all times are on the screen
+    page.evaluate("vitSite.choose({ picture: vitSite.site.pictures.at(-1) })")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'still'")
+    chosen = page.locator("#examples [aria-pressed=true]")
+    box, row = chosen.bounding_box(), page.locator("#examples").bounding_box()
+    assert box and row and box["x"] + box["width"] <= row["x"] + row["width"]
+
+
 def test_frames_share_their_colours_and_patches_are_followed(visit, tiny: Shared, lent) -> None:
     page = visit("?model=tiny&picture=moves-3")
     traces = [traced(tiny, Image.fromarray(frame)) for frame in lent[1].picture.frames]

@@ -1,6 +1,7 @@
 /* The page without a server: which model, which picture, which moment; the viewer shows what the engine finds. */
 
 import { unpack } from "../../viewer/js/bytes.js";
+import { reach } from "../../viewer/js/elements.js";
 import { mount } from "../../viewer/js/mount.js";
 import { TABS, askedOf } from "./asked.js";
 import { Engine, pixelsOfFile } from "./client.js";
@@ -318,7 +319,9 @@ class Page {
     }
     this.own.mark(model);
     for (const button of byId("examples").children) {
-      button.setAttribute("aria-pressed", String(!picture.own && button.dataset.picture === picture.name));
+      const pressed = !picture.own && button.dataset.picture === picture.name;
+      button.setAttribute("aria-pressed", String(pressed));
+      if (pressed) reach(button);
     }
     byId("moments").hidden = byId("play").hidden = !moments.length;
     byId("moment").max = moments.length;

@@ -95,6 +95,7 @@ function showPlay(button, playing, text) {
 function syncTime(viewer) {
   const { parts } = viewer, count = frameCount(viewer), frame = frameNow(viewer);
   parts.time.hidden = count < 2;
+  parts.time.classList.toggle("is-timeline", viewer.timeline.length > 0);  // other frames are shown by it alone
   if (count < 2) return viewer.axis === "time" && viewer.play("time");  // nothing is left to play through
   parts.frame.max = count - 1;
   parts.frame.value = frame;

@@ -54,3 +54,9 @@ export function svg(tag, attributes, text) {
   if (text !== undefined) node.textContent = text;
   return node;
 }
+
+// A row is pushed along until all of this element of it is seen; the page stays where it is.
+export function reach(element) {
+  const row = element.parentElement, { left, right } = element.getBoundingClientRect(), edge = row.getBoundingClientRect();
+  if (left < edge.left || right > edge.right) row.scrollLeft += (left + right - edge.left - edge.right) / 2;
+}
