@@ -194,7 +194,9 @@ def attention_figures(trace: Trace) -> dict[str, np.ndarray]:
     any layer has come."""
     arrays = {
         "distance": stats.attention_distance(trace).numpy(),  # (L, H)
-        "entropy": stats.entropy(trace)[..., trace.num_prefix_tokens :].mean(dim=-1).numpy(),
+        "effective_tokens": stats.effective_tokens(trace)[..., trace.num_prefix_tokens :]
+        .mean(dim=-1)
+        .numpy(),
         "prefix_share": stats.prefix_share(trace).sum(dim=-1).numpy(),
     }
     if trace.grid.frames > 1:

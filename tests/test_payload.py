@@ -224,7 +224,8 @@ def test_head_says_geometry_classes_and_image(model, found):
 def test_head_holds_the_figures_of_stats(model, found):
     sections, meta = payload.unpack(payload.head_payload(found, CARD, model))
     np.testing.assert_allclose(sections["distance"], stats.attention_distance(found))
-    np.testing.assert_allclose(sections["entropy"], stats.entropy(found)[..., 3:].mean(-1), rtol=1e-6)
+    effective = stats.effective_tokens(found)[..., 3:].mean(-1)
+    np.testing.assert_allclose(sections["effective_tokens"], effective, rtol=1e-6)
     np.testing.assert_allclose(sections["prefix_share"], stats.prefix_share(found).sum(-1), rtol=1e-6)
     np.testing.assert_allclose(sections["norms"], stats.token_norms(found))
     assert meta["uniform_distance"] == stats.uniform_distance(found)

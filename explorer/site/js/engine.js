@@ -119,7 +119,7 @@ export class Look {
       },
       arrays: {
         ...about.constants, class_values: values, row_of: rows.rowOf, tokens_sent: rows.tokens,
-        norms: tokenNorms(this.tokens, D), distance: figures.distance, entropy: figures.entropy,
+        norms: tokenNorms(this.tokens, D), distance: figures.distance, effective_tokens: figures.effective,
         prefix_share: figures.prefixShare, first_rows: first.steps, first_rows_max: first.maxima,
         ...(t > 1 && { lag_share: lagShare(this.attn, about), uniform_lags: uniformLags(t) }),
       },

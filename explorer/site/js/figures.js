@@ -60,18 +60,18 @@ export function patchDistances({ t, h, w, imageSize: [height, width] }) {
   return distances;
 }
 
-/* {distance, entropy, prefixShare}, (L, H) each: means over the rows of patches; attn (L, H, T, T). */
+/* {distance, effective, prefixShare}, (L, H) each: means over the rows of patches; attn (L, H, T, T). */
 export function headFigures(attn, { L, H, T, prefix, distances }) {
   const P = T - prefix;
-  const [distance, entropy, prefixShare] = [0, 1, 2].map(() => new Float32Array(L * H));
+  const [distance, effective, prefixShare] = [0, 1, 2].map(() => new Float32Array(L * H));
   for (let m = 0; m < L * H; m++) {
-    let far = 0, spread = 0, toPrefix = 0;
+    let far = 0, tokens = 0, toPrefix = 0;
     for (let q = 0; q < P; q++) {
       const at = (m * T + prefix + q) * T;
-      let sum = 0, moment = 0;
+      let sum = 0, moment = 0, entropy = 0;
       for (let k = 0; k < T; k++) {
         const a = attn[at + k];
-        if (a > 0) spread -= a * Math.log(a);
+        if (a > 0) entropy -= a * Math.log(a);
         if (k < prefix) toPrefix += a;
         else {
           sum += a;
@@ -79,12 +79,13 @@ export function headFigures(attn, { L, H, T, prefix, distances }) {
         }
       }
       far += moment / Math.max(sum, 1e-12);
+      tokens += Math.exp(entropy);
     }
     distance[m] = far / P;
-    entropy[m] = spread / P;
+    effective[m] = tokens / P;
     prefixShare[m] = toPrefix / P;
   }
-  return { distance, entropy, prefixShare };
+  return { distance, effective, prefixShare };
 }
 
 /* (L, H, t): of the attention that patches give to patches, the share at every distance in time, 0 in the same frame. */

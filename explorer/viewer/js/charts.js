@@ -1,6 +1,7 @@
 // Small charts: one dot per head over the layers, to point at; of a clip also how far in time the head in view looks.
 
 import { el, svg } from "./elements.js";
+import { term } from "./terms.js";
 import { percent, short } from "./words.js";
 
 const HEIGHT = 92, LEFT = 36, RIGHT = 4, TOP = 14, BOTTOM = 16;  // CSS pixels
@@ -15,10 +16,10 @@ export function buildCharts(viewer) {
   const width = Math.min(340, (room - 20 * (across - 1)) / across);
   parts.charts.style.gridTemplateColumns = `repeat(${across}, ${width}px)`;
   const charts = [
-    { title: data.t > 1 ? "Distance in space" : "Attention distance", unit: "pixels", values: data.distance, uniform: data.uniform_distance },
+    { title: data.t > 1 ? "Distance in space" : "Attention distance", about: "distance", unit: "pixels", values: data.distance, uniform: data.uniform_distance },
     ...overTime(data),
-    { title: "Attention entropy", unit: "nats", values: data.entropy, uniform: Math.log(data.T) },
-    { title: `Share on ${data.pre > 1 ? "prefix tokens" : data.prefix_names[0]}`, unit: "", values: data.pre ? data.prefix_share : null, uniform: data.pre / data.T },
+    { title: "Effective tokens", about: "effective", unit: "tokens", values: data.effective_tokens, uniform: data.T },
+    { title: `Share on ${data.pre > 1 ? "prefix tokens" : data.prefix_names[0]}`, about: "prefix", unit: "", values: data.pre ? data.prefix_share : null, uniform: data.pre / data.T },
   ].filter(({ values }) => values);
   const lags = data.lag_share ? [lagChart(viewer, width)] : [];
   viewer.lags = lags[0]?.show;
@@ -67,7 +68,7 @@ function lagChart({ data }, width) {
   return { node: el("div", { class: "vit-chart" }, el("h3", {}, "Attention over time lag", note), picture), show };
 }
 
-function chartOf(viewer, { title, unit, values, uniform }, width) {
+function chartOf(viewer, { title, about, unit, values, uniform }, width) {
   const { L, H } = viewer.data, high = Math.max(...values, uniform ?? 0) || 1, text = unit ? short : percent;
   const x = (layer) => LEFT + 6 + (L === 1 ? 0.5 : layer / (L - 1)) * (width - LEFT - RIGHT - 12);
   const y = (value) => HEIGHT - BOTTOM - value / high * (HEIGHT - TOP - BOTTOM);
@@ -91,7 +92,7 @@ function chartOf(viewer, { title, unit, values, uniform }, width) {
   own.unit = unit;
   viewer.dots.push(own);
   listen(viewer, picture, own);
-  return el("div", { class: "vit-chart" }, el("h3", {}, title, own.note), picture);
+  return el("div", { class: "vit-chart" }, el("h3", {}, about ? term(about, title) : title, own.note), picture);
 }
 
 function listen(viewer, picture, own) {

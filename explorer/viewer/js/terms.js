@@ -16,7 +16,7 @@ export const TERMS = {
   answer: "What the model says of the whole picture. The bars are probabilities as the model gives them; they are not how often it is right.",
   matrix: "Row by row, who looks (top to bottom) at whom (left to right), for the head in view.",
   distance: "How far away a head looks, on average, in pixels. Low: at its neighbours. High: across the picture.",
-  entropy: "How widely a head spreads its attention, in nats. 0: at one token only; the dashed line: at all alike.",
+  effective: "At how many tokens a square looks, in effect: one where the head points, all of them at the dashed line, where it looks at all alike.",
 };
 
 // What can be chosen in the row of views, each in a sentence.

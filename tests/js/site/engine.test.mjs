@@ -56,7 +56,7 @@ for (const name of json("traces.json")) {
     const ours = look().head(), theirs = unpack(`${name}.head`);
     for (const key of ["kind", "height", "width", "layer_bytes", "scores"]) assert.equal(ours.meta[key], theirs.meta[key], key);
     assert.deepEqual(ours.meta.classes.map((c) => [c.index, c.name]), theirs.meta.classes.map((c) => [c.index, c.name]));
-    for (const key of ["class_values", "norms", "distance", "entropy", "prefix_share", "first_rows_max"]) {
+    for (const key of ["class_values", "norms", "distance", "effective_tokens", "prefix_share", "first_rows_max"]) {
       close(ours.arrays[key], theirs.arrays[key], 2e-4, key);
     }
     close(ours.arrays.first_rows, theirs.arrays.first_rows, 1, "first_rows");
