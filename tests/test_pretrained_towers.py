@@ -177,6 +177,23 @@ def test_what_sees_is_exact(case: str, tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path)[0](image[None]), ours(image[None]))
 
 
+@pytest.mark.parametrize(
+    ("case", "heads"),
+    [
+        ("OWL-ViT, boxes", "box_head, class_head"),
+        ("DPT, depth", "head"),
+        ("DPT, classes", "auxiliary_head, head"),
+        ("BEiT, masks", "auxiliary_head, decode_head"),
+        ("OWL-ViT", ""),
+    ],
+)
+def test_a_head_that_stays_behind_is_said(case: str, heads: str, tmp_path: Path) -> None:
+    TOWERS[case][0]().save_pretrained(tmp_path / "model")
+    model, card = load(tmp_path / "model")
+    said = f"What stands on it stays behind ({heads})."
+    assert (said in card.note) == bool(heads) and not model.config.num_classes
+
+
 @pytest.mark.parametrize("kind", ["DepthAnything", "PromptDepthAnything"])
 def test_the_dinov2_below_a_head_for_depth(kind: str, tmp_path: Path) -> None:
     config = getattr(hf, f"{kind}Config")(

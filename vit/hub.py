@@ -47,8 +47,8 @@ def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{told_name(name)} {what_else(folder)}")
     config = read_json(folder / "config.json")
-    weights = read_weights(folder, told_name(name), max_bytes)
-    vit_config, note = describe(config, weights)
+    weights, names = read_weights(folder, told_name(name), max_bytes)
+    vit_config, note = describe(config, names)
     with one_sentence():
         if vit_config.num_classes and is_projection(config, name):
             vit_config = replace(vit_config, num_classes=0)
@@ -114,8 +114,9 @@ def what_else(folder: Path) -> str:
     return "has no config.json, which says what model it is: restore it or save again."
 
 
-def read_weights(folder: Path, name: str, max_bytes: int) -> dict[str, Tensor]:
-    """The tensors between pixels and features, from one file or several. Raises CheckpointError."""
+def read_weights(folder: Path, name: str, max_bytes: int) -> tuple[dict[str, Tensor], list[str]]:
+    """(the tensors between pixels and features, the names of all), from one file or several. Raises
+    CheckpointError."""
     paths = [folder / file for file in weight_files((path.name for path in folder.iterdir()), name)]
     if paths[0].name != "model.safetensors":
         listed = read_json(folder / INDEX).get("weight_map")
@@ -129,9 +130,11 @@ def read_weights(folder: Path, name: str, max_bytes: int) -> dict[str, Tensor]:
             if twice := found.keys() & inside.keys():
                 raise CheckpointError(f"{name} holds the tensor {min(twice)!r} twice.")
             found |= inside
-        wanted = {old: new for old, new in bare_names(found).items() if not LEFT_BEHIND.search(new)}
+        names = bare_names(found)
+        wanted = {old: new for old, new in names.items() if not LEFT_BEHIND.search(new)}
         check_size(paths, [(found[old][0], old) for old in wanted], name, max_bytes)
-        return {new: read_tensor(found[old][0], old, found[old][1]) for old, new in wanted.items()}
+        read = {new: read_tensor(found[old][0], old, found[old][1]) for old, new in wanted.items()}
+        return read, [*names.values()]
 
 
 def read_parts(folder: Path, name: str, wanted: Iterable[str]) -> dict[str, Tensor]:

@@ -123,6 +123,10 @@ LEFT_BEHIND = re.compile(
     r"auxiliary_head|relative_head|metric_head|head\.(head|conv\d*|projection))\b|"
     r"mask_token$|position_ids$|\bpooler\.(?!layernorm)|relative_position_index$|^lm_head\.|summary_idxs$"
 )
+# of those, what a whole model answers with: for boxes, masks or depth
+HEADS = re.compile(
+    r"^((?:class|box|objectness|decode|auxiliary|relative|metric)_head|head(?=\.(?:head|conv\d*|projection)\b))\."
+)
 # both generations of names: those of the files on the Hub, and those of today's modules
 FROM_TRANSFORMERS: Renames = (
     (r"^(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|vivit|videomae|vision_model(\.model)?)\.", ""),
@@ -211,6 +215,8 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
 def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
     names = bare_names(names).values()
+    heads = sorted({found[1] for name in names if (found := HEADS.search(name))})
+    left = f"What stands on it stays behind ({', '.join(heads)})." if heads else ""
     ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
     labels = config.get("id2label")
     classes = config.get("num_labels", 2) if labels is None else len(labels)
@@ -256,7 +262,7 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         norm_eps=c.get("layer_norm_eps"),
     )
     found = configured(**fields | own)
-    return found, " ".join(filter(None, (note, unread(pair(c["image_size"]), found))))
+    return found, " ".join(filter(None, (note, left, unread(pair(c["image_size"]), found))))
 
 
 def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
