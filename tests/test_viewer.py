@@ -888,7 +888,8 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
     expect(label).to_have_text(["Looks at, before the intervention"])
     truth = patch_map(found, 2, 0, 0)
     assert_shows(small_map(page, 2, 0), truth, truth.max().item())
-    page.get_by_role("button", name="Undo all").click()
+    page.get_by_role("button", name="Undo all").press("Enter")
+    expect(page.get_by_role("button", name="Intervene")).to_be_focused()
     page.wait_for_function(
         "heard.at(-1)[0] === 'edits' && !heard.at(-1)[1].heads.length && !heard.at(-1)[1].patches.length"
     )

@@ -12,7 +12,8 @@ const trace = (changes = {}) => ({
   L: 3, H: 4, T: 18, pre: 3, P: 15, t: 1, h: 3, w: 5, tables: { viridis: 1, magma: 1 }, classes: [{ index: 6 }], source: {}, ...changes,
 });
 const viewer = (state = {}, changes = {}) => ({
-  state: { ...START, ...state }, hover: {}, data: trace(), methods: [], options: {}, depthChosen: true, ...changes,
+  state: { ...START, ...state }, hover: {}, data: trace(), methods: [], options: {}, depthChosen: true,
+  defaults: { ...START }, ...changes,
 });
 
 test("whatever an address says becomes what the trace has", () => {
@@ -34,6 +35,7 @@ test("the method that was measured to lead comes first, unless another one was c
     const one = viewer(state, { methods, data: found });
     clamp(one);
     assert.equal(one.state.method, expected);
+    assert.equal(one.defaults.method, state.method === expected ? "" : expected, "what nobody chose is in no address");
   }
 });
 

@@ -124,7 +124,7 @@ function sayLead(viewer) {
 }
 
 export function syncEdits(viewer) {
-  const { state, data, parts } = viewer, held = parts.edits.contains(document.activeElement);
+  const { state, data, parts } = viewer, focused = document.activeElement, held = parts.edits.contains(focused);
   parts.edits.hidden = !viewer.intervening && !edited(state);
   if (parts.edits.hidden) return held && parts.intervene.focus();
   const query = state.query - data.pre, head = `L${state.layer}.H${state.head}`, said = editsInWords(viewer);
@@ -143,6 +143,7 @@ export function syncEdits(viewer) {
   parts.editHead.disabled = state.fuse !== "one" || state.layer < 0;
   parts.editHead.title = parts.editHead.disabled ? "Choose one head among the small maps first" : "";
   parts.editUndo.disabled = !said;
+  if (held && focused.disabled) parts.intervene.focus();  // what cannot be pressed again would lose it
   parts.editSide.hidden = !compares(viewer);
   parts.editSide.show(state.matrix);
 }

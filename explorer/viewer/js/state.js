@@ -87,7 +87,7 @@ export function pickOf({ state, data, methods }, cell, sheet) {
 
 // Whatever an address or another model has left in the state becomes what this trace has.
 export function clamp(viewer) {
-  const { state, data, methods } = viewer;
+  const { state, data, methods, defaults } = viewer;
   if (!data) return;
   const fit = (value, low, high) => Math.max(low, Math.min(high, Math.round(value)));
   if (!viewer.depthChosen) {  // where this model was measured to find objects best, or the last layer
@@ -109,7 +109,7 @@ export function clamp(viewer) {
   for (const [name, choices] of Object.entries(ONE_OF)) if (!choices.includes(state[name])) state[name] = START[name];
   if (!Object.hasOwn(data.tables, state.colormap)) state.colormap = Object.keys(data.tables)[0];
   const known = (name) => methods.some((m) => m.name === name);
-  if (!known(state.method)) state.method = known(data.believed) ? data.believed : methods[0]?.name ?? "";
+  if (!known(state.method)) state.method = defaults.method = known(data.believed) ? data.believed : methods[0]?.name ?? "";
   if (state.mode === "embeddings" && !embeddings(viewer).includes(state.embedding)) state.embedding = embeddings(viewer)[0];
   if (!modes(viewer).includes(state.mode)) state.mode = "attention";
 }
