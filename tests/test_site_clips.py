@@ -351,6 +351,10 @@ def test_what_a_model_refuses_is_said_where_it_would_be_chosen(visit) -> None:
     expect(said).to_contain_text("strongest at")
     page.evaluate("vitSite.viewer.set({ target: 3 })")
     expect(said).to_contain_text("comes along for the examples only, and of these for what the trained model")
+    for width in (390, 820, 1440):  # and can be read to its end
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(said).to_be_visible()
+        assert said.evaluate("(node) => node.scrollHeight - node.clientHeight") <= 1
 
 
 def test_the_camera_is_a_clip_until_it_is_frozen(browser: Browser, url: str) -> None:

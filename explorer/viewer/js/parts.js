@@ -128,7 +128,7 @@ function stage(viewer, part) {
   return el("section", { class: "vit-stage", "aria-label": "Image" },
     part("panes", el("div", { class: "vit-panes" }, viewer.panes[0].node, viewer.panes[1].node)),
     part("edits", edits(viewer, part)),
-    el("p", { class: "vit-readout" }, part("title", el("b")), " ", part("words", el("span"))),
+    part("readout", el("p", { class: "vit-readout" }, part("title", el("b")), " ", part("words", el("span")))),
     part("chips", el("div", { class: "vit-chips", role: "group", "aria-label": "Prefix tokens" })),
     el("div", { class: "vit-under" },
       part("gauge", el("div", { class: "vit-gauge" },

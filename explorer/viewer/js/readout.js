@@ -36,6 +36,8 @@ function speak(viewer, now, views) {
   const [title, words] = sentences[0];
   parts.title.textContent = title;
   parts.words.textContent = words + (/[….]$/.test(words) ? "" : ".");
+  const { sheet, data } = views[0], refused = state.mode === "method" && data.refused[state.method];
+  parts.readout.classList.toggle("is-refused", !!refused && !sheet.ready[methods.findIndex(({ name }) => name === state.method)]);
   sayPrefix(viewer, now, views[0]);
   showLegend(viewer, views[0]);
   if (!viewer.playing) later(viewer, "live", 500, () => { parts.live.textContent = `${title}: ${words}`; });
