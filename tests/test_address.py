@@ -131,6 +131,23 @@ def test_no_page_jumps_while_it_comes_and_all_begin_at_one_height(
     context.close()
 
 
+def test_paper_has_what_is_said_and_none_of_the_controls(page: Page, url: str) -> None:
+    page.goto(url)
+    page.wait_for_function(SEEN)
+    page.emulate_media(media="print")
+    for control in (
+        "#picture",
+        "#examples",
+        "#tabs > .tab-wrapper",
+        "#files",
+        "#viewer .vit-tools",
+        "footer",
+    ):
+        expect(page.locator(control).first).to_be_hidden()
+    for said in ("#card", "#viewer .vit-lead", "#viewer .vit-picture", "#viewer .vit-legend canvas"):
+        assert page.locator(said).first.bounding_box()["height"] > 7  # type: ignore[index]
+
+
 def test_on_a_phone_the_picture_stays_while_one_reads_and_a_step_is_seen(browser: Browser, url: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     context.set_default_timeout(PATIENCE)
