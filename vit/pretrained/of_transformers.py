@@ -261,8 +261,8 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         qkv_bias=c.get("query_bias", c.get("qv_bias", c["qkv_bias"])),
         norm_eps=c.get("layer_norm_eps"),
     )
-    found = configured(**fields | own)
-    return found, " ".join(filter(None, (note, left, unread(pair(c["image_size"]), found))))
+    model_config = configured(**fields | own)
+    return model_config, " ".join(filter(None, (note, left, unread(pair(c["image_size"]), model_config))))
 
 
 def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
