@@ -221,10 +221,12 @@ def test_words_are_typed_and_explained(page) -> None:
         "classes in the box “Classes of your own” below."
     )
     box = page.get_by_label("Words, with commas between them")
-    box.fill("a dog, grass")
+    box.fill("a dog, grass, " + "W" * 80)
     page.get_by_role("button", name="Use these words").click()
     expect(page.locator("#viewer .vit-classes")).to_contain_text("grass")
-    expect(page.locator("#where .vx-map")).to_have_count(3)
+    expect(page.locator("#where .vx-map")).to_have_count(4)
+    wide = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth).length"
+    assert page.locator("#where figcaption").evaluate_all(wide) == 0, "a word without blanks is broken"
     box.fill("a, a")
     box.press("Enter")
     expect(page.get_by_text("is there twice")).to_be_visible()
