@@ -22,9 +22,11 @@ def served(folder: Path) -> Iterator[str]:
     command = [sys.executable, str(folder / "serve.py"), "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    yield server.stdout.readline().strip()
-    server.kill()
-    server.wait()
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.wait()
 
 
 @contextmanager
@@ -44,9 +46,11 @@ def visits(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
         page.wait_for_function(READY)
         return page
 
-    yield go
-    for context in contexts:
-        context.close()
+    try:
+        yield go
+    finally:
+        for context in contexts:
+            context.close()
     assert not wrong
 
 

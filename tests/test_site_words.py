@@ -1,8 +1,6 @@
 """The page without a server, with words that came along: the numbers of a tiny random CLIP and SigLIP."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from conftest import randomised, tiny_config
 from firefox import Firefox
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from site_pages import served
 from test_site import run
 from test_words import FAMILIES, WORDS, clip, siglip, tokenizer
 
@@ -113,12 +112,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     models = [part for name in ("clip", "siglip", "own") for part in ("--model", str(folder / name))]
     out, given = folder / "site", ["--words", str(folder / "words.txt"), "--image", str(folder / "pictures")]
     assert main(["site", str(out), *models, *given]) == 0
-    server = subprocess.Popen([sys.executable, str(out / "serve.py"), "0"], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
     words = {name: words_of(load_tower(folder / name), WORDS) for name in ("clip", "siglip")}
-    yield Site(server.stdout.readline().strip(), words)
-    server.kill()
-    server.wait()
+    with served(out) as address:
+        yield Site(address, words)
 
 
 @pytest.fixture
