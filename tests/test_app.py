@@ -293,7 +293,8 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     book = why.ledger_report(look, target)
     adds = not look.model.config.post_norm
     assert ("It adds up</h3>" in book) == ("What is lost without each head" in book) == adds
-    assert "It adds up, too" in book and float(re.findall(r"Gap: (-?[\d.e+-]+)\.<", book)[-1]) < 1e-3
+    gap = re.findall(r"Gap: ([−\d.e+]+)\.<", book)[-1]
+    assert "It adds up, too" in book and float(gap.replace("−", "-")) < 1e-3
     told = why.contrast_report(look, target, "others") + why.contrast_report(look, target, target)
     quick = [m for m in METHODS.values() if m.class_specific and look.is_quick(m) and not look.refusal(m)]
     assert told.count("<figure") == len(quick) > 5 and "and not any other class" in told
@@ -315,7 +316,7 @@ def test_why_begins_with_what_was_measured_of_these_weights(checkpoints, tmp_pat
     grid = why.maps_grid(look, 2)
     raced = [row for row in table.rows if row.name in METHODS]
     assert "Measured on 2 test pictures of pets" in grid
-    assert all(f"{row.leads['score'].mean:+.2f}: {row.verdict}" in grid for row in raced)
+    assert all(f"{number(row.leads['score'].mean, '+.2f')}: {row.verdict}" in grid for row in raced)
     assert re.findall(r'data-method="(\w+)"', grid)[:3] == [row.name for row in raced]
     assert load_record(folder, randomised(ViT(tiny_config(num_classes=9)))) is None  # of other weights
 

@@ -323,7 +323,7 @@ def test_values_are_said_beside_the_pointer(visit: Visit) -> None:
     cell.scroll_into_view_if_needed()
     page.evaluate(FRAMES)  # a page that scrolls hides them
     cell.hover()
-    expect(page.locator(".vx-tip.is-shown")).to_have_text(re.compile(r"^L1\.H2: [+-][\d.e-]+ logit$"))
+    expect(page.locator(".vx-tip.is-shown")).to_have_text(re.compile(r"^L1\.H2: [+−][\d.e−]+ logit$"))
     page.locator("#why-ledger h3").first.hover()
     expect(page.locator(".vx-tip.is-shown")).to_have_count(0)
 

@@ -17,6 +17,7 @@ from test_app import handler, pointed, visitor
 from explorer import pairs as compared
 from explorer import patching, ui
 from explorer.payload import unpack
+from explorer.render import number
 from explorer.session import Session
 from explorer.views import pairs
 from explorer.views.page import Shown
@@ -102,7 +103,7 @@ def test_what_is_carried_over_is_shown(demo, session, model: str, files, what: s
     a, b = (session.look(file, model) for file in files)
     token = where if what == "heads" and where >= 0 else None
     found = patching.patching(a.trace(), b.trace(), a.model, what, token=token)
-    assert f"{found.receiver:+.2f} where it is carried to" in report and "<b>ant" not in report
+    assert f"{number(found.receiver, '+.2f')} where it is carried to" in report and "<b>ant" not in report
     if what == "heads":
         assert f"L1.H2: {found.effects[1, 2]:+.3g}" in report
     else:
