@@ -37,6 +37,7 @@ MAX_KEPT = 2048 * MiB  # and of all: the oldest of the address that has most go 
 MIN_FREE = 256 * MiB  # bytes that stay free on the disk
 MOST_PAGES = 240  # that one address may open in a minute, as many as a class reloads: each is written anew
 MANY_PAGES = "Very many pages were opened from your address: reload this one in a minute."
+AT_ONCE, PACE = 400, 40.0  # what one address may send at once, then a second: a class that opens its pages
 MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
 MAX_OPEN_IN_ALL = 3000
 REST = 20.0  # seconds after which threads are asked whether they are needed
@@ -133,6 +134,23 @@ class PerMinute:
         return len(self.done[who])
 
 
+class Pace:
+    """How long each has to wait before the next thing: AT_ONCE may come together, then PACE of them a second."""
+
+    def __init__(self) -> None:
+        self.even: OrderedDict[str, float] = OrderedDict()  # when all that each has sent is paid for
+
+    def wait(self, who: str) -> float:
+        """Seconds before this one; at most what all that may be open at once would take."""
+        now = time.monotonic()
+        even = max(self.even.get(who, 0.0), now - AT_ONCE / PACE) + 1 / PACE
+        self.even[who] = min(even, now + MAX_OPEN / PACE)
+        self.even.move_to_end(who)
+        while len(self.even) > MAX_ADDRESSES:
+            self.even.popitem(last=False)
+        return max(0.0, self.even[who] - now)
+
+
 class Doors:
     """The layer. guarded: the app answers only to its own names (see `check_origin`)."""
 
@@ -145,6 +163,7 @@ class Doors:
         self.uploaded: OrderedDict[str, list[tuple[float, int]]] = OrderedDict()  # (when, bytes) by address
         self.kept = Kept(MAX_KEPT_OF_ONE)
         self.pages = PerMinute()  # opened, by address
+        self.pace = Pace()  # of what is sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # lifespan; this page uses no web sockets
@@ -169,6 +188,8 @@ class Doors:
         try:
             path = self.check(scope, address)
             limit = 2 * MAX_FILE if path == UPLOAD else MAX_MESSAGE
+            if scope["method"] == "POST":
+                await asyncio.sleep(self.pace.wait(address))
             await self.app(scope, self.bounded(scope, receive, limit), sent)
             if path == UPLOAD:
                 await run_in_threadpool(self.kept.add, address, files_named(said, self.uploads()))

@@ -533,3 +533,20 @@ async def test_what_a_list_does_not_offer_is_a_sentence_and_nothing_for_the_log(
     with pytest.raises(gr.Error, match="not in the list") as caught:
         await demo.preprocess_data(demo.fns[0], ["huge"], SessionState(demo))
     assert not caught.value.print_exception
+
+
+def test_who_sends_without_end_waits_and_nobody_else_does() -> None:
+    pace = doors.Pace()
+    waits = [pace.wait("a") for _ in range(doors.AT_ONCE + 3 * round(doors.PACE))]
+    assert not any(waits[: doors.AT_ONCE]), "a class opens its pages at once"
+    assert 2 < waits[-1] <= 3 and pace.wait("b") == 0
+    assert max(pace.wait("a") for _ in range(2 * doors.MAX_OPEN)) <= doors.MAX_OPEN / doors.PACE
+
+
+def test_what_is_sent_too_fast_is_answered_later(inside: TestClient, monkeypatch) -> None:
+    monkeypatch.setattr(doors, "AT_ONCE", 2)
+    monkeypatch.setattr(doors, "PACE", 20.0)
+    began = time.monotonic()
+    for _ in range(6):
+        assert inside.post("/gradio_api/queue/join", content=b"{}").status_code < 500
+    assert time.monotonic() - began > 0.15
