@@ -135,7 +135,7 @@ class PerMinute:
 
 
 class Pace:
-    """How long each has to wait before the next thing: AT_ONCE may come together, then PACE of them a second."""
+    """How long each has to wait before the next thing: AT_ONCE may come together, then PACE a second."""
 
     def __init__(self) -> None:
         self.even: OrderedDict[str, float] = OrderedDict()  # when all that each has sent is paid for

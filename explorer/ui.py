@@ -400,11 +400,15 @@ def show_chosen(
 
 @contextmanager
 def noted(failed: list[Any], *chosen: Any) -> Iterator[None]:
-    """Write into `failed` what was chosen, if it cannot be shown: an event that fails has no answer."""
+    """Write into `failed` what was chosen, if it cannot be shown: an event that fails has no answer. What
+    comes twice is said once."""
     try:
         yield
-    except Exception:
+    except Exception as error:
+        is_said = failed == [*chosen]
         failed[:] = chosen
+        if is_said:
+            raise gr.Error("", visible=False, print_exception=False) from error
         raise
 
 
@@ -440,7 +444,10 @@ def show_what_is_chosen(
 
     def put_back(picture, model, size, shown, failed):
         """What failed goes from the widgets, unless something else has been chosen since."""
-        return shown[:3] if shown and failed == [picture, model, size] else [gr.skip()] * 3
+        is_there = failed == [picture, model, size]
+        if is_there:
+            failed.clear()  # chosen again, it is tried again
+        return shown[:3] if shown and is_there else [gr.skip()] * 3
 
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
     tried = [*page.chosen, page.failed]

@@ -933,10 +933,12 @@ def test_what_fails_leaves_the_widgets_unless_something_else_was_chosen_since(
     tried = [str(bad), *last[1:3]]
     with pytest.raises(gr.Error, match="not a picture"):
         handler(demo, "on_drop")(*tried, failed, visitor())
+    with pytest.raises(gr.Error) as twice:
+        handler(demo, "on_drop")(*tried, failed, visitor())
+    assert not twice.value.visible, "one sentence"
     put_back = handler(demo, "put_back")
-    assert put_back(*tried, last, failed) == last[:3]
     assert put_back("another.png", *tried[1:], last, failed) == [gr.skip()] * 3
-    failed.clear()
+    assert put_back(*tried, last, failed) == last[:3] and not failed
     with pytest.raises(gr.Error, match="not a picture"):
         handler(demo, "on_show")(*tried, last, None, Edits(), failed, visitor())
     assert put_back(*tried, last, failed) == last[:3]
