@@ -9,7 +9,7 @@ PATH = re.compile(rf"(?<![\w:/.~\\-])(?:/|[A-Za-z]:[\\/])(?:{NAME}[\\/])*(?={NAM
 
 
 class Left(Exception):
-    """Who asked has closed the page or pressed Stop: nobody waits for the answer."""
+    """Nobody waits for the answer: who asked has closed the page, pressed Stop, or been told already."""
 
 
 def without_paths(text: str) -> str:

@@ -22,7 +22,7 @@ from explorer.front import Front, Text
 from explorer.lesson.script import lesson_css
 from explorer.look import SIZES, TRAINED, Look
 from explorer.methods import METHODS
-from explorer.refusals import sentence_of
+from explorer.refusals import Left, sentence_of
 from explorer.session import PUBLISHED, Session, digest_of
 from explorer.site.lent import can_be_lent, live_link
 from explorer.viewer import host, viewer_script
@@ -408,7 +408,7 @@ def noted(failed: list[Any], *chosen: Any) -> Iterator[None]:
         is_said = failed == [*chosen]
         failed[:] = chosen
         if is_said:
-            raise gr.Error("", visible=False, print_exception=False) from error
+            raise Left from error
         raise
 
 
@@ -420,7 +420,7 @@ def show_what_is_chosen(
 
     def on_drop(picture, model, size, failed, request: gr.Request):
         if not picture:
-            raise gr.Error("", visible=False, print_exception=False)  # taken away: what is shown stays
+            raise Left  # taken away: what is shown stays
         with noted(failed, picture, model, size):
             page.on_file(picture, request)
 
