@@ -271,7 +271,7 @@ def build(session: Session) -> gr.Blocks:
                     tabs=[name for name, _, _ in TABS],
                 )
                 methods = [method.entry for method in METHODS.values()]
-                with gr.Tabs(elem_id="tabs"):
+                with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
                     viewer = None
                     for name, label, views in TABS:
                         with gr.Tab(label, id=name, elem_id=f"tab-{name}", render_children=True) as tab:
