@@ -37,7 +37,7 @@ from vit.hub import fetch, read_pretrained
 from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
 from vit.model import ViT
 from vit.pictures import open_safely
-from vit.words import Tower, load_tower
+from vit.words import Tower, tower_folder, tower_in
 
 V = TypeVar("V")
 ROUTE = "shard"  # where the app serves what was promised
@@ -80,6 +80,7 @@ class Session:
         self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
         self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
+        self._towers: dict[str, Path] = {}  # and where, of those whose text towers are, too
         # open pages, each under its owner's name, held by the address that it was opened from
         self.pages: Cache[str] = Cache(MAX_PAGES, lambda page: 1)
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
@@ -150,17 +151,28 @@ class Session:
             raise CheckpointError(f"{name} was written again in the meantime: choose the picture once more.")
         return loaded
 
+    def fetch_tower(self, name: str) -> Path:
+        """See to it that the files of this model's text tower are here: in this folder. Raises
+        CheckpointError."""
+        name = self.allowed(name)
+        if name not in self._towers:
+            if self.public and not self.is_on_offer(name):
+                self._towers[name] = tower_folder(name, self.hub_bytes, self.lent, token=False)
+            else:
+                own = not self.public or name in self.names()
+                self._towers[name] = tower_folder(name, token=None if own else False)
+        return self._towers[name]
+
     def tower(self, name: str) -> Tower:
         """The image tower of a model that was trained with texts, with the weights that are held of it, and
-        where its text tower is. Raises CheckpointError for a model that knows no words."""
-        loaded = self.model(name)
-        name = self.allowed(name)
-        if self.public and not self.is_on_offer(name):
-            tower = load_tower(name, max_bytes=self.hub_bytes, cache=self.lent, token=False)
-        else:
-            own = not self.public or name in self.names()
-            tower = load_tower(name, token=None if own else False)
-        return replace(tower, model=loaded.model, card=loaded.card)
+        where its text tower is, which is here. Raises CheckpointError for a model that knows no words."""
+        name, loaded = self.allowed(name), self.model(name)
+        folder = folder_of(name) or self._towers.get(name)
+        if folder is None:
+            raise CheckpointError(
+                f"The text tower of {name} is not here yet: use the words again, and it is fetched."
+            )
+        return tower_in(folder, name, loaded.model, loaded.card)
 
     def fetch(self, name: str) -> None:
         """See to it that this model is here. Raises CheckpointError."""
@@ -196,6 +208,7 @@ class Session:
     def remove_files(self, name: str) -> None:
         """What a stranger had fetched goes when it is of no use, or after a day: it would fill the disk."""
         self._arrived.discard(name)
+        self._towers.pop(name, None)
         shutil.rmtree(self.lent / f"models--{name.replace('/', '--')}", ignore_errors=True)
 
     def is_here(self, name: str) -> bool:

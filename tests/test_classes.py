@@ -1,6 +1,8 @@
 """A visitor's own classes in the app: words of a tiny random CLIP, and pictures that become prototypes."""
 
 import re
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from playwright.sync_api import Browser, expect
 from test_app import handler, visitor
 from test_words import COLOURS, clip, tokenizer
 
+from benchmarks.client import Client
 from explorer import ui
 from explorer.cache import nbytes
 from explorer.classes import MOST, typed, words_of
@@ -22,6 +25,8 @@ from explorer.render import number
 from explorer.session import Session
 from explorer.views.page import Shown
 from vit import Card, ViT, save
+from vit.checkpoint import MAX_BYTES
+from vit.hub import read_pretrained
 from vit.prototypes import with_prototypes
 from vit.words import CONTROL, dense_map, load_tower, text_vectors, with_words
 
@@ -62,6 +67,7 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def use_words(demo, shown: Shown, text: str, name: str = "ann") -> Shown:
+    handler(demo, "on_tower", "classes")(shown, text, visitor(name=name))
     shown, target, key = handler(demo, "on_words", "classes")(shown, text, visitor(name=name))
     assert target is None and key
     return shown
@@ -140,6 +146,55 @@ def test_words_are_what_people_read(demo, session, models, pictures) -> None:
 def test_a_model_without_words_says_so(demo, models, pictures) -> None:
     with pytest.raises(gr.Error, match="has no text tower"):
         use_words(demo, Shown(str(pictures / "red" / "0.png"), models["dino"]), "a dog, grass")
+
+
+def test_a_text_tower_that_does_not_come_holds_up_nobody_else(
+    session, url, models, pictures, monkeypatch
+) -> None:
+    """Both visitors have the same address, which has one place in each lane: downloads have one of their own."""
+    asked, let_go = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        asked.set()
+        let_go.wait(60)
+
+    picture = (pictures / "red" / "0.png").read_bytes()
+    with Client(url, timeout=30) as slow, Client(url, timeout=30) as other:
+        for client in (slow, other):
+            client.show(picture, models["clip"])
+        monkeypatch.setattr(session, "fetch_tower", hang)
+        try:
+            slow.join("on_tower", [None, "a dog"])
+            assert asked.wait(20)
+            other.ask("on_words", [None, "a red ball, grass"])  # or it raises: answered too late, or not at all
+            assert other.show((pictures / "blue" / "0.png").read_bytes(), models["clip"])["head"]
+        finally:
+            let_go.set()
+
+
+def test_a_text_tower_is_fetched_once_and_in_a_step_of_its_own(models, pictures, monkeypatch) -> None:
+    """What needs it asks the Hub for nothing: it may hang."""
+    fetched: list[tuple] = []
+    folder, session = Path(models["clip"]), Session(public=True)
+    read = read_pretrained(folder, models["clip"], MAX_BYTES)
+    monkeypatch.setattr(session, "load", lambda name: read)
+    fetch = lambda name, *how, token=None: fetched.append((name, *how, token)) or folder  # noqa: E731
+    monkeypatch.setattr("explorer.session.tower_folder", fetch)
+    demo = ui.build(session)
+    picture = str(session.folder / "a.png")
+    shutil.copy(pictures / "red" / "0.png", picture)
+    shown = Shown(picture, "some/clip")
+    handler(demo, "on_model")("some/clip", visitor())
+    lanes = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
+    assert lanes["on_tower"] == lanes["on_linked_tower"] == "hub" and lanes["on_words"] == lanes["on_linked"] == "slow"
+    with pytest.raises(gr.Error, match="The text tower of some/clip is not here yet"):
+        handler(demo, "on_words", "classes")(shown, "a dog", visitor())
+    with pytest.raises(gr.Error, match="twice"):
+        handler(demo, "on_tower", "classes")(shown, "a, a", visitor())
+    assert not fetched
+    assert use_words(demo, shown, "a dog").classes.names == ("a dog",)
+    assert use_words(demo, shown, "a dog, grass").classes.names == WORDS
+    assert fetched == [("some/clip", session.hub_bytes, session.lent, False)], "with nobody's rights"
 
 
 def test_words_weigh_little_beside_their_tower(session, models, pictures) -> None:
@@ -257,8 +312,10 @@ def test_typed_words_are_in_the_address(page) -> None:
 
 def test_words_of_a_link_that_cannot_be_had(demo, models, pictures) -> None:
     shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
-    on_linked = handler(demo, "on_linked")
+    on_linked_tower, on_linked = handler(demo, "on_linked_tower"), handler(demo, "on_linked")
+    assert on_linked_tower(shown, gr.EventData(None, {"words": "a dog"}), visitor()) == "a dog"
     with pytest.raises(gr.Error, match="has no text tower that is read here"):
-        on_linked(shown, gr.EventData(None, {"words": "a dog"}), visitor())
-    back, target, key = on_linked(shown, gr.EventData(None, {"words": ["no text"]}), visitor())
+        on_linked(shown, "a dog", visitor())
+    assert on_linked_tower(shown, gr.EventData(None, {"words": ["no text"]}), visitor()) == ""
+    back, target, key = on_linked(shown, "", visitor())
     assert back.classes is None and target is None and key

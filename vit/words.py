@@ -75,41 +75,47 @@ class Tower:
         return features if self.projection is None else features @ self.projection.T
 
 
-def load_tower(
+def load_tower(name: str | Path) -> Tower:
+    """The image tower of CLIP, its kin, SigLIP or TIPSv2, in transformers' layout. Raises CheckpointError."""
+    folder, told = tower_folder(name), resolve(name).name
+    return tower_in(folder, told, *read_pretrained(folder, told, MAX_BYTES))
+
+
+def tower_folder(
     name: str | Path,
-    *,
     max_bytes: int = MAX_BYTES,
     cache: Path | None = None,
     token: str | bool | None = None,
-) -> Tower:
-    """The image tower of CLIP, its kin, SigLIP or TIPSv2, in transformers' layout. Raises CheckpointError.
-
-    cache, token: see `vit.hub.fetch`.
-    """
+) -> Path:
+    """Where a model's files are, with those that its text tower needs: fetched where they are not here, which
+    may take minutes. The arguments are those of `vit.hub.fetch`. Raises CheckpointError."""
     place = resolve(name)
-    folder = place.folder or fetch(place.name, max_bytes, cache, token, TOKENIZER)
+    return place.folder or fetch(place.name, max_bytes, cache, token, TOKENIZER)
+
+
+def tower_in(folder: Path, name: str, model: ViT, card: Card) -> Tower:
+    """The tower whose files are in this folder: this model, which was read from them under this name, and what
+    leads from its features to texts. Raises CheckpointError."""
     config = read_json(folder / "config.json")
-    if is_projection(config, place.name):
-        return tower_of_timm(folder, place.name, max_bytes)
+    if is_projection(config, name):
+        return tower_of_timm(folder, name, model, card)
     kind = config.get("model_type")
     if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "siglip", "tipsv2"):
         raise CheckpointError(
-            f"{folder.name if place.folder else place.name} has no text tower that is read here: words need "
-            "the whole model of CLIP, MetaCLIP 2, AltCLIP, Chinese-CLIP, SigLIP or TIPSv2, in transformers' "
-            "layout."
+            f"{card.name} has no text tower that is read here: words need the whole model of CLIP, MetaCLIP 2, "
+            "AltCLIP, Chinese-CLIP, SigLIP or TIPSv2, in transformers' layout."
         )
-    model, card = read_pretrained(folder, place.name, max_bytes)
     if kind == "tipsv2":
-        temperature = read_parts(folder, place.name, ("temperature",)).get("temperature")
+        temperature = read_parts(folder, name, ("temperature",)).get("temperature")
         least = float(config.get("temperature_init_value", 0.005) if temperature is None else temperature)
         return Tower(card.name, model, card, folder, None, 1 / max(least, 1e-6))
     if kind == "siglip":
-        parts = read_parts(folder, place.name, ("logit_scale", "logit_bias"))
+        parts = read_parts(folder, name, ("logit_scale", "logit_bias"))
         if len(parts) < 2 or any(x.numel() != 1 for x in parts.values()):
             raise CheckpointError(f"{card.name} is SigLIP's image tower alone: words need the whole model.")
         scale = float(parts["logit_scale"].exp().clamp(max=1e3))
         return Tower(card.name, model, card, folder, None, scale, float(parts["logit_bias"]))
-    parts = read_parts(folder, place.name, ("visual_projection.weight", "logit_scale"))
+    parts = read_parts(folder, name, ("visual_projection.weight", "logit_scale"))
     if (projection := parts.get("visual_projection.weight")) is None:
         raise CheckpointError(
             f"{card.name} has no visual_projection: its features are in no space with texts."
@@ -120,10 +126,9 @@ def load_tower(
     return Tower(card.name, model, card, folder, projection, float(learned.exp().clamp(max=1e3)))
 
 
-def tower_of_timm(folder: Path, name: str, max_bytes: int) -> Tower:
+def tower_of_timm(folder: Path, name: str, model: ViT, card: Card) -> Tower:
     """CLIP's image tower in timm's layout, whose head is the projection; there is no text tower: words come
     from a table (`load_words`). Raises CheckpointError."""
-    model, card = read_pretrained(folder, name, max_bytes)
     parts = read_parts(folder, name, ("head.weight", "head.bias"))
     if "head.weight" not in parts or parts.get("head.bias", torch.zeros(1)).any():
         raise CheckpointError(f"{card.name} has no head that is CLIP's projection alone.")

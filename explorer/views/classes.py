@@ -14,7 +14,17 @@ from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, show
 from explorer.look import Look
 from explorer.render import number
 from explorer.views import prose
-from explorer.views.page import FILE_QUEUE, LATEST, MODEL_QUEUE, QUIET, SLOW_QUEUE, Page, as_sent, as_text
+from explorer.views.page import (
+    FILE_QUEUE,
+    HUB_QUEUE,
+    LATEST,
+    MODEL_QUEUE,
+    QUIET,
+    SLOW_QUEUE,
+    Page,
+    as_sent,
+    as_text,
+)
 from explorer.views.parts import note, panel, picture_map
 from vit.words import CONTROL, Dense, dense_map
 
@@ -95,15 +105,20 @@ def build(page: Page) -> None:
             )
         said = gr.HTML("", elem_id="own-said", apply_default_css=False)
     where = gr.HTML("", elem_id="where", apply_default_css=False)
-    kept: gr.State = gr.State(
-        None
-    )  # (key of the model, Prototypes) while classes are shown one after the other
+    # (key of the model, Prototypes) while classes are shown one after the other
+    kept: gr.State = gr.State(None)
+    linked = gr.State("")  # the words that a link named last
 
     def on_open(shown_now, request: gr.Request):
         look = page.look(shown_now, request)
         bare = not page.session.model(look.name).model.config.num_classes
         named = ", ".join(look.classes.names) if isinstance(look.classes, Words) else gr.skip()
         return gr.Accordion(visible=bare), named, where_report(look)
+
+    def on_tower(shown_now, text, request: gr.Request):
+        """In HUB_QUEUE, in front of what needs the text tower: it is fetched here."""
+        typed(as_text(text))  # or one sentence about why not
+        page.session.fetch_tower(page.look(shown_now, request).name)
 
     def on_words(shown_now, text, request: gr.Request):
         names = typed(as_text(text))
@@ -112,9 +127,15 @@ def build(page: Page) -> None:
         made = look.session.remember(key, lambda: words_of(page.session.tower(look.name), names), look.owner)
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    def on_linked(shown_now, event: gr.EventData, request: gr.Request):
-        """The words that a link names, or, where somebody went back to before there were any, none."""
+    def on_linked_tower(shown_now, event: gr.EventData, request: gr.Request):
+        """The words that a link names, once their tower is here."""
         if text := as_text(getattr(event, "words", "")):
+            on_tower(shown_now, text, request)
+        return text
+
+    def on_linked(shown_now, text, request: gr.Request):
+        """Those words, or, where somebody went back to before there were any, none."""
+        if text:
             return on_words(shown_now, text, request)
         page.look(shown_now, request)  # or one sentence about why not
         return shown_now._replace(classes=None), None, secrets.token_hex(2)
@@ -142,10 +163,13 @@ def build(page: Page) -> None:
 
     page.when_open("explore", on_open, [page.shown], [box, words, where])
     chosen: list[Any] = [page.shown, page.target, page.classes_chosen]
-    slow = {**LATEST, **QUIET, **SLOW_QUEUE}
-    gr.on([use_words.click, words.submit], on_words, [page.shown, words], chosen, **slow)
-    linked = page.beacon.words(on_linked, [page.shown], chosen, **slow)
-    linked.failure(None, None, None, js="() => window.vitPage.failed()")
+    hub, slow = ({**LATEST, **QUIET, **queue} for queue in (HUB_QUEUE, SLOW_QUEUE))
+    here = gr.on([use_words.click, words.submit], on_tower, [page.shown, words], None, **hub)
+    here.success(on_words, [page.shown, words], chosen, **slow)
+    followed = page.beacon.words(on_linked_tower, [page.shown], [linked], **hub)
+    put_on = followed.success(on_linked, [page.shown, linked], chosen, **slow)
+    for step in (followed, put_on):
+        step.failure(None, None, None, js="() => window.vitPage.failed()")
     outputs = [kept, said, name, use_shown]
     files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **FILE_QUEUE)
     use_shown.click(on_shown, [page.shown, kept], chosen, **LATEST, **QUIET, **MODEL_QUEUE)
