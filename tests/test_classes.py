@@ -151,7 +151,7 @@ def test_a_model_without_words_says_so(demo, models, pictures) -> None:
 def test_a_text_tower_that_does_not_come_holds_up_nobody_else(
     session, url, models, pictures, monkeypatch
 ) -> None:
-    """Both visitors have the same address, which has one place in each lane: downloads have one of their own."""
+    """Both visitors have the same address, which has one place in each lane: downloads have one, too."""
     asked, let_go = threading.Event(), threading.Event()
 
     def hang(name: str) -> None:
@@ -166,7 +166,7 @@ def test_a_text_tower_that_does_not_come_holds_up_nobody_else(
         try:
             slow.join("on_tower", [None, "a dog"])
             assert asked.wait(20)
-            other.ask("on_words", [None, "a red ball, grass"])  # or it raises: answered too late, or not at all
+            other.ask("on_words", [None, "a red ball, grass"])  # raises if it is not answered
             assert other.show((pictures / "blue" / "0.png").read_bytes(), models["clip"])["head"]
         finally:
             let_go.set()
@@ -186,7 +186,8 @@ def test_a_text_tower_is_fetched_once_and_in_a_step_of_its_own(models, pictures,
     shown = Shown(picture, "some/clip")
     handler(demo, "on_model")("some/clip", visitor())
     lanes = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
-    assert lanes["on_tower"] == lanes["on_linked_tower"] == "hub" and lanes["on_words"] == lanes["on_linked"] == "slow"
+    assert lanes["on_tower"] == lanes["on_linked_tower"] == "hub"
+    assert lanes["on_words"] == lanes["on_linked"] == "slow"
     with pytest.raises(gr.Error, match="The text tower of some/clip is not here yet"):
         handler(demo, "on_words", "classes")(shown, "a dog", visitor())
     with pytest.raises(gr.Error, match="twice"):

@@ -94,16 +94,16 @@ def tower_folder(
 
 
 def tower_in(folder: Path, name: str, model: ViT, card: Card) -> Tower:
-    """The tower whose files are in this folder: this model, which was read from them under this name, and what
-    leads from its features to texts. Raises CheckpointError."""
+    """The tower whose files are in this folder: this model, which was read from them under this name, and
+    what leads from its features to texts. Raises CheckpointError."""
     config = read_json(folder / "config.json")
     if is_projection(config, name):
         return tower_of_timm(folder, name, model, card)
     kind = config.get("model_type")
     if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "siglip", "tipsv2"):
         raise CheckpointError(
-            f"{card.name} has no text tower that is read here: words need the whole model of CLIP, MetaCLIP 2, "
-            "AltCLIP, Chinese-CLIP, SigLIP or TIPSv2, in transformers' layout."
+            f"{card.name} has no text tower that is read here: words need the whole model of CLIP, "
+            "MetaCLIP 2, AltCLIP, Chinese-CLIP, SigLIP or TIPSv2, in transformers' layout."
         )
     if kind == "tipsv2":
         temperature = read_parts(folder, name, ("temperature",)).get("temperature")
