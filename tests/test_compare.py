@@ -195,7 +195,7 @@ def test_two_moments_by_link_and_on_one_spot_of_a_phone(visit) -> None:
     page = visit("?tab=compare&from=@1&to=@10", viewport=PHONE, has_touch=True, is_mobile=True)
     ready = "(side) => document.querySelector(`#compare-${side} .vit-viewer`)?.viewer?.data"
     page.wait_for_function(ready, arg="A")
-    expect(page.get_by_role("tab", name="About")).to_be_visible()  # no page is in a menu, where no link finds it
+    expect(page.get_by_role("tab", name="About")).to_be_visible()  # in no menu, where no link finds it
     expect(page.get_by_label("Moment A")).to_have_value("step 1, 5 % right")
     expect(page.locator("#compare-B")).to_be_hidden()
     top = page.locator("#compare-A .vit-picture").first.bounding_box()["y"]
