@@ -27,6 +27,8 @@ SAYS = {  # what happened just before the hook saw the tensor
     "mlp_post": "{activation}",
     "resid_post": "back to {D}, added to the stream",
     "norm": "the final norm",
+    "pool_scores": "a learned query times the key of every token",
+    "pool_attn": "softmax: how much the head reads of every token",
     "logits": "{read_out}",
 }
 

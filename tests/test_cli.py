@@ -26,6 +26,7 @@ from explorer.subject import Style, Subject, subject_of
 from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
 from vit.cost import cost
+from vit.model import HOOK_POINTS
 from vit.pictures import open_picture, preprocess
 from vit.shapes import SHAPES_CLASSES, shapes_sample
 
@@ -200,6 +201,16 @@ def test_shapes_name_what_the_head_reads(folder: Path, capsys: pytest.CaptureFix
     assert last({}) == "the head reads [CLS]: one number per class"
     assert last(dict(distillation=True)) == "the head reads [CLS] and [DIST]: one number per class"
     assert last(dict(num_classes=0)) == "[CLS]: no head"
+
+
+def test_shapes_have_words_for_every_activation() -> None:
+    assert set(tensors.SAYS) == set(HOOK_POINTS)
+    pooled = tensors.shapes_of(tiny_config(pool="attention"))
+    assert [(row["name"], row["shape"]) for row in pooled[-3:]] == [
+        ("pool_scores", "[1, 4, 1, 16]"),
+        ("pool_attn", "[1, 4, 1, 16]"),
+        ("logits", "[1, 7]"),
+    ]
 
 
 def test_faithfulness_prints_a_table_and_a_race(folder: Path, capsys: pytest.CaptureFixture) -> None:
