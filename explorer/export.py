@@ -21,7 +21,7 @@ from explorer import ledger as ledgers
 from explorer.ablation import without_heads
 from explorer.forms import Export, ExportError, Rows, told_apart
 from explorer.methods import METHODS
-from explorer.payload import class_name
+from explorer.payload import class_name, filters_side_by_side
 from explorer.subject import PLAIN, Style, Subject, explained, map_title, readme, what_is_read, what_was_asked
 from vit.card import Card
 from vit.model import ViT
@@ -346,7 +346,8 @@ def ablation(
 
 def weights(model: ViT, card: Card, *, style: Style = PLAIN) -> Export:
     """What the model knows before it sees a picture: the principal filters of the patch embedding
-    (n, p, p, 3), and how alike the positions of any two patches are (h, w, h, w)."""
+    (n, p, p, 3), and how alike the positions of any two patches are (h, w, h, w). Of clips the filters are
+    (n, tubelet, p, p, 3), the positions (t, h, w, t, h, w), of which the middle moment is drawn."""
 
     @cache
     def arrays() -> dict[str, np.ndarray]:
@@ -354,7 +355,12 @@ def weights(model: ViT, card: Card, *, style: Style = PLAIN) -> Export:
         return {"patch_filters": filters.numpy(), "position_similarity": alike.numpy()}
 
     def figure() -> Figure:
-        return render.weights_figure(*arrays().values(), title=card.name, theme=style.theme)
+        alike, others = arrays()["position_similarity"], "all others"
+        if alike.ndim == 6:
+            middle = len(alike) // 2
+            alike, others = alike[middle, :, :, middle], "all others of its moment"
+        filters = filters_side_by_side(model).numpy()
+        return render.weights_figure(filters, alike, others=others, title=card.name, theme=style.theme)
 
     return Export(figure=figure, arrays=arrays)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import randomised, tiny_config
+from conftest import clip_config, randomised, tiny_config
 from matplotlib.text import Text
 from PIL import Image
 
@@ -205,6 +205,20 @@ def test_weights_are_taken_home_as_the_statistics_have_them(subject: Subject, tm
     assert (found["patch_filters"] == stats.patch_filters(subject.model).numpy()).all()
     assert found["position_similarity"].shape == (3, 5, 3, 5)
     assert made.save(tmp_path / "w.png").stat().st_size > 5_000
+
+
+def test_weights_of_a_model_of_clips_are_drawn(tmp_path: Path) -> None:
+    model = randomised(ViT(clip_config()))
+    made = export.weights(model, CARD)
+    found = load(made.save(tmp_path / "w.npz"))
+    assert found["patch_filters"].shape[1:] == (2, 4, 4, 3)
+    assert found["position_similarity"].shape == (4, 3, 5, 4, 3, 5)
+    filters, positions = made.figure().axes[:2]
+    assert "of its moment" in positions.get_title()
+    shown = positions.images[0].get_array()
+    assert shown.shape[:2] == (3 * 4 - 1, 5 * 6 - 1), "a map (3, 5) for each of 3 x 5 patches, and gaps"
+    height, width = filters.images[0].get_array().shape[:2]
+    assert width < height, "9 rows of 3 filters, whose two frames stand side by side"
 
 
 def test_a_history_and_a_confusion_matrix_become_files(tmp_path: Path) -> None:

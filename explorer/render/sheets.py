@@ -220,23 +220,28 @@ def matrix_figure(
 
 
 def weights_figure(
-    filters: np.ndarray, similarity: np.ndarray, *, title: str = "", theme: str = "light"
+    filters: np.ndarray,
+    similarity: np.ndarray,
+    *,
+    others: str = "all others",
+    title: str = "",
+    theme: str = "light",
 ) -> Figure:
-    """Filters (n, p, p, 3) in [0, 1] of the patch embedding on the left, the first explains most; on the
-    right one small map per patch, or of a large grid every so-many-th: how alike its position is to every
-    other's, (h, w, h, w)."""
-    n, p = filters.shape[:2]
+    """Filters (n, p, p, 3) in [0, 1] of the patch embedding on the left, those of clips (n, p, tubelet · p, 3);
+    the first explains most. On the right one small map per patch, or of a large grid every so-many-th: how
+    alike its position is to every other's, (h, w, h, w). others: who these are, in words."""
+    n, p, across = filters.shape[:3]
     h, w = similarity.shape[:2]
-    columns = next(c for c in (7, 6, 5, 4, 3, 2, 1) if n >= c)
+    columns = max(1, min(n, 7 * p // across))
     rows = n // columns
     paper = tuple(bytes.fromhex(THEMES[theme].paper[1:]))
-    shown = (filters[: rows * columns] * 255).round().astype(np.uint8).reshape(rows, columns, p, p, 3)
+    shown = (filters[: rows * columns] * 255).round().astype(np.uint8).reshape(rows, columns, p, across, 3)
     times = max(1, 48 // p)
     shown = shown.repeat(times, axis=2).repeat(times, axis=3)
     scale = Scale(np.ones((1, 1, 1, 1)), signed=True, words="")
     step = math.ceil(max(h, w) / 16)
     maps = colorize(similarity[step // 2 :: step, step // 2 :: step], scale)
-    left = 3.2 * rows / columns
+    left = 3.2 * rows * p / (columns * across)
     right = 3.8 * h / w
     figure = new_figure(3.2 + 3.8 + 0.7, max(left, right) + 1.3, theme)
     first, second = figure.subplots(1, 2, width_ratios=[3.2, 3.8])
@@ -249,7 +254,7 @@ def weights_figure(
     second.set_anchor("N")
     first.set_title("what patches are compared with", size=9, color=THEMES[theme].ink)
     whose = "each patch's position" if step == 1 else f"the position of one patch in {step} × {step}"
-    second.set_title(f"{whose}, compared with all others", size=9, color=THEMES[theme].ink)
+    second.set_title(f"{whose}, compared with {others}", size=9, color=THEMES[theme].ink)
     add_legend(second, scale, None, theme, (3.8, right), "cosine")
     add_titles(figure, title, "", theme)
     return figure
