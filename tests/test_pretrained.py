@@ -771,7 +771,15 @@ def test_our_own_checkpoint_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path_fa
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, dict(distillation=True), dict(activation="swiglu"), dict(num_classes=0)]
+    "changes",
+    [
+        {},
+        dict(distillation=True),
+        dict(activation="swiglu"),
+        dict(num_classes=0),
+        dict(pool="attention", pool_mlp_ratio=2.0),
+        dict(pool="attention", pool_mlp=False),
+    ],
 )
 def test_the_cost_that_is_told_is_the_cost_that_is_paid(changes: dict) -> None:
     model, image = randomised(ViT(tiny_config(**changes))), torch.randn(3, 16, 24)

@@ -25,9 +25,9 @@ def cost(config: ViTConfig, image_size: tuple[int, int] | None = None, frames: i
     T = config.num_prefix_tokens + P
     out = M // 2 if config.activation == "swiglu" else M
     block = T * D * (4 * D + M + out) + 2 * T * T * D  # qkv, proj and the MLP; q kᵀ and attn v
-    embed = P * config.in_chans * config.tubelet * config.patch_size**2 * D
+    pool, embed = 0, P * config.in_chans * config.tubelet * config.patch_size**2 * D
     if config.pool == "attention":
-        width = round(D * (config.pool_mlp_ratio or config.mlp_ratio))
-        embed += 2 * T * D * D + 2 * D * D + 2 * T * D + 2 * D * width  # k and v, q and proj, attn, the MLP
+        width = round(D * (config.pool_mlp_ratio or config.mlp_ratio)) * config.pool_mlp
+        pool = 2 * T * D * D + 2 * D * D + 2 * T * D + 2 * D * width  # k and v, q and proj, attn, the MLP
     layer_bytes = 4 * config.num_heads * T * T
-    return Cost(T, 2 * (embed + config.depth * block + D * K), layer_bytes, config.depth * layer_bytes)
+    return Cost(T, 2 * (embed + config.depth * block + pool + D * K), layer_bytes, config.depth * layer_bytes)
