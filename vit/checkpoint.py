@@ -191,7 +191,7 @@ class Moment:
 
 def decoded(path: Path) -> Moment:
     """The weights of a snapshot and of those that it is the difference to. Raises CheckpointError."""
-    chain, digest = [path], ""
+    chain = [path]
     while base := read_header(chain[-1]).get("base"):
         this, before = snapshot_step(chain[-1]), snapshot_step(Path(base))
         if this is None or before is None or before >= this or "/" in base:
@@ -199,9 +199,9 @@ def decoded(path: Path) -> Moment:
         chain.append(path.parent / base)
     then: Moment | None = None
     for file in reversed(chain):
-        digest = read_header(file).get("base_digest", "")
-        if then is not None and then.digest != digest:
-            raise CheckpointError(f"{told(file)} is the difference to another {told(chain[-1])}: remove it.")
+        about = read_header(file)
+        if then is not None and then.digest != about.get("base_digest"):
+            raise CheckpointError(f"{told(file)} is the difference to another {about['base']}: remove it.")
         then = decode(file, os.stat(file).st_mtime_ns, then)
     assert then is not None  # the chain holds at least the file itself
     return then
