@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import randomised, tiny_config
+from safetensors.torch import save as serialize
 from tiny_run import command, run, same, weights
 
 import train as t
@@ -50,10 +51,13 @@ def test_a_teacher_is_kept_with_its_classes(teacher, tmp_path):
     assert torch.equal(load_teacher(tmp_path, names)(images), teacher(images))
     with pytest.raises(CheckpointError, match="knows other classes"):
         load_teacher(tmp_path, tuple("abcdefh"))
-    (tmp_path / FILE).write_bytes(b"no weights")
-    for folder in (tmp_path, tmp_path / "nowhere"):
+    with pytest.raises(CheckpointError, match="holds no teacher"):
+        load_teacher(tmp_path / "nowhere", names)
+    weights = {"head.weight": torch.zeros(7, 3)}
+    for content in (b"no weights", serialize(weights), serialize(weights, {"classes": "\n".join(names)})):
+        (tmp_path / FILE).write_bytes(content)
         with pytest.raises(CheckpointError, match="holds no teacher"):
-            load_teacher(folder, names)
+            load_teacher(tmp_path, names)
 
 
 def test_the_loss_of_a_guided_vit_is_the_sum_of_its_three_lessons(teacher):

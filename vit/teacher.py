@@ -23,12 +23,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vit.card import CheckpointError
-from vit.checkpoint import write_atomically
+from vit.checkpoint import read_tensors, write_atomically
 from vit.model import ViT
 from vit.options import Options
 from vit.trace import Recorder
@@ -106,16 +105,15 @@ def load_teacher(folder: Path, class_names: Sequence[str]) -> ConvTeacher:
     """A teacher in eval mode, its parameters frozen. Raises CheckpointError where there is none of these
     classes."""
     try:
-        with safe_open(folder / FILE, "pt") as file:
-            known = tuple(file.metadata()["classes"].split("\n"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-    except (OSError, SafetensorError) as problem:
+        weights, about = read_tensors(folder / FILE)
+        known = about["classes"].split("\n")
+        teacher = ConvTeacher(len(known))
+        teacher.load_state_dict(weights)
+    except (CheckpointError, KeyError, RuntimeError) as problem:  # no file, none of ours, or other shapes
         advice = "train one with --network conv first, until its end."
         raise CheckpointError(f"{folder} holds no teacher: {advice}") from problem
-    if known != tuple(class_names):
+    if known != list(class_names):
         raise CheckpointError(f"The teacher in {folder} knows other classes than these pictures have.")
-    teacher = ConvTeacher(len(known))
-    teacher.load_state_dict(weights)
     return teacher.eval().requires_grad_(False)
 
 
