@@ -258,7 +258,8 @@ class Session:
         digest = digest_of(picture)
         name = self.allowed(name)
         self.gone.discard(owner)  # a phone that slept comes back
-        for left in self.late & self.gone:
+        self.late.discard(owner)
+        for left in list(self.late):
             self.late.discard(left)
             self.results.release(left)
         key = self.model(name, step).key
@@ -411,6 +412,7 @@ class Session:
         if len(self.gone) >= MAX_GONE:
             self.gone.clear()
         self.gone.add(owner)
+        self.stopped.discard(owner)
         for kept in (self.results, self.promises, self.shards, self.films):
             kept.release(owner)
 

@@ -626,6 +626,20 @@ def test_a_closed_tab_frees_what_it_held(session: Session, checkpoint: str, tmp_
     assert len(session.promises) == 0
 
 
+def test_what_is_made_too_late_goes_however_many_leave_meanwhile(
+    session: Session, checkpoint: str, tmp_path: Path
+) -> None:
+    for name in ("leaves", "comes back"):
+        session.stopped.add(name)
+        session.remember(name, lambda name=name: session.release(name) or "made", name)
+        assert session.remembered(name) == "made"
+    for number in range(sessions.MAX_GONE):
+        session.release(str(number))
+    session.look(picture_file(tmp_path, 7), checkpoint, owner="comes back")
+    assert session.remembered("leaves") is None
+    assert not session.late and not session.stopped and len(session.gone) <= sessions.MAX_GONE
+
+
 def test_no_two_passes_run_at_once(checkpoint: str, tmp_path: Path, monkeypatch) -> None:
     session, locked, real = Session(extra=(checkpoint,)), [], looks.trace
 
