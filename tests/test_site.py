@@ -1,9 +1,12 @@
 """The page without a server: the graph, the engine in JavaScript against Python's numbers, the folder."""
 
+import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +34,15 @@ from explorer.site.graph import (
     pack_weights,
 )
 from explorer.site.pictures import CLIPS, Picture, sheet
-from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
+from explorer.site.runtime import (
+    GPU_SCRIPT,
+    GPU_WASM,
+    SCRIPT,
+    WASM,
+    SiteError,
+    kept_or_fetched,
+    runtime_files,
+)
 from explorer.stats import token_similarity
 from vit import ViT, load, trace
 from vit.card import Card
@@ -259,6 +270,23 @@ def test_the_runtime_for_graphics_chips_comes_along_where_it_is_asked_for(
     usual = {SCRIPT, f"{WASM}.gz"}
     assert set(runtime_files()) == usual
     assert set(runtime_files(webgpu=True)) == usual | {GPU_SCRIPT, f"{GPU_WASM}.gz"}
+
+
+def test_a_runtime_that_came_only_in_part_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = b"the package"
+    sha512 = b64encode(hashlib.sha512(whole).digest()).decode()
+    monkeypatch.setattr("explorer.site.runtime.SHA512", sha512)
+    monkeypatch.setattr("explorer.site.runtime.registry", lambda: "https://registry.example")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for answer, fetched in ((whole[:4], whole[:4]), (whole, whole), (b"never asked for", whole)):
+        monkeypatch.setattr("urllib.request.urlopen", lambda *_, answer=answer, **__: io.BytesIO(answer))
+        assert kept_or_fetched() == fetched
+    (kept,) = (tmp_path / "vit-explorer").iterdir()
+    kept.write_bytes(whole[:4])
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO(whole))
+    assert kept_or_fetched() == whole == kept.read_bytes()
 
 
 def passes_in_node(test: str, fixtures: Path) -> None:

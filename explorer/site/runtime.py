@@ -13,7 +13,10 @@ import subprocess
 import tarfile
 import urllib.request
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
+
+from vit.checkpoint import write_atomically
 
 PACKAGE, RELEASE = "onnxruntime-web", "1.30.0"  # MIT licence
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -34,7 +37,7 @@ def runtime_files(package: Path | None = None, webgpu: bool = False) -> dict[str
     Raises SiteError.
     """
     content = package.read_bytes() if package else kept_or_fetched()
-    if b64encode(hashlib.sha512(content).digest()).decode() != SHA512:
+    if not is_right(content):
         raise SiteError(
             f"{package or PACKAGE} is not {PACKAGE} {RELEASE}: make it with `npm pack {PACKAGE}@{RELEASE}`."
         )
@@ -47,12 +50,18 @@ def runtime_files(package: Path | None = None, webgpu: bool = False) -> dict[str
     return scripts | {f"{name}.gz": gzip.compress(content, 9, mtime=0) for name, content in compiled.items()}
 
 
+def is_right(content: bytes) -> bool:
+    """Is this the package, whole and of the one version?"""
+    return b64encode(hashlib.sha512(content).digest()).decode() == SHA512
+
+
 def kept_or_fetched() -> bytes:
-    """The package from this user's cache, else from the registry."""
+    """The package from this user's cache, else from the registry; only the right one is kept. Raises
+    SiteError."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vit-explorer"
     file = root / f"{PACKAGE}-{RELEASE}.tgz"
-    if file.is_file():
-        return file.read_bytes()
+    if file.is_file() and is_right(content := file.read_bytes()):
+        return content
     address = f"{registry()}/{PACKAGE}/-/{PACKAGE}-{RELEASE}.tgz"
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
@@ -62,11 +71,10 @@ def kept_or_fetched() -> bytes:
             f"{PACKAGE} {RELEASE} could not be fetched from the npm registry: connect once, or make it "
             f"elsewhere with `npm pack {PACKAGE}@{RELEASE}` and name the file with --runtime."
         ) from error
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    except OSError:  # a home that cannot be written to: it is fetched again next time
-        return content
+    if is_right(content):
+        with suppress(OSError):  # a home that cannot be written to: it is fetched again next time
+            root.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, content)
     return content
 
 
