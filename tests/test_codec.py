@@ -89,11 +89,11 @@ def test_a_chain_of_moments_ends_in_each_of_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"step_0000000.safetensors is missing"):
         load_snapshot(paths[3])
     save_snapshot(tmp_path, models[3], CARD, 0, {})
-    with pytest.raises(ValueError, match="0000010.safetensors is the difference to another step_0000000"):
+    with pytest.raises(ValueError, match=r"0000010.safetensors is the difference to another step_0000000"):
         load_snapshot(paths[3])
     paths[1].unlink()
     save_snapshot(tmp_path, models[3], CARD, 10, {})
-    with pytest.raises(ValueError, match="0000020.safetensors is the difference to another step_0000010"):
+    with pytest.raises(ValueError, match=r"0000020.safetensors is the difference to another step_0000010"):
         load_snapshot(paths[3])
 
 

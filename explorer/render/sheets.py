@@ -227,9 +227,9 @@ def weights_figure(
     title: str = "",
     theme: str = "light",
 ) -> Figure:
-    """Filters (n, p, p, 3) in [0, 1] of the patch embedding on the left, those of clips (n, p, tubelet · p, 3);
-    the first explains most. On the right one small map per patch, or of a large grid every so-many-th: how
-    alike its position is to every other's, (h, w, h, w). others: who these are, in words."""
+    """Filters (n, p, p, 3) in [0, 1] of the patch embedding on the left, the first explains most; those of
+    clips are (n, p, tubelet · p, 3). On the right one small map per patch, or of a large grid every
+    so-many-th: how alike its position is to every other's, (h, w, h, w). others: who these are, in words."""
     n, p, across = filters.shape[:3]
     h, w = similarity.shape[:2]
     columns = max(1, min(n, 7 * p // across))
