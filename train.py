@@ -90,6 +90,8 @@ def with_init(options: Options, given: dict[str, Any]) -> Options:
     for name in SHAPE:
         if name == "num_heads" and options.num_heads % shape[name] == 0 and name in given:
             shape[name] = options.num_heads  # the same matrices, cut finer
+        elif name in ("num_frames", "tubelet") and not config.is_clip:
+            shape[name] = getattr(options, name)  # what knows pictures may begin with clips
         elif given.get(name, shape[name]) != shape[name]:
             raise ValueError(f"{flag(name)} of {options.init} is {shape[name]}: leave the option out.")
     return replace(options, **shape)
@@ -105,12 +107,15 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
         return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
     old, card = beginning(options.init)
     check_channels(old.config, options.init)
-    model = ViT(replace(old.config, **new, num_heads=options.num_heads))
+    new |= {name: getattr(options, name) for name in ("num_heads", "num_frames", "tubelet")}
+    model = ViT(replace(old.config, **new))
     weights = old.state_dict()
     if old.config.pos_embed == "learned" and old.pos_embed is not None:
         weights["pos_embed"] = resample_pos_embed(old.pos_embed, old.config.grid_size, model.config.grid_size)
     elif model.pos_embed is not None:
         weights["pos_embed"] = model.pos_embed
+    if model.config.is_clip and not old.config.is_clip:
+        inflate(weights, model.config)
     if tuple(class_names) != card.class_names:
         weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}
         then = {name: k for k, name in enumerate(card.class_names) if name in class_names}
@@ -119,6 +124,18 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
                 weights[part][class_names.index(name)] = old.state_dict()[part][k]
     model.load_state_dict(weights)
     return model
+
+
+def inflate(weights: dict[str, Tensor], config: ViTConfig) -> None:
+    """From pictures to clips, in place: every time begins like a picture (Arnab et al. 2021, ViViT, section
+    3.4), and what tells the times apart begins at random."""
+    filters = weights["patch_embed.proj.weight"] / config.tubelet  # (D, 3, p, p)
+    weights["patch_embed.proj.weight"] = torch.stack([filters] * config.tubelet, dim=2)  # a frame each
+    if config.pos_embed == "learned":
+        grid, D = config.grid_size, config.embed_dim
+        times = 0.02 * torch.randn(grid[0], 1, D).expand(-1, math.prod(grid[1:]), D)  # (t, h·w, D)
+        weights["pos_embed"] = weights["pos_embed"].clone()
+        weights["pos_embed"][:, -times.numel() // D :] += times.reshape(1, -1, D)
 
 
 @torch.no_grad()

@@ -184,6 +184,23 @@ def test_init_brings_the_weights_to_other_pictures_and_classes(finished, picture
     assert torch.allclose(grown(image), old(image), atol=1e-5)  # the same positions, resampled
 
 
+def test_what_knows_pictures_begins_with_clips(finished):
+    """A clip that stands still is the picture at every time, but for what tells the times apart."""
+    given = dict(num_frames=6, tubelet=2)
+    options = t.with_init(Options(image_size=16, init=str(finished), **given), given)
+    old, model = load(finished)[0], t.build_model(options, ("goes", "stays"))
+    P, prefix = old.config.num_patches, old.config.num_prefix_tokens
+    assert model.config.grid_size == (3, *old.config.grid_size)
+    image = torch.randn(1, 3, 16, 16)
+    patches = model.patch_embed(image.expand(6, -1, -1, -1)[None]).view(3, P, -1)
+    torch.testing.assert_close(patches, old.patch_embed(image).expand(3, -1, -1))
+    assert torch.equal(model.pos_embed[:, :prefix], old.pos_embed[:, :prefix])
+    times = model.pos_embed[0, prefix:].view(3, P, -1) - old.pos_embed[:, prefix:]
+    torch.testing.assert_close(times, times[:, :1].expand_as(times), rtol=0, atol=1e-6)
+    assert 0.01 < times[:, 0].std() < 0.03
+    assert torch.equal(model.blocks[1].attn.qkv.weight, old.blocks[1].attn.qkv.weight)
+
+
 def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(
     finished, pictures, tmp_path, monkeypatch
 ):
