@@ -229,7 +229,7 @@ def unfinished(begun, folder: Path) -> Run:
     """A run of those options that has not yet looked into its folder."""
     state, options = begun
     images = torch.zeros(24, 3, 16, 16, dtype=torch.uint8)
-    data = Split(images, torch.arange(24) % 2, ("dark", "light"), state["origin"])
+    data = Split(images, torch.arange(24) % 2, ("dark", "light"), state["content"])
     model = t.build_model(options, data.class_names)
     card = Card("x", data.class_names)
     return Run(options, card, data, folder, model, t.make_optimizers(model, options))
@@ -272,13 +272,15 @@ def test_a_sound_state_is_taken_up(begun, tmp_path):
 
 def test_other_pictures_of_the_same_number_are_noticed(pictures, tmp_path, monkeypatch):
     copy = shutil.copytree(pictures, tmp_path / "pictures")
+    file = copy / "train" / "dark" / "0.png"
+    whole, other = ((file.parent / f"{i}.png").read_bytes().ljust(2000, b"\0") for i in (0, 1))
+    file.write_bytes(whole)
     with monkeypatch.context() as patch:
         interrupted(patch, 1)
         run(copy, tmp_path / "run")
-    file = copy / "train" / "dark" / "0.png"
-    whole = file.read_bytes()
-    file.write_bytes((copy / "train" / "dark" / "1.png").read_bytes() + b"of another size")
-    with pytest.raises(SystemExit, match="which have changed since"):
+    assert len(whole) == len(other) and whole != other
+    file.write_bytes(other)  # under the same name, and as large
+    with pytest.raises(SystemExit, match="have changed since: put the pictures back that it began with"):
         run(copy, tmp_path / "run")
     file.write_bytes(whole)  # at another time, which says nothing
     run(copy, tmp_path / "run", "--epochs", "1")

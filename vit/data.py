@@ -54,7 +54,7 @@ class Split:
     images: Tensor  # (N, 3, height, width) uint8; of clips (N, T, 3, height, width)
     labels: Tensor  # (N,) int64
     class_names: tuple[str, ...]
-    origin: str = ""  # changes whenever the files do; empty for what is drawn or published
+    content: str = ""  # a digest of its files; empty for what is drawn or published
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -266,18 +266,18 @@ def load_split(
         parts = [load_split(name, *how) for name in pictures.names]
         firsts = accumulate((len(part.class_names) for part in parts[:-1]), initial=0)
         labels = torch.cat([part.labels + first for part, first in zip(parts, firsts)])
-        origin = " ".join(part.origin for part in parts)
-        return Split(torch.cat([part.images for part in parts]), labels, class_names, origin)
+        content = " ".join(part.content for part in parts)
+        return Split(torch.cat([part.images for part in parts]), labels, class_names, content)
     if isinstance(pictures, Folder):
         pictures.warn_of_the_rest()
         key = f"{DECODING} {pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
         name = hashlib.sha256(os.fsencode(key)).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{name}.safetensors"
-        fingerprint = fingerprint_of(pictures)
+        fingerprint = digest_of(pictures, Folder.fingerprint)
         if kept := read_cache(cache, fingerprint):
-            images, labels, unreadable = kept
+            images, labels, unreadable, content = kept
             warn_of(unreadable)
-            return Split(images, labels, class_names, pictures.origin())
+            return Split(images, labels, class_names, content)
 
     def pixels(index: int) -> tuple[Tensor, int]:
         picture, label = pictures[index]
@@ -290,10 +290,11 @@ def load_split(
         no_picture = f"no readable {split} picture of {class_names[min(empty)]}"
         raise DataError(f"{data} has {no_picture}: add some or remove the folder.")
     if isinstance(pictures, Folder):
-        if fingerprint_of(pictures) != fingerprint:
+        content = digest_of(pictures, Folder.content)  # here, where the system has just read all files
+        if digest_of(pictures, Folder.fingerprint) != fingerprint:
             raise DataError(f"{data} changed while its pictures were read: run the same command once more.")
-        write_cache(cache, fingerprint, images, labels, unreadable)
-        return Split(images, labels, class_names, pictures.origin())
+        write_cache(cache, fingerprint, images, labels, unreadable, content)
+        return Split(images, labels, class_names, content)
     return Split(images, labels, class_names)
 
 
@@ -350,9 +351,10 @@ def decode_all(
     return images[: len(found)], torch.tensor(found, dtype=torch.long), skipped
 
 
-def fingerprint_of(pictures: Folder) -> str:
+def digest_of(pictures: Folder, digest: Callable[[Folder], str]) -> str:
+    """What this digest says of all files. Raises DataError."""
     try:
-        return pictures.fingerprint()
+        return digest(pictures)
     except OSError as error:  # a file that was there a moment ago
         said = f"{readable(str(error.filename))} is gone since its folder was looked at"
         raise DataError(f"{said}: run the same command again.") from error
@@ -372,22 +374,26 @@ def warn_of(unreadable: Sequence[str]) -> None:
         warnings.warn(f"{len(unreadable)} picture{s} left out that could not be read.", stacklevel=3)
 
 
-def read_cache(path: Path, fingerprint: str) -> tuple[Tensor, Tensor, list[str]] | None:
-    """(images, labels, names of unreadable files), if they are kept and no file has changed since."""
+def read_cache(path: Path, fingerprint: str) -> tuple[Tensor, Tensor, list[str], str] | None:
+    """(images, labels, names of unreadable files, the content's digest), if they are kept and no file has
+    changed since."""
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             if about.get("fingerprint") != fingerprint:
                 return None
-            return file.get_tensor("images"), file.get_tensor("labels"), json.loads(about["skipped"])
+            skipped, content = json.loads(about["skipped"]), about["content"]
+            return file.get_tensor("images"), file.get_tensor("labels"), skipped, content
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
 
 
-def write_cache(path: Path, fingerprint: str, images: Tensor, labels: Tensor, skipped: Sequence[str]) -> None:
+def write_cache(
+    path: Path, fingerprint: str, images: Tensor, labels: Tensor, skipped: Sequence[str], content: str
+) -> None:
     """A disk that is full costs the cache, not the run."""
     temporary = path.with_suffix(f".{os.getpid()}.part")
-    about = {"fingerprint": fingerprint, "skipped": json.dumps(list(skipped))}
+    about = {"fingerprint": fingerprint, "skipped": json.dumps(list(skipped)), "content": content}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left_behind in path.parent.glob(f"{path.stem}.*.part"):  # by a run that was killed here

@@ -234,12 +234,14 @@ class Folder:
             digest.update(os.fsencode(f"{file.relative_to(self.root)} {its.st_size} {its.st_mtime_ns}\n"))
         return digest.hexdigest()
 
-    def origin(self) -> str:
-        """Changes whenever a file of another name or size takes the place of one; the same wherever the
-        folder is copied to."""
+    def content(self) -> str:
+        """Changes whenever what is in a file does, or its name; the same wherever the folder is copied to.
+        Every file is read for it."""
         digest = hashlib.sha256()
         for file in self.files:
-            digest.update(os.fsencode(f"{file.relative_to(self.root)} {file.stat().st_size}\n"))
+            with file.open("rb") as opened:
+                digest.update(os.fsencode(f"{file.relative_to(self.root)} "))
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
 
     def warn_of_the_rest(self) -> None:

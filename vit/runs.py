@@ -52,7 +52,7 @@ class Run:
         optimizers: list[torch.optim.Optimizer],
     ):
         self.options, self.card, self.folder = options, card, folder
-        self.images, self.origin = len(data), data.origin  # of the training split
+        self.images, self.content = len(data), data.content  # of the training split
         self.model, self.optimizers = model, optimizers
         self.ema = deepcopy(model).eval().requires_grad_(False)
         device = next(model.parameters()).device
@@ -66,7 +66,7 @@ class Run:
         """All that the next step depends on, in one file that is whole at every moment."""
         state = dict(version=STATE, options=asdict(self.options), commands=self.commands)
         state |= dict(bf16=self.bf16, step=self.step, minutes=self.minutes)
-        state |= dict(class_names=list(self.card.class_names), images=self.images, origin=self.origin)
+        state |= dict(class_names=list(self.card.class_names), images=self.images, content=self.content)
         state |= dict(losses=self.losses)
         state |= dict(history=self.history, model=self.model.state_dict(), ema=self.ema.state_dict())
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
@@ -100,9 +100,10 @@ class Run:
             if name not in FREE and now != then:
                 raise RunError(f"{self.folder} holds a run with {flag(name)} {then}, not {now}: {advice}")
         others = (state["class_names"], state["images"]) != (list(self.card.class_names), self.images)
-        if others or state.get("origin", self.origin) != self.origin:
+        if others or state.get("content", self.content) != self.content:  # an older state does not say it
             there = f"{state['images']} pictures of {len(state['class_names'])} classes"
-            raise RunError(f"{self.folder} holds a run on {there}, which have changed since: {advice}")
+            back = "put the pictures back that it began with, give another --out, or --fresh to begin again."
+            raise RunError(f"{self.folder} holds a run on {there}, which have changed since: {back}")
         schedule, then = Schedule(self.options, self.images), Options(**state["options"])
         complete = state["step"] == Schedule(then, self.images).total
         if state["step"] > schedule.total or (state["step"] == schedule.total and not complete):
