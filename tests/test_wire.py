@@ -149,6 +149,27 @@ def test_a_phone_sees_every_head_before_any_layer_has_come_and_loads_no_type(
     context.close()
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("late", [None, "Regular", "Bold"])
+def test_both_weights_of_the_type_are_there_before_a_word_or_neither_is(
+    browser: Browser, url: str, late: str | None
+) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page, waiting = context.new_page(), []
+    if late:
+        page.route(f"**/IBMPlexSans-{late}.woff2", lambda route: waiting.append(route))
+    page.goto(url, wait_until="commit")
+    page.locator(".vx-header").wait_for()
+    for route in waiting:
+        with page.expect_request_finished(lambda request, asked=route.request: request == asked):
+            route.continue_()
+    page.wait_for_timeout(200)
+    there = page.evaluate("[...document.fonts].filter(f => f.family.includes('Plex')).map(f => f.weight)")
+    assert there == ([] if late else ["400", "700"]) and len(waiting) == (late is not None)
+    context.close()
+
+
 def test_texts_become_html_and_cannot_become_anything_else() -> None:
     text = "## A <b>\n\nOne *two* **three**\n`four`.\n\n- a\n  b\n- c\n\n1. d\n2. e"
     assert prose(text) == (

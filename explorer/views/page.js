@@ -9,6 +9,17 @@ page.connect = (tabs, trigger) => {
   page.restore();
 };
 
+// ---- type that ships with Gradio, so that no request leaves the page: both weights or neither, and only before there is
+// a word to read, which would change under the eye
+
+page.type = async () => {
+  const faces = Object.entries({ Regular: "400", Bold: "700" }).map(([name, weight]) =>
+    new FontFace("IBM Plex Sans", `url("./static/fonts/IBMPlexSans/IBMPlexSans-${name}.woff2")`, { weight }));
+  await Promise.all(faces.map((face) => face.load()));
+  if (!document.querySelector(".vx-header")) faces.forEach((face) => document.fonts.add(face));
+};
+if (matchMedia("(min-width: 821px)").matches) page.type().catch(() => {});  // kept by the browser for the next visit
+
 // ---- the part of a picture that the model sees, as a frame on the small picture
 
 const frame = Object.assign(document.createElement("span"), { className: "vx-seen" });
