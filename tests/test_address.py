@@ -32,6 +32,7 @@ THERE = {
     "why": "#why-ledger h3",
     "heads": "#heads-board .vx-panel",
     "compare": "#compare-B .vit-picture",
+    "compare&compare=pictures": "#pair-viewer .vit-pair-canvas[height]",
 }
 CHOSEN = "document.querySelector('[role=tab][aria-selected=true]')?.textContent"
 
@@ -111,11 +112,11 @@ def test_nothing_jumps_while_the_page_comes(browser: Browser, url: str, size: tu
     context.close()
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("size", [(390, 844), (720, 450), (2560, 1440)])
 def test_no_page_jumps_while_it_comes_and_all_begin_at_one_height(
-    browser: Browser, url: str, width: int
+    browser: Browser, url: str, size: tuple[int, int]
 ) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900})
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     context.set_default_timeout(PATIENCE)
     context.add_init_script(SHIFTS)
     tops = set()

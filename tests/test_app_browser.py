@@ -526,6 +526,14 @@ def test_a_closed_tab_frees_what_it_held(
 def test_it_fits_a_phone(visit: Visit, theme: str) -> None:
     page = visit(f"?__theme={theme}", viewport=PHONE, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    tops = set()
+    for button in page.get_by_role("tab").filter(visible=True).all():
+        box = button.bounding_box()
+        assert box and box["height"] >= 44, "for a finger"
+        tops.add(box["y"])
+    assert len(tops) == 3, "two rows of pages, one under the picture"
+    top = page.locator("#viewer .vit-picture").first.bounding_box()
+    assert top and top["y"] < PHONE["height"] * 0.6, "the picture is on the first screen"
     page.locator("#viewer .vit-pane canvas").first.tap(position={"x": 100, "y": 100})
     shows(page, "s.pinned")
 

@@ -68,6 +68,15 @@ const toStep = (event) => {
 };
 for (const name of ["pointerover", "click"]) document.addEventListener(name, toStep);
 
+// The viewer and the place of the curves come after this: what is to be drawn waits until they say so.
+let draw = null;
+function drawn() {
+  if (!draw || !viewer() || !charts()) return;
+  draw();
+  draw = null;
+}
+for (const name of ["vit-hosted", "vx-charted"]) document.addEventListener(name, drawn);
+
 function receive(value) {
   element.hidden = !value?.moments?.length;
   const stage = document.querySelector("#training-viewer");
@@ -79,12 +88,11 @@ function receive(value) {
   moments = (value.moments ?? []).map((moment) => before.get(moment.head) ?? { ...moment, source: sourceOf(moment) });
   slider.max = Math.max(0, moments.length - 1);
   const next = before.size === 0 && asked() >= 0 ? asked() : wasLast || at >= moments.length ? moments.length - 1 : at;
-  const draw = () => {
-    if (!viewer() || !charts()) return setTimeout(draw, 100);
+  draw = () => {
     charts().innerHTML = moments.length ? value.charts : "";
     show(next);
   };
-  draw();
+  drawn();
   load(moments);
 }
 

@@ -140,7 +140,12 @@ def build(page: Page) -> None:
         predictions=True,
         modes=("attention", "rollout", "embeddings"),
     )
-    gr.HTML('<div class="vx-timeline-charts"></div>', elem_id="training-charts", apply_default_css=False)
+    gr.HTML(
+        '<div class="vx-timeline-charts"></div>',
+        js_on_load='element.dispatchEvent(new Event("vx-charted", { bubbles: true }));',
+        elem_id="training-charts",
+        apply_default_css=False,
+    )
     inputs, outputs = [page.shown, run], [timeline, nothing]
 
     def tell(shown, run, request):
