@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from explorer.faithfulness import order_of, perturbation_curves, random_map
-from explorer.lesson.follow import Follow, number, numbers, strongest
+from explorer.lesson.follow import Follow, Numbers, rounded, strongest
 from explorer.payload import class_name
 from vit.grid import Grid
 from vit.model import ViT
@@ -19,7 +19,6 @@ from vit.trace import MaskPatches, trace
 
 SHOWN, LIKELIEST = 5, 3  # classes; where others come in that win
 STEPS = 7  # points of a curve
-Numbers = dict[str, Any]
 
 
 def looked_at(f: Follow) -> Tensor:
@@ -37,23 +36,23 @@ def read(f: Follow) -> Numbers:
     """What the answer is read from, in the last layer. The mean of several tokens has shares and a mix, which
     are the means of theirs, but no query and scores of its own; the heads that pool are not the layers'
     heads, so that of them the mean is told."""
-    found = {"map": numbers(looked_at(f)), "name": f.read_name}
+    found = {"map": rounded(looked_at(f)), "name": f.read_name}
     head = f.choice.head
     if f.trace.pool_attn is not None:
         shares = f.trace.pool_attn.float().mean(dim=0)  # (T,)
-        return found | {"kind": "pool", "shares": numbers(shares), "best": strongest(shares, SHOWN)}
+        return found | {"kind": "pool", "shares": rounded(shares), "best": strongest(shares, SHOWN)}
     if not f.reads:
-        return found | {"kind": "mean", "share": number(1 / f.trace.grid.count)}
+        return found | {"kind": "mean", "share": rounded(1 / f.trace.grid.count)}
     shares = f.end["attn"][head, f.reads].mean(dim=0)  # (T,)
     found |= {
         "kind": "token",
-        "shares": numbers(shares),
+        "shares": rounded(shares),
         "best": strongest(shares, SHOWN),
-        "z": numbers(f.end["z"][head, f.reads].mean(dim=0)),
-        "alone": number(shares[f.reads].sum()),
+        "z": rounded(f.end["z"][head, f.reads].mean(dim=0)),
+        "alone": rounded(shares[f.reads].sum()),
     }
     if len(f.reads) == 1:
-        found |= {name: numbers(f.end[name][head, f.reads[0]]) for name in ("q", "scores")}
+        found |= {name: rounded(f.end[name][head, f.reads[0]]) for name in ("q", "scores")}
     return found
 
 
@@ -64,11 +63,11 @@ def answer(f: Follow) -> Numbers:
         with torch.no_grad():
             stream = f.trace.tokens[-1][None].to(next(f.model.parameters()))
             features = f.model.read_out(stream)[0].float().cpu()
-        return {"classes": [], "features": numbers(features)}
+        return {"classes": [], "features": rounded(features)}
     values = f.card.values(logits)
     best = strongest(logits, SHOWN)
     classes = [
-        {"name": class_name(f.card, k), "logit": number(logits[k]), "value": number(values[k]),
+        {"name": class_name(f.card, k), "logit": rounded(logits[k]), "value": rounded(values[k]),
          "written": f.card.written(float(values[k]), 1)}
         for k in best
     ]  # fmt: skip
@@ -87,9 +86,9 @@ def product(f: Follow, k: int) -> Numbers:
     if abs(float(vector @ weight) + float(0 if bias is None else bias[k]) - float(f.trace.logits[k])) > 1e-2:
         return {}  # too coarse to add up before one's eyes
     return {
-        "vector": numbers(vector),
-        "weights": numbers(weight),
-        "bias": 0.0 if bias is None else number(bias[k]),
+        "vector": rounded(vector),
+        "weights": rounded(weight),
+        "bias": 0.0 if bias is None else rounded(bias[k]),
     }
 
 
@@ -122,7 +121,7 @@ def said(f: Follow, logits: Tensor, watched: list[int]) -> Numbers:
     """What a pass says of the classes that are watched."""
     values = f.card.values(logits)
     return {
-        "values": numbers(values[watched]),
+        "values": rounded(values[watched]),
         "written": [f.card.written(float(values[k]), 1) for k in watched],
         "says": class_name(f.card, int(logits.argmax())),
     }
@@ -136,11 +135,11 @@ def why(f: Follow) -> Numbers:
     looked, random = perturbation_curves(f.model, traced, torch.stack(orders), "grey", STEPS, f.card)
     return {
         "class": class_name(f.card, target),
-        "fractions": numbers(looked.fractions),
-        "looked": numbers(looked.deletion),
-        "random": numbers(random.deletion),
+        "fractions": rounded(looked.fractions),
+        "looked": rounded(looked.deletion),
+        "random": rounded(random.deletion),
         "orders": [order.tolist() for order in orders],
-        "areas": [number(torch.trapezoid(c.deletion, c.fractions)) for c in (looked, random)],
+        "areas": [rounded(torch.trapezoid(c.deletion, c.fractions)) for c in (looked, random)],
     }
 
 

@@ -3,18 +3,13 @@
 T tokens, P patches, L layers, H heads, D the width of a token, d that of one head, p the side of a patch.
 """
 
-from typing import Any
-
 import torch.nn.functional as F
 
-from explorer.lesson.follow import Follow, number, numbers, strongest
+from explorer.lesson.follow import FILTERS, Follow, Numbers, rounded, strongest
 from vit.positions import rotate
 
-FILTERS = 8  # of the patch embedding that are sent with their weights
 KEYS = 320  # tokens whose keys are sent; of more, those with the highest scores
 TOP = 5  # tokens that are named
-
-Numbers = dict[str, Any]
 
 
 def cut(f: Follow) -> Numbers:
@@ -25,7 +20,7 @@ def cut(f: Follow) -> Numbers:
 
 def flatten(f: Follow) -> Numbers:
     """The patch as colours, and as the list that the model reads."""
-    return {"colours": f.colours, "values": numbers(f.pixels.flatten()), "count": f.pixels.numel()}
+    return {"colours": f.colours, "values": rounded(f.pixels.flatten()), "count": f.pixels.numel()}
 
 
 def embed(f: Follow) -> Numbers:
@@ -33,12 +28,12 @@ def embed(f: Follow) -> Numbers:
     proj, found = f.model.patch_embed.proj, f.projected[f.choice.patch]  # (D,)
     chosen = strongest(found.abs(), FILTERS)
     weight = proj.weight.detach().float().cpu()  # (D, 3, p, p), of a clip (D, 3, n, p, p)
-    bias = [0.0 if proj.bias is None else number(proj.bias[j]) for j in chosen]
+    bias = [0.0 if proj.bias is None else rounded(proj.bias[j]) for j in chosen]
     return {
-        "values": numbers(f.pixels.flatten()),
-        "output": numbers(found),
+        "values": rounded(f.pixels.flatten()),
+        "output": rounded(found),
         "filters": [
-            {"index": j, "weights": numbers(weight[j].flatten()), "bias": b, "result": number(found[j])}
+            {"index": j, "weights": rounded(weight[j].flatten()), "bias": b, "result": rounded(found[j])}
             for j, b in zip(chosen, bias)
         ],
     }
@@ -47,15 +42,15 @@ def embed(f: Follow) -> Numbers:
 def position(f: Follow) -> Numbers:
     """Embedding + position = what the first layer reads."""
     found: Numbers = {
-        "embed": numbers(f.embedded[f.choice.patch]),
-        "sum": numbers(f.trace.tokens[0, f.token]),
+        "embed": rounded(f.embedded[f.choice.patch]),
+        "sum": rounded(f.trace.tokens[0, f.token]),
     }
     if f.positions is not None:
-        found["position"] = numbers(f.positions[f.choice.patch])
+        found["position"] = rounded(f.positions[f.choice.patch])
         alike = F.cosine_similarity(f.positions[f.choice.patch], f.positions, dim=-1)
-        found["alike"] = numbers(alike)
+        found["alike"] = rounded(alike)
     if (distance := f.distances(f.choice.layer, f.choice.head)) is not None:
-        found["distance"] = numbers(distance[f.prefix :])
+        found["distance"] = rounded(distance[f.prefix :])
     return found | turned(f) | {"normed": bool(f.config.pre_norm)}
 
 
@@ -69,12 +64,12 @@ def turned(f: Follow) -> Numbers:
     query = f.here["q"][f.choice.head, f.token]
     back = (cos[f.token, None], -sin[f.token, None])  # the same angles, the other way
     found = {
-        "query": numbers(rotate(query[None], back, f.config.rope_neighbours)[0]),
-        "turned": numbers(query),
+        "query": rounded(rotate(query[None], back, f.config.rope_neighbours)[0]),
+        "turned": rounded(query),
     }
     if f.positions is None:
         alike = (cos[f.prefix :] * cos[f.token] + sin[f.prefix :] * sin[f.token]).mean(dim=-1)
-        found["alike"] = numbers(alike)
+        found["alike"] = rounded(alike)
     return found
 
 
@@ -82,15 +77,15 @@ def prefix(f: Follow) -> Numbers:
     """The tokens in front, as they begin."""
     start = f.trace.tokens[0, : f.prefix]
     names = list(f.trace.prefix_names)
-    return {"names": names, "start": numbers(start), "tokens": f.trace.tokens.shape[1], "read": f.reads}
+    return {"names": names, "start": rounded(start), "tokens": f.trace.tokens.shape[1], "read": f.reads}
 
 
 def ask(f: Follow) -> Numbers:
     """Query, key and value of our token in this head."""
     x, head, token = f.here, f.choice.head, f.token
     reads = f.trace.tokens[f.choice.layer, token] if f.config.post_norm else x["norm1"][token]
-    parts = {name: numbers(x[name][head, token]) for name in ("q", "k", "v")}
-    return {"before": numbers(f.trace.tokens[f.choice.layer, token]), "reads": numbers(reads)} | parts
+    parts = {name: rounded(x[name][head, token]) for name in ("q", "k", "v")}
+    return {"before": rounded(f.trace.tokens[f.choice.layer, token]), "reads": rounded(reads)} | parts
 
 
 def scores(f: Follow) -> Numbers:
@@ -99,12 +94,12 @@ def scores(f: Follow) -> Numbers:
     found = x["scores"][head, token]  # (T,)
     sent = sorted({*strongest(found, KEYS), token})
     distance = f.distances(f.choice.layer, head)
-    return ({} if distance is None else {"distance": numbers(distance)}) | {
-        "q": numbers(x["q"][head, token]),
+    return ({} if distance is None else {"distance": rounded(distance)}) | {
+        "q": rounded(x["q"][head, token]),
         "tokens": sent,
-        "keys": numbers(x["k"][head, sent]),
-        "scores": numbers(found),
-        "root": number(f.config.head_dim**0.5),
+        "keys": rounded(x["k"][head, sent]),
+        "scores": rounded(found),
+        "root": rounded(f.config.head_dim**0.5),
         "best": strongest(found, 1)[0],
     }
 
@@ -113,7 +108,7 @@ def softmax(f: Follow) -> Numbers:
     """Scores to shares."""
     found, shares = f.here["scores"][f.choice.head, f.token], f.here["attn"][f.choice.head, f.token]
     best = strongest(shares, TOP)
-    return {"scores": numbers(found), "shares": numbers(shares), "best": best, "sum": number(shares.sum())}
+    return {"scores": rounded(found), "shares": rounded(shares), "best": best, "sum": rounded(shares.sum())}
 
 
 def mix(f: Follow) -> Numbers:
@@ -123,10 +118,10 @@ def mix(f: Follow) -> Numbers:
     best = strongest(shares, TOP)
     return {
         "best": best,
-        "shares": numbers(shares[best]),
-        "rest": number(shares.sum() - shares[best].sum()),
-        "values": numbers(x["v"][head, best]),
-        "z": numbers(x["z"][head, f.token]),
+        "shares": rounded(shares[best]),
+        "rest": rounded(shares.sum() - shares[best].sum()),
+        "values": rounded(x["v"][head, best]),
+        "z": rounded(x["z"][head, f.token]),
     }
 
 
@@ -134,11 +129,11 @@ def heads(f: Follow) -> Numbers:
     """The same in every head; what they add to our token."""
     x, token = f.here, f.token
     return {
-        "shares": numbers(x["attn"][:, token]),
-        "z": numbers(x["z"][:, token]),
-        "added": numbers(x["attn_out"][token]),
-        "before": numbers(f.trace.tokens[f.choice.layer, token]),
-        "after": numbers(x["resid_mid"][token]),
+        "shares": rounded(x["attn"][:, token]),
+        "z": rounded(x["z"][:, token]),
+        "added": rounded(x["attn_out"][token]),
+        "before": rounded(f.trace.tokens[f.choice.layer, token]),
+        "after": rounded(x["resid_mid"][token]),
     }
 
 
@@ -147,11 +142,11 @@ def mlp(f: Follow) -> Numbers:
     x, token = f.here, f.token
     hidden = x["mlp_post"][token]
     return {
-        "hidden": numbers(hidden),
+        "hidden": rounded(hidden),
         "active": int((hidden > 0).sum()),
         "count": hidden.numel(),
-        "before": numbers(x["resid_mid"][token]),
-        "after": numbers(f.trace.tokens[f.choice.layer + 1, token]),
+        "before": rounded(x["resid_mid"][token]),
+        "after": rounded(f.trace.tokens[f.choice.layer + 1, token]),
     }
 
 
@@ -160,6 +155,6 @@ def layers(f: Follow) -> Numbers:
     patches = f.trace.tokens[:, f.prefix :]  # (L+1, P, D)
     ours = f.trace.tokens[:, f.token, None]
     return {
-        "alike": numbers(F.cosine_similarity(ours, patches, dim=-1)),
-        "length": numbers(f.trace.tokens[:, f.token].norm(dim=-1)),
+        "alike": rounded(F.cosine_similarity(ours, patches, dim=-1)),
+        "length": rounded(f.trace.tokens[:, f.token].norm(dim=-1)),
     }

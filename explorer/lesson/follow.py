@@ -19,6 +19,9 @@ from vit.positions import Turn, resample_pos_embed
 from vit.trace import Recorder, Trace
 
 DIGITS = 6  # significant ones of a number that is sent
+FILTERS = 8  # of the patch embedding that are sent with their weights
+
+Numbers = dict[str, Any]  # what one step shows, as JSON has it
 
 
 @dataclass(frozen=True)
@@ -181,16 +184,10 @@ def read_name_of(config: ViTConfig) -> str:
     return names[0] if len(names) == 1 else f"the mean of {names[0]} to {names[-1]}"
 
 
-def numbers(x: Any) -> Any:
-    """A tensor or its lists, to `DIGITS` significant digits: what is sent and shown."""
-    values = x.tolist() if isinstance(x, Tensor) else list(x)
-    if values and isinstance(values[0], list):
-        return [numbers(row) for row in values]
-    return [float(f"{value:.{DIGITS}g}") for value in values]
-
-
-def number(x: Tensor | float) -> float:
-    return float(f"{float(x):.{DIGITS}g}")
+def rounded(x: Tensor | float | list[Any]) -> Any:
+    """A number, or the nested lists of a tensor, to `DIGITS` significant digits: what is sent and shown."""
+    values = x.tolist() if isinstance(x, Tensor) else x
+    return [rounded(row) for row in values] if isinstance(values, list) else float(f"{values:.{DIGITS}g}")
 
 
 def strongest(shares: Tensor, count: int) -> list[int]:

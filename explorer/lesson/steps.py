@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from explorer.lesson import answer, attention, through_time
-from explorer.lesson.follow import Choice, Follow, read_name_of, reads_of, strongest
+from explorer.lesson.follow import Choice, Follow, Numbers, read_name_of, reads_of, strongest
 from explorer.payload import class_name
 from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY, number
 from vit import model as code
@@ -23,7 +23,6 @@ from vit.trace import Trace
 
 VERSION = 1
 MOST_WORDS = 25
-Numbers = dict[str, Any]
 START = Choice()
 OF_PASSES = ("order", "frozen", "why")  # steps whose numbers take passes of their own: `answer.shared`
 

@@ -6,15 +6,11 @@ reaches through.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from explorer import stats
-from explorer.lesson.follow import Follow, number, numbers, strongest
-
-FILTERS = 8  # of the patch embedding that are sent with their weights
-Numbers = dict[str, Any]
+from explorer.lesson.follow import FILTERS, Follow, Numbers, rounded, strongest
 
 
 def tubelet(f: Follow) -> Numbers:
@@ -30,12 +26,12 @@ def tubelet(f: Follow) -> Numbers:
     bias = torch.zeros(len(weight)) if proj.bias is None else proj.bias.detach().float().cpu()
     return {
         "colours": f.colours,
-        "change": numbers(change.flatten()),
-        "stays": numbers(stays),
-        "changes": numbers(changes),
+        "change": rounded(change.flatten()),
+        "stays": rounded(stays),
+        "changes": rounded(changes),
         "filters": [
-            {"index": j, "weights": numbers(weight[j].flatten()), "bias": number(bias[j]),
-             "result": number(f.projected[f.choice.patch, j])}
+            {"index": j, "weights": rounded(weight[j].flatten()), "bias": rounded(bias[j]),
+             "result": rounded(f.projected[f.choice.patch, j])}
             for j in chosen
         ],
     }  # fmt: skip
@@ -47,10 +43,10 @@ def times(f: Follow) -> Numbers:
     of_time = f.trace.grid.unflatten(shares[f.prefix :]).sum(dim=(-2, -1))  # (t,)
     ours, *_ = f.trace.grid.place(f.choice.patch)
     return {
-        "shares": numbers(shares),
-        "times": numbers(of_time),
+        "shares": rounded(shares),
+        "times": rounded(of_time),
         "ours": ours,
-        "front": number(shares[: f.prefix].sum()),
+        "front": rounded(shares[: f.prefix].sum()),
     }
 
 
@@ -60,8 +56,8 @@ def spans(f: Follow) -> Numbers:
     lags = stats.lag_share(replace(f.trace, attn=f.here["attn"][None]))[0]  # (H, t)
     uniform, steps = stats.uniform_lags(f.trace.grid), torch.arange(f.trace.grid.frames).float()
     return {
-        "lags": numbers(lags),
-        "apart": numbers(lags @ steps),
-        "uniform": numbers(uniform),
-        "even": number(uniform @ steps),
+        "lags": rounded(lags),
+        "apart": rounded(lags @ steps),
+        "uniform": rounded(uniform),
+        "even": rounded(uniform @ steps),
     }
