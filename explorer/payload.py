@@ -42,7 +42,7 @@ from torch import Tensor
 
 from explorer import maps, stats
 from explorer.methods import METHODS
-from explorer.render import COLORMAPS, DIVERGING
+from explorer.render import COLORMAPS, DIVERGING, number
 from explorer.roles import Roles
 from vit import ViT
 from vit.card import Card
@@ -350,6 +350,11 @@ def class_scores(trace: Trace, card: Card) -> list[dict[str, Any]]:
 def class_name(card: Card, index: int) -> str:
     """The class's name, or its number."""
     return card.class_names[index] if index < len(card.class_names) else f"class {index}"
+
+
+def written(card: Card, value: float, digits: int = 0) -> str:
+    """One of the card's `values` as people read it: "97 %", or the number itself."""
+    return number(value, ".4g") if card.scores == "none" else f"{number(100 * value, f'.{digits}f')} %"
 
 
 def pictures_of(trace: Trace, card: Card) -> dict[str, np.ndarray]:

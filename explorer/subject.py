@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from explorer.methods import METHODS
-from explorer.payload import class_name, class_scores
+from explorer.payload import class_name, class_scores, written
 from vit.card import Card
 from vit.grid import Grid
 from vit.model import Hook, ViT, ViTConfig
@@ -46,7 +46,7 @@ class Subject:
     def answers(self, count: int = 3) -> str:
         """The likeliest classes in words: "church 81 %, gas pump 9 %"."""
         likeliest = class_scores(self.trace, self.card)[:count]
-        words = (f"{answer['name']} {self.card.written(answer['value'])}" for answer in likeliest)
+        words = (f"{answer['name']} {written(self.card, answer['value'])}" for answer in likeliest)
         return ", ".join(words) or "no classes: this model has no head"
 
     def token_name(self, query: int | None) -> str:

@@ -43,10 +43,15 @@ def test_a_logit_means_what_the_card_says() -> None:
     torch.testing.assert_close(card.probabilities(LOGITS), LOGITS.softmax(0))
     several = replace(card, scores="sigmoid")
     torch.testing.assert_close(several.probabilities(LOGITS), LOGITS.sigmoid())
-    assert [several.written(float(x)) for x in several.values(LOGITS)] == ["100 %", "100 %", "99 %", "0 %"]
+    assert [payload.written(several, float(x)) for x in several.values(LOGITS)] == [
+        "100 %",
+        "100 %",
+        "99 %",
+        "0 %",
+    ]
     number = replace(card, scores="none")
     assert number.values(LOGITS) is LOGITS and number.value_name == "value"
-    assert number.written(-0.66612) == "−0.6661"
+    assert payload.written(number, -0.66612) == "−0.6661"
     with pytest.raises(ValueError, match="a gives numbers, not probabilities"):
         number.probabilities(LOGITS)
 
@@ -119,7 +124,7 @@ def test_every_file_takes_the_cards_word(scores: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(sections["class_values"], values, rtol=1e-6)
     best = int(values.argmax())
     assert meta["classes"][0]["value"] == pytest.approx(float(values[best]))
-    assert subject.answers(1) == f"{NAMES[best]} {subject.card.written(float(values[best]))}"
+    assert subject.answers(1) == f"{NAMES[best]} {payload.written(subject.card, float(values[best]))}"
     export.figures_of_heads(subject).save(tmp_path / "heads.npz")
     lens = np.load(tmp_path / "heads.npz")
     np.testing.assert_allclose(lens["lens"][-1], values, rtol=1e-4, atol=1e-6)

@@ -70,10 +70,6 @@ class Card:
         """What `values` are, in words."""
         return "value" if self.scores == "none" else "probability"
 
-    def written(self, value: float, digits: int = 0) -> str:
-        """One of the `values` as it is read: "97 %", or the number itself."""
-        return f"{value:.4g}".replace("-", "−") if self.scores == "none" else f"{100 * value:.{digits}f} %"
-
     def size_for(self, config: ViTConfig) -> tuple[int, int]:
         """(height, width) of a picture for the model of this config."""
         return self.image_size or config.image_size

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from explorer.faithfulness import order_of, perturbation_curves, random_map
 from explorer.lesson.follow import Follow, Numbers, rounded, strongest
-from explorer.payload import class_name
+from explorer.payload import class_name, written
 from vit.grid import Grid
 from vit.model import ViT
 from vit.positions import Places
@@ -68,7 +68,7 @@ def answer(f: Follow) -> Numbers:
     best = strongest(logits, SHOWN)
     classes = [
         {"name": class_name(f.card, k), "logit": rounded(logits[k]), "value": rounded(values[k]),
-         "written": f.card.written(float(values[k]), 1)}
+         "written": written(f.card, float(values[k]), 1)}
         for k in best
     ]  # fmt: skip
     return {"classes": classes, "count": len(logits), "kind": f.card.scores} | product(f, best[0])
@@ -122,7 +122,7 @@ def said(f: Follow, logits: Tensor, watched: list[int]) -> Numbers:
     values = f.card.values(logits)
     return {
         "values": rounded(values[watched]),
-        "written": [f.card.written(float(values[k]), 1) for k in watched],
+        "written": [written(f.card, float(values[k]), 1) for k in watched],
         "says": class_name(f.card, int(logits.argmax())),
     }
 
@@ -222,7 +222,7 @@ def bag(f: Follow) -> Numbers:
         k = int(found.argmax())
         both[name] = {
             "name": class_name(f.card, k),
-            "written": f.card.written(float(f.card.values(found)[k]), 1),
+            "written": written(f.card, float(f.card.values(found)[k]), 1),
         }
     return both
 

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from explorer.look import Look
-from explorer.payload import class_name
+from explorer.payload import class_name, written
 from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
 from explorer.views.page import (
@@ -54,7 +54,7 @@ def answer(look: Look) -> str:
     if not len(trace.logits):
         return '<p class="vx-answer">no classification head</p>'
     best = int(trace.logits.argmax())
-    said = look.card.written(float(look.card.values(trace.logits)[best]), 1)
+    said = written(look.card, float(look.card.values(trace.logits)[best]), 1)
     return f'<p class="vx-answer"><b>{escape(class_name(look.card, best))}</b> {said}</p>'
 
 

@@ -18,7 +18,7 @@ from explorer import patching as patchings
 from explorer.examples import suited
 from explorer.look import Look
 from explorer.patching import HEADS, MLP, STREAM, Patching
-from explorer.payload import class_scores
+from explorer.payload import class_scores, written
 from explorer.refusals import Left
 from explorer.render import number
 from explorer.subject import Subject
@@ -82,7 +82,7 @@ def answer(look: Look) -> str:
     scores = class_scores(look.trace(), look.card)
     if not scores:
         return "no answer: this model has no classification head"
-    return f"{scores[0]['name']} {look.card.written(scores[0]['value'])}"
+    return f"{scores[0]['name']} {written(look.card, scores[0]['value'])}"
 
 
 def run_patching(a: Look, b: Look, what: str, token: int | None, step: patchings.Progress) -> Patching:
