@@ -244,10 +244,38 @@ def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browse
     page.locator("#camera").click()
     expect(page.locator("#rate")).to_contain_text("pictures a second")
     page.wait_for_function("() => vitSite.own.frames >= 3")
+    come = "vitSite.viewer.data.layers.filter(Boolean).length"
+    assert page.evaluate(f"vitSite.viewer.data.L > 1 && {come} <= 1")  # what is on the screen is asked for, no more
+    page.locator("canvas.vit-picture").first.hover()  # over a patch: every head answers
+    page.wait_for_function(f"() => {come} === vitSite.viewer.data.L")
+    page.mouse.move(0, 0)
+    page.evaluate("vitSite.viewer.set({ mode: 'rollout' })")
+    page.wait_for_function("() => vitSite.viewer.data.layers.every((l) => l?.rollout)")
+    page.evaluate("vitSite.viewer.set({ mode: 'attention' })")
     page.locator("#camera").click()
     expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
     assert page.evaluate("vitSite.now.picture.label") == "camera"
-    page.wait_for_function("() => vitSite.settled && vitSite.viewer.data.layers.every((l) => l?.rollout)")
+    page.wait_for_function("() => vitSite.settled && vitSite.viewer.data.layers.every(Boolean)")
+
+
+def test_rollout_similarity_and_figures_are_made_where_they_are_seen(visit) -> None:
+    page = visit()
+    has = "(name) => vitSite.viewer.data.layers.filter((l) => l?.[name]).length"
+    page.wait_for_function("() => vitSite.viewer.data.layers.every(Boolean)")
+    assert page.evaluate(has, "rollout") == page.evaluate(has, "similarity") == 0
+    assert page.evaluate("!vitSite.viewer.data.distance")
+    page.evaluate("vitSite.viewer.set({ mode: 'rollout' })")
+    page.wait_for_function(f"() => ({has})('rollout') === vitSite.viewer.data.L")
+    page.locator('[data-picture="shape-3"]').click()  # and so of the next picture
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'shape-3'")
+    page.wait_for_function(f"() => ({has})('rollout') === vitSite.viewer.data.L")
+    page.evaluate("vitSite.viewer.set({ mode: 'embeddings', embedding: 'similarity' })")
+    page.locator('[data-picture="shape-4"]').click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'shape-4'")
+    page.wait_for_function(f"() => ({has})('similarity') === vitSite.viewer.data.L")
+    page.evaluate("vitSite.viewer.set({ mode: 'attention' })")
+    page.get_by_role("button", name="More", exact=True).click()
+    expect(page.locator(".vit-charts .vit-chart")).to_have_count(3)
 
 
 def test_what_is_chosen_while_the_camera_runs_is_shown(playwright_with_camera: Browser, url: str) -> None:

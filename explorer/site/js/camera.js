@@ -29,8 +29,9 @@ export class Camera {
 
   async loop() {
     while (this.on) {
+      const painted = new Promise(requestAnimationFrame);  // of a page that nobody sees: never
       if (this.video.readyState >= 2) await this.onFrame(this.video);
-      await new Promise(requestAnimationFrame);
+      await painted;
     }
   }
 

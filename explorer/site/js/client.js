@@ -29,20 +29,20 @@ export class Engine {
   }
 
   /* A look at a picture, {data (RGBA), width, height}, at a clip of as many frames as the model reads, or at one that is `prepared` already, under interventions.
-     brief: without what only rollout and similarity show. -> {source, prepared, ms, forget()} */
-  async look({ picture, prepared, edits, brief }) {
-    const key = this.looks++;
-    const { ms, ...ready } = await this.ask("look", { key, picture, prepared, edits, brief });
-    const shown = await shownOf(ready), withImage = (message) => ({ ...message, bytes: 0, arrays: { ...message.arrays, ...shown } });
+     -> {source, prepared, ms, forget()} */
+  async look({ picture, prepared, edits }) {
+    const { shown: before, ...given } = prepared ?? {}, key = this.looks++;
+    const { ms, ...found } = await this.ask("look", { key, picture, prepared: prepared && given, edits });
+    const ready = { ...given, ...found }, shown = before ?? await shownOf(ready);
+    const part = (name) => (layer) => this.ask(name, { key, layer });
+    const withImage = (message) => ({ ...message, arrays: { ...message.arrays, ...shown } });
     return {
-      key, ms, prepared: ready,
+      key, ms, prepared: { ...ready, shown },
       forget: () => this.ask("forget", { key }),
       where: () => this.ask("where", { key }),  // of a tower: whereOf(...) of words.js
       source: {
-        head: async () => withImage(await this.ask("head", { key })),
-        layer: (layer) => this.ask("layer", { key, layer }).then((message) => ({ ...message, bytes: 0 })),
-        exact: (layer) => this.ask("exact", { key, layer }).then((message) => ({ ...message, bytes: 0 })),
-        embeddings: () => this.ask("embeddings", { key }).then((message) => ({ ...message, bytes: 0 })),
+        head: () => part("head")().then(withImage),
+        ...Object.fromEntries(["layer", "related", "figures", "exact", "embeddings"].map((name) => [name, part(name)])),
       },
     };
   }
@@ -59,9 +59,9 @@ async function shownOf({ pixels, size: [height, width], tubelet }) {
 
 export function opaque(pixels, [height, width]) {  // RGB bytes -> what a canvas takes
   const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    image.data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
-    image.data[4 * i + 3] = 255;
+  for (let i = 0, from = 0; i < image.data.length; from += 3) {
+    for (let c = 0; c < 3; c++) image.data[i++] = pixels[from + c];
+    image.data[i++] = 255;
   }
   return image;
 }

@@ -62,6 +62,9 @@ export function ledgerMap({ ledger_heads: heads, ledger_embed: embed }, { T, pre
 export const unmeasured = (head) => Object.fromEntries(
   Object.entries(head).filter(([name]) => !["head_names", "opening", "believed"].includes(name)));
 
+const distancesOf = (about) => about.distances ??= patchDistances(about);
+const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+
 function eye(T) {  // (T, T): nothing has been mixed yet
   const matrix = new Float32Array(T * T);
   for (let k = 0; k < T; k++) matrix[k * T + k] = 1;
@@ -96,34 +99,37 @@ export function matches(from, to) {
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
 export class Look {
   /* relate: async ({attn, rolled, tokens}) => {rollout, similarity}, the graph of how the tokens of a layer belong
-     together. brief: of a camera, which is gone before all of it is seen. */
-  constructor(outputs, about, relate, { times, brief } = {}) {
-    Object.assign(this, { about, relate, times, brief });
+     together. */
+  constructor(outputs, about, relate, times) {
+    Object.assign(this, { about, relate, times });
     Object.assign(this, outputs);  // logits (K,), attn (L, H, T, T), tokens (L+1, T, D)
     if (!about.classes) this.logits = new Float32Array();  // features, of a model without a head
-    this.related = [];  // of every layer so far: promises
+    this.mixed = [];  // rollout and similarity of every layer so far: promises
     this.rows = sentRows(about, about.H);
   }
 
   head() {
-    const { about, rows } = this, { L, H, T, D, prefix, t, tubelet, imageSize: [height, width] } = about;
-    const distances = about.distances ??= patchDistances(about);
-    const figures = headFigures(this.attn, { L, H, T, prefix, distances });
+    const { about, rows } = this, { L, H, T, D, prefix, tubelet, imageSize: [height, width] } = about;
     const first = quantise(this.attn, T, prefix, Int32Array.from({ length: L * H }, (_, m) => m * T));  // (L, H, T)
     const values = classValues(this.logits, about.scores);
     return {
       meta: {
         ...about.head, kind: "head", height, width, scores: about.scores, classes: this.classes(values), target: null,
-        layer_bytes: H * rows.tokens.length * T, uniform_distance: distances.reduce((a, b) => a + b, 0) / distances.length,
+        layer_bytes: H * rows.tokens.length * T, uniform_distance: mean(distancesOf(about)),
         ...(this.times && { times: this.times.filter((_, i) => i % tubelet === 0) }),
       },
       arrays: {
         ...about.constants, class_values: values, row_of: rows.rowOf, tokens_sent: rows.tokens,
-        norms: tokenNorms(this.tokens, D), distance: figures.distance, effective_tokens: figures.effective,
-        prefix_share: figures.prefixShare, first_rows: first.steps, first_rows_max: first.maxima,
-        ...(t > 1 && { lag_share: lagShare(this.attn, about), uniform_lags: uniformLags(t) }),
+        norms: tokenNorms(this.tokens, D), first_rows: first.steps, first_rows_max: first.maxima,
       },
     };
+  }
+
+  /* What the charts show, of all heads. */
+  figures() {
+    const { attn, about } = this, { distance, effective, prefixShare } = headFigures(attn, { ...about, distances: distancesOf(about) });
+    const lags = about.t > 1 && { lag_share: lagShare(attn, about), uniform_lags: uniformLags(about.t) };
+    return { meta: { kind: "figures" }, arrays: { distance, effective_tokens: effective, prefix_share: prefixShare, ...lags } };
   }
 
   classes(values) {  // the likeliest, likeliest first
@@ -133,23 +139,30 @@ export class Look {
     }));
   }
 
-  async layer(l) {
-    const { H, T, prefix } = this.about, queries = this.rows.tokens, attn = this.attnOf(l);
-    const rowsOf = (matrices) => Int32Array.from(
-      { length: matrices * queries.length }, (_, i) => Math.floor(i / queries.length) * T + queries[i % queries.length]);
-    const looked = quantise(attn, T, prefix, rowsOf(H)), seen = { attn: looked.steps, attn_max: looked.maxima };
-    if (this.brief) return { meta: { kind: "layer", layer: l }, arrays: seen };
-    const { rollout, similarity } = await this.relatedTo(l), rolled = quantise(rollout, T, prefix, rowsOf(1));
-    const arrays = { ...seen, rollout: rolled.steps, rollout_max: rolled.maxima, similarity };
-    if (l === 0) arrays.similarity_embed = (await this.relate({ attn, rolled: eye(T), tokens: this.tokensAt(0) })).similarity;
-    return { meta: { kind: "layer", layer: l }, arrays };
+  layer(l) {
+    const { steps, maxima } = this.sent(this.attnOf(l), this.about.H);
+    return { meta: { kind: "layer", layer: l }, arrays: { attn: steps, attn_max: maxima } };
+  }
+
+  /* How the tokens of a layer belong together. */
+  async related(l) {
+    const { rollout, similarity } = await this.relatedTo(l), { steps, maxima } = this.sent(rollout, 1);
+    const arrays = { rollout: steps, rollout_max: maxima, similarity };
+    if (l === 0) arrays.similarity_embed = (await this.relate({ attn: this.attnOf(0), rolled: eye(this.about.T), tokens: this.tokensAt(0) })).similarity;
+    return { meta: { kind: "related", layer: l }, arrays };
+  }
+
+  /* The rows that are sent of so many matrices (T, T), as bytes. */
+  sent(matrices, count) {
+    const { about: { T, prefix }, rows: { tokens } } = this, Q = tokens.length;
+    return quantise(matrices, T, prefix, Int32Array.from({ length: count * Q }, (_, i) => Math.floor(i / Q) * T + tokens[i % Q]));
   }
 
   relatedTo(l) {
     const of = async (before, k) => this.relate({
       attn: this.attnOf(k), rolled: (await before)?.rollout ?? eye(this.about.T), tokens: this.tokensAt(k + 1) });
-    for (let k = this.related.length; k <= l; k++) this.related.push(of(this.related[k - 1], k));
-    return this.related[l];
+    for (let k = this.mixed.length; k <= l; k++) this.mixed.push(of(this.mixed[k - 1], k));
+    return this.mixed[l];
   }
 
   attnOf(l) {  // (H, T, T)

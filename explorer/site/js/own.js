@@ -60,7 +60,7 @@ export class Own {
     byId("camera").setAttribute("aria-pressed", "false");
     byId("camera").textContent = "Camera";
     this.camera.stop();
-    this.page.brief = false;
+    this.page.passing = false;
   }
 
   record() {
@@ -85,10 +85,10 @@ export class Own {
     const turn = ++page.turn, begun = performance.now(), { edits } = page.now;
     this.frames += 1;
     page.prepared = null;
-    page.brief = page.viewer.state.mode === "attention";
+    page.passing = true;
     page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
     try {
-      await page.look(turn, false, page.brief);
+      await page.look(turn, false);
       if (turn !== page.turn) return;
       if (edits) await page.edit(edits);
       byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;

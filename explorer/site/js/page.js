@@ -191,14 +191,14 @@ class Page {
 
   // ---- looks
 
-  async look(turn, another, brief = false) {
+  async look(turn, another) {
     const { picture: { pixels, own, name }, model: { about, refused, moments } } = this.now, { viewer } = this, ready = this.prepared;
     const timeline = !ofClips(this.now.model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
     const frame = timeline && !another ? Math.min(viewer.state.frame, timeline.moments.length - 1) : 0;
     const given = about.frames ? sampled(pixels, about.frames) : pixels;
-    const look = await (timeline ? timeline.at(frame) : this.engine.look({ ...(ready ? { prepared: ready } : { picture: given }), brief }));
+    const look = await (timeline ? timeline.at(frame) : this.engine.look(ready ? { prepared: ready } : { picture: given }));
     if (turn !== this.turn) return (timeline ?? look).forget();
-    this.kept?.forget();
+    const { kept: before, passing } = this;
     this.kept = timeline ?? look;
     this.timeline = timeline;
     this.prepared = look.prepared;
@@ -207,9 +207,10 @@ class Page {
       viewer.set({ target: -1, patches: [], heads: [] }, true);
     }
     this.options.tries = [...(moments.length ? [{ label: "What was it like before training?", moment: 0 }] : []), LESSON];
-    const shown = viewer.setSource(timeline ? timeline.moments[frame].source : { ...look.source, refused });
+    const shown = viewer.setSource(timeline ? timeline.moments[frame].source : { ...look.source, refused, passing });
     viewer.setTimeline(timeline?.moments ?? [], () => timeline.follow());
     await shown;
+    before?.forget();
     if (turn !== this.turn) return;
     const { model, words } = this.now, maps = this.now.moment < 0 && !own && model.maps[name];
     if (words) this.words.show(await look.where(), look.prepared, viewer.data, about);
@@ -239,11 +240,11 @@ class Page {
     this.now.edits = edits;
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
     if (!edits.patches.length && !edits.heads.length && !(edits.frozen >= 0)) return this.viewer.setAfter(null);
-    const look = await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits, brief: this.brief });
+    const look = await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits });
     if (turn !== this.turn || this.now.edits !== edits) return look.forget();
     this.after?.forget();
     this.after = look;
-    this.viewer.setAfter(look.source);
+    this.viewer.setAfter({ ...look.source, passing: this.passing });
   }
 
   heard(name, payload) {

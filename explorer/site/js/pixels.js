@@ -64,7 +64,10 @@ export function resize(rgba, pictureWidth, pictureHeight, [height, width], box, 
         g += weights[k] * rgba[at + 1];
         b += weights[k] * rgba[at + 2];
       }
-      rows.set([r, g, b], ((y - top) * width + x) * 3);
+      const at = ((y - top) * width + x) * 3;
+      rows[at] = r;
+      rows[at + 1] = g;
+      rows[at + 2] = b;
     }
   }
   const pixels = new Uint8ClampedArray(height * width * 3);

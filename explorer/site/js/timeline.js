@@ -15,7 +15,10 @@ export class Timeline {
       const ask = (name) => async (layer) => (await this.at(frame)).source[name](layer);
       return {
         words: `time ${frame} · ${time.toFixed(2)} s`,
-        source: { head: ask("head"), layer: ask("layer"), exact: ask("exact"), embeddings: () => this.embeddings(frame), refused },
+        source: {
+          ...Object.fromEntries(["head", "layer", "related", "figures", "exact"].map((name) => [name, ask(name)])),
+          embeddings: () => this.embeddings(frame), refused,
+        },
       };
     });
   }

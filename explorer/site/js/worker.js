@@ -75,7 +75,7 @@ const tensor = (data, dims) => new ort.Tensor("float32", data, dims);
 async function run(from, feeds, wanted) {
   const given = Object.fromEntries(Object.entries(feeds).filter(([name]) => from.inputNames.includes(name)));
   const out = await from.run(given, wanted);
-  const found = Object.fromEntries(wanted.map((name) => [name, out[name].data.slice()]));
+  const found = Object.fromEntries(wanted.map((name) => [name, out[name].data]));  // the runtime's own copies
   for (const each of Object.values(out)) each.dispose();
   return found;
 }
@@ -126,11 +126,11 @@ const ASKED = {
   words({ chosen }) { about = asking(whole, chosen); },
   where: ({ key }) => whereOf(looks.get(key).patches, looks.get(key).about),
   gpu: (given) => tryGpu(given),
-  async look({ key, picture, prepared, edits, brief }) {
-    const ready = prepared ?? prepare(picture, about);
+  async look({ key, picture, prepared, edits }) {
+    const ready = prepared ?? prepare(picture, about), told = picture && ready;  // else the page has it
     const begun = performance.now(), outputs = await look(ready.image, edits, edits && ready.length);
-    looks.set(key, new Look(outputs, about, relate, { times: ready.times, brief }));
-    return { ...ready, length: outputs.length, ms: performance.now() - begun };
+    looks.set(key, new Look(outputs, about, relate, ready.times));
+    return { ...told, length: outputs.length, ms: performance.now() - begun };
   },
   async unfold({ graph: content, weights, list, outline }) {
     await fold();
@@ -152,7 +152,9 @@ const ASKED = {
   },
   shared({ logits }) { inside.shared = shared(follow({ patch: 0, layer: 0, head: 0 }), logits); },
   head: ({ key }) => looks.get(key).head(),
+  figures: ({ key }) => looks.get(key).figures(),
   layer: ({ key, layer }) => looks.get(key).layer(layer),
+  related: ({ key, layer }) => looks.get(key).related(layer),
   exact: ({ key, layer }) => looks.get(key).exact(layer),
   embeddings: ({ key, among }) => looks.get(key).embeddings(among?.map((each) => looks.get(each))),
   matches: ({ from, keys }) => matches(looks.get(from), keys.map((each) => looks.get(each))),

@@ -65,6 +65,7 @@ export function wantMore(viewer) {
   if (state.mode === "embeddings" && !["similarity", "norms"].includes(state.embedding))
     for (const one of [data, after]) if (one?.source.embeddings && !one.pca_joint)
       viewer.need(one, "embeddings").then((came) => came && viewer.layout());
+  if (viewer.more && data.source.figures && !data.distance) viewer.need(data, "figures").then((came) => came && viewer.layout());
   if (state.mode !== "method" || !methods.length || data.source.closed) return;
   const now = { ...shown(viewer), ...state, target: shown(viewer).target };
   const method = methods.find((m) => m.name === state.method);

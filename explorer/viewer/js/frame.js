@@ -8,7 +8,8 @@ import {
 } from "./paint.js";
 import { say } from "./readout.js";
 import { ONE } from "./strip.js";
-import { asksQuery, cellOf, directional, ofImage, seen, shown } from "./state.js";
+import { nearest } from "./sources.js";
+import { asksQuery, cellOf, directional, ofImage, relates, seen, shown } from "./state.js";
 import { titleOf } from "./words.js";
 import { fillSheet, sheetOf } from "./weights.js";
 
@@ -30,12 +31,20 @@ function frame(viewer) {
   if (!data || !root.clientWidth || !viewer.size.patch) return false;  // not laid out yet: layout draws
   if (!viewer.theme.ink) readTheme(viewer);
   const now = shown(viewer), views = viewsOf(viewer, now), layer = Math.max(0, now.layer);
-  for (const view of views) if (state.mode !== "method" && !view.data.layers[layer]) viewer.need(view.data, layer);
+  for (const view of views) for (const l of wanted(view, state, layer)) viewer.need(view.data, l);
   paintSheet(viewer, views[0], now);
   views.forEach((view, index) => paintPane(viewer, panes[index].canvas, view, now, index));
   paintMatrix(viewer, views[0].data, now);
   say(viewer, now, views);
   return true;
+}
+
+// The layers that the frame shows and that have not come. Whoever sends all of them unasked is asked for the one in view.
+function wanted({ data, sheet }, state, layer) {
+  const { layers, source } = data, related = source.related && relates(state);
+  const small = source.passing && state.mode === "attention";  // small maps are asked for one by one
+  const lacks = (l) => related ? !layers[l]?.rollout : !layers[l] && (l === layer || small && !sheet.ready[l * sheet.cols]);
+  return state.mode === "method" ? [] : nearest(data, layer).filter(lacks);
 }
 
 // A view: {data, direction, sheet, cell, label, range}.

@@ -4,22 +4,23 @@ import { tellEdits, tellPick, wantMore } from "./changes.js";
 import { syncEdits } from "./controls.js";
 import { hear, lastSaid, tell } from "./link.js";
 import { buildClasses, buildTrace } from "./parts.js";
-import { need, open } from "./sources.js";
-import { absolute, clamp, edited, relative } from "./state.js";
+import { nearest, need, open } from "./sources.js";
+import { absolute, clamp, edited, relates, relative } from "./state.js";
 import { unpack } from "./bytes.js";
 import { keyOf } from "./weights.js";
-
-const PREFETCH_BYTES = 64 * 2 ** 20;
 
 // Maps and edits wait for the trace that they belong to.
 export function expectArrival(viewer) {
   viewer.arrival = new Promise((resolve) => { viewer.arrive = resolve; });
 }
 
+// What is to be seen of a layer.
+const needLayer = ({ state }, data, l) => need(data, ...(data.source.related && relates(state) ? ["related", l] : [l]));
+
 // -> true if it came; what fails is said.
 export async function fetchMore(viewer, data, what) {
   try {
-    await need(data, what);
+    await (Number.isInteger(what) ? needLayer(viewer, data, what) : need(data, what));
     viewer.draw();
     return true;
   } catch (error) {
@@ -43,11 +44,11 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
     const layer = state.layer < 0 ? (depthChosen ? 0 : opened.opening?.layer ?? opened.L - 1) : Math.min(Math.round(state.layer), opened.L - 1);
     const early = opened.first_rows && state.mode === "attention" && state.query === 0;  // there is something to see
     if (!first && early) adopt(viewer, opened);
-    await need(opened, layer);
+    await needLayer(viewer, opened, layer);
     if (!current()) return true;
     if (!first && !early) adopt(viewer, opened);
     viewer.draw();
-    await prefetch(viewer, opened, layer, current);
+    if (!next.passing || !early) await prefetch(viewer, opened, layer, current);
     if (current()) {
       root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
       if (parts.working.textContent === viewer.complaint) working(viewer, "");  // that was of another picture
@@ -97,12 +98,10 @@ function introduce(viewer) {  // what was said before this viewer came, and what
 }
 
 async function prefetch(viewer, from, layer, current) {
-  const few = from.L * from.layer_bytes > PREFETCH_BYTES;
-  const rest = from.layers.map((_, l) => l).filter((l) => !few || Math.abs(l - layer) <= 1)
-    .sort((a, b) => Math.abs(a - layer) - Math.abs(b - layer));
+  const rest = nearest(from, layer);
   const work = async () => {
     while (rest.length && current()) {
-      await need(from, rest.shift());
+      await needLayer(viewer, from, rest.shift());
       viewer.draw();
     }
   };
@@ -117,7 +116,7 @@ export async function setAfter(viewer, next) {
     if (next) {
       [opened] = await Promise.all([open(next), viewer.arrival]);
       if (!current()) return;
-      await need(opened, layer());
+      await needLayer(viewer, opened, layer());
       if (!current()) return;
     }
     viewer.after = opened;
@@ -125,7 +124,7 @@ export async function setAfter(viewer, next) {
     buildClasses(viewer);
     viewer.refresh();
     wantMore(viewer);
-    if (opened) await prefetch(viewer, opened, layer(), current);
+    if (opened && !next.passing) await prefetch(viewer, opened, layer(), current);
   } catch (error) {
     if (current()) complain(viewer, error);
   }

@@ -1,5 +1,6 @@
 // The elements of a viewer, and those that depend on the trace.
 
+import { wantMore } from "./changes.js";
 import { freeze, hideFrame, hideMostLookedAt, hideQuery, switchHead, undoAll } from "./edits.js";
 import { choice, el, icon, ICONS, toggle } from "./elements.js";
 import { KEYS, listenToPicture } from "./input.js";
@@ -98,6 +99,7 @@ export function openMore(viewer) {
   viewer.parts.moreButton.ariaExpanded = String(viewer.more);
   viewer.parts.more.hidden = !viewer.more;
   viewer.refresh();
+  wantMore(viewer);
 }
 
 const more = (viewer, part) => el("section", { class: "vit-more", hidden: true, "aria-label": "More" },

@@ -5,6 +5,9 @@
                                       Optional: embeddings
      exact(l)                         optional: a layer's attention without rounding, for the numbers that are read
      expect(layer)                    optional: hears which layer will be wanted first
+     related(l), figures()            optional: rollout and similarity of a layer, the figures of all heads: promises of what
+                                      is not in layer(l) and head() then, because it is computed where somebody looks at it
+     passing: true                    another source comes at once: only what is on the screen is asked for
      refused: {method: why}           optional: the maps that will not come
      closed: true                     nobody computes the maps that are missing */
 
@@ -12,6 +15,7 @@ import { fromBase64, unpack } from "./bytes.js";
 import { tableOf } from "./colour.js";
 
 const RETRY_MS = 3000;
+const PREFETCH_BYTES = 64 * 2 ** 20;
 
 const pictureOf = (image) => image instanceof ImageBitmap ? image : createImageBitmap(new Blob([image]));
 
@@ -35,21 +39,29 @@ export async function open(source) {
   };
 }
 
-// A layer, or "embeddings": fetched once; if that failed, once more after a while.
-export function need(data, what) {
-  if (data.wanted.has(what)) return data.wanted.get(what);
-  const bytes = what === "embeddings" ? data.source.embeddings() : data.source.layer(what);
-  const coming = bytes.then(unpack).then((message) => {
-    if (what === "embeddings") Object.assign(data, message.arrays);
+// "embeddings", "figures", a layer or "related" of one: fetched once; if that failed, once more after a while.
+export function need(data, what, l) {
+  if (Number.isInteger(what)) return need(data, "layer", what);
+  const key = [what, l].join(" ");
+  if (data.wanted.has(key)) return data.wanted.get(key);
+  const layer = what === "related" && need(data, l);  // comes first
+  const coming = Promise.all([data.source[what](l).then(unpack), layer]).then(([{ arrays, bytes }]) => {
+    if (l === undefined) Object.assign(data, arrays);
     else {
-      data.layers[what] = message.arrays;
+      data.layers[l] = { ...data.layers[l], ...arrays };
       data.loaded += 1;
     }
-    data.bytes += message.bytes;
+    data.bytes += bytes;
   });
-  data.wanted.set(what, coming);
-  coming.catch(() => setTimeout(() => data.wanted.delete(what), RETRY_MS));
+  data.wanted.set(key, coming);
+  coming.catch(() => setTimeout(() => data.wanted.delete(key), RETRY_MS));
   return coming;
+}
+
+// The layers that are held beside one that is looked at, nearest first: all, or of large ones its neighbours.
+export function nearest({ layers, L, layer_bytes: bytes }, layer) {
+  const few = L * bytes > PREFETCH_BYTES, far = (l) => Math.abs(l - layer);
+  return [...layers.keys()].filter((l) => !few || far(l) <= 1).sort((a, b) => far(a) - far(b));
 }
 
 const SAYS_WHY = [422, 429, 503, 507];  // the app's own sentences

@@ -40,6 +40,7 @@ export const asksQuery = (viewer) => directional(viewer)
 export const lowestLayer = ({ state }) => state.mode === "embeddings" ? -1 : 0;
 export const compares = ({ after, state }) => !!after && state.mode !== "method";  // maps are of the picture as it is
 export const twoPanes = (viewer) => viewer.state.direction === "both" && directional(viewer);
+export const relates = ({ mode, embedding }) => mode === "rollout" || mode === "embeddings" && embedding === "similarity";
 export const seen = (viewer) => compares(viewer) && viewer.state.matrix === "after" ? viewer.after : viewer.data;
 
 const ALL = ["attention", "rollout", "method", "embeddings"];
