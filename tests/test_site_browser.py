@@ -245,7 +245,7 @@ def test_the_camera_is_watched_until_it_is_frozen(playwright_with_camera: Browse
     expect(page.locator("#rate")).to_contain_text("pictures a second")
     page.wait_for_function("() => vitSite.own.frames >= 3")
     come = "vitSite.viewer.data.layers.filter(Boolean).length"
-    assert page.evaluate(f"vitSite.viewer.data.L > 1 && {come} <= 1")  # what is on the screen is asked for, no more
+    assert page.evaluate(f"vitSite.viewer.data.L > 1 && {come} <= 1")  # what is on the screen, no more
     page.locator("canvas.vit-picture").first.hover()  # over a patch: every head answers
     page.wait_for_function(f"() => {come} === vitSite.viewer.data.L")
     page.mouse.move(0, 0)
