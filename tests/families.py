@@ -38,6 +38,7 @@ FAMILIES: dict[str, dict] = {
     ),
     "mixed rope": dict(rope="mixed", rope_theta=10.0, pos_embed="none"),
     "SigLIP": dict(class_token=False, pool="attention", activation="gelu_tanh"),
+    "SigLIP, past registers": dict(class_token=False, num_registers=2, pool="attention", pool_prefix=False),
     "Perception Encoder": dict(
         rope="axial", rope_theta=10000.0, rope_span=(1.0, 5.0), pre_norm=True, pool="attention", pool_heads=2
     ),
@@ -56,5 +57,5 @@ FAMILIES: dict[str, dict] = {
     "post-norm": dict(post_norm=True),
 }  # fmt: skip
 # a ledger needs a residual stream that only adds, and a read-out that is linear
-NOT_ADDING = ("post-norm", "SigLIP", "Perception Encoder", "AIMv2, pooled")
+NOT_ADDING = ("post-norm", "SigLIP", "SigLIP, past registers", "Perception Encoder", "AIMv2, pooled")
 ADDING = {name: changes for name, changes in FAMILIES.items() if name not in NOT_ADDING}

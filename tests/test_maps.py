@@ -308,6 +308,7 @@ def test_pooling_attention_is_what_the_pool_reads_or_refused(family: str, fuse: 
     for head in range(pool.num_heads):
         part = slice(head * d, (head + 1) * d)
         weights = np.exp(k[:, part] @ q[part] / np.sqrt(d))
+        weights[: 0 if config.pool_prefix else t.num_prefix_tokens] = 0
         found.append(weights / weights.sum())
     same(row(t, fuse=fuse), by(found, axis=0)[t.num_prefix_tokens :].reshape(h, w))
 

@@ -347,7 +347,6 @@ REFUSED_PARTS = {
     "ReLU": dict(act_layer="relu"),
     "not square": dict(patch_size=(16, 8)),
     "pools its class token": dict(global_pool="avg", pool_include_prefix=True),
-    "pools by attention over its patches alone": dict(global_pool="map"),
     "another MLP": dict(mlp_layer=timm.layers.GluMlp),
 }
 
@@ -779,6 +778,7 @@ def test_our_own_checkpoint_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path_fa
         dict(num_classes=0),
         dict(pool="attention", pool_mlp_ratio=2.0),
         dict(pool="attention", pool_mlp=False),
+        dict(pool="attention", pool_prefix=False, num_registers=2),
     ],
 )
 def test_the_cost_that_is_told_is_the_cost_that_is_paid(changes: dict) -> None:

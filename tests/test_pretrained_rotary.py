@@ -87,10 +87,12 @@ def pooling_of(model: nn.Module, image: Tensor) -> Tensor:
     """(H', T): timm's attention pooling, from its own q, k and softmax."""
     pool = model.attn_pool
     x = model.forward_features(image[None])
+    past = 0 if getattr(model, "pool_include_prefix", True) else model.num_prefix_tokens
     H = pool.num_heads
     q = pool.q(pool.latent).view(1, 1, H, -1).transpose(1, 2)
     k = pool.kv(x).view(1, x.shape[1], 2, H, -1)[:, :, 0].transpose(1, 2)
-    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)[0, :, 0]
+    attn = (q @ k[:, :, past:].mT / q.shape[-1] ** 0.5).softmax(dim=-1)[0, :, 0]
+    return torch.cat([torch.zeros(H, past), attn], dim=1)
 
 
 @pytest.mark.parametrize("changes", [dict(final_norm=False), dict(pos_embed="none")], ids=["norm", "table"])
@@ -101,8 +103,23 @@ def test_a_vit_without_a_final_norm_or_a_position_table_is_exact(changes: dict) 
 
 
 @pytest.mark.parametrize("size", [NATIVE, OTHER], ids=["native", "other"])
-def test_siglips_pooling_is_timms(size: tuple[int, int]) -> None:
-    changes = dict(class_token=False, global_pool="map", act_layer="gelu_tanh", mlp_ratio=3.5)
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        dict(class_token=False),
+        dict(class_token=False, reg_tokens=3),
+        dict(reg_tokens=3, pool_include_prefix=True),
+        dict(reg_tokens=3, no_embed_class=True),
+    ],
+    ids=[
+        "patches alone",
+        "past registers",
+        "class token and registers, too",
+        "past class token and registers",
+    ],
+)
+def test_siglips_pooling_is_timms(prefix: dict, size: tuple[int, int]) -> None:
+    changes = prefix | dict(global_pool="map", act_layer="gelu_tanh", mlp_ratio=3.5)
     theirs = randomised(timm.models.VisionTransformer(**TINY | changes))
     ours = from_timm(theirs)
     image = torch.randn(3, *size)

@@ -223,7 +223,9 @@ def legrad_of_a_pool(model: ViT, t: Trace) -> None:
         x = model.norm(t.tokens[layer + 1].double())
         k, v = pool.kv(x).view(T, 2, heads, -1).unbind(1)
         q = pool.q(pool.latent)[0, 0].view(heads, -1)
-        A = (torch.einsum("hd,jhd->hj", q, k) / q.shape[-1] ** 0.5).softmax(dim=-1)
+        scores = torch.einsum("hd,jhd->hj", q, k) / q.shape[-1] ** 0.5
+        scores[:, : 0 if model.config.pool_prefix else t.num_prefix_tokens] = -torch.inf
+        A = scores.softmax(dim=-1)
         slopes = torch.zeros_like(A)
         for cell in np.ndindex(*A.shape):
             sides = []

@@ -62,6 +62,9 @@ class ViTConfig:
     num_registers: int = 0  # extra tokens without a position (Darcet et al. 2024)
     distillation: bool = False  # DeiT's second class token, with a head of its own
     pool: str = "cls"  # what the head reads: "cls", the "mean" of the patches, or "attention" over all tokens
+    pool_prefix: bool = (
+        True  # False: attention pools over the patches alone, past the tokens in front of them
+    )
     pool_heads: int = 0  # of the attention that pools; 0: as many as num_heads
     pool_mlp: bool = True  # an MLP behind it
     pool_mlp_ratio: float = 0.0  # of that MLP; 0: as mlp_ratio
@@ -127,6 +130,8 @@ class ViTConfig:
             raise ValueError('distillation=True needs pool="cls", one class token and norm_after_pool=False.')
         if self.norm_after_pool and not self.final_norm:
             raise ValueError("norm_after_pool=True is a final norm: it needs final_norm=True.")
+        if not self.pool_prefix and self.pool != "attention":
+            raise ValueError('pool_prefix=False is of attention that pools: it needs pool="attention".')
         if self.embed_dim % (self.pool_heads or 1):
             raise ValueError(f"embed_dim {self.embed_dim} is not a multiple of pool_heads {self.pool_heads}.")
         if self.rope != "none" and self.head_dim % 4:

@@ -156,6 +156,7 @@ class AttentionPool(nn.Module):
         dim = config.embed_dim
         width = round(dim * (config.pool_mlp_ratio or config.mlp_ratio))
         self.num_heads = config.pool_heads or config.num_heads
+        self.past = 0 if config.pool_prefix else config.num_prefix_tokens
         self.latent = nn.Parameter(torch.zeros(1, 1, dim))
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
@@ -169,7 +170,8 @@ class AttentionPool(nn.Module):
         q = self.q(self.latent).view(1, 1, self.num_heads, -1).transpose(1, 2)  # (1, H', 1, d')
         k, v = self.kv(x).view(B, T, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H', T, d')
         scores = tap("pool_scores", (q * q.shape[-1] ** -0.5) @ k.mT)  # (B, H', 1, T)
-        attn = tap("pool_attn", scores.softmax(dim=-1))  # (B, H', 1, T), rows sum to 1
+        read = scores[..., self.past :].softmax(dim=-1)  # (B, H', 1, T), or of the patches alone
+        attn = tap("pool_attn", F.pad(read, (self.past, 0)))  # (B, H', 1, T), rows sum to 1
         pooled = self.proj((attn @ v).reshape(B, D))  # (B, H', 1, d') -> (B, D)
         return pooled if self.mlp is None else pooled + self.mlp(self.norm(pooled))
 

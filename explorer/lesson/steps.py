@@ -55,7 +55,7 @@ ATTEND = code.Attention.forward
 IN_FRONT = (
     "They only help.",
     "In the end one learned query reads them and all squares.",
-)  # does attention pool?
+)  # does attention pool over them?
 COLLECTED = ("the average of all squares", "what one learned query collects from them")
 STEPS = (
     Step(
@@ -309,7 +309,11 @@ def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
     front = (
         f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
         f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
-        + (f"In the end {read_name} must answer; nothing is seen yet." if reads else IN_FRONT[pools])
+        + (
+            f"In the end {read_name} must answer; nothing is seen yet."
+            if reads
+            else IN_FRONT[pools and config.pool_prefix]
+        )
         if names
         else f"No extra token stands in front: in the end the answer comes from {COLLECTED[pools]}."
     )

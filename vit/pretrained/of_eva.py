@@ -81,7 +81,9 @@ def pooling_of(m: Any) -> dict[str, Any]:
     if getattr(m, "attn_pool", None) is not None:
         pool = m.attn_pool
         ratio = pool.mlp.fc1.out_features / m.embed_dim
-        return {"pool": "attention", "pool_heads": pool.num_heads, "pool_mlp_ratio": ratio}
+        all_tokens = getattr(m, "pool_include_prefix", True) or not m.num_prefix_tokens
+        fields = {"pool_prefix": all_tokens, "pool_heads": pool.num_heads, "pool_mlp_ratio": ratio}
+        return {"pool": "attention"} | fields
     return {"pool": "cls" if m.cls_token is not None and m.global_pool != "avg" else "mean"}
 
 

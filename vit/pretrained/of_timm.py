@@ -185,8 +185,6 @@ def unlike_ours(m: Any) -> Iterable[str]:
     yield from unlike_our_norms_and_pooling(m)
     if m.global_pool == "avg" and m.num_prefix_tokens and m.pool_include_prefix:
         yield "pools its class token together with the patches"
-    if m.global_pool == "map" and m.num_prefix_tokens and not m.pool_include_prefix:
-        yield "pools by attention over its patches alone, past the tokens in front of them"
     if not isinstance(linear_of(m.head), nn.Linear | nn.Identity):
         yield "has a head of more than one layer"
 
