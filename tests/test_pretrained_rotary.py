@@ -128,14 +128,18 @@ def test_siglips_pooling_is_timms(prefix: dict, size: tuple[int, int]) -> None:
 
 
 HF = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, patch_size=4, intermediate_size=48)
-DINOV3S = {"plain": {}, "gated": dict(use_gated_mlp=True, hidden_act="silu", key_bias=True)}
+DINOV3S = {
+    "plain": {},
+    "no registers": dict(num_register_tokens=0),
+    "gated": dict(use_gated_mlp=True, hidden_act="silu", key_bias=True),
+}
 
 
 @pytest.mark.parametrize("size", [NATIVE, OTHER], ids=["native", "other"])
 @pytest.mark.parametrize("kind", DINOV3S)
 def test_dinov3_of_transformers_is_exact(kind: str, size: tuple[int, int]) -> None:
-    changes = dict(image_size=NATIVE, num_register_tokens=3, attn_implementation="eager")
-    theirs = randomised(hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**HF, **changes, **DINOV3S[kind])))
+    changes = dict(image_size=NATIVE, num_register_tokens=3, attn_implementation="eager") | DINOV3S[kind]
+    theirs = randomised(hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**HF, **changes)))
     ours = from_transformers(theirs)
     image = torch.randn(3, *size)
     told = theirs(image[None], output_attentions=True)

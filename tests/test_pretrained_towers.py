@@ -151,6 +151,57 @@ TOWERS: dict[str, tuple[Callable[[], nn.Module], str, Pick]] = {
         "model.vision_tower",
         pooled,
     ),
+    "LLaVA-NeXT": (
+        lambda: hf.LlavaNextForConditionalGeneration(
+            hf.LlavaNextConfig(vision_config=hf.CLIPVisionConfig(**TOWER), text_config=LANGUAGE)
+        ),
+        "model.vision_tower",
+        pooled,
+    ),
+    "GIT, words": (lambda: hf.GitModel(hf.GitConfig(vision_config=TOWER, **TEXT)), "image_encoder", first),
+    "Janus, whole": (
+        lambda: hf.JanusModel(
+            hf.JanusConfig(
+                text_config=LANGUAGE, vision_config=hf.JanusVisionConfig(**PATCHES, mlp_ratio=2),
+                vq_config=hf.JanusVQVAEConfig(
+                    embed_dim=8, num_embeddings=8, base_channels=32, channel_multiplier=[1, 1],
+                    num_res_blocks=1, projection_dim=32, image_token_embed_dim=32,
+                ),
+            )
+        ),
+        "vision_model",
+        mean,
+    ),
+    "Kosmos-2, whole": (
+        lambda: hf.Kosmos2Model(
+            hf.Kosmos2Config(
+                vision_config=TOWER, latent_query_num=2,
+                text_config=dict(embed_dim=32, layers=1, ffn_dim=32, attention_heads=4, vocab_size=40),
+            )
+        ),
+        "vision_model",
+        pooled,
+    ),
+    "ModernVBERT, classes": (
+        lambda: hf.ModernVBertForSequenceClassification(
+            hf.ModernVBertConfig(
+                vision_config=TOWER, pixel_shuffle_factor=2,
+                text_config=hf.ModernBertConfig(**ENDS).to_dict(),
+            )
+        ),
+        "model.vision_model",
+        pooled,
+    ),
+    "Qianfan-OCR": (
+        lambda: hf.QianfanOCRVisionModel(hf.QianfanOCRVisionConfig(**PAIRS)), "", first,
+    ),
+    "Granite-Docling": (
+        lambda: hf.GraniteDoclingVisionModel(
+            hf.GraniteDoclingVisionConfig(**TOWER, out_hidden_size=8, deepstack_visual_indexes=[0])
+        ),
+        "",
+        mean,
+    ),
     "LLaVA with SigLIP": (
         lambda: hf.LlavaForConditionalGeneration(
             hf.LlavaConfig(vision_config=SIGLIP, text_config=LANGUAGE)

@@ -6,7 +6,7 @@ broken or hostile is one CheckpointError in one sentence.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -32,7 +32,7 @@ from vit.model import ViT, ViTConfig
 from vit.pretrained import describe
 from vit.pretrained.common import bare_names, one_sentence, pair
 from vit.pretrained.of_timm import IMAGENET, imagenet_names, timm_tensors
-from vit.pretrained.of_transformers import LEFT_BEHIND, transformers_tensors
+from vit.pretrained.of_transformers import LEFT_BEHIND, beside, transformers_tensors
 
 REPO_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
 INDEX = "model.safetensors.index.json"
@@ -47,7 +47,8 @@ def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{told_name(name)} {what_else(folder)}")
     config = read_json(folder / "config.json")
-    weights, names = read_weights(folder, told_name(name), max_bytes)
+    parts = beside(config) if "architecture" not in config else None
+    weights, names = read_weights(folder, told_name(name), max_bytes, parts)
     vit_config, note = describe(config, names)
     with one_sentence():
         if vit_config.num_classes and is_projection(config, name):
@@ -114,9 +115,11 @@ def what_else(folder: Path) -> str:
     return "has no config.json, which says what model it is: restore it or save again."
 
 
-def read_weights(folder: Path, name: str, max_bytes: int) -> tuple[dict[str, Tensor], list[str]]:
-    """(the tensors between pixels and features, the names of all), from one file or several. Raises
-    CheckpointError."""
+def read_weights(
+    folder: Path, name: str, max_bytes: int, parts: Sequence[str] | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """(the tensors between pixels and features, the names of all), from one file or several. parts: see
+    `bare_names`. Raises CheckpointError."""
     paths = [folder / file for file in weight_files((path.name for path in folder.iterdir()), name)]
     if paths[0].name != "model.safetensors":
         listed = read_json(folder / INDEX).get("weight_map")
@@ -130,11 +133,11 @@ def read_weights(folder: Path, name: str, max_bytes: int) -> tuple[dict[str, Ten
             if twice := found.keys() & inside.keys():
                 raise CheckpointError(f"{name} holds the tensor {min(twice)!r} twice.")
             found |= inside
-        names = bare_names(found)
+        names = bare_names(found, parts)
         wanted = {old: new for old, new in names.items() if not LEFT_BEHIND.search(new)}
         check_size(paths, [(found[old][0], old) for old in wanted], name, max_bytes)
         read = {new: read_tensor(found[old][0], old, found[old][1]) for old, new in wanted.items()}
-        return read, [*names.values()]
+        return read, [*found]
 
 
 def read_parts(folder: Path, name: str, wanted: Iterable[str]) -> dict[str, Tensor]:

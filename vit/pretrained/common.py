@@ -30,7 +30,7 @@ INSIDE = ("module", "_orig_mod", "timm_model")
 NESTED = ("state_dict", "model_state_dict", "model")  # where a training script's file keeps the weights
 # the first tensor on a picture's way, which every layout has once: what stands before its name is a prefix
 FIRST = re.compile(
-    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|((vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|beit|dpt|"
+    r"(?:^|(?<=\.))(patch_embed\.proj|conv_proj|(?P<inside>(vit|deit|ijepa|dinov2|dinov2_with_registers|pixio|beit|dpt|"
     r"data2vec_vision|vivit|videomae|vision_model(\.model)?)\.)?embeddings\."
     r"(patch_embeddings(\.projection)?|patch_embedding|patch_embed|patch_projection)|"
     r"radio_model\.model\.patch_generator\.embedder)\.weight$"
@@ -65,23 +65,36 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def bare(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state dict without what a training script put around it: dictionaries, a prefix of all names."""
+def unpacked(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict without the dictionaries that a training script put around it."""
     for key in NESTED:
         if isinstance(state.get(key), Mapping):
-            return bare(state[key])
-    names = bare_names(state)
-    return {new: state[old] for old, new in names.items()}
+            return unpacked(state[key])
+    return state
 
 
-def bare_names(names: Iterable[str]) -> dict[str, str]:
-    """{name as it is: name without the prefix that a wrapper gave to a model's}. Raises CheckpointError."""
+def bare(state: Mapping[str, Any], beside: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """A state dict without what a training script put around it: dictionaries, a prefix of all names. beside:
+    see `bare_names`."""
+    state = unpacked(state)
+    return {new: state[old] for old, new in bare_names(state, beside).items()}
+
+
+def bare_names(names: Iterable[str], beside: Sequence[str] | None = None) -> dict[str, str]:
+    """{name as it is: name without the prefix that a wrapper gave to a model's}. Raises CheckpointError.
+
+    beside: of a model of several parts only the one that sees, and what begins so.
+    """
     names = list(names)
-    prefixes = sorted({name[: match.start()] for name in names if (match := FIRST.search(name))})
+    firsts = [(name, match) for name in names if (match := FIRST.search(name))]
+    prefixes = sorted({name[: match.start()] for name, match in firsts})
     if len(prefixes) > 1:
         several = " and ".join(repr(prefix) for prefix in prefixes[:3])
         raise CheckpointError(f"These are the weights of several models, whose names begin with {several}.")
     prefix = prefixes[0] if prefixes else ""
+    if beside is not None and firsts:
+        root = prefix + (firsts[0][1]["inside"] or "")
+        names = [name for name in names if name.startswith((root, *beside))]
     found = {name: name.removeprefix(prefix) for name in names}
     if len(set(found.values())) < len(found):
         raise CheckpointError(f"Some tensors are there with and without {prefix!r} before their name.")

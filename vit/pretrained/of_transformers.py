@@ -27,6 +27,7 @@ from vit.pretrained.common import (
     refuse,
     rename,
     renamed,
+    unpacked,
     unread,
     unwrapped,
 )
@@ -48,6 +49,7 @@ EVA_CLIP = dict(
     num_attention_heads=16,
 )  # fmt: skip
 INTERNVL = dict(layer_norm_eps=1e-6, image_size=448, patch_size=14, attention_bias=False)
+SIGLIP = dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh")
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 # what is a CLIP: no bias in its projection of patches, a norm in front of the blocks
 CLIPS: dict[str, dict[str, Any]] = {
@@ -60,6 +62,13 @@ CLIPS: dict[str, dict[str, Any]] = {
     "owlv2_vision_model": CLIP | dict(image_size=768, patch_size=16),
     "git_vision_model": CLIP | dict(patch_size=16),
     "kosmos_2_vision_model": CLIP | LARGE | dict(patch_size=14),
+    "idefics_vision": dict(
+        layer_norm_eps=1e-5,
+        patch_size=14,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+    ),
 }
 # model_type: what its config says where it says nothing (transformers writes only what differs)
 TRANSFORMERS: dict[str, dict[str, Any]] = {
@@ -89,7 +98,8 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "janus_vision_model": LARGE | dict(layer_norm_eps=1e-6, image_size=384, attention_bias=True),
     "vivit": dict(layer_norm_eps=1e-6, hidden_act="gelu_fast", num_frames=32, tubelet_size=(2, 16, 16)),
     "videomae": dict(layer_norm_eps=1e-12, num_frames=16, tubelet_size=2, use_mean_pooling=True),
-    "siglip_vision_model": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh"),
+    "siglip_vision_model": SIGLIP,
+    "granite_docling_vision": SIGLIP | dict(image_size=512),
     "aimv2_vision_model": dict(
         hidden_size=1024, num_hidden_layers=24, num_attention_heads=8, intermediate_size=2816, patch_size=14,
         hidden_act="silu", rms_norm_eps=1e-5, qkv_bias=False, mlp_bias=False, use_head=True,
@@ -115,12 +125,12 @@ ACTS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), "gelu_tanh
 
 # beside the path from pixels to features: towers and heads for texts, masks, depth, boxes
 LEFT_BEHIND = re.compile(
-    r"^((model|flava)\.)?(text_model|text_encoder|text_decoder|text_projection|text_proj|visual_projection|"
+    r"^((model|flava|vision_model)\.)?(text_model|text_encoder|text_decoder|text_projection|text_proj|visual_projection|"
     r"vision_proj|logit_scale|logit_bias|temperature|decoder|encoder_to_decoder|enc_to_dec_proj|language_model|"
     r"language_projection|multi_modal_projector|aligner|qformer|query_tokens|git|output|itm_head|"
     r"image_codebook|multimodal_model|mim_head|mlm_head|mmm_(image|text)_head|image_projection|"
     r"(image|text)_to_mm_projection|class_head|box_head|objectness_head|layer_norm|neck|fpn\d?|decode_head|"
-    r"auxiliary_head|relative_head|metric_head|head\.(head|conv\d*|projection))\b|"
+    r"auxiliary_head|relative_head|metric_head|connector|head\.(head|conv\d*|projection))\b|"
     r"mask_token$|position_ids$|\bpooler\.(?!layernorm)|relative_position_index$|^lm_head\.|summary_idxs$"
 )
 # of those, what a whole model answers with: for boxes, masks or depth
@@ -137,7 +147,7 @@ FROM_TRANSFORMERS: Renames = (
     (r"^(?:encoder\.)?layers?\.(\d+)\..*relative_position_bias_table$", r"rel_pos.\1"),
     (r"^.*relative_position_bias_table$", "rel_pos.shared"),
     (r"^pooler\.layernorm\.", "fc_norm."),
-    (r"\.lambda_([12])$", r".ls\1.gamma"),
+    (r"\.(?:lambda_|ls)([12])$", r".ls\1.gamma"),
     (r"^head\.cls_token$", "attn_pool.latent"),  # AIMv2's attention pooling
     (r"^head\.(k|v)_proj\.", r"attn_pool.\1."),
     (r"^head\.output_proj\.", "attn_pool.proj."),
@@ -175,7 +185,10 @@ FROM_TRANSFORMERS: Renames = (
     (r"\.(intermediate\.dense|mlp\.(weights_in|c_fc|w12))\.", ".mlp.fc1."),
     (r"\.(output\.dense|mlp\.(weights_out|down_proj|c_proj|w3))\.", ".mlp.fc2."),
 )
-WITHOUT_CLASS_TOKEN = ("ijepa", "videomae", "siglip_vision_model", "aimv2_vision_model", "janus_vision_model")
+WITHOUT_CLASS_TOKEN = (
+    "ijepa", "videomae", "siglip_vision_model", "granite_docling_vision", "aimv2_vision_model",
+    "janus_vision_model",
+)  # fmt: skip
 # where a config of several parts describes the one that sees, and how the part's type ends
 PARTS = {
     "vision_config": "_vision_model",
@@ -204,20 +217,22 @@ def from_transformers(model: nn.Module | Mapping[str, Tensor], config: Any = Non
         config = model.config
     if config is None:
         raise CheckpointError(NO_CONFIG)
-    state = bare(model.state_dict() if isinstance(model, nn.Module) else model)
+    state = unpacked(model.state_dict() if isinstance(model, nn.Module) else model)
     config = config if isinstance(config, Mapping) else config.to_dict()
     vit_config, note = describe_transformers(config, state.keys())
     announce(note)
-    return build(vit_config, copied(transformers_tensors(state, vit_config)), "This transformers model")
+    tensors = transformers_tensors(bare(state, beside(config)), vit_config)
+    return build(vit_config, copied(tensors), "This transformers model")
 
 
 @one_sentence()
 def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and its tensors' names. Raises CheckpointError."""
-    names = bare_names(names).values()
-    heads = sorted({found[1] for name in names if (found := HEADS.search(name))})
+    names = list(names)
+    heads = sorted({found[1] for name in bare_names(names).values() if (found := HEADS.search(name))})
     left = f"What stands on it stays behind ({', '.join(heads)})." if heads else ""
-    ours = {rename(name, FROM_TRANSFORMERS) for name in names if not LEFT_BEHIND.search(name)}
+    seeing = bare_names(names, beside(config)).values()
+    ours = {rename(name, FROM_TRANSFORMERS) for name in seeing if not LEFT_BEHIND.search(name)}
     labels = config.get("id2label")
     classes = config.get("num_labels", 2) if labels is None else len(labels)
     config, kind = tower_of(config)
@@ -238,6 +253,7 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
     patch, other = pair(c["tubelet_size"][1:] if kind == "vivit" else c["patch_size"])
     if patch != other:
         refuse(f"This {kind} model", "has patches that are not square")
+    width = c.get("embed_dim", c["hidden_size"]) if kind == "idefics_vision" else c["hidden_size"]
     own = fields_of(kind, c, ours)
     if c["hidden_act"] not in ACTS and own.get("activation") != "swiglu":
         refuse(f"This {kind} model", f"has another activation ({c['hidden_act']})")
@@ -248,10 +264,10 @@ def describe_transformers(config: Mapping[str, Any], names: Iterable[str]) -> tu
         patch_size=patch,
         in_chans=c["num_channels"],
         num_classes=classes,
-        embed_dim=c["hidden_size"],
+        embed_dim=width,
         depth=c["num_hidden_layers"],
         num_heads=c["num_attention_heads"],
-        mlp_ratio=c["intermediate_size"] / c["hidden_size"],
+        mlp_ratio=c["intermediate_size"] / width,
         class_token=has_class_token,
         num_registers=c["num_register_tokens"] + (kind == "deit" and not two_heads),
         distillation=two_heads,
@@ -282,6 +298,18 @@ def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     return config, kind
 
 
+def beside(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What is looked for beside the part that sees, in a model of several; None in one of a single part.
+
+    A classifier of CLIP or SigLIP stands on that part; that of another model reads words, too.
+    """
+    inner, kind = tower_of(config)
+    if inner is config:
+        return None
+    whole = str(config.get("model_type")).replace("-", "_")
+    return ("classifier.",) if kind in [whole + end for end in PARTS.values()] else ()
+
+
 def family(kind: str) -> str:
     """A type without what its parts' names end in."""
     return re.sub(r"(_vision)?(_model|_encoder)?$", "", kind)
@@ -300,6 +328,8 @@ def transformers_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict
         state = {name: x for name, x in state.items() if not name.startswith(("head.", "head_dist."))}
     if config.pool != "attention":  # a classifier of SigLIP reads the mean patch
         state = {name: x for name, x in state.items() if not name.startswith("attn_pool.")}
+    if "reg_token" in state and not state["reg_token"].numel():  # DINOv3 without registers keeps an empty one
+        del state["reg_token"]
     with_radio_tensors(state, config.patch_size)
     with_relative_tables(state, config.depth)
     with_aimv2_pooling(state)

@@ -31,6 +31,9 @@ STRIDE = "cuts patches that overlap or reach beyond the picture"
 BETWEEN = "has layers that a text tower reads one by one, each with a norm of its own"
 SANDWICH = "normalises every branch in front of it and behind it"
 WRAPPED = "is a model of timm within one of transformers: ask for timm's own copy"
+CROPS = "reads several crops of a picture, each cut into patches beforehand"
+SMOOTH = "resamples its table of positions bilinearly, where every other ViT here does it bicubically"
+PROMPTS = "reads clicks and boxes, not pictures"
 CAUSAL = "lets each patch see only those before it"
 LATENTS = "asks the picture by a fixed set of tokens that it has learned, not by its patches"
 LETTERS = "reads a line of letters, each by an attention of its own (A3)"
@@ -46,7 +49,7 @@ TRANSFORMERS: dict[str, str] = {
         WINDOWS: "sam sam_hq sam3 sam3_vit sam3_video sam3_tracker sam3_tracker_video sam3_lite_text "
         "vitdet vitmatte swin swinv2 swin2sr donut-swin maskformer-swin dinat lw_detr "
         "lw_detr_vit rf_detr rf_detr_dinov2 got_ocr2 deepseek_ocr2 deepseek_ocr2_sam "
-        "unlimited_ocr unlimited_ocr_sam slanext pp_formulanet qwen2_5_vl qwen2_5_omni "
+        "unlimited_ocr unlimited_ocr_sam slanext pp_formulanet pp_chart2table qwen2_5_vl qwen2_5_omni "
         "exaone4_5",
         STAGES: "hiera sam2 sam2_video sam2_hiera_det edgetam edgetam_video pvt pvt_v2 segformer glpn "
         "groupvit mobilevit mobilevitv2 swiftformer poolformer cvt efficientloftr",
@@ -75,15 +78,20 @@ TRANSFORMERS: dict[str, str] = {
         TILES: "mllama",
         SEVERAL: "depth_pro",
         SOUND: "audio-spectrogram-transformer clap clap_audio",
-        WORDS: "vilt layoutlmv2 layoutlmv3 udop visual_bert lxmert",
+        WORDS: "vilt layoutlmv2 layoutlmv3 udop visual_bert lxmert neomme",
         LATENTS: "perceiver",
         STRIDE: "vitpose vitpose_backbone",
         BETWEEN: "bridgetower",
-        SANDWICH: "gemma4 gemma4_unified",
+        SANDWICH: "gemma4 gemma4_unified embedding_gemma2",
         CAUSAL: "imagegpt",
         WRAPPED: "timm_wrapper timm_backbone",
         CODES: "ovis2",
         LETTERS: "mgp-str",
+        CROPS: "molmo2",
+        SMOOTH: "step3p5",
+        PROMPTS: "sam_prompt sam_hq_prompt sam2_prompt sam2_video_prompt sam3_tracker_prompt "
+        "sam3_tracker_video_prompt edgetam_prompt edgetam_video_prompt",
+        MIXED: "inkling",
         BEHIND: "llama4",
     }.items()
     for kind in kinds.split()
