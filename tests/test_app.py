@@ -855,6 +855,26 @@ def test_a_visitors_second_wish_for_a_model_on_its_way_is_dropped(demo, session,
     assert len(fetched) == len(said) == 3, "it had not come: it may be asked for again"
 
 
+def test_a_model_that_cannot_come_is_said_once_for_one_choice(demo, session, monkeypatch) -> None:
+    choose, said, clock = handler(demo, "on_model"), [], [100.0]
+
+    def fetch(name: str) -> None:
+        raise ValueError("There is no such model.")
+
+    monkeypatch.setattr(session, "fetch", fetch)
+    monkeypatch.setattr(gr, "Info", said.append)
+    monkeypatch.setattr("explorer.views.page.time.monotonic", lambda: clock[0])
+    for _ in range(2):
+        shown = []
+        for _ in range(2):  # as the widget says it
+            with pytest.raises(gr.Error) as error:
+                choose("someone/none", visitor())
+            shown.append(error.value.visible)
+        assert shown == [True, False]
+        clock[0] += 2
+    assert len(said) == 2, "chosen later, it is tried again"
+
+
 def test_the_same_chosen_again_is_sent_again_with_class_and_interventions(demo, checkpoints, picture) -> None:
     name, edits = checkpoints["cls"], Edits([2], [[0, 1]])
     first = show(demo, str(picture), name)

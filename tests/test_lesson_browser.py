@@ -139,6 +139,16 @@ def test_a_head_is_chosen_and_what_the_file_has_not_is_said(walk) -> None:
     expect(page.locator(".les-status")).to_contain_text("the app has those of all")
 
 
+def test_layer_and_head_are_offered_where_they_change_something(walk) -> None:
+    page = walk("#how=1")
+    names = [step.name for step in OF_PICTURES]
+    for how, shown in (("cut", []), ("ask", ["Layer", "Head"]), ("mlp", ["Layer"]), ("answer", [])):
+        page.evaluate(f"location.hash = 'how={names.index(how) + 1}'")
+        expect(page.locator(".les-chapter")).to_contain_text(f"· {names.index(how) + 1} of")
+        for name in ("Layer", "Head"):
+            expect(page.get_by_role("group", name=name)).to_be_visible(visible=name in shown)
+
+
 def test_presented_it_is_large_black_and_back(walk) -> None:
     page = walk("#how=7")
     page.get_by_role("button", name="Present").click()

@@ -24,8 +24,8 @@ presented and printed, too.
 ## Three things to keep in mind
 
 1. Attention says where a head *looks*, not what it does with what it finds, and not what the answer rests on.
-2. Every row sums to one, so a head with nothing to do must rest somewhere: often on [CLS], a register or a
-dull patch.
+2. Every row sums to one, so a head with nothing to do must rest somewhere: in many large models on [CLS], a
+register or a dull patch. How much this model gives to tokens that are no patch stands on *Heads & layers*.
 3. A map that looks right is not thereby true. That is why there is a race.
 
 ## Your pictures

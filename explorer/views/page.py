@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
+ONE_CHOICE = 1.0  # seconds: what is said again within them is the same choice
 NOT_FROM_HERE = "This is not what the page sends."
 
 
@@ -159,6 +161,7 @@ class Page:
     classes_chosen: gr.State  # the key of a visitor's own classes: changes when `shown` has got others
     failed: gr.State  # [picture, model, size] that could not be shown last
     on_its_way: set[tuple[str, str]] = field(default_factory=set)  # (visitor, model) that is being fetched
+    refused: dict[tuple[str, str], float] = field(default_factory=dict)  # those that did not come: when
 
     @property
     def chosen(self) -> list[Any]:
@@ -183,11 +186,17 @@ class Page:
         asked = owner_of(request), name
         if asked in self.on_its_way:  # a choice from a list is said twice
             return
+        self.refused = {each: at for each, at in self.refused.items() if time.monotonic() < at + ONE_CHOICE}
+        if asked in self.refused:
+            raise told(Left())
         self.on_its_way.add(asked)
         try:
             if self.say_if_fetched(name):
                 with kindly():
                     self.session.fetch(name)
+        except gr.Error:
+            self.refused[asked] = time.monotonic()
+            raise
         finally:
             self.on_its_way.discard(asked)
 

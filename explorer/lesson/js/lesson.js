@@ -19,6 +19,9 @@ import { Presenter, showLink } from "./present.js";
 import { GUESSES, grade, quiz, total } from "./quiz.js";
 import { line, tableOf } from "./tools.js";
 
+const BOTH = ["layer", "head"];  // what a step depends on beside the square; the others: on neither
+const DEPENDS = { ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH, mlp: ["layer"], times: BOTH, spans: BOTH, read: ["head"] };
+
 export const DRAWINGS = { ...first, ...layer, ...time, ...last };
 
 class Lesson {
@@ -231,6 +234,7 @@ class Lesson {
     this.formula.textContent = this.revealed() ? step.formula : "";
     this.choices.layer.show(lesson.choice.layer, lesson.layers);
     this.choices.head.show(lesson.choice.head, lesson.heads);
+    for (const name of BOTH) this.choices[name].node.hidden = !DEPENDS[step.name]?.includes(name);
     this.question.replaceChildren(...[quiz(this, step)].filter(Boolean));
     const box = el("div", { class: "les-drawing" });
     this.draw.replaceChildren(box);
