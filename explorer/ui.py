@@ -82,7 +82,7 @@ EVENTS = ", ".join(f'"{name}"' for name in (*(name for name, _, _ in TABS), "wor
 LESSON = {"label": "How does this work?", "tab": "lesson"}
 TRIES = (
     {"label": "A picture that it cannot know", "example": "lion"},
-    {"label": "What was it like before training?", "tab": "training"},
+    {"label": "What was it like when training began?", "tab": "training"},
     LESSON,
 )
 SCRIPTS = (

@@ -114,7 +114,7 @@ def test_the_first_screen_is_that_of_the_app(visit, shared: Shared, pictures: li
     image = preprocess(pictures[3].picture, shared.card, shared.card.size_for(shared.model.config))
     theirs = trace(shared.model, image).attn[shared.roles.opening["layer"]].numpy()
     np.testing.assert_allclose(exact, theirs.ravel(), atol=5e-3)
-    page.get_by_role("button", name="What was it like before training?").click()
+    page.get_by_role("button", name="What was it like when training began?").click()
     page.wait_for_function("() => vitSite.settled && vitSite.now.moment === 0")
     assert page.evaluate("vitSite.viewer.data.head_names") is None, "that was measured of other weights"
 

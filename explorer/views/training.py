@@ -1,5 +1,6 @@
-"""How attention was learned: the same picture through the snapshots that `train.py` kept, from random
-weights to the end. Move along the curve, or play it.
+"""How attention was learned: the same picture through the snapshots that `train.py` kept, from the weights
+with which training began, random or another model's, to the end. Move along the curve, or play it. The
+accuracy of a moment may be of a part of the test pictures only.
 """
 
 import math

@@ -206,7 +206,7 @@ class Page {
       viewer.setTimeline([]);
       viewer.set({ target: -1, patches: [], heads: [] }, true);
     }
-    this.options.tries = [...(moments.length ? [{ label: "What was it like before training?", moment: 0 }] : []), LESSON];
+    this.options.tries = [...(moments.length ? [{ label: "What was it like when training began?", moment: 0 }] : []), LESSON];
     const shown = viewer.setSource(timeline ? timeline.moments[frame].source : { ...look.source, refused, passing });
     viewer.setTimeline(timeline?.moments ?? [], () => timeline.follow());
     await shown;
