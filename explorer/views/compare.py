@@ -1,5 +1,5 @@
-"""The same picture, twice: two checkpoints, or two moments of one training. Point at one side, and the
-other follows."""
+"""The same picture, twice: two checkpoints, or two moments of one training. Choose a square on
+one side, and the other follows."""
 
 from typing import Any
 

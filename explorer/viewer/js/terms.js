@@ -21,7 +21,7 @@ export const TERMS = {
 
 // What can be chosen in the row of views, each in a sentence.
 export const VIEWS = {
-  attention: "Attention: what the square under the pointer looks at, in every head of every layer.",
+  attention: "Attention: what the square that you choose looks at, in every head of every layer.",
   rollout: "Rollout: attention of all layers multiplied together: what could have reached a token from where.",
   method: "Methods: which squares mattered for the answer, by one way of working it out each. They do not agree.",
   pca: "PCA colours: tokens that the model finds alike have the same colour.",
