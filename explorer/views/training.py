@@ -1,6 +1,6 @@
-"""How attention was learned: the same picture through the snapshots that `train.py` kept, from the weights
-with which training began, random or another model's, to the end. Move along the curve, or play it. The
-accuracy of a moment may be of a part of the test pictures only.
+"""How attention was learned: the same picture at moments of the training, from the weights that it began
+with (random, or another model's) to the end. Move along the curve, or play it. A moment's accuracy may be that
+on a part of the test pictures.
 """
 
 import math
