@@ -76,24 +76,19 @@ function asOneClip(looks, { L, T, D, prefix }) {
   return joined(Array.from({ length: L + 1 }, (_, l) => looks.map((look, i) => look.tokens.subarray((l * T + (i && prefix)) * D, (l + 1) * T * D))).flat());
 }
 
-/* (F P,): which patch of each of the frames `to` is most like each patch of the frame `from`, by the cosine of their last
-   tokens; as explorer/stats.py's frame_matches. */
-export function matches(from, to) {
-  const { L, T, D, prefix } = from.about, P = T - prefix, last = ({ tokens }) => tokens.subarray((L * T + prefix) * D);
-  const a = last(from), found = new Int32Array(to.length * P), unit = new Float32Array(P * D);
-  to.forEach((look, frame) => {
-    const b = last(look), most = new Float32Array(P).fill(-Infinity);
-    for (let p = 0; p < P; p++) {
-      const row = b.subarray(p * D, (p + 1) * D), length = Math.hypot(...row);
-      for (let d = 0; d < D; d++) unit[p * D + d] = row[d] / length;
-    }
-    for (let p = 0; p < P; p++) for (let q = 0; q < P; q++) {
-      let cosine = 0;
-      for (let d = 0; d < D; d++) cosine += a[p * D + d] * unit[q * D + d];
-      if (cosine > most[p]) [most[p], found[frame * P + p]] = [cosine, q];
-    }
-  });
-  return found;
+/* [(P,), (P,)]: which patch of the look b is most like each patch of a, and which of a each of b, by the cosine of their
+   last tokens; as explorer/stats.py's frame_matches. */
+export function matches(a, b) {
+  const { D } = a.about, from = a.unit(), to = b.unit(), P = from.length / D;
+  const [there, back] = [0, 1].map(() => new Int32Array(P));
+  const [mostThere, mostBack] = [0, 1].map(() => new Float32Array(P).fill(-Infinity));
+  for (let p = 0; p < P; p++) for (let q = 0; q < P; q++) {
+    let cosine = 0;
+    for (let d = 0, i = p * D, j = q * D; d < D; d++) cosine += from[i + d] * to[j + d];
+    if (cosine > mostThere[p]) [mostThere[p], there[p]] = [cosine, q];
+    if (cosine > mostBack[q]) [mostBack[q], back[q]] = [cosine, p];
+  }
+  return [there, back];
 }
 
 /* What one forward pass did, asked for piece by piece: the viewer's first picture does not wait for the last layer. */
@@ -173,6 +168,17 @@ export class Look {
   tokensAt(depth) {  // (T, D)
     const size = this.about.T * this.about.D;
     return this.tokens.subarray(depth * size, (depth + 1) * size);
+  }
+
+  /* (P, D): of the last token of every patch, in length one. */
+  unit() {
+    if (this.units) return this.units;
+    const { L, D, prefix } = this.about, rows = this.units = this.tokensAt(L).slice(prefix * D);
+    for (let at = 0; at < rows.length; at += D) {
+      const row = rows.subarray(at, at + D), length = Math.hypot(...row);
+      for (let d = 0; d < D; d++) row[d] /= length;
+    }
+    return rows;
   }
 
   /* among: the looks at all frames of a clip, this one too, which share a basis of colours. */

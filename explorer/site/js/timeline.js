@@ -50,13 +50,14 @@ export class Timeline {
 
   /* Where the patches of each frame are found again in the others, (F, F, P), as explorer/payload.py's follow_payload. */
   async follow() {
-    const keys = await this.keys(), rows = [];
-    for (const from of keys) {  // one by one: what is shown comes in between
+    const keys = await this.keys(), F = keys.length, rows = [];
+    for (const [i, from] of keys.entries()) {  // one by one: what is shown comes in between
       this.check();
-      rows.push(...await this.engine.ask("matches", { from, keys }));
+      const found = await this.engine.ask("matches", { from, keys: keys.slice(i) });
+      found.forEach(([there, back], k) => Object.assign(rows, { [i * F + i + k]: there, [(i + k) * F + i]: back }));
     }
-    const shape = [keys.length, keys.length, rows.length / keys.length ** 2];
-    return { meta: { kind: "follow" }, arrays: { matches: Object.assign(Int32Array.from(rows), { shape }) } };
+    const shape = [F, F, rows[0].length], matches = Int32Array.from(rows.flatMap((row) => [...row]));
+    return { meta: { kind: "follow" }, arrays: { matches: Object.assign(matches, { shape }) } };
   }
 
   forget() {

@@ -157,7 +157,7 @@ const ASKED = {
   related: ({ key, layer }) => looks.get(key).related(layer),
   exact: ({ key, layer }) => looks.get(key).exact(layer),
   embeddings: ({ key, among }) => looks.get(key).embeddings(among?.map((each) => looks.get(each))),
-  matches: ({ from, keys }) => matches(looks.get(from), keys.map((each) => looks.get(each))),
+  matches: ({ from, keys }) => keys.map((each) => matches(looks.get(from), looks.get(each))),
   forget: ({ key }) => { looks.delete(key); },
 };
 
