@@ -4,6 +4,7 @@ import gzip
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,13 +109,16 @@ def test_what_the_page_has_not_is_said_and_what_it_has_is_shown(visit) -> None:
     expect(page.locator("#said")).to_have_text("")
 
 
-def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path) -> None:
-    page = visit()
+def kept(page: Page) -> None:
+    """Until the service worker has this page."""
     page.evaluate("navigator.serviceWorker.ready.then(() => true)")
     page.reload()
     page.wait_for_function(f"() => {LOOKED} && !!navigator.serviceWorker.controller")
-    expect(page.locator("#said")).to_have_text("")
-    for name in ("index.html", "sw.js"):  # another export: another title, another version
+
+
+def renew(folder: Path, page: Page) -> None:
+    """Another export in its place, with another title and another version, of which the page has heard."""
+    for name in ("index.html", "sw.js"):
         text = (folder / name).read_text(encoding="utf-8")
         text = re.sub(
             r"vit-explorer-\w{8}", "vit-explorer-renewed", text.replace("ViT Explorer<", "Renewed<")
@@ -122,6 +126,67 @@ def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path)
         (folder / name).write_text(text, encoding="utf-8")
     page.evaluate("navigator.serviceWorker.getRegistration().then((one) => one.update())")
     expect(page.locator("#said")).to_have_text(RENEWED)
+
+
+def host_that(folder: Path, before: str, after: str) -> None:
+    """Another web host than serve.py."""
+    text = (folder / "serve.py").read_text(encoding="utf-8")
+    assert before in text
+    (folder / "serve.py").write_text(text.replace(before, after), encoding="utf-8")
+
+
+@contextmanager
+def visiting(browser: Browser, folder: Path) -> Iterator[Page]:
+    with served(folder) as url, visits(browser, url) as go:
+        yield go()
+
+
+def choose(page: Page, name: str) -> None:
+    page.locator(f'[data-picture="{name}"]').click()
+    page.wait_for_function(f"() => vitSite.settled && vitSite.now.picture.name === '{name}'")
+
+
+def test_a_host_that_lets_files_be_kept_does_not_mix_two_exports(browser: Browser, folder: Path) -> None:
+    host_that(folder, '"no-cache"', '"max-age=3600"')
+    with visiting(browser, folder) as page:
+        kept(page)
+        first = answers(page)
+        choose(page, "two")
+        assert answers(page) != first
+        shutil.copy(folder / "pictures" / "0.webp", folder / "pictures" / "1.webp")
+        renew(folder, page)
+        page.reload()
+        page.wait_for_function(READY)
+        expect(page.locator("h1")).to_have_text("Renewed")  # what the service worker keeps at once
+        choose(page, "two")
+        assert answers(page) == first  # and what it fetches later
+
+
+SHORT = """    def do_GET(self):
+        if not self.path.endswith("index.html"):
+            return super().do_GET()
+        self.send_response(301)
+        self.send_header("Location", "./")
+        self.end_headers()
+
+    def log_message"""
+
+
+def test_a_host_that_gives_the_page_by_its_short_address_only(browser: Browser, folder: Path) -> None:
+    host_that(folder, "    def log_message", SHORT)
+    with visiting(browser, folder) as page:
+        kept(page)
+        page.context.set_offline(True)
+        page.reload()
+        page.wait_for_function(READY)
+        assert answers(page)
+
+
+def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path) -> None:
+    page = visit()
+    kept(page)
+    expect(page.locator("#said")).to_have_text("")
+    renew(folder, page)
     page.locator("#examples button").last.click()
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'two'")
     expect(page.locator("#said")).to_have_text(RENEWED)
@@ -139,14 +204,18 @@ def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path)
     )
 
 
-def test_what_cannot_be_kept_is_fetched_each_time(visit, folder: Path) -> None:
+FULL = "Cache.prototype.put = () => Promise.reject(new DOMException('', 'QuotaExceededError'));"
+SHUT = """self.addEventListener("activate", () => {
+  CacheStorage.prototype.open = () => Promise.reject(new DOMException('', 'UnknownError'));
+});"""
+
+
+@pytest.mark.parametrize("broken", [FULL, SHUT], ids=["full", "shut"])
+def test_what_cannot_be_kept_is_fetched_each_time(visit, folder: Path, broken: str) -> None:
     worker = folder / "sw.js"
-    full = "Cache.prototype.put = () => Promise.reject(new DOMException('', 'QuotaExceededError'));\n"
-    worker.write_text(full + worker.read_text(encoding="utf-8"), encoding="utf-8")
+    worker.write_text(f"{broken}\n{worker.read_text(encoding='utf-8')}", encoding="utf-8")
     page = visit()
-    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-    page.reload()
-    page.wait_for_function(f"() => {LOOKED} && !!navigator.serviceWorker.controller")
+    kept(page)
     page.locator("#model").select_option("second")
     page.wait_for_function("() => vitSite.settled && vitSite.now.model.name === 'second'")
     page.evaluate("caches.keys().then((names) => Promise.all(names.map((name) => caches.delete(name))))")
