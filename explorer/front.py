@@ -1,4 +1,4 @@
-"""What a browser gets first: the page's own scripts and looks, as files that it keeps, and all that Gradio
+"""What a browser gets first: the page's own scripts and styles, as files that it keeps, and all that Gradio
 asks for only when it gets there, asked for at once: a slow line is full from the start.
 
 An ASGI layer around Gradio's page, and routes beside it. It knows no widgets and no models.
@@ -38,7 +38,7 @@ KINDS = {"js": "text/javascript", "css": "text/css"}
 
 
 class Text:
-    """A script or looks, at an address that changes with its content."""
+    """A script or a style sheet, at an address that changes with its content."""
 
     def __init__(self, address: str, content: bytes):
         self.address, self.content = address, content
@@ -91,8 +91,8 @@ def hint(kind: str, address: str) -> str:
 class Front:
     """The first files, and the layer that has them in the page's head.
 
-    own: scripts and looks that the page has from its start; later: what it asks for itself. first_value: what
-    the viewer shows first at an address's query, if that is at hand.
+    own: scripts and style sheets that the page has from its start; later: what it asks for itself.
+    first_value: what the viewer shows first at an address's query, if that is at hand.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class Front:
         late = late_files()
         self.scripts = [file for file in late if file.kind == "js"]
         styles = [file for file in late if file.kind == "css"]
-        looks = Text.own("css", "\n".join(file.content.decode() for file in styles))  # one file, not thirty,
-        # and links that Gradio finds, so that it does not fetch what they lead to
+        one = Text.own("css", "\n".join(file.content.decode() for file in styles))  # one file, not thirty
+        # links that Gradio finds, so that it does not fetch what they lead to
         self.there = "".join(f'<link rel="stylesheet" disabled href="./{file.address}">' for file in styles)
-        self.own = [looks, *own]
+        self.own = [one, *own]
         self.routes = [file.route for file in (*self.own, *self.scripts, *later)]
 
     def ready(self) -> None:

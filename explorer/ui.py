@@ -526,8 +526,8 @@ def arrive_and_leave(
 def launch_options(session: Session) -> dict[str, Any]:
     """How the page looks and how it is served."""
     scripts = "".join(map(text_of, SCRIPTS))
-    looks = text_of("page.css") + host.LOOKS + lesson_css()  # Gradio's own `css` rewrites media queries
-    own = [Text.own("css", looks), Text.own("js", f"{{{scripts}}}{viewer_script()}")]
+    styles = text_of("page.css") + host.STYLES + lesson_css()  # Gradio's own `css` rewrites media queries
+    own = [Text.own("css", styles), Text.own("js", f"{{{scripts}}}{viewer_script()}")]
     front = Front(own, [lesson.SCRIPT], partial(first_value, session))
     threading.Thread(target=front.ready, daemon=True).start()
     return {"theme": theme(), **serve.options(session, front)}

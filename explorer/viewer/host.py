@@ -45,8 +45,8 @@ import gradio as gr
 
 from explorer.viewer.script import FOLDER
 
-# What a page has in its head, once for all its viewers: these looks, and `viewer_script()`.
-LOOKS = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "pair.css"))
+# What a page has in its head, once for all its viewers: these styles, and `viewer_script()`.
+STYLES = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "pair.css"))
 # Scope given by Gradio: element, trigger, props, watch.  The quoted names are the component's events.
 WIRING = """
 const events = ["pick", "target", "need_maps", "edits", "frame"];
@@ -93,7 +93,7 @@ def attention_viewer(
     to do where a model has no answer, the end of a sentence. state: what it starts with. The template is
     static: user text in a `gr.HTML` template would be executed.
 
-    Its page has `LOOKS` and `viewer_script()` in its head, once.
+    Its page has `STYLES` and `viewer_script()` in its head, once.
     """
     options = {
         "name": name,
