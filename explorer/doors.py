@@ -23,10 +23,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from explorer.cache import MiB
 from explorer.connections import in_few_words
 from explorer.upkeep import Kept, most_descriptors
 
-MiB = 2**20
 MAX_FILE = 10 * MiB  # bytes of one uploaded picture
 MAX_MESSAGE = MiB // 4  # bytes of any other request, many times what a page says
 MAX_UPLOADED = 100 * MiB  # bytes that one address may upload in WINDOW seconds

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vit.clips import Clip, first_frames, is_clip, open_clip, save_animated
+from vit.clips import Clip, is_clip, open_clip, save_animated, thinned
 from vit.data import DATASETS, local_test_pictures
 from vit.moves import MOVES_CLASSES, moves_sample
 from vit.pictures import open_picture
@@ -99,7 +99,7 @@ def clip_examples(folder: Path) -> dict[str, Example]:
         path, thumb = folder / f"{name}.webp", folder / f"{name}-thumb.webp"
         save_animated(clip, path)
         height, width = clip.frames.shape[1:3]
-        side, few = min(height, width), first_frames(clip, 8)
+        side, few = min(height, width), thinned(clip, 8)
         top, left = (height - side) // 2, (width - side) // 2
         small = [cv2.resize(f, (THUMB, THUMB)) for f in few.frames[:, top : top + side, left : left + side]]
         save_animated(Clip(np.stack(small), few.times), thumb, exact=False)

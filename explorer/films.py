@@ -13,7 +13,6 @@ from explorer.methods import METHODS
 from explorer.stats import frame_matches
 from explorer.subject import PLAIN, Style, Subject, map_title, what_was_asked
 
-FRAMES = 16  # of a clip that a model of pictures looks at, one after the other
 FAINT = 0.25  # of full colour: a frame whose maximum is weaker is hardly seen
 
 

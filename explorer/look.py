@@ -35,7 +35,7 @@ from explorer.record import Record, load_record
 from explorer.roles import Roles, read_roles
 from vit.card import Card
 from vit.checkpoint import Snapshot
-from vit.clips import Clip, first_frames, is_clip, preprocess_clip, sampled
+from vit.clips import MOMENTS, Clip, is_clip, preprocess_clip, sampled, thinned
 from vit.cost import Cost, cost
 from vit.model import Hook, ViT
 from vit.pictures import as_picture, preprocess, seen_box
@@ -49,7 +49,6 @@ PUBLIC_PASS_LIMIT = (1024 * MiB, 2e12)  # and where strangers may begin it
 PUBLIC_WORK_LIMIT = 1e13  # operations of all passes that a stranger may ask for at once: a minute or two here
 BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
-MOMENTS = 16  # frames of a clip that a model of pictures looks at
 PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
 
 # How large a picture is shown to the model; positions are resampled to the grid that results.
@@ -238,7 +237,7 @@ class Look:
     @property
     def moments(self) -> Clip:
         """The frames that a model of pictures looks at."""
-        return first_frames(self.clip, MOMENTS)
+        return thinned(self.clip, MOMENTS)
 
     @property
     def moment(self) -> int:

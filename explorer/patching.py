@@ -16,12 +16,12 @@ raises all classes alike.
 L layers, H heads, T tokens, D width, d width of one head, n runs side by side.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from explorer.maps import Progress
 from explorer.pairs import check_pictures
 from explorer.payload import class_name
 from vit.card import Card
@@ -30,7 +30,6 @@ from vit.model import Hook, ViT
 from vit.objective import Objective
 from vit.trace import Recorder, Trace
 
-Progress = Callable[[int, int], None]
 HEADS, STREAM, MLP = "heads", "stream", "mlp"
 WHAT = {  # what is carried, in words
     HEADS: "the output z of one head, at all tokens or at one",

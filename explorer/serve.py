@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from explorer.doors import MAX_FILE, Doors, MiB, address_of
+from explorer.cache import MiB
+from explorer.doors import MAX_FILE, Doors, address_of
 from explorer.forms import ExportError
 from explorer.front import Front, Headed
 from explorer.look import PICTURE

@@ -8,7 +8,6 @@ import ctypes
 import hashlib
 import hmac
 import os
-import re
 import secrets
 import shutil
 import tempfile
@@ -33,7 +32,7 @@ from vit import library
 from vit.card import Card, CheckpointError, check_channels
 from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
 from vit.clips import Clip, open_clip_safely
-from vit.hub import fetch, read_pretrained
+from vit.hub import fetch, is_id, read_pretrained
 from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
 from vit.model import ViT
 from vit.pictures import open_safely
@@ -46,8 +45,6 @@ TRIES = 3  # to open a file that others drive out
 MAX_PAGES = 2_000  # whose state is kept
 MAX_GONE = 1_000  # visitors who have left: something of theirs may still be in the making
 DAY = 24 * 3600.0  # seconds
-
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 # published models worth a look beside the bundled ones, as the picker names them
 PUBLISHED = {model.name: model.title for model in library.PUBLISHED}
@@ -229,7 +226,7 @@ class Session:
         name = name.strip().removeprefix("hf-hub:")
         if not self.public or self.is_on_offer(name):
             return name
-        if not HUB_ID.fullmatch(name) or os.path.exists(name):
+        if not is_id(name) or "@" in name or os.path.exists(name):
             raise CheckpointError(
                 f"{name[:80]!r} is not a model on offer here: write a Hub id such as facebook/dino-vits16."
             )

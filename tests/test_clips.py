@@ -13,13 +13,13 @@ from vit.clips import (
     Clip,
     ClipError,
     as_clip,
-    first_frames,
     is_clip,
     open_clip,
     open_clip_safely,
     preprocess_clip,
     sampled,
     save_animated,
+    thinned,
 )
 from vit.pictures import PictureError, preprocess
 
@@ -73,9 +73,9 @@ def test_what_browsers_are_shown_of_a_clip_is_the_clip(tmp_path: Path):
 
 def test_frames_are_sampled_evenly():
     clip = Clip(FRAMES, tuple(range(12)))
-    assert sampled(clip, 4).times == (1, 4, 7, 10) and first_frames(clip, 4).times == (1, 4, 7, 10)
+    assert sampled(clip, 4).times == (1, 4, 7, 10) and thinned(clip, 4).times == (1, 4, 7, 10)
     assert sampled(Clip(FRAMES[:2], (0, 1)), 4).times == (0, 0, 1, 1), "some stand for two"
-    assert first_frames(Clip(FRAMES[:2], (0, 1)), 4).times == (0, 1)
+    assert thinned(Clip(FRAMES[:2], (0, 1)), 4).times == (0, 1)
 
 
 def test_every_frame_is_prepared_as_a_picture_is():

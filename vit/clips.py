@@ -28,6 +28,7 @@ from vit.pictures import open_picture, preprocess
 
 MOST, LARGEST = 32, 512  # frames that are kept of an upload, pixels of their longer side
 SECONDS = 60.0  # by the clock, for the process that decodes
+MOMENTS = 16  # frames of a clip that a model of pictures looks at, one after the other
 SUFFIXES = {".mp4", ".webm", ".gif", ".avi", ".mov", ".m4v", ".mkv"}
 
 
@@ -101,8 +102,8 @@ def sampled(clip: Clip, count: int) -> Clip:
     return Clip(clip.frames[at], tuple(clip.times[i] for i in at))
 
 
-def first_frames(clip: Clip, most: int) -> Clip:
-    """At most so many frames of a clip, evenly, each of them once."""
+def thinned(clip: Clip, most: int) -> Clip:
+    """At most so many frames of a clip, evenly spread, each of them once."""
     at = chosen(len(clip.frames), most)
     return Clip(clip.frames[at], tuple(clip.times[i] for i in at))
 

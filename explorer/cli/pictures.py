@@ -27,7 +27,7 @@ from explorer.forms import Export
 from explorer.methods import METHODS
 from explorer.subject import Subject, subject_of
 from vit.checkpoint import list_snapshots, load_snapshot
-from vit.clips import as_clip, preprocess_clip
+from vit.clips import MOMENTS, as_clip, preprocess_clip
 from vit.library import folder_of
 from vit.trace import trace
 
@@ -83,7 +83,7 @@ def run_film(request: Request, command: Command) -> int:
     explains = any(METHODS[method].class_specific for method in asked.methods)
     failed: list[str] = []
     for name, path in files:
-        clip = read_or_name(path, partial(as_clip, path, films.FRAMES), failed)
+        clip = read_or_name(path, partial(as_clip, path, MOMENTS), failed)
         if clip is None:
             continue
         images = preprocess_clip(clip, card, size)

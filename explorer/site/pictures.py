@@ -27,11 +27,11 @@ from vit.clips import (
     MOST,
     SECONDS,
     Clip,
-    first_frames,
     is_clip,
     open_clip,
     preprocess_clip,
     sampled,
+    thinned,
 )
 from vit.config import ViTConfig
 from vit.pictures import open_picture, preprocess
@@ -89,7 +89,7 @@ def write_picture(each: Picture, number: int) -> tuple[dict[str, Any], dict[str,
     if isinstance(each.picture, Clip):
         picture, across = sheet(each.picture)
         entry["clip"] = {"across": across, "times": list(each.picture.times)}
-        shown = [Image.fromarray(frame) for frame in first_frames(each.picture, SMALL).frames]
+        shown = [Image.fromarray(frame) for frame in thinned(each.picture, SMALL).frames]
     else:
         picture = shrunk(each.picture, SIDE)
         shown = [each.picture]
