@@ -113,7 +113,8 @@ def head_maps(subject: Subject, query: int | None = None) -> Tensor:
 
 
 def grid(subject: Subject, *, query: int | None = None, scale: str = "all", style: Style = PLAIN) -> Export:
-    """Contact sheet: where one query looks, layers down and heads across. NPZ: maps (L, H, h, w)."""
+    """Contact sheet: where one query looks, layers down and heads across. NPZ: maps (L, H, h, w), of a clip
+    (L, H, t, h, w)."""
     made = cache(lambda: head_maps(subject, query))
 
     def figure() -> Figure:
@@ -138,7 +139,8 @@ def grid(subject: Subject, *, query: int | None = None, scale: str = "all", styl
         return [dict(zip(names, (*index, float(x)))) for index, x in np.ndenumerate(made().numpy())]
 
     def arrays() -> dict[str, np.ndarray]:
-        about = f"maps (L, H, h, w): attention from {subject.token_name(query)}"
+        axes = ", ".join("thw"[-len(subject.trace.grid.shape) :])
+        about = f"maps (L, H, {axes}): attention from {subject.token_name(query)}"
         return {"maps": made().numpy()} | readme(subject, about)
 
     return Export(figure=figure, arrays=arrays, rows=rows)
@@ -396,16 +398,17 @@ def confusion(
 
 
 ARRAYS = {  # what an NPZ of a trace holds
-    "image": "(3, height, width) the normalised pixels the model saw",
+    "image": "(3, height, width), of a clip (F, 3, height, width): the normalised pixels the model saw",
     "tokens": "(L+1, T, D) residual stream: after the embedding, then after each block",
     "attn": "(L, H, T, T) attention; row = query, column = key; rows sum to 1",
     "logits": "(K,)",
-    "grid_size": "(2,) rows and columns of patches, (h, w)",
+    "grid_size": "rows and columns of patches, (h, w); of a clip times, rows and columns, (t, h, w)",
     "num_prefix_tokens": "() tokens in front of the patches: [CLS], distillation token, registers",
     "target": "() the class that attn_grad explains, where there is one",
     "attn_grad": "(L, H, T, T) d logits[target] / d attn, where there is a target",
     "class_names": "(K,) text",
-    "picture": "(height, width, 3) uint8, the image in its true colours",
+    "picture": "(height, width, 3) uint8, the image in its true colours; of a clip one frame of each time, "
+    "side by side",
 }
 
 
@@ -442,7 +445,9 @@ def race(
         about = f"METHOD/map (h, w); METHOD/CURVE/MODE: the class's {of} at `fractions`"
         return arrays_of_race(runners()) | readme(subject, f"class watched: {watched}", about)
 
-    rows = lambda: [{"method": r.name} | r.figures() for r in runners()]  # noqa: E731
+    def rows() -> Rows:
+        return [{"method": runner.name, **runner.figures()} for runner in runners()]
+
     return Export(figure=figure, arrays=arrays, rows=rows)
 
 

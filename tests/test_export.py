@@ -221,6 +221,15 @@ def test_weights_of_a_model_of_clips_are_drawn(tmp_path: Path) -> None:
     assert width < height, "9 rows of 3 filters, whose two frames stand side by side"
 
 
+def test_files_of_a_clip_say_the_shapes_that_they_hold(tmp_path: Path) -> None:
+    clip = subject_of("a clip", torch.randn(8, 3, 12, 20), randomised(ViT(clip_config())), CARD)
+    found = load(export.grid(clip).save(tmp_path / "g.npz"))
+    assert found["maps"].shape == (3, 4, 4, 3, 5) and "maps (L, H, t, h, w)" in str(found["README"])
+    found = load(export.everything(clip).save(tmp_path / "e.npz"))
+    assert found["image"].shape == (8, 3, 12, 20) and "of a clip (F, 3, height" in str(found["README"])
+    assert found["grid_size"].tolist() == [4, 3, 5] and "(t, h, w)" in str(found["README"])
+
+
 def test_a_history_and_a_confusion_matrix_become_files(tmp_path: Path) -> None:
     rows = [{"epoch": e, "loss": 2.0 - e, "test_loss": 2.1 - e, "accuracy": e / 2} for e in (0.0, 1.0)]
     made = export.history(rows, title="run")
