@@ -40,8 +40,8 @@ class Entry(Generic[V]):
     value: V
     size: int
     owners: set[str]
-    party: str = EVERYONE  # on whom
-    booked: int = 0  # so many bytes of it are booked
+    party: str = EVERYONE  # whose account it is on
+    booked: int = 0  # bytes of it that are on that account
 
 
 class Cache(Generic[V]):
@@ -142,7 +142,7 @@ class Cache(Generic[V]):
         self._book(entry)
 
     def _book(self, entry: Entry[V]) -> None:
-        """On the party that its owners are; on EVERYONE where they are several."""
+        """Put it on the account of the party that its owners are, or of EVERYONE where they are several."""
         parties = {self.party(owner) for owner in entry.owners}
         self._weigh(entry.party, -entry.booked)
         entry.party, entry.booked = parties.pop() if len(parties) == 1 else EVERYONE, entry.size

@@ -88,7 +88,7 @@ def address_of(scope: MutableMapping[str, Any]) -> str:
 
 
 def household(host: str) -> str:
-    """An address of the new kind as the network that one visitor is given, who may take any address in it."""
+    """Whose address it is: of IPv6 the /64 network, in which one visitor may take any address."""
     with suppress(ValueError):
         found = ipaddress.IPv6Address(host)
         if not found.ipv4_mapped:

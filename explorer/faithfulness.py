@@ -406,9 +406,9 @@ def table_of(figures: list[dict[str, dict[str, float]]], by: Sequence[str], resa
     for name in sorted(means, key=lambda name: -means[name]):
         # what is known of every image: pointing needs masks
         known = [
-            key for key in figures[0][name] if all(key in row[name] for row in figures) and key != "empty"
+            key for key in figures[0][name] if key != "empty" and all(key in row[name] for row in figures)
         ]
-        values = {key: _column(figures, name, key) for key in figures[0][name] if key in known}
+        values = {key: _column(figures, name, key) for key in known}
 
         def beyond(other: str, measure: str = "score", values: dict[str, Tensor] = values) -> Estimate:
             return bootstrap(values[measure] - _column(figures, other, measure), resamples)

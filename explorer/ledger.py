@@ -54,8 +54,8 @@ class Ledger:
         return self.heads.sum(dim=-1)
 
     def map(self, depth: int | None = None) -> Tensor:
-        """(h, w): what came from each patch, through all heads of the first `depth` layers, of all by default
-        (and, mean-pooled, straight)."""
+        """(h, w): what came from each patch, through all heads of the first `depth` layers, by default all;
+        where the mean over patches is read, with what each patch's embedding gave directly."""
         patches = (self.heads[:depth].sum(dim=(0, 1)) + self.embed)[self.num_prefix_tokens :]
         return self.grid.unflatten(patches)
 

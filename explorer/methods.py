@@ -24,10 +24,9 @@ COMMON = {"query", "layer", "head", "fuse", "model", "target", "contrast", "prog
 class Method:
     """A row of METHODS, called like its function: `METHODS["rollout"](trace, query=3)`.
 
-    Options that mean the same everywhere (query, layer, head, fuse, model, target, contrast,
-    progress) may be
-    given to every method: None means not given, and those that a method has no use for are left
-    out. Another unknown option is a TypeError.
+    Options that mean the same everywhere (query, layer, head, fuse, model, target, contrast, progress) may
+    be given to every method: None means not given, and those that a method has no use for are left out.
+    Another unknown option is a TypeError.
     """
 
     function: Callable[..., Tensor]
@@ -41,9 +40,8 @@ class Method:
     forwards: int = 0  # passes, where they are more than a few
     backwards: int = 0
     forwards_per_patch: int = 0
-    judged_by: str = (
-        ""  # the way of hiding patches in a race (see explorer/faithfulness.py) that it is made of
-    )
+    # the way of hiding patches in a race (see explorer/faithfulness.py) that it is made of itself
+    judged_by: str = ""
     class_specific: bool = True
     signed: bool = False
     needs_model: bool = False

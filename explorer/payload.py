@@ -54,9 +54,8 @@ from vit.trace import Trace
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "schema.json").read_text(encoding="utf-8"))
 MAGIC, VERSION = b"ViTX", SCHEMA["version"]
 ROW_BUDGET = 2**23  # bytes of attention per layer
-EXACT_BUDGET = (
-    2**24
-)  # bytes of a layer's attention in float32; beyond, what is read is about right, and says so
+# bytes of a layer's attention in float32; beyond, what is read is about right, and says so
+EXACT_BUDGET = 2**24
 TOP_CLASSES = 20
 MAX_POSITIONS = 1024  # patches; beyond, a map per position is too much to look at
 
@@ -220,9 +219,8 @@ def layer_payload(
     rows = torch.from_numpy(tokens_sent).long()
     everything = len(rows) == attn.shape[-1]
     arrays = {}
-    arrays["attn"], arrays["attn_max"] = quantize(
-        attn if everything else attn[:, rows], num_prefix
-    )  # (H, Q, T)
+    of_rows = attn if everything else attn[:, rows]  # (H, Q, T)
+    arrays["attn"], arrays["attn_max"] = quantize(of_rows, num_prefix)
     if rollout is not None:
         arrays["rollout"], arrays["rollout_max"] = quantize(rollout[rows], num_prefix)  # (Q, T)
     arrays["similarity"] = cosine_bytes(stats.token_similarity(trace, layer + 1, rows))  # (Q, T)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from explorer import stats
-from explorer.faithfulness import coverage, weights_digest
+from explorer.controls import coverage
+from explorer.faithfulness import weights_digest
 from explorer.ledger import pooled_rows
 from explorer.objects import HALF, auc, measurable
 from vit.card import CheckpointError
@@ -144,9 +145,8 @@ def measure(
         for name, value in head_figures(trace(model, image, keep=("attn",)), model, mask).items():
             known[name] += 1
             if name in sums:
-                sums[name] += (
-                    value  # in place: small tensors kept for each picture would pin the memory between
-                )
+                # in place: small tensors kept for each picture would pin the memory between them
+                sums[name] += value
             else:
                 sums[name] = value
         count += 1

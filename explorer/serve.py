@@ -32,7 +32,7 @@ THREADS = 40  # of Gradio: events that are answered at the same time, in all lan
 
 
 class Squeezed:
-    """The page and what else is text travels compressed, an eighth of its size; a shard is so already."""
+    """The page and other text travel compressed, at an eighth of their size; a binary shard already is."""
 
     def __init__(self, app: ASGIApp):
         self.app, self.gzip = app, GZipMiddleware(app, minimum_size=1000, compresslevel=6)

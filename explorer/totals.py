@@ -99,7 +99,7 @@ def rms_norm(x: Tensor, shape: Any, weight: Tensor, eps: float) -> Tensor:
 
 
 def constant(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same values, as far as autograd knows from nowhere."""
+    """The same function, whose values autograd takes for constants."""
     return lambda *args, **options: function(*args, **options).detach()
 
 

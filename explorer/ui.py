@@ -85,13 +85,8 @@ TRIES = (
     {"label": "What was it like when training began?", "tab": "training"},
     LESSON,
 )
-SCRIPTS = (
-    "page.js",
-    "waiting.js",
-    "upload.js",
-    "compare.js",
-    "widgets.js",
-)  # of the page, in order
+# of the page, in order
+SCRIPTS = ("page.js", "waiting.js", "upload.js", "compare.js", "widgets.js")
 LONG = 1e11  # operations of a forward pass from which on the visitor is told what it will take
 
 

@@ -10,12 +10,7 @@ from pathlib import Path
 
 from test_layers import MODULES, ROOT, imports_of, module_name
 
-PYTHON, JAVASCRIPT, FUNCTION, BUILD = (
-    600,
-    350,
-    60,
-    100,
-)  # lines; BUILD: of a function that puts a page together
+PYTHON, JAVASCRIPT, FUNCTION, BUILD = 600, 350, 60, 100  # lines; BUILD: of one that puts a page together
 SMALLER = {"vit/model.py": 400, "train.py": 550}
 BUILDERS = ("build", "mount")
 SCRIPTS = [path for path in ROOT.glob("explorer/**/*.js") if "node_modules" not in path.parts]

@@ -40,9 +40,9 @@ def augment(
     Crop (min_area: its smallest share of the picture; aspect: the largest ratio of its sides; shift: how
     far it may reach beyond the edge), rotation (degrees either way) and flip are one affine map per
     picture, so one `grid_sample` moves the pixels of the whole batch: 11 000 CIFAR pictures/s on one core. It
-    is bicubic,
-    since bilinear sampling blurs what is learned from, and nothing that is tested on. colour: range of
-    brightness, contrast and saturation. cutout: side of a grey square, as a share of the picture.
+    is bicubic: bilinear sampling would blur the training pictures, and the test pictures are not sampled.
+    colour: range of brightness, contrast and saturation. cutout: side of a grey square, as a share of the
+    picture.
     """
     B, device = len(images), images.device
 
@@ -76,8 +76,7 @@ def augment(
         centre_x, centre_y = (uniform(0, 1).view(B, 1, 1) for _ in range(2))
         ys = (torch.arange(size[0], device=device).view(1, -1, 1) + 0.5) / size[0]
         xs = (torch.arange(size[1], device=device).view(1, 1, -1) + 0.5) / size[1]
-        hole = ((ys - centre_y).abs() < cutout / 2) & (
-            (xs - centre_x).abs() < cutout / 2
-        )  # (B, height, width)
+        in_rows, in_columns = ((ys - centre_y).abs() < cutout / 2), ((xs - centre_x).abs() < cutout / 2)
+        hole = in_rows & in_columns  # (B, height, width)
         x = x.masked_fill(hole.view(*each[:-2], *size), 0.5)
     return x

@@ -20,10 +20,8 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; checked before anything is decoded
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # their size is told undecoded
-MAX_SCANS, MAX_TILES = (
-    100,
-    20_000,
-)  # of a stranger's JPEG and TIFF; a camera writes some ten, a scanner hundreds
+# of a stranger's JPEG and TIFF; a camera writes some ten, a scanner hundreds
+MAX_SCANS, MAX_TILES = 100, 20_000
 ROOM = 300 * 2**20  # bytes that a stranger's picture may take beyond what the process has at its start
 NICE = 5  # a third of the claim to the processor that a usual process has
 JOB, REPLY = struct.Struct("<dIQ"), struct.Struct("<IIQ")
@@ -235,9 +233,8 @@ def serve(jobs: BinaryIO, replies: BinaryIO) -> None:
     limit_memory()
     if hasattr(os, "nice"):  # who looks at a picture comes before who brings the next one
         os.nice(NICE)
-    timer = getattr(
-        signal, "setitimer", None
-    )  # not on Windows, where the asking process alone takes the time
+    # not on Windows, where the asking process alone takes the time
+    timer = getattr(signal, "setitimer", None)
     while len(head := jobs.read(JOB.size)) == JOB.size:
         seconds, largest, length = JOB.unpack(head)
         content = jobs.read(length)

@@ -74,7 +74,8 @@ class ZeroHeads:
 class MaskPatches:
     """Make patches invisible: no token attends to them in any layer, and pooling leaves them out.
 
-    patches: indices into the flattened (h, w) grid, from 0. Raises ValueError if nothing is left to see.
+    patches: indices into the flattened grid, (h, w) or of a clip (t, h, w), from 0. Raises ValueError if
+    nothing is left to see.
     """
 
     patches: tuple[int, ...]

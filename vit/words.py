@@ -298,7 +298,7 @@ def vectors_of_patches(tower: Tower, x: Tensor, grid: Grid) -> Tensor:
         return F.normalize(patches if pool is None else pool(patches[:, None]), dim=-1)
     block: Any = model.blocks[-1]
     y = block.norm1(x)[0, prefix:]  # (P, D)
-    H, d = config.num_heads, config.embed_dim // config.num_heads
+    H, d = config.num_heads, config.head_dim
     k, v = block.attn.qkv(y).unflatten(-1, (3, H, d)).permute(1, 2, 0, 3)[1:]  # each (H, P, d)
     near = torch.exp(-grid.distances((1.0, 1.0)).square() / (2 * NEIGHBOURHOOD**2)).to(k)  # (P, P)
     gathered = torch.softmax(k @ k.mT / math.sqrt(d) + near, dim=-1) @ v  # (H, P, d)

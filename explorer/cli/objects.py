@@ -22,9 +22,9 @@ from explorer.cli.sources import (
     read_or_name,
     write,
 )
-from explorer.export import Style
 from explorer.forms import Export
 from explorer.objects import Objects, measure, on_object, read_boxes
+from explorer.subject import Style
 from vit.card import Card
 from vit.data import drawn_from
 from vit.library import folder_of

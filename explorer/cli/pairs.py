@@ -12,7 +12,6 @@ from explorer.forms import Export
 from explorer.pairs import check_pictures
 from explorer.patching import HEADS, difference
 from explorer.subject import Subject, subject_of
-from vit.grid import Grid
 from vit.objective import Objective
 from vit.pictures import open_picture, preprocess
 
@@ -38,7 +37,7 @@ def run_patch(request: Request, command: Command) -> int:
             raise Usage(
                 f"--query means nothing to --what {request.what}, which shows every token: leave it out."
             )
-        grid = Grid.of((a.trace.image.shape[-2], a.trace.image.shape[-1]), config.patch_size)
+        grid = a.trace.grid
         token = parse_query(request.query, config, grid.shape)
         target = parse_target(request.target, card, config.num_classes)
         contrast = parse_contrast(request.contrast, card, config.num_classes)

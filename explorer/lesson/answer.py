@@ -213,9 +213,8 @@ def bag(f: Follow) -> Numbers:
     tokens[f.prefix :] = f.embedded
     with torch.no_grad():
         stream = tokens[None].to(next(f.model.parameters()))
-        places = Places(
-            f.trace.grid, torch.full((len(tokens),), -1)
-        )  # nowhere: nothing turns, and every distance is the same
+        # nowhere: nothing turns, and every distance is the same
+        places = Places(f.trace.grid, torch.full((len(tokens),), -1))
         logits = f.model.read_out(f.model.run(stream, places=places))[0].float().cpu()
     both = {}
     for name, found in (("with", f.trace.logits), ("without", logits)):

@@ -52,10 +52,8 @@ def answers(config: ViTConfig) -> bool:
 
 
 ATTEND = code.Attention.forward
-IN_FRONT = (
-    "They only help.",
-    "In the end one learned query reads them and all squares.",
-)  # does attention pool over them?
+# of tokens in front that are not read: where attention does not pool over them, and where it does
+IN_FRONT = ("They only help.", "In the end one learned query reads them and all squares.")
 COLLECTED = ("the average of all squares", "what one learned query collects from them")
 STEPS = (
     Step(
