@@ -1,14 +1,14 @@
 """The page without a server in headless Chromium, beside what the runtime alone takes.
 
-    python benchmarks/site.py [--looks 8] [--seconds 6] [--models imagenette "random ViT-S/16"]
+    python benchmarks/site.py [--looks 8] [--seconds 6] [--models imagenette moves "random ViT-S/16"]
 
 Alone: onnxruntime-web on a page of its own, the same files, the same graph, no viewer. First visit: from
 the address to the first picture that can be explored, at 10 Mbit/s and 20 ms (Chromium's own emulation),
 nothing kept from before; alone, to the first outputs. A look: another picture that the page has is chosen,
 until it is on the screen. Repaint: a patch is hidden, until the answer without it is drawn. Live: a camera
-that shows a test picture. Memory: the proportional share of the page's processes after all that. On a
-machine that is busy with other things all times are upper bounds; the ratios hold, as both sides of each
-are slowed alike.
+that shows a test picture. Memory: the proportional share of the page's processes while it does. Frame by
+frame: a model of pictures is given a clip, until it has looked at all of it. On a machine that is busy with
+other things all times are upper bounds; the ratios hold, as both sides of each are slowed alike.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,8 +37,11 @@ from explorer.site.serve import Handler  # noqa: E402
 from explorer.viewer.script import joined  # noqa: E402
 from vit import ViT, ViTConfig, load  # noqa: E402
 from vit.card import Card  # noqa: E402
+from vit.clips import Clip  # noqa: E402
+from vit.moves import FRAMES, moves_sample  # noqa: E402
 from vit.shapes import shapes_sample  # noqa: E402
 
+TIMES = tuple(i / 8 for i in range(FRAMES))  # seconds
 SETTLED = "() => window.vitSite?.settled"
 WHOLE = "() => vitSite.settled && vitSite.viewer.data.layers.every(Boolean)"
 NETWORK = {"offline": False, "latency": 20, "downloadThroughput": 10e6 / 8, "uploadThroughput": 10e6 / 8}
@@ -48,7 +52,8 @@ const bytes = async (path) => {
   const raw = await (await fetch(path)).blob();
   return new Response(path.endsWith(".gz") ? raw.stream().pipeThrough(new DecompressionStream("gzip")) : raw).arrayBuffer();
 };
-const site = await (await fetch("site.json")).json(), model = site.models[0], { L, H, T, imageSize } = model.described;
+const site = await (await fetch("site.json")).json(), model = site.models[0], { L, H, T, imageSize, frames = 1 } = model.described;
+const dims = [1, ...(frames > 1 ? [frames] : []), 3, ...imageSize];
 const [ort, wasm, graph, weights] = await Promise.all(
   [import("./" + site.runtime.script), bytes(site.runtime.wasm), bytes(model.graph), bytes(model.weights)]);
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency - 1)) : 1;
@@ -58,7 +63,7 @@ const session = await ort.InferenceSession.create(new Uint8Array(graph), {
 const tensor = (size, dims, value) => new ort.Tensor("float32", new Float32Array(size).fill(value), dims);
 window.look = async () => {
   const begun = performance.now(), out = await session.run({
-    image: tensor(3 * imageSize[0] * imageSize[1], [1, 3, ...imageSize], 0.5), hidden: tensor(T, [T], 0), gate: tensor(L * H, [L, H], 1) });
+    image: tensor(dims.reduce((a, b) => a * b), dims, 0.5), hidden: tensor(T, [T], 0), gate: tensor(L * H, [L, H], 1) });
   for (const each of Object.values(out)) each.dispose();
   return performance.now() - begun;
 };
@@ -92,8 +97,12 @@ def model_named(name: str) -> Shared:
     return Shared(variant.replace("/", "-"), ViT(ViTConfig.variant(variant)).eval(), Card(name))
 
 
-def pictures() -> list[Picture]:
-    return [Picture(f"p{i}", f"p{i}", shapes_sample(5, i)[0].resize((320, 320))) for i in range(4)]
+def pictures(clips: bool) -> list[Picture]:
+    """Four of the kind that the model was made for, then a clip."""
+    moving = [Clip(frames, TIMES) for frames in (moves_sample(5, i)[0] for i in range(5))]
+    still = [shapes_sample(5, i)[0].resize((320, 320)) for i in range(4)]
+    shown: list[Image.Image | Clip] = [*moving] if clips else [*still, moving[4]]
+    return [Picture(f"p{i}", f"p{i}", each) for i, each in enumerate(shown)]
 
 
 def memory(browser_pid: int) -> float:
@@ -138,7 +147,8 @@ def alone(browser: Browser, pid: int, url: str, looks: int) -> dict[str, float]:
         page.wait_for_function("() => window.first")
         first = page.evaluate("first") / 1000
         took = statistics.median(page.evaluate("look()") / 1000 for _ in range(looks))
-        return {"first": first, "look": took, "repaint": took, "live": 1 / took, "memory": memory(pid)}
+        times = dict.fromkeys(("look", "repaint", "frame"), took)
+        return {"first": first, **times, "live": 1 / took, "memory": memory(pid)}
 
 
 TIMED = """async ([act, done]) => {
@@ -154,6 +164,13 @@ ANOTHER = """[() => { window.data = vitSite.viewer.data;
   () => vitSite.viewer.data !== window.data]"""
 HIDE = """[() => { const { viewer } = vitSite; window.before = viewer.after;
   vitSite.heard("edits", { patches: [%d], heads: [] }); }, () => vitSite.viewer.after !== window.before]"""
+
+FRAME_BY_FRAME = """async () => {
+  const begun = performance.now();
+  await vitSite.choose({ picture: vitSite.site.pictures[4] });
+  const { length } = await vitSite.timeline.keys();
+  return (performance.now() - begun) / 1000 / length;
+}"""
 
 
 def timed(page: Page, what: str) -> float:
@@ -180,28 +197,35 @@ def whole(browser: Browser, pid: int, url: str, looks: int, seconds: float) -> d
         begun, frames = time.perf_counter(), page.evaluate("vitSite.own.frames")
         time.sleep(seconds)
         live = (page.evaluate("vitSite.own.frames") - frames) / (time.perf_counter() - begun)
-        return {"first": first, "look": look, "repaint": repaint, "live": live, "memory": memory(pid)}
+        ours = {"first": first, "look": look, "repaint": repaint, "live": live, "memory": memory(pid)}
+        page.evaluate("vitSite.own.watch(false)")
+        if not page.evaluate("vitSite.now.model.described.frames"):
+            ours["frame"] = page.evaluate(FRAME_BY_FRAME)
+        return ours
 
 
 ROWS = (
     ("first visit at 10 Mbit/s, s", "first", 1),
     ("a new look, s", "look", 2),
     ("hidden patch to repaint, s", "repaint", 2),
-    ("pictures a second, live", "live", 1),
+    ("pictures or clips a second, live", "live", 1),
     ("memory, MB", "memory", 0),
+    ("a clip frame by frame, s a frame", "frame", 2),
 )
 
 
 def report(title: str, ours: dict[str, float], theirs: dict[str, float]) -> None:
     print(f"\n{title}\n\n| | page | runtime alone | ratio |\n| --- | ---: | ---: | ---: |")
     for label, key, digits in ROWS:
+        if key not in ours:
+            continue
         ratio = theirs[key] / ours[key] if key == "live" else ours[key] / theirs[key]
         print(f"| {label} | {ours[key]:.{digits}f} | {theirs[key]:.{digits}f} | {ratio:.2f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["imagenette", "random ViT-S/16"])
+    parser.add_argument("--models", nargs="+", default=["imagenette", "moves", "random ViT-S/16"])
     parser.add_argument("--looks", type=int, default=8, help="of which the median is taken")
     parser.add_argument("--seconds", type=float, default=6, help="that the camera is watched")
     options = parser.parse_args()
@@ -209,7 +233,8 @@ def main() -> None:
     for name in options.models:
         with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
             folder = Path(temporary)
-            write_site(folder, [model_named(name)], pictures())
+            shared = model_named(name)
+            write_site(folder, [shared], pictures(shared.model.config.is_clip))
             (folder / "alone.html").write_text(ALONE % joined([HERE / "js" / "weights.js"], "weightsOf"))
             for threads in (False, True):
                 with served(folder, threads) as url:
