@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 
 from explorer.upkeep import Workplace, keep_swept, many_descriptors, stop_on_term
 
@@ -28,9 +29,10 @@ examples:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    installed = Path(sys.argv[0]).stem == "vit-explorer"
     parser = argparse.ArgumentParser(
         description="See inside a Vision Transformer, in your browser.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.replace("python app.py", "vit-explorer") if installed else EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

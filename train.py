@@ -448,13 +448,20 @@ All options: `{shlex.join(spelled(changed))}`"""
 # The command line ------------------------------------------------------------------------------------
 
 
+def as_called(text: str, installed: bool) -> str:
+    """What is typed, where `pip install` has made a command of it."""
+    if not installed:
+        return text
+    return text.replace("python train.py", "vit-train").replace("2 train.py", "2 -m vit_explorer.train")
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     recipes = "\n".join(f"  {name:<11} {recipe.about}" for name, recipe in RECIPES.items())
     installed = Path(sys.argv[0]).stem == "vit-train"
     parser = argparse.ArgumentParser(
         "vit-train" if installed else "train.py",
         usage="%(prog)s [RECIPE] [options]",
-        description=__doc__,
+        description=as_called(__doc__ or "", installed),
         epilog="recipes:\n" + recipes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

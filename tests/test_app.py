@@ -484,6 +484,14 @@ def test_who_led_early_is_in_the_logit_lens(checkpoints, picture, monkeypatch) -
     assert re.findall(r'<span class="vx-s\d">([^<]*)</span>', panel) == ["bee", "dog", "fox"]
 
 
+def test_layers_of_every_model_are_compared_over_what_it_reads(look: Look, monkeypatch) -> None:
+    monkeypatch.setattr(heads, "CKA_IMAGES", 8)
+    monkeypatch.setattr(heads, "CKA_BATCH", 8)
+    heads.run_cka(look, SimpleNamespace(tqdm=lambda steps, desc: steps))
+    panel = heads.cka_panel(look)
+    assert ("8 generated clips" in panel) == look.model.config.is_clip and 'data-tip="3, 3: 1"' in panel
+
+
 def test_layers_are_compared_at_the_size_that_is_shown(checkpoints, picture, monkeypatch) -> None:
     monkeypatch.setattr(heads, "CKA_IMAGES", 8)
     monkeypatch.setattr(heads, "CKA_BATCH", 8)

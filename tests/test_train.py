@@ -412,6 +412,17 @@ def test_help_teaches(capsys):
     assert all(name in text for name in t.RECIPES) and "torchrun" in text and "--label-smoothing" in text
 
 
+def test_the_help_of_what_was_installed_names_its_own_commands(capsys, monkeypatch):
+    import app
+
+    for file, parse, other in (("vit-train", t.parse, "train.py"), ("vit-explorer", app.parse, "app.py")):
+        monkeypatch.setattr("sys.argv", [file])
+        with pytest.raises(SystemExit):
+            parse(["--help"])
+        text = capsys.readouterr().out
+        assert f"  {file} " in text and other not in text
+
+
 def test_every_recipe_is_sound():
     for recipe in t.RECIPES.values():
         options = Options(**{"data": "x"} | recipe.options)

@@ -31,6 +31,8 @@ from explorer.views.parts import (
     scale,
 )
 from explorer.views.prose import words
+from vit.clips import Clip, preprocess_clip, sampled
+from vit.moves import moves_sample
 from vit.pictures import preprocess
 from vit.shapes import shapes_sample
 from vit.trace import Trace
@@ -239,13 +241,19 @@ def cka_key(look: Look) -> Hashable:
 
 def run_cka(look: Look, progress: gr.Progress) -> None:
     """Find which layers resemble each other, over many pictures: generated ones, which need no download."""
-    size = look.image_size
+    config, size = look.model.config, look.image_size
+
+    def drawn(index: int) -> Tensor:  # ([F,] 3, height, width)
+        if not config.is_clip:
+            return preprocess(shapes_sample(11, index)[0], look.card, size)
+        frames = moves_sample(11, index)[0]
+        clip = sampled(Clip(frames, tuple(range(len(frames)))), config.num_frames)
+        return preprocess_clip(clip, look.card, size)
 
     def batches():
         for start in progress.tqdm(range(0, CKA_IMAGES, CKA_BATCH), desc="Layers over many pictures"):
             look.session.still_wanted(look.owner)
-            pictures = [shapes_sample(11, index)[0] for index in range(start, start + CKA_BATCH)]
-            yield torch.stack([preprocess(picture, look.card, size) for picture in pictures])
+            yield torch.stack([drawn(index) for index in range(start, start + CKA_BATCH)])
 
     look.check_work(CKA_IMAGES)
 
@@ -263,9 +271,9 @@ def cka_panel(look: Look) -> str:
         "Layers that see alike (CKA)",
         cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
         "Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over "
-        f"{CKA_IMAGES} generated "
-        "pictures. Blocks of bright cells are layers that change little; grey: undefined, where all pictures "
-        "look the same, as [CLS] does before the first layer.",
+        f"{CKA_IMAGES} generated {'clips' if look.model.config.is_clip else 'pictures'}. Blocks of bright "
+        "cells are layers that change little; grey: undefined, where all look the same, as [CLS] does before "
+        "the first layer.",
     )
 
 
