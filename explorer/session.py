@@ -30,7 +30,7 @@ from explorer.look import TRAINED, Loaded, Look
 from explorer.refusals import Left, sentence_of
 from vit import library
 from vit.card import Card, CheckpointError, check_channels
-from vit.checkpoint import Snapshot, list_snapshots, load_snapshot, snapshot_path
+from vit.checkpoint import MAX_BYTES, Snapshot, list_snapshots, load_snapshot, snapshot_path
 from vit.clips import Clip, open_clip_safely
 from vit.hub import fetch, is_id, read_pretrained
 from vit.library import BUNDLED, folder_of, list_checkpoints, load, resolve
@@ -77,7 +77,8 @@ class Session:
         self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
         self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
-        self._towers: dict[str, Path] = {}  # and where, of those whose text towers are, too
+        self._folders: dict[str, Path] = {}  # where those of the Hub are
+        self._towers: dict[str, Path] = {}  # and those whose text towers are here, too
         # open pages, each under its owner's name, held by the address that it was opened from
         self.pages: Cache[str] = Cache(MAX_PAGES, lambda page: 1)
         self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
@@ -180,10 +181,22 @@ class Session:
             self.coming.remove(name)
 
     def load(self, name: str) -> tuple[ViT, Card]:
-        """A checkpoint that nobody holds yet; of what strangers ask the Hub for, only few and small ones."""
-        if not self.public or self.is_on_offer(name):
-            own = not self.public or name in self.names()  # of the rest, nobody's token opens what is closed
-            return load(name, token=None if own else False)
+        """A checkpoint that nobody holds. The Hub is asked for a model once: what was pushed out of memory is
+        read again from where it was put, without waiting for the Hub."""
+        place = resolve(name)
+        if place.folder or place.snapshot:
+            return load(name)
+        offered = not self.public or self.is_on_offer(name)
+        most = MAX_BYTES if offered else self.hub_bytes
+        if name not in self._folders:
+            own = not self.public or name in self.names()
+            token = None if own else False  # nobody's, or it would open to strangers what is closed
+            folder = fetch(name, most, token=token) if offered else self.fetch_for_strangers(name)
+            self._folders[name] = folder
+        return read_pretrained(self._folders[name], name, most)
+
+    def fetch_for_strangers(self, name: str) -> Path:
+        """The folder of what they ask the Hub for: only few models a day, and small ones."""
         with self._fetching:
             now = time.monotonic()
             for known in [known for known, at in self._fetched.items() if now - at >= DAY]:
@@ -195,16 +208,16 @@ class Session:
                 )
             self._fetched.setdefault(name, now)
         try:
-            folder = fetch(name, self.hub_bytes, self.lent, token=False)
+            return fetch(name, self.hub_bytes, self.lent, token=False)
         except CheckpointError:  # it has not come, so it is not counted
             with self._fetching:
                 self._fetched.pop(name, None)
             raise
-        return read_pretrained(folder, name, self.hub_bytes)
 
     def remove_files(self, name: str) -> None:
         """What a stranger had fetched goes when it is of no use, or after a day: it would fill the disk."""
         self._arrived.discard(name)
+        self._folders.pop(name, None)
         self._towers.pop(name, None)
         shutil.rmtree(self.lent / f"models--{name.replace('/', '--')}", ignore_errors=True)
 

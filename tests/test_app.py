@@ -720,7 +720,7 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
 
 def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, checkpoints, tmp_path) -> None:
     limits = {fn.concurrency_id: fn.concurrency_limit for fn in demo.fns.values()}
-    assert (limits["model"], limits["slow"], limits["hub"]) == (2, 2, 2), "half for each address"
+    assert (limits["model"], limits["slow"], limits["hub"]) == (2, 2, 4), "half for each address"
     queues = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
     assert queues["on_slow_map"] == "slow" and queues["on_need_maps"] == queues["on_slow_map_made"] == "model"
     files = [tmp_path / "a.png", tmp_path / "b.png"]

@@ -476,13 +476,20 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
 
 def test_only_what_the_owner_offers_is_fetched_with_the_owners_rights(monkeypatch) -> None:
     tokens = {}
-    monkeypatch.setattr(sessions, "load", lambda name, token: tokens.update({name: token}))
+    monkeypatch.setattr(sessions, "fetch", lambda name, most, token: tokens.update({name: token}))
+    monkeypatch.setattr(sessions, "read_pretrained", lambda folder, name, most: None)
     session, published = Session(public=True, extra=("me/private",)), next(iter(sessions.PUBLISHED))
     for name in ("me/private", published):
         session.load(name)
     assert tokens == {"me/private": None, published: False}
-    Session(extra=("me/private",)).load("me/other")
-    assert tokens["me/other"] is None
+    own = Session(extra=("me/private",))
+    own.load("me/other")
+    assert tokens.pop("me/other") is None
+    own.load("me/other")
+    assert "me/other" not in tokens, "it is here: nobody waits for the Hub again"
+    own.remove_files("me/other")
+    own.load("me/other")
+    assert "me/other" in tokens
 
 
 def test_what_others_wait_for_is_made_though_its_first_visitor_leaves(session, checkpoint, tmp_path) -> None:

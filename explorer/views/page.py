@@ -31,8 +31,8 @@ MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2
 SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 2}
 # a file is decoded before it is looked at: no look waits for another visitor's
 FILE_QUEUE: dict[str, Any] = {"concurrency_id": "file", "concurrency_limit": 4}
-# a download holds up only other downloads
-HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 2}
+# a download holds up only other downloads; it waits for the network, not for a core
+HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 4}
 # an event that says something: none may be skipped while another is being answered
 EACH: dict[str, Any] = {"trigger_mode": "multiple"}
 # one that says only that something has changed: after the answer, what is chosen by then is asked for
