@@ -3,6 +3,8 @@
 import gzip
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -256,3 +258,17 @@ def test_firefox_without_webassembly_or_storage(folder: Path) -> None:
             assert (
                 firefox.evaluate(SAID) == "" and firefox.evaluate("vitSite.viewer.data.classes.length") == 7
             )
+
+
+def test_what_serves_the_folder_says_why_it_cannot(folder: Path) -> None:
+    with served(folder) as url:
+        port = url.rstrip("/").rpartition(":")[2]
+        for asked, said in (
+            (port, f"Port {port} cannot be had"),
+            ("70000", "Port 70000"),
+            ("--port", "usage:"),
+        ):
+            told = subprocess.run(
+                [sys.executable, str(folder / "serve.py"), asked], capture_output=True, text=True, timeout=60
+            )
+            assert told.returncode and said in told.stderr and "Traceback" not in told.stderr

@@ -4,6 +4,7 @@ Any web host will do as well. The two headers give the page threads, which make 
 them as well.
 """
 
+import argparse
 import contextlib
 import http.server
 import sys
@@ -42,10 +43,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Show this folder on this machine. Ctrl-C ends it.")
+    parser.add_argument("port", nargs="?", type=int, default=8000, help="default: 8000; 0: any free one")
+    port = parser.parse_args().port
     handler = partial(Handler, directory=Path(__file__).resolve().parent)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Port {port} cannot be had ({error}): name another, as in  python serve.py 8123")
+    with server:
         print(f"http://127.0.0.1:{server.server_address[1]}/", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ import { sheetOf, squareOf } from "./sheet.js";
 import { bars, canvas, dot, line, outline, place, ribbon, slider, text, topOf } from "./tools.js";
 
 export function cut(box, _, view) {
-  const { lesson, picture: { photo } } = view, sheet = sheetOf(lesson, 300), each = sheet.h * sheet.w, { frames } = lesson;
+  const { lesson, picture: { photo } } = view, sheet = sheetOf(lesson, 240), each = sheet.h * sheet.w, { frames } = lesson;
   const [wide, tall] = [sheet.width * 1.5, sheet.height * 1.5], what = view.isClip ? "clip" : "picture";
   const apart = canvas(wide, tall, `The ${what}, cut into ${view.count} squares`);
   const tiles = (gap) => {
