@@ -1,7 +1,8 @@
 """Why this answer? Every method points at the patches that it holds responsible for one class. They
 disagree, so do not believe a map because it looks right: the **race** below hides and shows patches in
-each map's order and measures what happens to the answer. A map that does not beat maps that never saw the
-model, by more than one measure, is not to be believed.
+each map's order and measures what happens to the answer. A map that does not beat the **controls**, maps that
+never saw the model, by more than one measure, is not to be believed. What a map costs is counted in
+**forwards** and **backwards**: one run of the model, and one from its answer back to the picture.
 """
 
 from collections.abc import Callable, Iterable, Sequence
