@@ -157,8 +157,7 @@ class Session:
             if self.public and not self.is_on_offer(name):
                 self._towers[name] = tower_folder(name, self.hub_bytes, self.lent, token=False)
             else:
-                own = not self.public or name in self.names()
-                self._towers[name] = tower_folder(name, token=None if own else False)
+                self._towers[name] = tower_folder(name, token=self.token_for(name))
         return self._towers[name]
 
     def tower(self, name: str) -> Tower:
@@ -189,11 +188,15 @@ class Session:
         offered = not self.public or self.is_on_offer(name)
         most = MAX_BYTES if offered else self.hub_bytes
         if name not in self._folders:
-            own = not self.public or name in self.names()
-            token = None if own else False  # nobody's, or it would open to strangers what is closed
+            token = self.token_for(name)
             folder = fetch(name, most, token=token) if offered else self.fetch_for_strangers(name)
             self._folders[name] = folder
         return read_pretrained(self._folders[name], name, most)
+
+    def token_for(self, name: str) -> bool | None:
+        """Whose rights at the Hub fetch this model: None, the owner's; False, nobody's, or it would open to
+        strangers what is closed."""
+        return None if not self.public or name in self.names() else False
 
     def fetch_for_strangers(self, name: str) -> Path:
         """The folder of what they ask the Hub for: only few models a day, and small ones."""
