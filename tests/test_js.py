@@ -15,6 +15,7 @@ from explorer import pairs
 from explorer.payload import SCHEMA, exact_payload, maps_payload, payloads, unpack
 from explorer.render import COLORMAPS, OPACITY, Scale, paint
 from explorer.viewer.script import JS, joined, state_names, viewer_script
+from explorer.views.parts import percent
 from vit import ViT, trace
 from vit.card import Card
 
@@ -69,6 +70,9 @@ def write_fixtures(folder: Path) -> None:
         "head": {name: array.flatten().tolist() for name, array in arrays.items()},
         "attn": found.attn[0].flatten().tolist(),
         "viridis": COLORMAPS["viridis"].tolist(),
+        "percent": [
+            (share, percent(share)) for share in (0, 3e-5, 0.00123, 0.0123, 0.0994, 0.0996, 0.456, 1)
+        ],
     }
     assert truth["letters"].keys() | {"B", "B2", "grid"} == SCHEMA["letters"].keys()
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")

@@ -26,8 +26,11 @@ LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 32  # margins
 
 
 def percent(share: float) -> str:
-    """0.1234 -> 12.3 %; small shares keep a digit that says something."""
-    return f"{100 * share:.1f} %" if share >= 0.001 or share == 0 else "< 0.1 %"
+    """0.1234 -> 12 %, 0.01234 -> 1.2 %, 0.001234 -> 0.12 %: as viewer/js/numbers.js writes it."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "< 0.01 %"
+    return f"{value:.{0 if value == 0 or value >= 9.95 else 1 if value >= 0.995 else 2}f} %"
 
 
 def note(text: str) -> str:

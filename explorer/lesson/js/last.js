@@ -1,8 +1,9 @@
 // Drawings of the last chapter: what is read, the answer, and whether it is why.
 
 import { el, svg } from "../../viewer/js/elements.js";
+import { percent } from "../../viewer/js/numbers.js";
 import { small } from "./picture.js";
-import { bars, dot, line, percent, ribbon, slider, text } from "./tools.js";
+import { bars, dot, line, ribbon, slider, text } from "./tools.js";
 
 export function read(box, data, view) {
   view.picture.show({ map: data.map, words: data.kind === "mean" ? (value) => `changed by ${text(value)}` : percent });

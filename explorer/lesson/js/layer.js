@@ -1,8 +1,9 @@
 // Drawings of one layer: query, key, value; scores, shares, the mix; all heads; the MLP; and of all layers.
 
 import { el } from "../../viewer/js/elements.js";
+import { percent } from "../../viewer/js/numbers.js";
 import { small } from "./picture.js";
-import { bars, canvas, columns, dot, line, percent, ribbon, slider, softmax as share, text, topOf } from "./tools.js";
+import { bars, canvas, columns, dot, line, ribbon, slider, softmax as share, text, topOf } from "./tools.js";
 
 const patches = (view, values) => values.slice(view.lesson.prefix.length);
 const tokenOf = (view, patch) => patch + view.lesson.prefix.length;

@@ -1,9 +1,10 @@
 // Drawings of a clip alone: what changes within a square, its attention through time, the frames in other orders.
 
 import { el } from "../../viewer/js/elements.js";
+import { percent } from "../../viewer/js/numbers.js";
 import { grey, patterns } from "./first.js";
 import { partOf } from "./sheet.js";
-import { bars, canvas, line, percent, ribbon, text, topOf } from "./tools.js";
+import { bars, canvas, line, ribbon, text, topOf } from "./tools.js";
 
 export function tubelet(box, data, view) {
   const seen = el("div"), deep = data.colours.length, top = topOf([...data.stays, ...data.changes]);

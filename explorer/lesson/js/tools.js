@@ -5,8 +5,6 @@ import { number } from "../../viewer/js/numbers.js";
 
 export const text = (value, digits = 3) => number(value, digits);
 
-export const percent = (share) => (share >= 0.1 ? text(100 * share, 0) : text(100 * share, share >= 0.001 ? 1 : 2)) + " %";
-
 export function tableOf(hex) {  // 256 colours as CSS
   return Array.from({ length: 256 }, (_, i) => "#" + hex.slice(6 * i, 6 * i + 6));
 }

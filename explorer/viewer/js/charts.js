@@ -1,8 +1,9 @@
 // Small charts: one dot per head over the layers, to point at; of a clip also how far in time the head in view looks.
 
 import { el, svg } from "./elements.js";
+import { percent } from "./numbers.js";
 import { term } from "./terms.js";
-import { percent, short } from "./words.js";
+import { short } from "./words.js";
 
 const HEIGHT = 92, LEFT = 36, RIGHT = 4, TOP = 14, BOTTOM = 16;  // CSS pixels
 

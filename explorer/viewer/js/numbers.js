@@ -2,3 +2,9 @@
 
 export const typeset = (text) => (Number(text) === 0 ? text.replace("-", "") : text.replaceAll("-", "−"));
 export const number = (value, digits = 2) => typeset(Number(value).toFixed(digits));
+// A share of one: "45 %", "4.5 %", "0.45 %"; the same on every page (explorer/views/parts.py).
+export function percent(share) {
+  const value = 100 * share;
+  if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
+  return number(value, value === 0 || value >= 9.95 ? 0 : value >= 0.995 ? 1 : 2) + "\u00a0%";
+}

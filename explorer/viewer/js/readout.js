@@ -4,9 +4,9 @@ import { later } from "./changes.js";
 import { markDots } from "./charts.js";
 import { OCTAVES, tableFor } from "./colour.js";
 import { exactOf, needExact } from "./exact.js";
-import { number } from "./numbers.js";
+import { number, percent } from "./numbers.js";
 import { ofImage } from "./state.js";
-import { percent, place, sentence, short } from "./words.js";
+import { place, sentence, short } from "./words.js";
 
 const READING_MS = 120, READ_MS = 200;
 

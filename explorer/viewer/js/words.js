@@ -1,14 +1,9 @@
 // Numbers and states in words.
 
-import { number, typeset } from "./numbers.js";
+import { number, percent, typeset } from "./numbers.js";
 import { placeOf } from "./state.js";
 import { largest } from "./weights.js";
 
-export function percent(share) {
-  const value = 100 * share;
-  if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
-  return (value >= 9.95 ? value.toFixed(0) : value >= 0.995 ? value.toFixed(1) : value.toFixed(2)) + "\u00a0%";
-}
 export const short = (value) => typeset(Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
   : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1));
 // What is said of a class: a probability, or the number itself.
