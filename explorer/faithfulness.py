@@ -39,7 +39,8 @@ from explorer.maps import Progress
 from explorer.measures import MODES, ROAD_SHARES, Curves, mean_curves, perturbation_curves
 from explorer.methods import METHODS
 from vit.card import Card
-from vit.model import ViT, ViTConfig
+from vit.config import ViTConfig
+from vit.model import ViT
 from vit.trace import Trace, trace
 
 MOST_POINTS = 33  # of a curve, where there are more patches than that

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from explorer import maps, probes, totals
-from vit.model import ViTConfig
+from vit.config import ViTConfig
 from vit.trace import Trace
 
 COMMON = {"query", "layer", "head", "fuse", "model", "target", "contrast", "progress"}

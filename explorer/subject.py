@@ -10,8 +10,9 @@ from torch import Tensor
 from explorer.methods import METHODS
 from explorer.payload import class_name, class_scores, written
 from vit.card import Card
+from vit.config import ViTConfig
 from vit.grid import Grid
-from vit.model import Hook, ViT, ViTConfig
+from vit.model import Hook, ViT
 from vit.objective import Contrast
 from vit.pictures import as_picture
 from vit.trace import Trace, trace

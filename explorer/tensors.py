@@ -29,6 +29,7 @@ SAYS = {  # what happened just before the hook saw the tensor
     "norm": "the final norm",
     "pool_scores": "a learned query times the key of every token",
     "pool_attn": "softmax: how much the head reads of every token",
+    "pooled": "one vector for the head",
     "logits": "{read_out}",
 }
 

@@ -896,7 +896,7 @@ def test_a_race_is_shown_where_it_belongs_and_as_often_as_one_comes_back(demo, c
     (tmp_path / "raced.png").write_bytes(picture_bytes(41))  # a picture that no other test races
     shown = Shown(str(tmp_path / "raced.png"), checkpoints["cls"])
     race, raced, opened = (handler(demo, name, "why") for name in ("on_race", "on_raced", "on_open"))
-    handler(demo, "on_start", "why")(visitor())
+    handler(demo, "on_start")(visitor())
     assert race(shown, 1, False, visitor(), lambda *args, **kwargs: None) is None
     grid, report, book = raced(shown, 1, visitor())
     assert "vx-verdict" in grid and "insertion" in report.lower()

@@ -206,9 +206,10 @@ def test_shapes_name_what_the_head_reads(folder: Path, capsys: pytest.CaptureFix
 def test_shapes_have_words_for_every_activation() -> None:
     assert set(tensors.SAYS) == set(HOOK_POINTS)
     pooled = tensors.shapes_of(tiny_config(pool="attention"))
-    assert [(row["name"], row["shape"]) for row in pooled[-3:]] == [
+    assert [(row["name"], row["shape"]) for row in pooled[-4:]] == [
         ("pool_scores", "[1, 4, 1, 16]"),
         ("pool_attn", "[1, 4, 1, 16]"),
+        ("pooled", "[1, 32]"),
         ("logits", "[1, 7]"),
     ]
 

@@ -116,10 +116,10 @@ def test_what_is_carried_over_is_shown(demo, session, model: str, files, what: s
 
 def test_it_can_be_carried_back_and_be_stopped(demo, session, model: str, files) -> None:
     asked = Shown(files[0], model), files[1], "mlp", -1, True, visitor()
-    handler(demo, "on_stop", "pairs")(visitor())
+    handler(demo, "on_stop")(visitor())
     handler(demo, "on_run", "pairs")(*asked)
     assert handler(demo, "on_done", "pairs")(*asked) == (gr.skip(), gr.skip())
-    handler(demo, "on_start", "pairs")(visitor())
+    handler(demo, "on_start")(visitor())
     handler(demo, "on_run", "pairs")(*asked)
     report, _ = handler(demo, "on_done", "pairs")(*asked)
     assert "From two (" in report

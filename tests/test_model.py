@@ -22,7 +22,8 @@ from vit.config import VARIANTS
 from vit.grid import Grid
 from vit.positions import resample_pos_embed, sincos_pos_embed
 
-NAMES = "embed pos norm1 q k v scores attn z attn_out resid_mid norm2 mlp_pre mlp_post resid_post norm logits"
+NAMES = "embed pos norm1 q k v scores attn z attn_out resid_mid norm2 mlp_pre mlp_post resid_post norm"
+NAMES += " pooled logits"
 
 
 def timm_twin(model: ViT, **changes) -> torch.nn.Module:
@@ -101,10 +102,10 @@ def test_every_named_activation_is_shown_once_per_layer_with_its_shape(changes: 
         "embed": (B, 15, D), "pos": (B, T, D), "norm1": (B, T, D), "q": (B, H, T, d), "k": (B, H, T, d),
         "v": (B, H, T, d), "scores": (B, H, T, T), "attn": (B, H, T, T), "z": (B, H, T, d),
         "attn_out": (B, T, D), "resid_mid": (B, T, D), "norm2": (B, T, D), "mlp_pre": (B, T, c.mlp_dim),
-        "resid_post": (B, T, D), "norm": (B, T, D), "logits": (B, c.num_classes or D),
+        "resid_post": (B, T, D), "norm": (B, T, D), "pooled": (B, D), "logits": (B, c.num_classes or D),
     }  # fmt: skip
     for name, shape in shapes.items():
-        per_layer = name not in ("embed", "pos", "norm", "logits")
+        per_layer = name not in ("embed", "pos", "norm", "pooled", "logits")
         assert list(recorder.seen[name]) == (list(range(L)) if per_layer else [None])
         assert all(x.shape == shape for x in recorder.seen[name].values()), name
     for name in pooling:

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from vit import codec
 from vit.card import FORMAT, VERSION, Card, CheckpointError, fits, parse_config, told
-from vit.model import ViT, ViTConfig
+from vit.config import ViTConfig
+from vit.model import ViT
 
 WEIGHTS = "model.safetensors"
 CONFIG, NEXT_CONFIG = "config.json", "config.next.json"  # the second until the weights it describes are there

@@ -28,7 +28,8 @@ from vit.checkpoint import (
     read_tensor,
     too_large,
 )
-from vit.model import ViT, ViTConfig
+from vit.config import ViTConfig
+from vit.model import ViT
 from vit.pretrained import describe
 from vit.pretrained.common import bare_names, one_sentence, pair
 from vit.pretrained.of_timm import IMAGENET, imagenet_names, timm_tensors

@@ -43,7 +43,7 @@ HOOK_POINTS = (
     "resid_post",  # (B, T, D)
     "norm",  # (B, T, D), with norm_after_pool not yet normed
     "pool_scores", "pool_attn",  # (B, H', 1, T), only where attention pools
-    "logits",  # (B, K)
+    "pooled", "logits",  # (B, D): what the head reads; (B, K)
 )  # fmt: skip
 Hook = Callable[[str, int | None, Tensor], Tensor]
 Tap = Callable[[str, Tensor], Tensor]  # a hook that already knows its layer
@@ -392,7 +392,7 @@ class ViT(nn.Module):
             pooled = patches.mean(dim=1)
         else:
             pooled = x[:, : self.config.num_class_tokens].mean(dim=1)  # (B, D): [CLS], or the mean of several
-        logits = self.head(self.fc_norm(pooled))  # (B, K)
+        logits = self.head(tap("pooled", self.fc_norm(pooled)))  # (B, K)
         if self.head_dist is not None:  # DeiT answers with the mean of its two heads
             logits = (logits + self.head_dist(x[:, 1])) / 2
         return tap("logits", logits)

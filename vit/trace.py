@@ -21,7 +21,7 @@ from vit.model import HOOK_POINTS, Hook, ViT
 from vit.objective import Contrast, Objective
 
 # hook points that the model passes once, with layer None
-OUTSIDE = ("embed", "pos", "norm", "pool_scores", "pool_attn", "logits")
+OUTSIDE = ("embed", "pos", "norm", "pool_scores", "pool_attn", "pooled", "logits")
 
 
 class Recorder:

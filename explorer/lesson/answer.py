@@ -13,9 +13,8 @@ from explorer.faithfulness import order_of, perturbation_curves, random_map
 from explorer.lesson.follow import Follow, Numbers, rounded, strongest
 from explorer.payload import class_name, written
 from vit.grid import Grid
-from vit.model import ViT
 from vit.positions import Places
-from vit.trace import MaskPatches, trace
+from vit.trace import MaskPatches, Recorder, trace
 
 SHOWN, LIKELIEST = 5, 3  # classes; where others come in that win
 STEPS = 7  # points of a curve
@@ -80,8 +79,9 @@ def product(f: Follow, k: int) -> Numbers:
     if f.config.distillation or not isinstance(f.model.head, torch.nn.Linear):
         return {}
     with torch.no_grad():
-        stream = f.trace.tokens[-1][None].to(next(f.model.parameters()))  # (1, T, D)
-        vector = head_reads(f.model, stream).float().cpu()
+        stream, seen = f.trace.tokens[-1][None].to(next(f.model.parameters())), Recorder({"pooled"})
+        f.model.read_out(stream, seen)  # from (1, T, D)
+        vector = seen.stack("pooled")[0, 0].float().cpu()  # (D,)
     weight, bias = f.model.head.weight[k].float().cpu(), f.model.head.bias
     if abs(float(vector @ weight) + float(0 if bias is None else bias[k]) - float(f.trace.logits[k])) > 1e-2:
         return {}  # too coarse to add up before one's eyes
@@ -90,19 +90,6 @@ def product(f: Follow, k: int) -> Numbers:
         "weights": rounded(weight),
         "bias": 0.0 if bias is None else rounded(bias[k]),
     }
-
-
-def head_reads(model: ViT, stream: Tensor) -> Tensor:
-    """(D,): what the head multiplies, from the residual stream (1, T, D) after the last block."""
-    config, x = model.config, model.norm(stream)
-    if model.attn_pool is not None:
-        pooled = model.attn_pool(x)[0]
-    elif config.pool == "mean":
-        pooled = x[0, config.num_prefix_tokens :].mean(dim=0)
-    else:
-        pooled = x[0, : config.num_class_tokens].mean(dim=0)
-    found: Tensor = model.fc_norm(pooled)
-    return found
 
 
 def without(f: Follow) -> list[Numbers]:

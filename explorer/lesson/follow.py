@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vit.card import Card
-from vit.model import ViT, ViTConfig
+from vit.config import ViTConfig
+from vit.model import ViT
 from vit.pictures import as_picture
 from vit.positions import Turn, resample_pos_embed
 from vit.trace import Recorder, Trace

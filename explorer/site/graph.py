@@ -38,7 +38,6 @@ import torch
 from torch import Tensor, nn
 
 from explorer.ledger import entries
-from explorer.lesson.answer import head_reads
 from explorer.methods import METHODS
 from explorer.payload import cosine_steps, sent_rows
 from explorer.stats import cosines
@@ -133,7 +132,7 @@ class Inside(nn.Module):
             cos, sin = zip(*(turn for turn in turns if turn is not None))
             found |= {"turn_cos": torch.stack(cos), "turn_sin": torch.stack(sin)}
         if classes is not None:
-            found |= self.of_classes(tokens, classes)
+            found |= self.of_classes(found["pooled"][0], classes)
             if has_ledger(vit):
                 found |= dict(zip(LEDGER, entries(vit, tokens, found["attn"], classes)))
         return tuple(found[name] for name in inside_outputs(vit))
@@ -149,14 +148,14 @@ class Inside(nn.Module):
             found["positions"] = table[0, -grid.count :]  # (P, D)
         return found
 
-    def of_classes(self, tokens: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        """What a plain head multiplies; nothing where two heads answer together."""
+    def of_classes(self, pooled: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """What a plain head multiplies, pooled (D,) and weights; nothing where two heads answer together."""
         if not has_product(self.vit):
             return {}
         head = self.vit.head
         assert isinstance(head, nn.Linear)  # so has_product
         return {
-            "vector": head_reads(self.vit, tokens[-1:]),
+            "vector": pooled,
             "class_weights": classes @ head.weight,
             "class_bias": classes.sum() * 0 if head.bias is None else (classes * head.bias).sum(),
         }

@@ -248,6 +248,33 @@ class Page:
         # opened again, it asks again
         asked.failure(None, None, None, js=f"() => window.vitPage.forget('{tab}')")
 
+    def wanted(self, owner: str) -> None:
+        """Between the steps of `with_stop`: raises Left where nobody waits for it, or who asked said Stop."""
+        self.session.still_wanted(owner)
+        if owner in self.session.stopped:
+            raise Left
+
+    def with_stop(self, start: gr.Button, stop: gr.Button, bar: gr.HTML, run: Callable, inputs: list) -> Any:
+        """Work that one button starts, with its progress on `bar`, and that another stops: what runs ends
+        after its next step, what only waits when its turn comes. Returns the event after which it ended."""
+
+        def on_start(request: gr.Request):
+            self.session.stopped.discard(owner_of(request))
+            return gr.Button(visible=False), gr.Button(visible=True)
+
+        def on_stop(request: gr.Request):
+            self.session.stopped.add(owner_of(request))
+
+        def on_end():
+            return gr.Button(visible=True), gr.Button(visible=False)
+
+        begun = start.click(on_start, None, [start, stop], queue=False, **QUIET)
+        stop.click(on_stop, None, None, queue=False, **QUIET)
+        private = {"show_progress_on": [bar], "api_visibility": "private"}
+        ran = begun.then(run, inputs, None, **private, **LATEST, **SLOW_QUEUE)
+        ran.then(on_end, None, [start, stop], queue=False, **QUIET)
+        return ran
+
 
 def news(look: Look) -> dict[str, str]:
     """For the beacon: something else is to be shown of this look."""

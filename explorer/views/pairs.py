@@ -2,7 +2,6 @@
 picture's run brings its answer into the second's.
 """
 
-import re
 import secrets
 import tempfile
 from functools import partial
@@ -30,13 +29,11 @@ from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
     QUIET,
-    SLOW_QUEUE,
     Page,
     Shown,
     as_sent,
-    owner_of,
 )
-from explorer.views.parts import cells, panel, picture_map, scale
+from explorer.views.parts import cells, file_row, panel, picture_map, scale
 
 CARRIED = (  # what can be carried over, in everyday words first
     ("what one head adds (its output z)", HEADS),
@@ -136,16 +133,13 @@ def links(a: Look, b: Look, carried: tuple[str, int | None] | None) -> str:
     for label, name, endings in FILES:
         if name == "patch" and carried is None:
             continue
-        anchors = []
+        called = f"{a.picture.stem}-{b.picture.stem}-{name}"
+        addresses = {}
         for ending in endings:
-            called = re.sub(r'[\s<>:"/\\|?*]+', "-", f"{a.picture.stem}-{b.picture.stem}-{name}") + ending
             key = ("pair file", b.digest, a.picture.stem, b.picture.stem, name, ending, carried)
-            address = a.address(key, partial(to_bytes, a, b, name, ending, carried), ending[1:])
-            kind = ending[1:].upper()
-            anchors.append(
-                f'<a href="{address}" download="{escape(called)}" aria-label="{label} as {kind}">{kind}</a>'
-            )
-        rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
+            made = partial(to_bytes, a, b, name, ending, carried)
+            addresses[ending] = a.address(key, made, ending[1:])
+        rows.append(file_row(label, called, addresses))
     return f'<ul class="vx-files">{"".join(rows)}</ul>'
 
 
@@ -300,7 +294,6 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
 
 def connect_patching(page: Page, second: gr.State, part: Part) -> None:
     """One button, progress and a stop, as for the race on Why."""
-    session = page.session
 
     def asked(
         shown: Any, file: Any, what: Any, where: Any, back: Any, request: gr.Request
@@ -312,21 +305,12 @@ def connect_patching(page: Page, second: gr.State, part: Part) -> None:
         known = isinstance(where, int) and 0 <= where < a.cost.tokens
         return a, b, what, where if known and what == HEADS else None
 
-    def on_start(request: gr.Request):
-        session.stopped.discard(owner_of(request))
-        return gr.Button(visible=False), gr.Button(visible=True)
-
-    def on_stop(request: gr.Request):
-        session.stopped.add(owner_of(request))
-
     def on_run(shown, file, what, where, back, request: gr.Request, progress=gr.Progress()):  # noqa: B008
         """Only run it: by then the visitor may look at something else."""
         a, b, what, token = asked(shown, file, what, where, back, request)
 
         def step(done: int, total: int) -> None:
-            session.still_wanted(a.owner)
-            if a.owner in session.stopped:
-                raise Left
+            page.wanted(a.owner)
             progress((done, total), desc="Carrying over")
 
         try:
@@ -342,12 +326,7 @@ def connect_patching(page: Page, second: gr.State, part: Part) -> None:
         return report(a, b, found), links(a, b, (what, token))
 
     inputs = [page.shown, second, part.what, part.where, part.back]
-    begun = part.start.click(on_start, None, [part.start, part.stop], queue=False, **QUIET)
-    part.stop.click(on_stop, None, None, queue=False, **QUIET)
-    private = {"show_progress_on": [part.bar], "api_visibility": "private"}
-    ran = begun.then(on_run, inputs, None, **private, **LATEST, **SLOW_QUEUE)
-    ended = lambda: (gr.Button(visible=True), gr.Button(visible=False))  # noqa: E731
-    ran.then(ended, None, [part.start, part.stop], queue=False, **QUIET)
+    ran = page.with_stop(part.start, part.stop, part.bar, on_run, inputs)
     ran.success(on_done, inputs, [part.result, part.files], **QUIET, **MODEL_QUEUE)
     heads_only = lambda what: gr.Dropdown(interactive=what == HEADS)  # noqa: E731
     part.what.input(heads_only, [part.what], [part.where], queue=False, **QUIET)

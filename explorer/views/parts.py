@@ -10,6 +10,7 @@ An element with `data-layer` and `data-head` is shown large in the viewer by a c
 import base64
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -36,6 +37,16 @@ def percent(share: float) -> str:
 def note(text: str) -> str:
     """A paragraph beside a figure."""
     return f'<p class="vx-note">{escape(text)}</p>'
+
+
+def file_row(label: str, called: str, addresses: Mapping[str, str]) -> str:
+    """A result to take home, with a link for each kind of file: ending -> address. Whatever the name holds, a
+    disk can keep it."""
+    stem, anchors = re.sub(r'[\s<>:"/\\|?*]+', "-", called), []
+    for ending, address in addresses.items():
+        kind, name = ending[1:].upper(), escape(stem + ending)
+        anchors.append(f'<a href="{address}" download="{name}" aria-label="{label} as {kind}">{kind}</a>')
+    return f"<li><span>{label}</span>{' '.join(anchors)}</li>"
 
 
 def panel(title: str, body: str, words: str = "") -> str:

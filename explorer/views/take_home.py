@@ -4,10 +4,8 @@ They show the layer, the heads and the query that are pinned in the viewer, with
 made before somebody asks for it.
 """
 
-import re
 import tempfile
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from explorer.site.folder import plain
 from explorer.site.lent import can_be_lent, megabytes
 from explorer.subject import Subject
 from explorer.views.page import EACH, LATEST, QUIET, Page
-from explorer.views.parts import note
+from explorer.views.parts import file_row, note
 
 MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
 FUSES = ("one", "mean", "max")  # what the viewer may show of the heads of a layer
@@ -84,7 +82,7 @@ def file_name(look: Look, name: str, view: dict[str, Any]) -> str:
     heads = f"H{view['head']}" if view["fuse"] == "one" else f"{view['fuse']}-of-heads"
     pinned = [f"L{view['layer']}", heads] if name in PINNED else []
     parts = [look.picture.stem, Path(look.card.name).name, *pinned, name]
-    return re.sub(r'[\s<>:"/\\|?*]+', "-", "-".join(parts))
+    return "-".join(parts)
 
 
 def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
@@ -99,16 +97,12 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
         method = EXPLAINERS.get(name)
         if method is not None and method.refusal(look.model.config, look.cost.tokens):
             continue
-        called, anchors = file_name(look, name, view), []
+        shown = (look.picture.stem, target, *sorted(view.items()))  # a file bears its picture's name
+        addresses = {}
         for ending in endings:
             made = partial(to_bytes, look, name, ending, target, view)
-            shown = (look.picture.stem, target, *sorted(view.items()))  # a file bears its picture's name
-            address, kind = look.address(("file", name, ending, shown), made, ending[1:]), ending[1:].upper()
-            anchors.append(
-                f'<a href="{address}" download="{escape(called + ending)}"'
-                f' aria-label="{label} as {kind}">{kind}</a>'
-            )
-        rows.append(f"<li><span>{label}</span>{' '.join(anchors)}</li>")
+            addresses[ending] = look.address(("file", name, ending, shown), made, ending[1:])
+        rows.append(file_row(label, file_name(look, name, view), addresses))
     if can_be_lent(look.name, look.session.names(), look.model, look.card):
         rows.insert(1, with_the_model(look))
     return f'{note("Files are made without interventions.")}<ul class="vx-files">{"".join(rows)}</ul>'

@@ -28,10 +28,8 @@ from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
     QUIET,
-    SLOW_QUEUE,
     Page,
     news,
-    owner_of,
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
 from explorer.views.prose import words
@@ -440,7 +438,6 @@ def others_of(look: Look, target: int) -> list[tuple[str, int | str]]:
 
 
 def build(page: Page) -> None:
-    session = page.session
     words(__doc__)
     with gr.Row(elem_classes="vx-tools"):
         classes = gr.Dropdown([], label="Class to explain", elem_id="why-class", interactive=True, scale=2)
@@ -488,14 +485,6 @@ def build(page: Page) -> None:
         state = {"target": -1 if chosen is None else chosen}
         return chosen, look.viewer_value(look.edits(*edits), state=state), news(look)
 
-    def on_start(request: gr.Request):
-        session.stopped.discard(owner_of(request))
-        return gr.Button(visible=False), gr.Button(visible=True)
-
-    def on_stop(request: gr.Request):
-        """What runs ends after its next step, and what only waits when its turn comes."""
-        session.stopped.add(owner_of(request))
-
     def on_race(shown, target, slow, request: gr.Request, progress=gr.Progress()):  # noqa: B008  # Gradio's own way
         """Only run it: by then the visitor may look at something else."""
         look = page.look(shown, request)
@@ -503,10 +492,7 @@ def build(page: Page) -> None:
         if chosen is None:
             raise gr.Error(NO_HEAD, title="No race", print_exception=False)
 
-        def wanted() -> None:
-            session.still_wanted(look.owner)
-            if look.owner in session.stopped:
-                raise Left
+        wanted = partial(page.wanted, look.owner)
 
         def step(done: int, total: int) -> None:
             wanted()
@@ -530,12 +516,7 @@ def build(page: Page) -> None:
     chosen = [page.shown, classes]
     told = [page.target, page.viewer, page.beacon]
     classes.input(on_class, [*chosen, page.edits], told, **LATEST, **QUIET, **MODEL_QUEUE)
-    begun = start.click(on_start, None, [start, stop], queue=False, **QUIET)
-    stop.click(on_stop, None, None, queue=False, **QUIET)
-    private = {"show_progress_on": [bar], "api_visibility": "private"}
-    raced = begun.then(on_race, [*chosen, slow], None, **private, **LATEST, **SLOW_QUEUE)
-    ended = lambda: (gr.Button(visible=True), gr.Button(visible=False))  # noqa: E731
-    raced.then(ended, None, [start, stop], queue=False, **QUIET)
+    raced = page.with_stop(start, stop, bar, on_race, [*chosen, slow])
     raced.success(on_raced, [page.shown, page.target], [grid, report, book], **QUIET, **MODEL_QUEUE)
     page.when_open("why", on_open_apart, [page.shown, page.target], [apart, contrasted])
     apart.input(on_apart, [page.shown, page.target, apart], [contrasted], **LATEST, **QUIET, **MODEL_QUEUE)
