@@ -286,7 +286,8 @@ def test_the_bundled_clip_model_is_as_good_as_its_card_says():
 
 
 def test_the_bundled_clip_model_needs_time():
-    """One frame at every time stays, whatever it was cut from: at chance. Backwards, right is left."""
+    """One frame at every time stays, whatever it was cut from: at chance. Backwards, right is left; and in
+    another order, of a move and its reverse either is as likely."""
     model, card = load("moves")
     drawn = [moves_sample(1, index) for index in range(5 * len(MOVES_CLASSES))]
     clips = normalize(torch.stack([torch.from_numpy(x).permute(0, 3, 1, 2) for x, _, _ in drawn]), card)
@@ -298,6 +299,10 @@ def test_the_bundled_clip_model_needs_time():
     opposite = torch.tensor([1, 0, 3, 2, 4, 6, 5, 8, 7, 9])
     backwards = model(clips.flip(1)).argmax(1)
     assert (backwards == opposite[true]).float().mean() >= 0.85
+    lot, turned = torch.Generator().manual_seed(0), opposite[true] != true
+    logits = model(torch.stack([clip[torch.randperm(len(clip), generator=lot)] for clip in clips]))
+    ahead = logits.gather(1, true[:, None]) > logits.gather(1, opposite[true][:, None])
+    assert 0.3 <= ahead[turned].float().mean() <= 0.7
 
 
 @pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos", "moves"])

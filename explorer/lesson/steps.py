@@ -119,7 +119,7 @@ STEPS = (
     ),
     Step(
         "softmax", "One layer", "Shares of attention",
-        "The scores become shares of attention: none is negative, and together they are 100 %. The "
+        "The scores become shares of attention: none is negative, and together they are 100 %. The "
         "slider sharpens them.",
         "share = exp(score) / sum of all exp(score)", attention.softmax, ATTEND, ("attn = tap",),
         "Ask before the reveal: which squares will this head look at?",

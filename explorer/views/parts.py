@@ -31,7 +31,7 @@ def percent(share: float) -> str:
     value = 100 * share
     if 0 < value < 0.01:
         return "< 0.01 %"
-    return f"{value:.{0 if value == 0 or value >= 9.95 else 1 if value >= 0.995 else 2}f} %"
+    return f"{value:.{0 if value >= 9.95 else 1 if value >= 0.995 else 2}f} %"
 
 
 def note(text: str) -> str:

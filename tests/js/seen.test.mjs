@@ -48,7 +48,7 @@ test("a table is Python's, and a value finds its colour in it", async () => {
 
 test("numbers in words", () => {
   assert.deepEqual([0.5, 0.0995, 0.0123, 0.00123, 0.00001, 0].map(percent),
-    ["50\u00a0%", "10\u00a0%", "1.2\u00a0%", "0.12\u00a0%", "<\u00a00.01\u00a0%", "0\u00a0%"]);
+    ["50\u00a0%", "10\u00a0%", "1.2\u00a0%", "0.12\u00a0%", "<\u00a00.01\u00a0%", "0.00\u00a0%"]);
   for (const [share, text] of truth.percent) assert.equal(percent(share).replaceAll("\u00a0", " "), text, "as Python writes it");
   assert.deepEqual([123.4, 0, 1.234, 0.0123].map(short), ["123", "0", "1.23", "1.2e−2"]);
   assert.equal(written(0.25, { scores: "softmax" }), "25\u00a0%");

@@ -64,7 +64,7 @@ export function mix(box, data, view) {
   box.append(line(`and the others with ${percent(data.rest)} together`), el("b", { class: "les-sign" }, "="), ribbon(view, "z, this head's result", data.z));
   const map = Array(view.count).fill(0);
   data.best.forEach((token, i) => { if (token >= view.lesson.prefix.length) map[token - view.lesson.prefix.length] = data.shares[i]; });
-  view.picture.show({ map, words: percent });
+  view.picture.show({ map, words: (share) => (share ? percent(share) : "among the others") });  // those that are not listed
 }
 
 export function heads(box, data, view) {

@@ -6,5 +6,5 @@ export const number = (value, digits = 2) => typeset(Number(value).toFixed(digit
 export function percent(share) {
   const value = 100 * share;
   if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
-  return number(value, value === 0 || value >= 9.95 ? 0 : value >= 0.995 ? 1 : 2) + "\u00a0%";
+  return number(value, value >= 9.95 ? 0 : value >= 0.995 ? 1 : 2) + "\u00a0%";
 }
