@@ -81,18 +81,19 @@ def beginning(name: str) -> tuple[ViT, Card]:
     return load(name)
 
 
-def with_init(options: Options, given: dict[str, Any]) -> Options:
-    """The options of a run; one that begins with a checkpoint has its shape. Raises ValueError."""
+def with_init(options: Options, told: dict[str, Any]) -> Options:
+    """The options of a run; one that begins with a checkpoint has its shape, but for the heads that it was
+    told. Raises ValueError."""
     if not options.init:
         return options
     config = beginning(options.init)[0].config
     shape = {name: getattr(config, name) for name in SHAPE}
     for name in SHAPE:
-        if name == "num_heads" and options.num_heads % shape[name] == 0 and name in given:
+        if name == "num_heads" and options.num_heads % shape[name] == 0 and name in told:
             shape[name] = options.num_heads  # the same matrices, cut finer
         elif name in ("num_frames", "tubelet") and not config.is_clip:
             shape[name] = getattr(options, name)  # what knows pictures may begin with clips
-        elif given.get(name, shape[name]) != shape[name]:
+        elif told.get(name, shape[name]) != shape[name]:
             raise ValueError(f"{flag(name)} of {options.init} is {shape[name]}: leave the option out.")
     return replace(options, **shape)
 
@@ -498,7 +499,10 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
     spell_what_it_can()
     args = parse(argv)
     given = {f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)}
-    options = Options(**(RECIPES[args.recipe].options if args.recipe else {}) | given)
+    recipe = RECIPES[args.recipe].options if args.recipe else {}
+    options = Options(**recipe | given)
+    # a recipe that begins with this very checkpoint has said itself what it changes
+    told = recipe | given if options.init and options.init == recipe.get("init") else given
     with in_one_sentence():
         beginning.cache_clear()  # what it named may have changed since
         if args.dry_run is not None:
@@ -506,7 +510,7 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
                 raise ValueError("--dry-run shows a ViT, and this is a convolutional network.")
             class_names = class_names_of(options.data) if options.data else [""] * 1000
             variant = ViTConfig.variant(args.dry_run, num_classes=len(class_names)) if args.dry_run else None
-            config = variant or build_model(with_init(options, given), class_names).config
+            config = variant or build_model(with_init(options, told), class_names).config
             name = f"ViT-{args.dry_run}" if variant else args.recipe or "this model"
             from explorer.tensors import lines_of, shapes_of  # here: training needs no pictures
 
@@ -523,7 +527,7 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
             name = args.recipe if args.recipe not in (None, "folder") else name_of(options.data)
             folder = args.out or Path("runs") / name
-            begin_with_teacher(with_init(options, given), name, folder, args, shlex.join(words), save_every)
+            begin_with_teacher(with_init(options, told), name, folder, args, shlex.join(words), save_every)
 
 
 def command() -> None:

@@ -15,6 +15,7 @@ from tiny_run import command, run, same
 from torch import nn
 
 import train as t
+from explorer.tensors import lines_of, shapes_of
 from vit.card import Card
 from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split
@@ -22,6 +23,7 @@ from vit.library import BUNDLED, load
 from vit.moves import MOVES_CLASSES, MOVES_COUNT, moves_sample
 from vit.options import RANGES, Options
 from vit.pictures import normalize
+from vit.recipes import RECIPES
 from vit.report import evaluate
 from vit.schedule import Schedule
 
@@ -329,6 +331,17 @@ def test_dry_run_prints_the_shapes_of_the_real_model(capsys):
     t.main(["cifar10", "--dry-run"])
     chain = "[1, 3, 48, 48] -> [1, 144, 192] -> [1, 145, 192] -> 6 x [1, 145, 192] -> [1, 10]"
     assert chain in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["shapes", "cifar10", "imagenette", "photos", "moves"])
+def test_a_recipe_makes_a_model_of_the_shape_of_the_bundled_one(name, capsys):
+    """Heads, too, of the one that begins with another's weights and cuts them finer."""
+    config, side = load(name)[0].config, RECIPES[name].options["image_size"]
+    t.main([name, "--dry-run"])
+    assert (
+        capsys.readouterr().out.splitlines()[:-2]
+        == list(lines_of(name, config, shapes_of(config, (side, side))))[:-1]
+    )
 
 
 @pytest.mark.parametrize(
