@@ -186,7 +186,7 @@ def test_shapes_are_the_real_models_and_cost_nothing(folder: Path, capsys: pytes
     chain = "[1, 3, 224, 224] -> [1, 196, 768] -> [1, 197, 768] -> 12 x [1, 197, 768] -> [1, 1000]"
     assert f"ViT-B/16: {chain}, 86.57 million parameters" in capsys.readouterr().out
     rows = read_csv("b.csv")
-    assert len(rows) == 1 + 2 + 12 * 13 + 2
+    assert len(rows) == 1 + 2 + 12 * 13 + 3
     assert {row["shape"] for row in rows if row["name"] == "attn"} == {"[1, 12, 197, 197]"}
     assert run("shapes", "--size", "8x24") == 0
     assert (
