@@ -149,6 +149,20 @@ def test_layer_and_head_are_offered_where_they_change_something(walk) -> None:
             expect(page.get_by_role("group", name=name)).to_be_visible(visible=name in shown)
 
 
+def test_squares_whose_share_is_not_listed_are_not_said_to_have_none(walk) -> None:
+    page = walk(f"#how={[step.name for step in OF_PICTURES].index('mix') + 1}")
+    expect(page.locator(".les-part").first).to_be_visible()
+    listed = page.locator(".les-part").filter(has_text="square").count()
+    picture, said = page.locator(".les .is-picture"), []
+    picture.focus()
+    for key in 15 * ["ArrowLeft"] + 15 * ["ArrowRight"]:
+        picture.press(key)
+        said.append(page.locator(".les-picture .les-read").inner_text())
+    said = said[14:29]  # the fifteen squares, from the first on
+    assert len(set(said)) == 15 and sum("%" in each for each in said) == listed > 0
+    assert sum(each.endswith(": among the others") for each in said) == 15 - listed > 0
+
+
 def test_presented_it_is_large_black_and_back(walk) -> None:
     page = walk("#how=7")
     page.get_by_role("button", name="Present").click()
