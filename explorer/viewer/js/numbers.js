@@ -2,7 +2,7 @@
 
 export const typeset = (text) => (Number(text) === 0 ? text.replace("-", "") : text.replaceAll("-", "−"));
 export const number = (value, digits = 2) => typeset(Number(value).toFixed(digits));
-// A share of one: "45 %", "4.5 %", "0.45 %"; the same on every page (explorer/views/parts.py).
+// A share of one: "45 %", "4.5 %", "0.45 %"; as explorer/views/parts.py writes it.
 export function percent(share) {
   const value = 100 * share;
   if (value > 0 && value < 0.01) return "<\u00a00.01\u00a0%";
