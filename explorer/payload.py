@@ -42,7 +42,7 @@ from torch import Tensor
 
 from explorer import maps, stats
 from explorer.methods import METHODS
-from explorer.render import COLORMAPS, DIVERGING, number
+from explorer.render import COLORMAPS, DIVERGING, number, percent
 from explorer.roles import Roles
 from vit import ViT
 from vit.card import Card
@@ -350,9 +350,9 @@ def class_name(card: Card, index: int) -> str:
     return card.class_names[index] if index < len(card.class_names) else f"class {index}"
 
 
-def written(card: Card, value: float, digits: int = 0) -> str:
+def written(card: Card, value: float) -> str:
     """One of the card's `values` as people read it: "97 %", or the number itself."""
-    return number(value, ".4g") if card.scores == "none" else f"{number(100 * value, f'.{digits}f')} %"
+    return number(value, ".4g") if card.scores == "none" else percent(value)
 
 
 def pictures_of(trace: Trace, card: Card) -> dict[str, np.ndarray]:

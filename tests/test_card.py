@@ -47,7 +47,7 @@ def test_a_logit_means_what_the_card_says() -> None:
         "100 %",
         "100 %",
         "99 %",
-        "0 %",
+        "0.25 %",
     ]
     number = replace(card, scores="none")
     assert number.values(LOGITS) is LOGITS and number.value_name == "value"

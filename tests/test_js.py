@@ -13,9 +13,8 @@ from conftest import CI, randomised, tiny_config
 
 from explorer import pairs
 from explorer.payload import SCHEMA, exact_payload, maps_payload, payloads, unpack
-from explorer.render import COLORMAPS, OPACITY, Scale, paint
+from explorer.render import COLORMAPS, OPACITY, Scale, paint, percent
 from explorer.viewer.script import JS, joined, state_names, viewer_script
-from explorer.views.parts import percent
 from vit import ViT, trace
 from vit.card import Card
 

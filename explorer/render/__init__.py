@@ -8,7 +8,7 @@ L layers, H heads, T tokens, K classes, (h, w) patches.
 from explorer.render.charts import curves_chart, heads_chart, history_chart, intervals_chart, lens_chart
 from explorer.render.colours import COLORMAPS, DEFAULT, DEFAULT_SIGNED, DIVERGING, SEQUENTIAL, THEMES, Theme
 from explorer.render.files import gif, mp4, picture_of, png, svg
-from explorer.render.paper import board, number
+from explorer.render.paper import board, number, percent
 from explorer.render.pictures import OPACITY, draw_box, draw_grid, enlarge, overlay, paint, resize_map, tile
 from explorer.render.scales import SCALES, UNIFORM_TOP, Scale, colorize, scale_for
 from explorer.render.sheets import (
@@ -56,6 +56,7 @@ __all__ = [
     "number",
     "overlay",
     "paint",
+    "percent",
     "picture_of",
     "png",
     "resize_map",

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
-from explorer.render.paper import add_titles, key_above, key_beside, new_figure, plain, shorten, style_axes
+from explorer.render.paper import (
+    add_titles,
+    key_above,
+    key_beside,
+    new_figure,
+    number,
+    percent,
+    plain,
+    shorten,
+    style_axes,
+)
 
 
 def heads_chart(
@@ -64,8 +74,8 @@ def lens_chart(
     strongest = np.argsort(-values.max(0) - (final == final.max()))[:top]  # the answer, and rivals
     order = strongest[np.argsort(-final[strongest])]
     for color, k in zip(colors.series, order, strict=False):
-        percent = f"{100 * final[k]:.0f} %" if final[k] >= 0.01 else f"{100 * final[k]:.1g} %"
-        name = f"{shorten(class_names[int(k)])}  {percent if share else f'{final[k]:.4g}'}"
+        said = percent(final[k]) if share else number(final[k], ".4g")
+        name = f"{shorten(class_names[int(k)])}  {said}"
         axes.plot(values[:, k], color=color, lw=2.2 if k == order[0] else 1.3, label=name)
     axes.set(xlabel="read out after", ylabel=value_name, xlim=(0, steps - 1))
     if share:

@@ -156,6 +156,14 @@ def number(value: SupportsFloat, form: str = ".2f") -> str:
     return format(float(value), f"{sign}z{form.removeprefix('+')}").replace("-", "−")
 
 
+def percent(share: float) -> str:
+    """0.1234 -> 12 %, 0.01234 -> 1.2 %, 0.001234 -> 0.12 %: as viewer/js/numbers.js writes it."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "< 0.01 %"
+    return f"{value:.{0 if value >= 9.95 else 1 if value >= 0.995 else 2}f} %"
+
+
 def draw_cells(
     axes: Axes,
     values: np.ndarray,

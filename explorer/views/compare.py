@@ -54,7 +54,7 @@ def answer(look: Look) -> str:
     if not len(trace.logits):
         return '<p class="vx-answer">no classification head</p>'
     best = int(trace.logits.argmax())
-    said = written(look.card, float(look.card.values(trace.logits)[best]), 1)
+    said = written(look.card, float(look.card.values(trace.logits)[best]))
     return f'<p class="vx-answer"><b>{escape(class_name(look.card, best))}</b> {said}</p>'
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from explorer import stats
 from explorer.look import Look, too_many_tokens
 from explorer.payload import class_name
+from explorer.render import percent
 from explorer.roles import RULES
 from explorer.views.page import (
     LATEST,
@@ -26,7 +27,6 @@ from explorer.views.parts import (
     matrix,
     note,
     panel,
-    percent,
     picture_map,
     scale,
 )

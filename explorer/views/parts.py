@@ -26,14 +26,6 @@ WIDTH, HEIGHT = 360, 220  # of a chart, in its own units: about one phone
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 32  # margins
 
 
-def percent(share: float) -> str:
-    """0.1234 -> 12 %, 0.01234 -> 1.2 %, 0.001234 -> 0.12 %: as viewer/js/numbers.js writes it."""
-    value = 100 * share
-    if 0 < value < 0.01:
-        return "< 0.01 %"
-    return f"{value:.{0 if value >= 9.95 else 1 if value >= 0.995 else 2}f} %"
-
-
 def note(text: str) -> str:
     """A paragraph beside a figure."""
     return f'<p class="vx-note">{escape(text)}</p>'
