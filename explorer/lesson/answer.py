@@ -67,7 +67,7 @@ def answer(f: Follow) -> Numbers:
     best = strongest(logits, SHOWN)
     classes = [
         {"name": class_name(f.card, k), "logit": rounded(logits[k]), "value": rounded(values[k]),
-         "written": written(f.card, float(values[k]), 1)}
+         "written": written(f.card, float(values[k]))}
         for k in best
     ]  # fmt: skip
     return {"classes": classes, "count": len(logits), "kind": f.card.scores} | product(f, best[0])
@@ -109,7 +109,7 @@ def said(f: Follow, logits: Tensor, watched: list[int]) -> Numbers:
     values = f.card.values(logits)
     return {
         "values": rounded(values[watched]),
-        "written": [written(f.card, float(values[k]), 1) for k in watched],
+        "written": [written(f.card, float(values[k])) for k in watched],
         "says": class_name(f.card, int(logits.argmax())),
     }
 
@@ -208,7 +208,7 @@ def bag(f: Follow) -> Numbers:
         k = int(found.argmax())
         both[name] = {
             "name": class_name(f.card, k),
-            "written": written(f.card, float(f.card.values(found)[k]), 1),
+            "written": written(f.card, float(f.card.values(found)[k])),
         }
     return both
 

@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { unpack } from "../../explorer/viewer/js/bytes.js";
 import { alike, centre, drawn, matchOf, moved, places, sentence, under } from "../../explorer/viewer/js/pairing.js";
-import { number } from "../../explorer/viewer/js/numbers.js";
-import { short, written } from "../../explorer/viewer/js/words.js";
+import { number, written } from "../../explorer/viewer/js/numbers.js";
+import { short } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
 
 const SIZES = [[12, 20], [16, 12]], GRIDS = [[3, 5], [4, 3]];

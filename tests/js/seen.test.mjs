@@ -7,8 +7,8 @@ import { bestFit } from "../../explorer/viewer/js/layout.js";
 import { canAnswer, lead, mostLookedAt } from "../../explorer/viewer/js/story.js";
 import { pooled, stamp } from "../../explorer/viewer/js/paint.js";
 import { corner, ONE, patchAt, stripOf } from "../../explorer/viewer/js/strip.js";
-import { percent } from "../../explorer/viewer/js/numbers.js";
-import { frameName, nameOf, place, sentence, short, titleOf, written } from "../../explorer/viewer/js/words.js";
+import { percent, written } from "../../explorer/viewer/js/numbers.js";
+import { frameName, nameOf, place, sentence, short, titleOf } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
 
 const sheet = (changes = {}) => ({

@@ -3,7 +3,7 @@
 
    f: a `Follow` of lesson.js. */
 
-import { typeset } from "../../viewer/js/numbers.js";
+import { written } from "../../viewer/js/numbers.js";
 import { classValues } from "./figures.js";
 import { halfEven, number, numbers, shares, strongest } from "./vectors.js";
 
@@ -50,14 +50,13 @@ export function read(f) {
 }
 
 const nameOf = ({ about }, k) => about.classNames[k] ?? `class ${k}`;
-const said = ({ about }, value) => (about.scores === "none" ? typeset(String(Number(value.toPrecision(4)))) : `${(100 * value).toFixed(1)} %`);
 
 export function answer(f) {
   const { seen, about: { scores }, outline: { classes } } = f;
   if (!classes) return { classes: [], features: numbers(seen.logits) };
   const values = classValues(seen.logits, scores), best = strongest(seen.logits, SHOWN);
   return {
-    classes: best.map((k) => ({ name: nameOf(f, k), logit: number(seen.logits[k]), value: number(values[k]), written: said(f, values[k]) })),
+    classes: best.map((k) => ({ name: nameOf(f, k), logit: number(seen.logits[k]), value: number(values[k]), written: written(values[k], f.about) })),
     count: classes, kind: scores, without: [withoutSome(f, [], seen.logits)],
     ...(seen.vector && { vector: numbers(seen.vector), weights: numbers(seen.class_weights), bias: number(seen.class_bias[0]) }),
   };
@@ -68,7 +67,7 @@ const withoutSome = (f, hidden, logits) => ({ hidden, ...told(f, logits, stronge
 function told(f, logits, watched) {
   const values = classValues(logits, f.about.scores);
   return {
-    values: numbers(watched.map((k) => values[k])), written: watched.map((k) => said(f, values[k])), says: nameOf(f, strongest(logits, 1)[0]),
+    values: numbers(watched.map((k) => values[k])), written: watched.map((k) => written(values[k], f.about)), says: nameOf(f, strongest(logits, 1)[0]),
   };
 }
 
@@ -106,7 +105,7 @@ export function shared(f, logits) {
   const area = (curve) => curve.slice(1).reduce((sum, y, i) => sum + (y + curve[i]) / 2 * (fractions[i + 1] - fractions[i]), 0);
   const bag = placeless && Object.fromEntries([["with", seen.logits], ["without", at(passes.find((pass) => pass.placeless))]].map(([name, found]) => {
     const k = strongest(found, 1)[0];
-    return [name, { name: nameOf(f, k), written: said(f, classValues(found, scores)[k]) }];
+    return [name, { name: nameOf(f, k), written: written(classValues(found, scores)[k], f.about) }];
   }));
   return {
     bag: bag || {},

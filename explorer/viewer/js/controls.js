@@ -2,11 +2,12 @@
 
 import { el, icon, ICONS } from "./elements.js";
 import { isFrameHidden } from "./edits.js";
+import { written } from "./numbers.js";
 import { compares, directional, edited, embeddings, lowestLayer, modes, shown } from "./state.js";
 import { canAnswer, lead } from "./story.js";
 import { term, VIEWS } from "./terms.js";
 import { frameCount, frameNow, frameSaid } from "./time.js";
-import { MATRIX, PANEL, written } from "./words.js";
+import { MATRIX, PANEL } from "./words.js";
 
 export function sync(viewer) {
   const { data, root, state, parts, options } = viewer;

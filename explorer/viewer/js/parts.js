@@ -7,8 +7,7 @@ import { KEYS, listenToPicture } from "./input.js";
 import { copyLink } from "./address.js";
 import { listenToTerms, term } from "./terms.js";
 import { toFrame } from "./time.js";
-import { number } from "./numbers.js";
-import { written } from "./words.js";
+import { number, written } from "./numbers.js";
 
 export function buildParts(viewer) {
   const { root, parts } = viewer;

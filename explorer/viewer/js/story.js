@@ -1,7 +1,7 @@
 // The first screen in everyday words, with the model's own numbers. No element.
 
 import { largest } from "./weights.js";
-import { written } from "./words.js";
+import { written } from "./numbers.js";
 
 const plural = (count, one, many = one + "s") => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 

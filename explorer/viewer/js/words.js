@@ -6,8 +6,6 @@ import { largest } from "./weights.js";
 
 export const short = (value) => typeset(Math.abs(value) >= 100 || value === 0 ? value.toFixed(0)
   : Math.abs(value) >= 0.1 ? value.toPrecision(3) : value.toExponential(1));
-// What is said of a class: a probability, or the number itself.
-export const written = (value, data) => data.scores === "none" ? typeset(String(Number(value.toPrecision(4)))) : percent(value);
 // A place on the picture, (row, column), or in a clip; as vit/grid.py names it.
 export function place(token, data) {
   const { t, y, x } = placeOf(token, data);
