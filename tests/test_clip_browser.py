@@ -169,9 +169,9 @@ def test_figures_know_time(opened: Page, found: Trace):
         "Attention over time lag",
     ):
         expect(opened.locator(".vit-chart h3", has_text=title)).to_be_visible()
-    heights = opened.evaluate(
-        "[...document.querySelectorAll('.vit-lag')].map((bar) => +bar.getAttribute('height'))"
-    )
+    bars = "[...document.querySelectorAll('.vit-lag')].map((bar) => +bar.getAttribute('height'))"
+    opened.wait_for_function(f"() => {bars}.some((height) => height > 0)")  # a chart is there before its bars
+    heights = opened.evaluate(bars)
     shares = stats.lag_share(found)[1, 2].numpy()
     np.testing.assert_allclose(np.array(heights) / sum(heights), shares / shares.sum(), atol=1e-3)
 
