@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from vit.augment import augment, resize_all
 from vit.card import Card, check_channels
-from vit.checkpoint import load_folder, save, write_atomically
+from vit.checkpoint import load_folder, save, snapshot_path, write_atomically
 from vit.config import ViTConfig
 from vit.console import spell_what_it_can
 from vit.data import Split, class_names_of, load_split
@@ -423,6 +423,8 @@ def finish(run: Run, data: Split, test: Split) -> None:
     assert isinstance(run.ema, ViT)
     if options.calibrate:
         calibrate(run.ema, run, data)
+        # one from before would end the timeline with other probabilities than the model has
+        snapshot_path(run.folder, run.step).unlink(missing_ok=True)
     save(run.folder, run.ema, run.card)
     saved = load_folder(run.folder)[0].to(next(run.model.parameters()).device)
     accuracy, _ = score(predict(saved, test, run.card), test.labels)

@@ -12,6 +12,7 @@ from tiny_run import command, run, same, weights
 import train as t
 from vit import ViT, load, save
 from vit.card import Card, CheckpointError
+from vit.checkpoint import list_snapshots
 from vit.data import find_pictures, load_split
 from vit.options import Options
 from vit.recipes import Recipe
@@ -189,3 +190,5 @@ def test_in_the_end_probabilities_are_scaled_and_no_answer_changes(pictures, tmp
     run(pictures, tmp_path / "scaled", "--epochs", "2", "--calibrate")  # complete already: not scaled twice
     again = load(tmp_path / "scaled")[0].head
     assert torch.equal(again.weight, new.weight)
+    last = [list_snapshots(tmp_path / name)[-1].step for name in ("plain", "scaled")]
+    assert last[1] < last[0], "the timeline ends with the scaled weights, not with a moment before"
