@@ -96,7 +96,7 @@ def walk(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
 
 def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk) -> None:
     page = walk()
-    page.locator(".les h2").focus()
+    assert page.evaluate("document.activeElement === document.body"), "arrows need no click before them"
     for number, step in enumerate(OF_PICTURES, 1):
         expect(page.locator(".les h2")).to_have_text(step.title)
         show = page.get_by_role("button", name="Show me")
@@ -110,6 +110,17 @@ def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk)
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[-2].title)
     again = walk("#how=9")
     expect(again.locator(".les h2")).to_have_text(OF_PICTURES[8].title)
+
+
+@pytest.mark.parametrize("width, height, larger", [(1920, 1080, 1.25), (2560, 1440, 1.6)])
+def test_a_large_screen_is_used_and_a_square_is_where_one_points(walk, width, height, larger) -> None:
+    small, page = walk(), walk(viewport={"width": width, "height": height})
+    tall = "() => document.querySelector('.les h2').getBoundingClientRect().height"
+    assert page.evaluate(tall) == pytest.approx(larger * small.evaluate(tall), rel=0.05)
+    left, top, wide, high = page.evaluate(BOX)
+    assert top + high < height
+    page.mouse.move(left + 4.5 * wide / 5, top + 2.5 * high / 3)
+    expect(page.locator(".les-picture .les-read")).to_contain_text("square (2, 4)")
 
 
 def test_three_squares_are_guessed_on_the_picture_and_counted(walk) -> None:

@@ -31,7 +31,7 @@ class Lesson {
     this.picture = new Picture(this);
     this.build();
     this.presenter = new Presenter(this);
-    node.addEventListener("keydown", (event) => this.key(event));
+    document.addEventListener("keydown", (event) => this.key(event));
     if (options.address) addEventListener("popstate", () => this.returned());
     this.swipes();
   }
@@ -159,9 +159,10 @@ class Lesson {
 
   key(event) {
     if (this.presenter.on || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    const by = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key], nowhere = event.target === document.body;
+    if (!by || !this.lesson || !this.node.getClientRects().length) return;
+    if (nowhere ? event.key.startsWith("Page") : !this.node.contains(event.target)) return;  // there, a page scrolls by them
     if (event.target.closest("input, select, textarea, dialog")) return;
-    const by = { ArrowRight: 1, PageDown: 1, ArrowLeft: -1, PageUp: -1 }[event.key];
-    if (!by || !this.lesson) return;
     event.preventDefault();
     this.go(this.state.how + by);
   }
