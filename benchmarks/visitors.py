@@ -3,9 +3,10 @@
     python benchmarks/visitors.py [--visitors 30] [--checkpoint NAME]
 
 The app runs in a process of its own; visitors are raw HTTP clients that upload, wait for their turn, and
-fetch all that their viewer would. A mix-up is an answer that holds another visitor's picture. The table
-also has everything asked again, one picture asked by all, a hundred visitors, thirty of whom a third race,
-and a third who race and leave; and the processor time that the app spent on each visitor, which a busy
+fetch all that their viewer would, each from an address of their own. A mix-up is an answer that holds
+another visitor's picture. The table also has everything asked again, thirty behind one address as a class
+is, one picture asked by all, a hundred visitors, thirty of whom a third race, and a third who race and
+leave; and the processor time that the app spent on each visitor, which a busy
 machine does not change much. Then one visitor's looks while another one attacks the page in each of the ways
 of benchmarks/attacks.py: how many times as long they take as alone, right before and after. Then what the app
 holds before, with all, and a minute after they left, and what a request costs where strangers may ask. It
@@ -83,9 +84,16 @@ def picture_of(visitor: int, folder: Path) -> Path:
     return path
 
 
-def visit(url: str, picture: Path, visitor: int, checkpoint: str, gate: threading.Barrier) -> Visit:
+def address_of(place: int) -> str:
+    """Whom a proxy in front of the app would name."""
+    return f"10.0.{place // 200}.{place % 200 + 1}"
+
+
+def visit(
+    url: str, picture: Path, visitor: int, checkpoint: str, gate: threading.Barrier, address: str = ""
+) -> Visit:
     """One upload with everything that follows."""
-    with Client(url) as client:
+    with Client(url, address) as client:
         client.events  # noqa: B018  # asked for once, before the clock runs
         gate.wait()
         began = time.perf_counter()
@@ -102,9 +110,9 @@ def visit(url: str, picture: Path, visitor: int, checkpoint: str, gate: threadin
     return Visit(first, bool(np.abs(shown - colour_of(visitor)).max() < 15))
 
 
-def race(url: str, checkpoint: str, picture: Path, leave: bool) -> float:
+def race(url: str, checkpoint: str, picture: Path, leave: bool, address: str) -> float:
     """Seconds that a race of this picture takes, waiting included; with `leave` the tab is closed in it."""
-    with Client(url, timeout=600) as client:
+    with Client(url, address, timeout=600) as client:
         client.show(picture.read_bytes(), checkpoint)
         client.ask("on_start", [])
         began = time.perf_counter()
@@ -131,14 +139,22 @@ def held(process: subprocess.Popen) -> dict[str, int]:
 
 
 def round_of(
-    app: tuple[subprocess.Popen, str], pictures: list[Path], owners: list[int], checkpoint: str
+    app: tuple[subprocess.Popen, str],
+    pictures: list[Path],
+    owners: list[int],
+    checkpoint: str,
+    together: bool = False,
 ) -> dict[str, str]:
-    """All at once; one row of the table."""
+    """All at once, together behind one address or each at their own; one row of the table."""
     process, url = app
+    places = ["" if together else address_of(place) for place in range(len(pictures))]
     gate = threading.Barrier(len(pictures) + 1)
     spent = processor(process)
     with ThreadPoolExecutor(len(pictures)) as pool:
-        jobs = [pool.submit(visit, url, *one, checkpoint, gate) for one in zip(pictures, owners)]
+        jobs = [
+            pool.submit(visit, url, picture, owner, checkpoint, gate, place)
+            for picture, owner, place in zip(pictures, owners, places)
+        ]
         gate.wait()
         began = time.perf_counter()
         visits = [job.result() for job in jobs]
@@ -164,7 +180,10 @@ def with_races(
     """A third of the visitors race, each their own picture, while the others look."""
     racers, owners = len(pictures) // 3, list(range(len(pictures) // 3, len(pictures)))
     with ThreadPoolExecutor(racers) as pool:
-        races = [pool.submit(race, app[1], checkpoint, picture, leave) for picture in pictures[:racers]]
+        races = [
+            pool.submit(race, app[1], checkpoint, picture, leave, address_of(1000 + place))
+            for place, picture in enumerate(pictures[:racers])
+        ]
         time.sleep(3)  # they race by now
         row = round_of(app, pictures[racers:], owners, checkpoint)
         seconds = sorted(one.result() for one in races if not one.exception())
@@ -256,6 +275,7 @@ def all_rounds(
         return {
             "distinct pictures": round_of(app, few, owners, checkpoint),
             "the same again": round_of(app, few, owners, checkpoint),
+            "behind one address": round_of(app, few, owners, checkpoint, together=True),
             "one picture for all": round_of(app, [warm] * visitors, [10_000] * visitors, checkpoint),
             "a hundred at once": round_of(app, pictures[:100], list(range(100)), checkpoint),
             "a third race": with_races(app, few, checkpoint, leave=False),

@@ -50,6 +50,7 @@ PUBLIC_WORK_LIMIT = 1e13  # operations of all passes that a stranger may ask for
 BF16_FROM = 20e9  # operations of a forward pass; below, float32 is quick and exact (benchmarks/visitors.py)
 QUICK = 3e10  # operations that a method may take without having been asked for: about half a second
 PICTURE = "picture.png"  # how the address of what a page is drawn from ends, beside the viewer's "bin"
+AHEAD = "ahead.bin"  # and of what a viewer fetches before somebody looks at it
 
 # How large a picture is shown to the model; positions are resampled to the grid that results.
 TRAINED, WHOLE, DOUBLE, WHOLE_DOUBLE = (
@@ -488,7 +489,11 @@ class Look:
         depth: of a model that need not be loaded yet.
         """
         layers = range(self.model.config.depth if depth is None else depth)
-        made = [self.address(("layer", at, edits), partial(make_layer, self, at, edits)) for at in layers]
+        ends = [AHEAD] * (len(layers) - 1) + ["bin"]  # a page opens on the last layer
+        made = [
+            self.address(("layer", at, edits), partial(make_layer, self, at, edits), end)
+            for at, end in zip(layers, ends)
+        ]
         exact = depth is None and self.keeps_attention
         if exact:
             exact = 4 * self.model.config.num_heads * self.cost.tokens**2 <= EXACT_BUDGET

@@ -16,13 +16,13 @@ from explorer.cache import MiB
 from explorer.doors import MAX_FILE, Doors, address_of
 from explorer.forms import ExportError
 from explorer.front import Front, Headed
-from explorer.look import PICTURE
+from explorer.look import AHEAD, PICTURE
 from explorer.patience import PATIENT, with_patience
 from explorer.refusals import Left, sentence_of
 from explorer.session import MAX_PAGES, ROUTE, Session
 from explorer.site.lent import Shelf
 from explorer.site.lent import routes as lent_routes
-from explorer.turns import Gate, place_of, take_turns
+from explorer.turns import Gate, let_by, place_of, take_turns
 from explorer.upkeep import upload_folder
 
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
@@ -58,6 +58,8 @@ def shard_route(session: Session) -> Route:
         """The open file, made in the turn of who asks; None where they have left by then."""
         gate = looked_at if name.endswith((".bin", PICTURE)) else taken_home
         address = address_of(request.scope)
+        if name.endswith(AHEAD):
+            await let_by(request.app.get_blocks()._queue, "model")
         async with gate.turn(address):
             if await request.is_disconnected():
                 return None

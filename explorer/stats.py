@@ -81,7 +81,8 @@ def uniform_distance(trace: Trace) -> float:
 def entropy(trace: Trace) -> Tensor:
     """(L, H, T): −Σ A ln A of every row, 0 (one token) to ln T (all alike). e^entropy is how many
     tokens are looked at, in effect. Keep [CLS] rows and patch rows apart when averaging."""
-    return torch.special.entr(trace.attn).sum(dim=-1)
+    attn = trace.attn  # 0 ln 0 is 0; torch.special.entr says so, too, in five times the time
+    return -attn.clamp(min=torch.finfo(attn.dtype).tiny).log_().mul_(attn).sum(dim=-1)
 
 
 def prefix_share(trace: Trace) -> Tensor:

@@ -11,7 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
+from types import SimpleNamespace
 from typing import Any, TypeVar
+
+from gradio.state_holder import SessionState
 
 from explorer.doors import MANY_PAGES, MOST_PAGES, PerMinute, address_of
 from explorer.patience import PATIENT
@@ -22,6 +25,7 @@ MOST_OF_AN_ADDRESS = 400  # of them
 MOST_OF_A_PAGE = {"model": 24, "slow": 2, "hub": 4}  # by lane; more than a hand can ask for
 MOST_ELSEWHERE = 64  # in any other lane
 MUCH = 4  # events of an address that wait: more than a page asks for at once, and they let others go first
+LET_BY = 3.0  # seconds that somebody who sees something already waits for those who see nothing yet
 UNREAD = 60.0  # seconds after which answers that a page has not begun to read are thrown away
 
 
@@ -56,11 +60,19 @@ def refusal(waiting: Sequence[tuple[str, str]], key: tuple[str, str], lane: str,
 
 
 def flood(queue: Any, newcomers: PerMinute, key: tuple[str, str]) -> str:
-    """Why this (address, page) may ask for nothing yet, in a sentence; empty if it may: for each page that is
-    new, Gradio copies all that there is on one."""
+    """Why this (address, page) may ask for nothing yet, in a sentence; empty if it may: something is kept of
+    each page that is new."""
     if key[1] in queue.blocks.state_holder.session_data or newcomers.with_this(*key) <= MOST_PAGES:
         return ""
     return MANY_PAGES
+
+
+def open_page(blocks: Any, page: str) -> None:
+    """What Gradio keeps of a new page, without a description of each component on it: that is for deep links,
+    which there are none of here, and took 25 ms in which nobody else was served, and 0.3 MiB."""
+    undescribed: Any = SimpleNamespace(default_config=blocks.default_config, blocks=())
+    if page not in (pages := blocks.state_holder.session_data):
+        pages[page] = SessionState(undescribed)
 
 
 def place_of(queue: Any, page: str) -> int | None:
@@ -73,6 +85,14 @@ def place_of(queue: Any, page: str) -> int | None:
         if event.session_hash == page
     ]
     return min(places, default=None)
+
+
+async def let_by(queue: Any, lane: str) -> None:
+    """Wait while anybody waits in this lane, but not for long: for what is fetched before it is looked at."""
+    for _ in range(round(LET_BY / 0.1)):
+        if not (lane in (lanes := queue.event_queue_per_concurrency_id) and lanes[lane].queue):
+            return
+        await asyncio.sleep(0.1)
 
 
 def share(places: int | None) -> int:
@@ -102,6 +122,7 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
         if why_not := refusal(waiting, key, lane, len(queue)) or flood(queue, newcomers, key):
             return False, why_not, "error"
         came_from(key[1], key[0])
+        open_page(queue.blocks, key[1])
         answer = await push(body=body, request=request, username=username)
         if known := lanes.get(lane):
             known.queue[:] = in_turn(known.queue, key_of)

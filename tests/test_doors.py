@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from gradio.state_holder import SessionState
+from gradio.state_holder import SessionState, StateHolder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -278,7 +278,11 @@ class Fake:
         self.lane = SimpleNamespace(queue=[], current_concurrency=0, concurrency_limit=limit)
         self.event_queue_per_concurrency_id = {lane: self.lane}
         pages = SimpleNamespace(session_data={})
-        self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id=lane)}, state_holder=pages)
+        self.blocks = SimpleNamespace(
+            fns={0: SimpleNamespace(concurrency_id=lane)},
+            state_holder=pages,
+            default_config=SimpleNamespace(blocks={}),
+        )
         self.pending_messages_per_session: dict[str, Any] = {}
         self.pending_event_ids_session: dict[str, Any] = {}
         self.event_ids_to_events: dict[str, Any] = {}
@@ -335,6 +339,41 @@ async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> 
     assert [each[0] for each in said] == [True, True, True, False, True]
     assert said[3][1].endswith("reload this one in a minute.")
     assert (await pushed(queue, "d", "2.2.2.2"))[0], "another address"
+
+
+def test_of_a_new_page_gradio_keeps_what_it_needs_and_no_description_of_every_component() -> None:
+    with gr.Blocks() as demo:
+        size, seen = gr.Dropdown(["small", "large"]), gr.State([])
+    holder = StateHolder()
+    holder.set_blocks(demo)
+    turns.open_page(demo, "a")
+    page = holder["a"]
+    assert not page.config_values and len(SessionState(demo).config_values) >= 2, "as Gradio does it"
+    assert page[size._id] is size and page[seen._id] == []
+    page[seen._id] = ["kept"]
+    turns.open_page(demo, "a")
+    assert holder["a"][seen._id] == ["kept"]
+
+
+@pytest.mark.anyio
+async def test_what_is_fetched_ahead_lets_those_by_who_see_nothing_yet_but_not_for_ever(monkeypatch) -> None:
+    queue, done = Fake("model", 1), []
+
+    async def fetch(name: str) -> None:
+        await turns.let_by(queue, "model")
+        done.append(name)
+
+    await fetch("nobody waits")
+    await pushed(queue, "a")
+    waits = asyncio.create_task(fetch("waited"))
+    await asyncio.sleep(0.15)
+    assert done == ["nobody waits"]
+    queue.begun()
+    await asyncio.wait_for(waits, 1)
+    await pushed(queue, "b")
+    monkeypatch.setattr(turns, "LET_BY", 0.1)
+    await asyncio.wait_for(fetch("long enough"), 1)
+    assert done == ["nobody waits", "waited", "long enough"]
 
 
 @pytest.mark.anyio
