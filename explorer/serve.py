@@ -27,7 +27,7 @@ from explorer.upkeep import upload_folder
 
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
 SHARDS_AT_ONCE = max(2, os.cpu_count() or 1)  # and of what a viewer shows
-PIECE = 2**17  # bytes of a file that are read at once: what one who stops reading can make us hold
+PIECE = 2**18  # bytes of a file that are read at once: what one who stops reading can make us hold
 THREADS = 40  # of Gradio: events that are answered at the same time, in all lanes together
 
 

@@ -99,6 +99,14 @@ def share(places: int | None) -> int:
     return 10**6 if places is None else max(1, places // 2)
 
 
+def key_of(event: Any) -> tuple[str, str]:
+    """(address, page) of one of Gradio's events."""
+    if not hasattr(event, "visitor"):
+        event.visitor = address_of(event.request.scope), str(event.session_hash)
+    visitor: tuple[str, str] = event.visitor
+    return visitor
+
+
 def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, address: None) -> None:
     """Make a `gradio.queueing.Queue` serve those who wait in turn. came_from: told each (page, address)."""
     push, process = queue.push, queue.process_events
@@ -106,12 +114,6 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
     at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
     newcomers = PerMinute()  # pages, by address
     changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
-
-    def key_of(event: Any) -> tuple[str, str]:
-        if not hasattr(event, "visitor"):
-            event.visitor = address_of(event.request.scope), str(event.session_hash)
-        visitor: tuple[str, str] = event.visitor
-        return visitor
 
     async def push_in_turn(body: Any, request: Any, username: Any) -> Any:
         function = queue.blocks.fns.get(body.fn_index)
