@@ -42,11 +42,10 @@ from explorer.payload import unpack  # noqa: E402
 from explorer.upkeep import LOCK  # noqa: E402
 from vit.library import list_checkpoints  # noqa: E402
 
-# measured with eight who looked and three who raced, and from a whole table's 250 pages
+# measured after sixty looks, and after a whole table's 280 pages
 KEPT = (
-    "What visitors sent stays on the disk for an hour (explorer/upkeep.py), and of each page Gradio keeps "
-    "0.3 MiB in memory for an hour after it is closed. Beside that some 240 MiB stay from the first looks "
-    "and races on, after 11 pages as after 250, which no tensor and no result holds."
+    "What visitors sent stays on the disk for an hour (explorer/upkeep.py). Of the memory some 50 MiB stay "
+    "after the first looks and 180 after races, which no tensor and no result holds."
 )
 LOOKS = 6  # before and after an attack; twice as many in it
 COLOURS = 97  # a prime: consecutive visitors get colours far apart
