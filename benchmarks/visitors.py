@@ -83,7 +83,7 @@ def picture_of(visitor: int, folder: Path) -> Path:
     return path
 
 
-def address_of(place: int) -> str:
+def address_number(place: int) -> str:
     """Whom a proxy in front of the app would name."""
     return f"10.0.{place // 200}.{place % 200 + 1}"
 
@@ -146,7 +146,7 @@ def round_of(
 ) -> dict[str, str]:
     """All at once, together behind one address or each at their own; one row of the table."""
     process, url = app
-    places = ["" if together else address_of(place) for place in range(len(pictures))]
+    places = ["" if together else address_number(place) for place in range(len(pictures))]
     gate = threading.Barrier(len(pictures) + 1)
     spent = processor(process)
     with ThreadPoolExecutor(len(pictures)) as pool:
@@ -180,7 +180,7 @@ def with_races(
     racers, owners = len(pictures) // 3, list(range(len(pictures) // 3, len(pictures)))
     with ThreadPoolExecutor(racers) as pool:
         races = [
-            pool.submit(race, app[1], checkpoint, picture, leave, address_of(1000 + place))
+            pool.submit(race, app[1], checkpoint, picture, leave, address_number(1000 + place))
             for place, picture in enumerate(pictures[:racers])
         ]
         time.sleep(3)  # they race by now

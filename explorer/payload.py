@@ -73,7 +73,7 @@ def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
     header = json.dumps({"meta": meta, "sections": sections}).encode()
     header += b" " * (-len(header) % 8)
     numbers = np.array([VERSION, len(header), 0], "<u4").tobytes()
-    return bytes(igzip.compress(b"".join([MAGIC, numbers, header, *parts]), compresslevel=1, mtime=0))
+    return igzip.compress(b"".join([MAGIC, numbers, header, *parts]), compresslevel=1, mtime=0)
 
 
 def unpack(message: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

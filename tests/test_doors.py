@@ -278,10 +278,7 @@ class Fake:
         self.lane = SimpleNamespace(queue=[], current_concurrency=0, concurrency_limit=limit)
         self.event_queue_per_concurrency_id = {lane: self.lane}
         pages = SimpleNamespace(session_data={}, blocks=None)
-        self.blocks = SimpleNamespace(
-            fns={0: SimpleNamespace(concurrency_id=lane)},
-            state_holder=pages,
-        )
+        self.blocks = SimpleNamespace(fns={0: SimpleNamespace(concurrency_id=lane)}, state_holder=pages)
         self.pending_messages_per_session: dict[str, Any] = {}
         self.pending_event_ids_session: dict[str, Any] = {}
         self.event_ids_to_events: dict[str, Any] = {}
