@@ -83,6 +83,24 @@ def test_every_package_is_installed() -> None:
     assert not {path for path in data - carried if path.parts[len(ROOT.parts)] in ("vit", "explorer")}
 
 
+def headings(text: str) -> set[str]:
+    """Under which names a page's headings are linked to."""
+    found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in found}
+
+
+def test_links_in_the_docs_lead_somewhere() -> None:
+    lost = []
+    for page in (path for path in tracked() if path.suffix == ".md"):
+        prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s:]+)\)", prose):
+            path, _, anchor = link.partition("#")
+            other = page.parent / path if path else page
+            if not other.exists() or (anchor and anchor not in headings(other.read_text())):
+                lost.append(f"{page.name}: {link}")
+    assert not lost
+
+
 def test_ci_installs_versions_that_the_requirements_allow() -> None:
     pinned = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"
