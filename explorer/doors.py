@@ -35,12 +35,12 @@ SMALLEST = MiB // 4  # what an upload counts at least: files are counted, too
 MAX_KEPT_OF_ONE = 150 * MiB  # bytes of one address's uploads that lie on the disk: its oldest go first
 MAX_KEPT = 2048 * MiB  # and of all: the oldest of the address that has most go first
 MIN_FREE = 256 * MiB  # bytes that stay free on the disk
-MOST_PAGES = 240  # that one address may open in a minute, as many as a class reloads: each is written anew
+MOST_PAGES = 240  # that one address may open in a minute: as many as a class reloads
 MANY_PAGES = "Very many pages were opened from your address: reload this one in a minute."
 AT_ONCE, PACE = 400, 40.0  # what one address may send at once, then a second: a class that opens its pages
 MAX_OPEN = 400  # requests of one address that are answered at the same time: a class behind one address
 MAX_OPEN_IN_ALL = 3000
-REST = 20.0  # seconds after which threads are asked whether they are needed
+REST = 20.0  # seconds between two looks at what lies on the disk
 SEND_WITHIN = 60.0  # seconds in which some more of a body comes
 MAX_ADDRESSES = 4096  # of which something is remembered
 
@@ -105,14 +105,6 @@ def is_near(host: str) -> bool:
         return False
 
 
-async def let_threads_end() -> None:
-    """Threads that have answered wait for more, each with a team of torch's own. Who has waited for long ends
-    only when another is asked for something (anyio): so ask."""
-    while True:
-        await asyncio.sleep(REST)
-        await run_in_threadpool(bool)
-
-
 def names_of_this_machine() -> set[str]:
     name = socket.gethostname().lower()
     return {"localhost", name, name.partition(".")[0], f"{name.partition('.')[0]}.local", "testserver"}
@@ -169,9 +161,9 @@ class Doors:
         if scope["type"] != "http":  # lifespan; this page uses no web sockets
             if scope["type"] == "lifespan":
                 asyncio.get_running_loop().set_exception_handler(in_few_words())
-                resting = asyncio.create_task(let_threads_end())
+                looking = asyncio.create_task(self.look_after_uploads())
                 await self.app(scope, receive, send)
-                resting.cancel()
+                looking.cancel()
             return
         address, path, started, said = address_of(scope), "", False, b""
 
@@ -203,6 +195,13 @@ class Doors:
             self.open[address] -= 1
             if not self.open[address]:
                 del self.open[address]
+
+    async def look_after_uploads(self) -> None:
+        """Now and then, in a thread. Threads that have answered wait for more, each with a team of torch's
+        own; who has waited for long ends only when another is asked for something (anyio), as here."""
+        while True:
+            await asyncio.sleep(REST)
+            await run_in_threadpool(self.kept.look_again, self.uploads())
 
     def check(self, scope: Scope, address: str) -> str:
         """The path of a request that may come in. Raises Refused."""
@@ -258,8 +257,8 @@ class Doors:
         recent = [(at, sent) for at, sent in self.uploaded.get(address, ()) if now - at < WINDOW]
         if sum(sent for _, sent in recent) + size > MAX_UPLOADED:
             raise Refused(429, "You have sent many pictures: wait some minutes before the next one.")
-        kept = sum(max(size_of(file), SMALLEST) for file in folder.rglob("*") if file.is_file())
-        self.kept.make_room(max(kept + size - MAX_KEPT, size + MIN_FREE - free_at(folder)))
+        more = self.kept.in_all(SMALLEST) + size - MAX_KEPT
+        self.kept.make_room(max(more, size + MIN_FREE - free_at(folder)))
         if free_at(folder) - size < MIN_FREE:
             raise Refused(
                 507, "The disk of this server is full: choose one of the examples, or try again later."
@@ -290,14 +289,6 @@ class Doors:
             return message
 
         return bounded_receive
-
-
-def size_of(file: Path) -> int:
-    """Bytes of a file that may go at any moment."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
 
 
 def free_at(folder: Path) -> int:

@@ -9,8 +9,9 @@ import gzip
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import brotli
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,6 +27,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOG = logging.getLogger(__name__)
 FOREVER = "public, max-age=31536000, immutable"  # of what has a hash of its content in its name
+AGAIN = "no-cache"  # and of what is asked for each time
+QUALITY = 5  # of brotli, 0 to 11, where somebody waits for it: 5 ms for the page
+KEPT_PAGES = 16  # that are kept as they were written, a quarter of a MiB each
+WRITTEN = {"": "page.html", "/": "page.html", "/config": "config.json"}  # by Gradio, for each who asks
+# what Gradio takes into them of a request beside its address (gradio.route_utils.get_root_url)
+PLACE = ("x-forwarded-host", "x-forwarded-proto", "x-gradio-server")
 AT_HAND = 0.3  # seconds that the page waits to hear what is shown first
 LATE = Path(__file__).with_name("late.json")  # printed by benchmarks/first.py
 # type, for windows wide enough for it (views/page.css): to be said behind how wide a phone's window is
@@ -34,14 +41,15 @@ TYPE = "".join(
     f' href="./static/fonts/IBMPlexSans/IBMPlexSans-{weight}.woff2">'
     for weight in ("Regular", "Bold")
 )
-KINDS = {"js": "text/javascript", "css": "text/css"}
+KINDS = {"js": "text/javascript", "css": "text/css", "html": "text/html", "json": "application/json"}
 
 
 class Text:
-    """A script or a style sheet, at an address that changes with its content."""
+    """What travels compressed: a script or a style sheet, at an address that changes with its content, or a
+    page. quality: of brotli."""
 
-    def __init__(self, address: str, content: bytes):
-        self.address, self.content = address, content
+    def __init__(self, address: str, content: bytes, quality: int = 11):
+        self.address, self.content, self.quality = address, content, quality
         self.kind = address.rpartition(".")[2]
 
     @classmethod
@@ -50,16 +58,16 @@ class Text:
 
     @cached_property
     def brotli(self) -> bytes:
-        return brotli.compress(self.content)
+        return brotli.compress(self.content, quality=self.quality)
 
     @cached_property
     def gzip(self) -> bytes:
         return gzip.compress(self.content)
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: Request, cached: str = FOREVER) -> Response:
         accepted = request.headers.get("accept-encoding", "")
         encoding = next((name for name in ("br", "gzip") if name in accepted), "")
-        headers = {"Cache-Control": FOREVER, "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": cached, "Vary": "Accept-Encoding"}
         if encoding:
             headers["Content-Encoding"] = encoding
         content = {"br": lambda: self.brotli, "gzip": lambda: self.gzip, "": lambda: self.content}[encoding]()
@@ -143,37 +151,45 @@ class Front:
 
 
 class Headed:
-    """The layer: Gradio's page as `front` has it."""
+    """The layer: Gradio's page as `front` has it, and the list of its parts. Gradio writes both anew for each
+    who asks, which takes 25 ms in which little else is done; here all who would get the same get the same."""
 
     def __init__(self, app: ASGIApp, front: Front):
         self.app, self.front = app, front
+        self.kept: OrderedDict[Hashable, Text] = OrderedDict()  # the one asked for last at the end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        if scope["type"] == "http" and scope["method"] == "GET" and path in ("", "/"):
-            first = await self.front.at_hand(scope)
-            send = changed(send, partial(self.front.page, first=first))
-        await self.app(scope, receive, send)
+        if scope["type"] != "http" or scope["method"] != "GET" or path not in WRITTEN:
+            return await self.app(scope, receive, send)
+        name = WRITTEN[path]
+        first = await self.front.at_hand(scope) if name == "page.html" else None
+        # the query is for our own scripts: of this page Gradio knows no second one, and no deep links
+        asked = Request({**scope, "query_string": b""})
+        key = (name, first and first["head"], str(asked.url), *map(asked.headers.get, PLACE))
+        if key not in self.kept:
+            messages = await said(self.app, asked.scope, receive)
+            if messages[0]["status"] != 200:
+                for message in messages:
+                    await send(message)
+                return
+            content = b"".join(message.get("body", b"") for message in messages[1:])
+            content = self.front.page(content, first) if name == "page.html" else content
+            self.kept[key] = Text(name, content, QUALITY)
+        text = self.kept[key]
+        self.kept.move_to_end(key)
+        while len(self.kept) > KEPT_PAGES:
+            self.kept.popitem(last=False)
+        answer = await run_in_threadpool(text.answer, asked, AGAIN)
+        await answer(scope, receive, send)
 
 
-def changed(send: Send, change: Callable[[bytes], bytes]) -> Send:
-    """`send` that collects a page and sends it changed; what is no page passes."""
-    start: Message = {}
-    body: list[bytes] = []
+async def said(app: ASGIApp, scope: Scope, receive: Receive) -> list[Message]:
+    """All that an app answers to this."""
+    messages: list[Message] = []
 
     async def sent(message: Message) -> None:
-        nonlocal start
-        if message["type"] == "http.response.start":
-            start = message
-            return
-        body.append(message.get("body", b""))
-        if message.get("more_body", False):
-            return
-        content, headers = b"".join(body), MutableHeaders(scope=start)
-        if start["status"] == 200 and headers.get("content-type", "").startswith("text/html"):
-            content = change(content)
-            headers["Content-Length"] = str(len(content))
-        await send(start)
-        await send({"type": "http.response.body", "body": content})
+        messages.append(message)
 
-    return sent
+    await app(scope, receive, sent)
+    return messages

@@ -32,14 +32,14 @@ THREADS = 40  # of Gradio: events that are answered at the same time, in all lan
 
 
 class Squeezed:
-    """The page and other text travel compressed, at an eighth of their size; a binary shard already is."""
+    """Text that is promised travels compressed, at an eighth of its size; a binary shard already is."""
 
     def __init__(self, app: ASGIApp):
         self.app, self.gzip = app, GZipMiddleware(app, minimum_size=1000, compresslevel=6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        text = path in ("", "/", "/config") or (path.startswith(f"/{ROUTE}/") and path.endswith(".json"))
+        text = path.startswith(f"/{ROUTE}/") and path.endswith(".json")
         await (self.gzip if text else self.app)(scope, receive, send)
 
 

@@ -82,41 +82,68 @@ def remove_left_behind(parent: Path) -> None:
 
 
 class Kept:
-    """Whose uploads lie on the disk, each in a folder of its own: where there are too many, the oldest go."""
+    """Whose uploads lie on the disk, each in a folder of its own: where there are too many, the oldest go.
+
+    What lies there is known from when it came and from the last `look_again`: it is not asked of the disk for
+    every upload, which would take as long as there are files.
+    """
 
     def __init__(self, of_one: int):
         self.of_one = of_one  # bytes of one address
-        self.folders: OrderedDict[Path, str] = OrderedDict()  # and whose they are, the oldest first
+        self.folders: OrderedDict[Path, tuple[str, int]] = OrderedDict()  # whose, and bytes; the oldest first
+        self.others = 0  # bytes of all else, such as what has come only in part
+        self._lock = threading.RLock()
 
     def add(self, address: str, files: Iterable[Path]) -> None:
         """Files that came from this address; its oldest ones go where it has too many."""
-        for file in files:
-            self.folders[file.parent] = address
-            self.folders.move_to_end(file.parent)
-        while self.held()[address] > self.of_one:
-            self.drop_oldest(address)
+        with self._lock:
+            for file in files:
+                self.folders[file.parent] = address, size_in(file.parent)
+                self.folders.move_to_end(file.parent)
+            while self.held()[address] > self.of_one:
+                self.drop_oldest(address)
 
     def make_room(self, size: int) -> None:
         """Remove so many bytes, the oldest of whoever holds most, as far as there are any."""
-        while size > 0 and (held := self.held()):
-            size -= self.drop_oldest(held.most_common(1)[0][0])
+        with self._lock:
+            while size > 0 and (held := self.held()):
+                size -= self.drop_oldest(held.most_common(1)[0][0])
 
     def held(self) -> Counter[str]:
-        """Bytes by address, of what still lies there."""
+        """Bytes by address."""
         held: Counter[str] = Counter()
-        for folder, address in list(self.folders.items()):
-            if size := size_in(folder):
+        with self._lock:
+            for address, size in self.folders.values():
                 held[address] += size
-            else:
-                del self.folders[folder]
         return held
 
+    def in_all(self, smallest: int) -> int:
+        """Bytes, of each folder at least so many."""
+        with self._lock:
+            return self.others + sum(max(size, smallest) for _, size in self.folders.values())
+
     def drop_oldest(self, address: str) -> int:
-        folder = next(folder for folder, of in self.folders.items() if of == address)
+        """Remove it; returns the bytes that this gave back."""
+        folder = next(folder for folder, (of, _) in self.folders.items() if of == address)
         size = size_in(folder)
         shutil.rmtree(folder, ignore_errors=True)
         del self.folders[folder]
         return size
+
+    def look_again(self, uploads: Path) -> None:
+        """Forget what is gone, and see what else lies here. For a thread: it asks for every file."""
+        with self._lock:
+            known = set(self.folders)
+        gone, others = {folder for folder in known if not size_in(folder)}, 0
+        with suppress(OSError), os.scandir(uploads) as entries:
+            for entry in entries:
+                if (path := Path(entry.path)) not in known:
+                    with suppress(OSError):
+                        others += size_in(path) if entry.is_dir() else entry.stat().st_size
+        with self._lock:
+            self.others = others
+            for folder in gone & self.folders.keys():
+                del self.folders[folder]
 
 
 def size_in(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,34 @@ def test_an_addresss_oldest_uploads_make_room_for_its_new_ones(tmp_path, monkeyp
     assert [lie_there_after("ann", name) for name in "cde"] == ["bc", "bcd", "bde"]
     monkeypatch.setattr(doors, "MAX_KEPT", 350)
     assert lie_there_after("cid", "f") == "bef", "of the address that has most"
+
+
+def test_an_upload_does_not_ask_the_disk_for_all_others(tmp_path: Path, monkeypatch) -> None:
+    """A thousand files of an hour must not make the next one wait; what else lies there is counted, too."""
+    kept, asked = upkeep.Kept(10**6), []
+    count = upkeep.size_in
+    monkeypatch.setattr(upkeep, "size_in", lambda folder: asked.append(folder) or count(folder))
+
+    def add(number: int) -> int:
+        file = tmp_path / str(number) / "x.png"
+        file.parent.mkdir()
+        file.write_bytes(b"x" * 10)
+        asked.clear()
+        kept.add("ann", [file])
+        return len(asked)
+
+    assert {add(number) for number in range(100)} == {1} and kept.held() == {"ann": 1000}
+    assert kept.in_all(1) == 1000 and kept.in_all(20) == 2000
+    (tmp_path / "tmp-part").write_bytes(b"x" * 7)
+    for file in (tmp_path / "0" / "x.png", tmp_path / "1" / "x.png"):
+        file.unlink()  # by age
+    shutil.rmtree(tmp_path / "2")
+    kept.look_again(tmp_path)
+    assert kept.held() == {"ann": 970} and kept.in_all(1) == 977
+    kept.make_room(15)
+    assert kept.held() == {"ann": 950} and not (tmp_path / "3").exists() and (tmp_path / "5").exists()
+    kept.look_again(tmp_path / "nowhere")
+    assert kept.in_all(1) == 950
 
 
 def test_pages_are_written_only_so_often_for_one_address(tmp_path: Path, monkeypatch) -> None:
