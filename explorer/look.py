@@ -22,6 +22,7 @@ from explorer import maps, render, zero
 from explorer.cache import EVERYONE, MiB, nbytes
 from explorer.classes import Classes
 from explorer.methods import METHODS, Method
+from explorer.patience import rest
 from explorer.payload import (
     EXACT_BUDGET,
     embeddings_payload,
@@ -433,6 +434,7 @@ class Look:
             def step(done: int, total: int) -> None:
                 self.session.still_wanted(self.owner)
                 wanted()
+                rest()
 
             if zero.HERE and method.is_long:
                 model = self.model

@@ -289,19 +289,24 @@ def flow(
     looked = transitions(trace, fuse, 0.0, layer).double().numpy()
     depth = len(looked)
     capacity = (1 - residual) * looked + residual * np.eye(tokens)  # (L, T, T)
-    # node l·T + i is token i after l layers; one node more is the source, which feeds the query's rows
-    after, token, key = np.indices(capacity.shape).reshape(3, -1)
-    source = (depth + 1) * tokens
-    rows = np.array(rows_of(trace, query, model))
-    starts = np.concatenate([(after + 1) * tokens + token, np.full(len(rows), source)])
-    ends = np.concatenate([after * tokens + key, depth * tokens + rows])
-    widths = np.concatenate([capacity.ravel(), np.full(len(rows), 1 / len(rows))])
     unit = 2**30  # scipy's flows are 32-bit integers; no path carries more than 1
-    widths = (widths * unit).round().astype(np.int32)
-    graph = coo_array((widths, (starts, ends)), shape=(source + 1, source + 1)).tocsr()
+    widths = (capacity * unit).round().astype(np.int32)
+    # node l·T + i is token i after l + 1 layers; two more are the patch, and what feeds the query's rows
+    patch, source = depth * tokens, depth * tokens + 1
+    rows = np.array(rows_of(trace, query, model))
+    above, token, key = np.indices((depth - 1, tokens, tokens))  # of layers 1 to L-1
+    fed = (above < depth - 2) | np.isin(token, rows)  # of the last layer only the query's rows are
+    every = np.arange(tokens)
+    starts = [((above + 1) * tokens + token)[fed], every, np.full(len(rows), source)]
+    ends = [(above * tokens + key)[fed], np.full(tokens, patch), (depth - 1) * tokens + rows]
+    wide = [widths[1:][fed], np.ones(tokens, np.int32), np.full(len(rows), round(unit / len(rows)), np.int32)]
+    places = np.concatenate(starts), np.concatenate(ends)
+    graph = coo_array((np.concatenate(wide), places), shape=(source + 1, source + 1)).tocsr()
+    into_patch = np.flatnonzero(graph.indices == patch)  # a pipe from every token
     flows = []
     for sink in range(trace.num_prefix_tokens, tokens):
-        flows.append(maximum_flow(graph, source, sink).flow_value / unit)
+        graph.data[into_patch] = widths[0][:, sink]
+        flows.append(maximum_flow(graph, source, patch).flow_value / unit)
         if progress:
             progress(len(flows), tokens - trace.num_prefix_tokens)
     return torch.tensor(flows, dtype=torch.float32).unflatten(0, trace.grid_size)

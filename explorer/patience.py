@@ -6,6 +6,7 @@ For what takes long, and for whoever asks for much at once: they get what the ot
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 V = TypeVar("V")
 THREADS = 8  # more than the lanes of a queue let one address have at work
 NICE = 10  # a tenth of the claim of a thread as usual
+REST = 0.01  # seconds between two steps
 
 # whether the work that is being done here lets others go first
 PATIENT: ContextVar[bool] = ContextVar("patient", default=False)
@@ -25,6 +27,13 @@ def step_back() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
+def rest() -> None:
+    """Between two steps of patient work: a step may hold Python's lock as long as it takes, which no claim to
+    the processor changes, and others need it often."""
+    if PATIENT.get():
+        time.sleep(REST)
 
 
 POOL = ThreadPoolExecutor(THREADS, "patient", step_back)
