@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import randomised, tiny_config
 
-from vit import Card, ViT, codec, load, trace
+from vit import Card, ViT, checkpoint, codec, load, trace
 from vit.checkpoint import list_snapshots, load_snapshot, save_snapshot
 from vit.library import BUNDLED
 from vit.pictures import preprocess
@@ -95,6 +95,35 @@ def test_a_chain_of_moments_ends_in_each_of_them(tmp_path: Path) -> None:
     save_snapshot(tmp_path, models[3], CARD, 10, {})
     with pytest.raises(ValueError, match=r"0000020.safetensors is the difference to another step_0000010"):
         load_snapshot(paths[3])
+
+
+def test_a_timeline_decodes_each_moment_once(tmp_path: Path, monkeypatch) -> None:
+    """Each is the difference to the one before: from the first on for each would be many times as much."""
+    for step in range(3 * checkpoint.MOST_RECENT):
+        save_snapshot(tmp_path, randomised(ViT(tiny_config()), std=0.05 * (step + 1)), CARD, step, {})
+    paths, decoded = [snapshot.path for snapshot in list_snapshots(tmp_path)], []
+    decode = checkpoint.decode
+    monkeypatch.setattr(checkpoint, "decode", lambda path, base: decoded.append(path) or decode(path, base))
+    checkpoint.RECENT.clear()
+    for _ in range(2):
+        decoded.clear()
+        for path in paths:
+            load_snapshot(path)
+        assert decoded == paths and len(checkpoint.RECENT) == checkpoint.MOST_RECENT
+    load_snapshot(paths[-1])
+    assert decoded == paths, "it was at hand"
+
+
+def test_what_a_file_says_of_itself_is_read_again_when_it_was_written_again(tmp_path: Path) -> None:
+    def accuracies() -> list[float]:
+        return [snapshot.metrics["accuracy"] for snapshot in list_snapshots(tmp_path)]
+
+    for accuracy in (0.25, 0.5):
+        path = save_snapshot(tmp_path, randomised(ViT(tiny_config())), CARD, 0, {"accuracy": accuracy})
+        assert accuracies() == accuracies() == [accuracy]
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="cut short"):
+        list_snapshots(tmp_path)
 
 
 def test_another_model_or_a_damaged_moment_begins_a_chain_of_its_own(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -190,6 +191,11 @@ class Moment:
     digest: str  # of the tensors in the file
 
 
+# the latest, by the files that they were made of: a timeline asks for one moment after the other
+RECENT: OrderedDict[tuple[tuple[Path, int], ...], Moment] = OrderedDict()
+MOST_RECENT = 4
+
+
 def decoded(path: Path) -> Moment:
     """The weights of a snapshot and of those that it is the difference to. Raises CheckpointError."""
     chain = [path]
@@ -198,20 +204,23 @@ def decoded(path: Path) -> Moment:
         if this is None or before is None or before >= this or "/" in base:
             raise CheckpointError(f"{told(chain[-1])} is damaged: it is no difference to {base!r}.")
         chain.append(path.parent / base)
-    then: Moment | None = None
-    for file in reversed(chain):
-        about = read_header(file)
-        if then is not None and then.digest != about.get("base_digest"):
-            raise CheckpointError(f"{told(file)} is the difference to another {about['base']}: remove it.")
-        then = decode(file, os.stat(file).st_mtime_ns, then)
+    # with its time: what is written anew is read anew
+    files = tuple((file, os.stat(file).st_mtime_ns) for file in reversed(chain))
+    at_hand = [(upto, made) for upto in range(1, len(files) + 1) if (made := RECENT.get(files[:upto]))]
+    begun, then = at_hand[-1] if at_hand else (0, None)
+    for upto in range(begun + 1, len(files) + 1):
+        then = RECENT[files[:upto]] = decode(files[upto - 1][0], then)
+        while len(RECENT) > MOST_RECENT:
+            RECENT.popitem(last=False)
     assert then is not None  # the chain holds at least the file itself
     return then
 
 
-@lru_cache(maxsize=4)  # a timeline asks for one moment after the other
-def decode(path: Path, written: int, base: Moment | None) -> Moment:
-    """One file of a chain. written: its time, so that what is written anew is read anew."""
+def decode(path: Path, base: Moment | None) -> Moment:
+    """One file of a chain, after the one that it is the difference to. Raises CheckpointError."""
     tensors, metadata = read_tensors(path)
+    if base is not None and base.digest != metadata.get("base_digest"):
+        raise CheckpointError(f"{told(path)} is the difference to another {metadata['base']}: remove it.")
     if "config" not in metadata:
         raise CheckpointError(f"{told(path)} does not carry its config: it is no snapshot of ours.")
     config, card = parse_config(parse_json(metadata["config"], f"The config in {told(path)}"), path)
@@ -352,6 +361,15 @@ def open_file(path: Path) -> BinaryIO:
 
 def read_header(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself, without its tensors. Raises CheckpointError."""
+    with suppress(OSError):
+        at = path.stat()
+        return dict(header(path, at.st_mtime_ns, at.st_size))
+    return dict(header(path, 0, 0))  # which says what is wrong
+
+
+@lru_cache(maxsize=512)  # those who look at a training ask for all its headers every few seconds
+def header(path: Path, written: int, size: int) -> dict[str, str]:
+    """`read_header` of a file that has not changed since."""
     with opened(path) as file:
         return file.metadata() or {}
 
