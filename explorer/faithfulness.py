@@ -381,16 +381,18 @@ def table(
     """
     plan = plan or Plan()
     kept = Kept(keep, fingerprint(model, methods, plan))
+    done = 0
     for number, sample in enumerate(samples):
-        if number >= len(kept.figures):
+        if not kept.has(number, of := tensor_digest(sample.image)):
             target = answer(model, sample.image) if sample.target is None else sample.target
             own = Plan(**(asdict(plan) | {"seed": plan.seed + number * max(1, plan.randoms)}))  # other lots
             traced = trace(model, sample.image, target=target)
             runners = race(model, traced, methods, own, card=card, mask=sample.mask)
-            kept.add({runner.name: runner.figures() | {"empty": runner.is_flat} for runner in runners})
+            kept.add(of, {runner.name: runner.figures() | {"empty": runner.is_flat} for runner in runners})
+        done = number + 1
         if progress:
-            progress(number + 1)
-    return table_of(kept.figures, plan.measures, resamples)
+            progress(done)
+    return table_of(kept.figures[:done], plan.measures, resamples)
 
 
 def table_of(figures: list[dict[str, dict[str, float]]], by: Sequence[str], resamples: int = 2000) -> Table:
@@ -433,6 +435,7 @@ class Kept:
 
     def __init__(self, path: Path | None, key: str):
         self.path = path
+        self.pictures: list[str] = []  # which they are of
         self.figures: list[dict[str, dict[str, float]]] = []
         if path is None:
             return
@@ -443,17 +446,26 @@ class Kept:
                     f"{path} holds figures of other weights, methods or settings: name another file, or "
                     "remove it."
                 )
-            whole = [line for line in lines if line.endswith("}}")]  # the last one may have been cut off
-            self.figures = [json.loads(line) for line in whole]
+            whole = [line for line in lines if line.endswith("}}]")]  # the last one may have been cut off
+            for of, figures in map(json.loads, whole):
+                self.pictures.append(of)
+                self.figures.append(figures)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(f"{line}\n" for line in [key, *map(json.dumps, self.figures)])
-        path.write_text(text, encoding="utf-8")
+        rows = map(json.dumps, zip(self.pictures, self.figures))
+        path.write_text("".join(f"{line}\n" for line in [key, *rows]), encoding="utf-8")
 
-    def add(self, figures: dict[str, dict[str, float]]) -> None:
+    def has(self, number: int, of: str) -> bool:
+        """Are the figures of this picture here? Raises ValueError where in its place are those of another."""
+        if number < len(self.pictures) and self.pictures[number] != of:
+            raise ValueError(f"{self.path} holds figures of other pictures: name another file, or remove it.")
+        return number < len(self.pictures)
+
+    def add(self, of: str, figures: dict[str, dict[str, float]]) -> None:
+        self.pictures.append(of)
         self.figures.append(figures)
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
+                file.write(json.dumps([of, figures]) + "\n")
 
 
 def fingerprint(model: ViT, methods: Sequence[str] | None, plan: Plan) -> str:
@@ -467,8 +479,17 @@ def weights_digest(model: ViT) -> str:
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(as_bytes(value))
     return digest.hexdigest()[:16]
+
+
+def tensor_digest(x: Tensor) -> str:
+    """What tells a tensor, such as a picture, from others."""
+    return hashlib.sha256(as_bytes(x)).hexdigest()[:16]
+
+
+def as_bytes(x: Tensor) -> bytes:
+    return x.detach().float().cpu().contiguous().numpy().tobytes()
 
 
 def bootstrap(values: Tensor, resamples: int = 2000, seed: int = 0) -> Estimate:

@@ -276,7 +276,7 @@ def test_a_stopped_table_is_taken_up_where_it_was(tmp_path) -> None:
     whole = f.table(model, samples, ["rollout"], plan)
     f.table(model, samples[:2], ["rollout"], plan, keep=keep)
     with keep.open("a") as file:
-        file.write('{"rollout": {"sco')  # the machine went down here
+        file.write('["0f", {"rollout": {"sco')  # the machine went down here
     calls = []
     f.table(model, samples, ["rollout"], plan, keep=keep, progress=calls.append)
     again = f.table(model, samples, ["rollout"], plan, keep=keep)
@@ -286,6 +286,9 @@ def test_a_stopped_table_is_taken_up_where_it_was(tmp_path) -> None:
     assert len(keep.read_text().splitlines()) == 1 + 3
     with pytest.raises(ValueError, match="figures of other weights, methods or settings: name another file"):
         f.table(model, samples, ["rollout"], f.Plan(points=4), keep=keep)
+    assert f.table(model, samples[:2], ["rollout"], plan, keep=keep).images == 2
+    with pytest.raises(ValueError, match="figures of other pictures: name another file"):
+        f.table(model, samples[::-1], ["rollout"], plan, keep=keep)
 
 
 def test_the_verdict_needs_more_than_one_measure() -> None:

@@ -133,7 +133,8 @@ def run_record(request: Request) -> int:
             continue
         failed: list[str] = []
         one = replace(one, data=data, images=request.images or RECORDED)
-        kept = RUNS / f"{name}-{faithfulness.weights_digest(model)}.jsonl"
+        # of another number other pictures are drawn
+        kept = RUNS / f"{name}-{faithfulness.weights_digest(model)}-{one.images}.jsonl"
         table = measured(replace(one, keep=str(kept)), model, card, size, failed)[1]
         accuracy = "" if card.accuracy is None else f"{100 * card.accuracy:.2f} % test accuracy, "
         config, grid = model.config, model.config.grid_at(size)
