@@ -217,7 +217,9 @@ def filled_in(image: Tensor, gone: Tensor, seed: int = 0, noise: float = ROAD_NO
     system.setdiag(total)
     pixels = image.double().flatten(1).numpy()  # (3, height · width)
     given = [np.bincount(here[known], weight[known] * one[there[known]], minlength=count) for one in pixels]
-    values = torch.from_numpy(splu(system).solve(np.stack(given, axis=1)).T)  # (3, count)
+    # no diagonal is less than the rest of its row: one order serves rows and columns, without pivots
+    solved = splu(system, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    values = torch.from_numpy(solved.solve(np.stack(given, axis=1)).T)  # (3, count)
     values += noise * torch.randn(values.shape, generator=torch.Generator().manual_seed(seed))
     out = image.clone()
     out[:, gone] = values.to(out)
