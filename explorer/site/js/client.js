@@ -1,5 +1,8 @@
 /* The page's side of the worker: promises, and looks as sources for the viewer. */
 
+import { fromSheet } from "./clips.js";
+import { bytesOf } from "./platform.js";
+
 export class Engine {
   constructor(worker) {
     this.worker = worker;
@@ -28,21 +31,23 @@ export class Engine {
     });
   }
 
-  /* A look at a picture, {data (RGBA), width, height}, at a clip of as many frames as the model reads, or at one that is `prepared` already, under interventions.
+  /* A look at a picture, {data (RGBA), width, height}, at a clip of as many frames as the model reads, or at one that is
+     `prepared` already, under interventions. layer: the one that is seen first (-1: where the model opens); all: as are all others.
      -> {source, prepared, ms, forget()} */
-  async look({ picture, prepared, edits }) {
+  async look({ picture, prepared, edits, layer, all }) {
     const { shown: before, ...given } = prepared ?? {}, key = this.looks++;
-    const { ms, ...found } = await this.ask("look", { key, picture, prepared: prepared && given, edits });
+    const { ms, head, layers, ...found } = await this.ask("look", { key, picture, prepared: prepared && given, edits, layer, all });
+    const come = new Map(layers.map((message) => [message.meta.layer, message]));
     const ready = { ...given, ...found }, shown = before ?? await shownOf(ready);
     const part = (name) => (layer) => this.ask(name, { key, layer });
-    const withImage = (message) => ({ ...message, arrays: { ...message.arrays, ...shown } });
     return {
       key, ms, prepared: { ...ready, shown },
       forget: () => this.ask("forget", { key }),
       where: () => this.ask("where", { key }),  // of a tower: whereOf(...) of words.js
       source: {
-        head: () => part("head")().then(withImage),
-        ...Object.fromEntries(["layer", "related", "figures", "exact", "embeddings"].map((name) => [name, part(name)])),
+        ...Object.fromEntries(["related", "figures", "exact", "embeddings"].map((name) => [name, part(name)])),
+        head: async () => ({ ...head, arrays: { ...head.arrays, ...shown } }),
+        layer: async (l) => come.get(l) ?? part("layer")(l),
       },
     };
   }
@@ -91,4 +96,10 @@ export async function pixelsOfFile(blob, most) {
   } finally {
     bitmap.close();
   }
+}
+
+/* The pixels of a picture that comes with the page; of a clip its frames. */
+export async function pixelsOfExample({ file, clip }) {
+  const pixels = await pixelsOfFile(new Blob([await bytesOf(file)]), Infinity);  // a sheet of frames is large
+  return clip ? fromSheet(pixels, clip) : pixels;
 }

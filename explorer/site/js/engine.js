@@ -134,6 +134,12 @@ export class Look {
     }));
   }
 
+  /* What is seen first. */
+  first(wanted = -1, all = false) {
+    const { L, head: { opening } } = this.about, at = wanted < 0 ? opening?.layer ?? L - 1 : Math.min(Math.round(wanted), L - 1);
+    return { head: this.head(), layers: (all ? [...Array(L).keys()] : [at]).map((l) => this.layer(l)) };
+  }
+
   layer(l) {
     const { steps, maxima } = this.sent(this.attnOf(l), this.about.H);
     return { meta: { kind: "layer", layer: l }, arrays: { attn: steps, attn_max: maxima } };

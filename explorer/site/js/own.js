@@ -11,7 +11,8 @@ const byId = (id) => document.getElementById(id);
 
 export class Own {
   constructor(page) {
-    Object.assign(this, { page, frames: 0, seen: [] });  // seen: the latest frames of the camera, {pixels, at}
+    // seen: the latest frames of the camera, {pixels, at}; ahead: the look that is under way while one is shown
+    Object.assign(this, { page, frames: 0, seen: [], ahead: null });
     this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => page.say(text, true));
     byId("own").onclick = () => byId("file").click();
     byId("file").onchange = ({ target }) => { this.bring(target.files[0]); target.value = ""; };
@@ -52,6 +53,7 @@ export class Own {
     await camera.start();
     if (!camera.on) return this.stop();
     this.seen = [];
+    this.at = 0;
     this.recording = setInterval(() => this.record(), 1000 / PACE);
   }
 
@@ -60,6 +62,7 @@ export class Own {
     byId("camera").setAttribute("aria-pressed", "false");
     byId("camera").textContent = "Camera";
     this.camera.stop();
+    this.leave();
     this.page.passing = false;
   }
 
@@ -79,19 +82,41 @@ export class Own {
     return { frames: seen.map(({ pixels }) => pixels), times: seen.map(({ at }) => at - seen[0].at) };
   }
 
-  async frame(video) {  // one after the other, as fast as the machine allows
-    const { page } = this, pixels = page.choosing ? null : this.shown(video);  // what is chosen meanwhile comes first
+  /* The look at what the camera shows now, under way, and what else it was begun with; null where there is too little. */
+  take(video) {
+    const { page } = this, pixels = this.shown(video), { model, moment, words } = page.now;
+    if (!pixels) return null;
+    const look = page.begin(pixels);
+    look.catch(() => {});  // who waits for it hears of it
+    return { pixels, look, model, moment, words };
+  }
+
+  /* What was taken ahead is not shown: something else was chosen. */
+  leave() {
+    this.ahead?.look.then(({ forget }) => forget(), () => {});
+    this.ahead = null;
+  }
+
+  /* As fast as the machine allows: the next one is looked at while this one is painted. */
+  async frame(video) {
+    const { page, ahead } = this;
+    if (page.choosing || (ahead && ["model", "moment", "words"].some((name) => ahead[name] !== page.now[name]))) this.leave();
+    if (page.choosing) return;  // what is chosen meanwhile comes first
+    const { pixels, look } = this.ahead ?? this.take(video) ?? {};
+    this.ahead = null;
     if (!pixels) return;
-    const turn = ++page.turn, begun = performance.now(), { edits } = page.now;
+    const turn = ++page.turn, { edits } = page.now, before = this.at;
+    this.at = performance.now();
     this.frames += 1;
     page.prepared = null;
     page.passing = true;
     page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
     try {
-      await page.look(turn, false);
+      await page.look(turn, false, look);
       if (turn !== page.turn) return;
+      this.ahead = this.take(video);  // what is wanted of this one has been asked for
       if (edits) await page.edit(edits);
-      byId("rate").textContent = `${(1000 / (performance.now() - begun)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
+      if (before) byId("rate").textContent = `${(1000 / (this.at - before)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
     } catch (error) {
       if (turn !== page.turn) return;
       page.say(error.message, true);

@@ -4,8 +4,8 @@ import { unpack } from "../../viewer/js/bytes.js";
 import { reach } from "../../viewer/js/elements.js";
 import { mount } from "../../viewer/js/mount.js";
 import { TABS, askedOf } from "./asked.js";
-import { Engine, pixelsOfFile } from "./client.js";
-import { fromSheet, sampled } from "./clips.js";
+import { Engine, pixelsOfExample } from "./client.js";
+import { sampled } from "./clips.js";
 import { Followed } from "./followed.js";
 import { Own } from "./own.js";
 import { Timeline } from "./timeline.js";
@@ -16,11 +16,6 @@ const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
 
 const ofClips = (model) => !!model?.described.frames;
-
-async function pixelsOfExample({ file, clip }) {
-  const pixels = await pixelsOfFile(new Blob([await bytesOf(file)]), Infinity);  // a sheet of frames is large
-  return clip ? fromSheet(pixels, clip) : pixels;
-}
 
 class Page {
   constructor(site, engine) {
@@ -191,12 +186,18 @@ class Page {
 
   // ---- looks
 
-  async look(turn, another) {
+  /* The look at a picture, under way; of one that passes while something points at a patch, with what every head answers. */
+  begin(pixels, prepared) {
+    const { passing, viewer: { state: { layer, query }, hover }, now: { model: { about: { frames } } } } = this;
+    const given = prepared ? { prepared } : { picture: frames ? sampled(pixels, frames) : pixels };
+    return this.engine.look({ ...given, layer, all: passing && (hover.query ?? query) > 0 });
+  }
+
+  async look(turn, another, begun) {  // begun: the look at this picture, where it is under way
     const { picture: { pixels, own, name }, model: { about, refused, moments } } = this.now, { viewer } = this, ready = this.prepared;
     const timeline = !ofClips(this.now.model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
     const frame = timeline && !another ? Math.min(viewer.state.frame, timeline.moments.length - 1) : 0;
-    const given = about.frames ? sampled(pixels, about.frames) : pixels;
-    const look = await (timeline ? timeline.at(frame) : this.engine.look(ready ? { prepared: ready } : { picture: given }));
+    const look = await (begun ?? timeline?.at(frame) ?? this.begin(pixels, ready));
     if (turn !== this.turn) return (timeline ?? look).forget();
     const { kept: before, passing } = this;
     this.kept = timeline ?? look;
@@ -240,7 +241,7 @@ class Page {
     this.now.edits = edits;
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
     if (!edits.patches.length && !edits.heads.length && !(edits.frozen >= 0)) return this.viewer.setAfter(null);
-    const look = await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits });
+    const look = await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits, layer: this.viewer.state.layer });
     if (turn !== this.turn || this.now.edits !== edits) return look.forget();
     this.after?.forget();
     this.after = look;

@@ -126,11 +126,13 @@ const ASKED = {
   words({ chosen }) { about = asking(whole, chosen); },
   where: ({ key }) => whereOf(looks.get(key).patches, looks.get(key).about),
   gpu: (given) => tryGpu(given),
-  async look({ key, picture, prepared, edits }) {
+  // layer: the one that will be seen first, which comes along with the head (-1: where the model opens); all: so do the others
+  async look({ key, picture, prepared, edits, layer, all }) {
     const ready = prepared ?? prepare(picture, about), told = picture && ready;  // else the page has it
     const begun = performance.now(), outputs = await look(ready.image, edits, edits && ready.length);
-    looks.set(key, new Look(outputs, about, relate, ready.times));
-    return { ...told, length: outputs.length, ms: performance.now() - begun };
+    const ms = performance.now() - begun, made = new Look(outputs, about, relate, ready.times);
+    looks.set(key, made);
+    return { ...told, length: outputs.length, ms, ...made.first(layer, all) };
   },
   async unfold({ graph: content, weights, list, outline }) {
     await fold();
