@@ -236,11 +236,16 @@ def begin(
             card = replace(card, mean=old.mean, std=old.std)
         seed_step(options.seed, 0)
         conv = options.network == "conv"
-        model = ConvTeacher(len(data.class_names)) if conv else build_model(options, data.class_names)
+        names = data.class_names
+        model = ConvTeacher(len(names), options.stem) if conv else build_model(options, names)
         model = model.to(device)
         teacher = None
         if options.teacher:
             teacher = load_teacher(teacher_folder(options, folder), data.class_names).to(device)
+            if any(side % teacher.side for side in options.sides):
+                raise ValueError(
+                    f"This teacher needs --image-size and --sizes that are multiples of {teacher.side}."
+                )
         run = Run(options, card, data, folder, model, make_optimizers(model, options))
         if team.rank == 0:  # only now: a mistake in the options has cost nothing
             tidy(folder, args.fresh)

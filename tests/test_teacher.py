@@ -50,6 +50,10 @@ def test_a_teacher_is_kept_with_its_classes(teacher, tmp_path):
     save_teacher(tmp_path, teacher, names)
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(load_teacher(tmp_path, names)(images), teacher(images))
+    finer = ConvTeacher(7, stem=2).eval()
+    save_teacher(tmp_path, finer, names)
+    assert load_teacher(tmp_path, names).places(images).shape == (1, 4, 4, 7)
+    assert torch.equal(load_teacher(tmp_path, names).places(images), finer.places(images))
     with pytest.raises(CheckpointError, match="knows other classes"):
         load_teacher(tmp_path, tuple("abcdefh"))
     with pytest.raises(CheckpointError, match="holds no teacher"):
@@ -129,11 +133,19 @@ def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, 
     assert same(weights(tmp_path / "again-tiny-teacher"), weights(tmp_path / "whole-tiny-teacher"))
 
 
-def test_a_teacher_that_is_not_there_is_one_sentence(pictures, tmp_path):
+def test_a_teacher_that_is_not_there_or_does_not_fit_is_one_sentence(pictures, tmp_path):
+    beside = tmp_path / "teacher"
+    beside.mkdir()
+    names = find_pictures(str(pictures), "train")[1]
+    save_teacher(beside, ConvTeacher(len(names)), names)
     for words, sentence in (
         (("--teacher", str(tmp_path)), "holds no teacher: train one with --network conv first"),
         (("--teacher", "x", "--network", "conv"), "leave out --init and --teacher"),
-        (("--network", "conv", "--image-size", "18", "--patch-size", "2"), "that are multiples of 4"),
+        (
+            ("--network", "conv", "--sizes", "", "--image-size", "18", "--patch-size", "3"),
+            "an even --patch-size, not 3",
+        ),
+        (("--teacher", str(beside), "--image-size", "18", "--patch-size", "2"), "multiples of 4"),
         (("--network", "conv", "--dry-run"), "this is a convolutional network"),
     ):
         with pytest.raises(SystemExit, match=sentence):

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -40,6 +41,8 @@ MAX_BYTES = 8 * 2**30  # of one model's weights: the largest plain ViTs have 1 t
 WIDTH = ".width"  # after the name of a tensor that is coded: how wide the steps of its rows are
 MAX_HEADER = 8 * 2**20  # bytes of a safetensors header; a thousand tensors need a tenth of one megabyte
 MAX_JSON = 16 * 2**20  # bytes of a config, or of the index of a large model
+TICK = 2 * 10**9  # nanoseconds between the times that a file system can tell apart, at most
+Edition = tuple[Path, int, int, int]  # see `edition`
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # 4 and 8 bit need scales beside them
 
 
@@ -192,7 +195,7 @@ class Moment:
 
 
 # the latest, by the files that they were made of: a timeline asks for one moment after the other
-RECENT: OrderedDict[tuple[tuple[Path, int], ...], Moment] = OrderedDict()
+RECENT: OrderedDict[tuple[Edition, ...], Moment] = OrderedDict()
 MOST_RECENT = 4
 
 
@@ -204,8 +207,7 @@ def decoded(path: Path) -> Moment:
         if this is None or before is None or before >= this or "/" in base:
             raise CheckpointError(f"{told(chain[-1])} is damaged: it is no difference to {base!r}.")
         chain.append(path.parent / base)
-    # with its time: what is written anew is read anew
-    files = tuple((file, os.stat(file).st_mtime_ns) for file in reversed(chain))
+    files = tuple(edition(file) for file in reversed(chain))
     at_hand = [(upto, made) for upto in range(1, len(files) + 1) if (made := RECENT.get(files[:upto]))]
     begun, then = at_hand[-1] if at_hand else (0, None)
     for upto in range(begun + 1, len(files) + 1):
@@ -361,17 +363,29 @@ def open_file(path: Path) -> BinaryIO:
 
 def read_header(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself, without its tensors. Raises CheckpointError."""
-    with suppress(OSError):
-        at = path.stat()
-        return dict(header(path, at.st_mtime_ns, at.st_size))
-    return dict(header(path, 0, 0))  # which says what is wrong
+    try:
+        return dict(header(edition(path)))
+    except OSError:
+        with opened(path):  # which says what is wrong
+            raise
 
 
 @lru_cache(maxsize=512)  # those who look at a training ask for all its headers every few seconds
-def header(path: Path, written: int, size: int) -> dict[str, str]:
+def header(file: Edition) -> dict[str, str]:
     """`read_header` of a file that has not changed since."""
-    with opened(path) as file:
-        return file.metadata() or {}
+    with opened(file[0]) as tensors:
+        return tensors.metadata() or {}
+
+
+def edition(path: Path) -> Edition:
+    """What a file is known by until it is written again. Raises OSError.
+
+    Clocks of file systems tick, some every two seconds: what was written just now may be written again
+    within the same tick, and is known by this moment alone.
+    """
+    at = path.stat()
+    settled = at.st_mtime_ns < time.time_ns() - TICK
+    return path, at.st_size, at.st_mtime_ns, 0 if settled else time.monotonic_ns()
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ class Options:
         0, "side at which it is tested and used (0: image_size); a little larger is often better"
     )
     network: str = option("vit", "vit, or conv: a small convolutional network to teach a ViT with")
-    patch_size: int = option(8, "side of a patch: half of it means four times the tokens")
+    patch_size: int = option(
+        8, "side of a patch: half of it means four times the tokens (conv: of one of the ViT it is to teach)"
+    )
     embed_dim: int = option(192, "D, the width of a token")
     depth: int = option(6, "L, how many blocks")
     num_heads: int = option(3, "H, attention maps per block; D / H = 64 is usual")
@@ -77,6 +79,16 @@ class Options:
         discrepancy")."""
         return self.test_size or self.image_size
 
+    @property
+    def stem(self) -> int:
+        """Side, in pixels, of the squares that a convolutional network reads first: half a patch."""
+        return self.patch_size // 2
+
+    @property
+    def sides(self) -> list[int]:
+        """Of all pictures that the network will see."""
+        return [self.image_size, self.tested_at, *(side for side, _ in stages(self))]
+
     def check(self, parts: int) -> None:
         """Raises ValueError: one sentence that says what to change."""
         if not self.data:
@@ -87,16 +99,13 @@ class Options:
         for name, (low, high) in RANGES.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{flag(name)} must be between {low:g} and {high:g}, not {value:g}.")
-        sides = [self.image_size, self.tested_at, *(side for side, _ in stages(self))]
-        unfit = dict.fromkeys(side for side in sides if side < self.patch_size or side % self.patch_size)
+        unfit = dict.fromkeys(side for side in self.sides if side < self.patch_size or side % self.patch_size)
         if unfit:
             few = ", ".join(str(side) for side in unfit)
             names = "--image-size, --test-size and --sizes"
             raise ValueError(f"{names} must be multiples of {self.patch_size}, not {few}.")
-        if (self.teacher or self.network == "conv") and any(side % 4 for side in sides):
-            raise ValueError(
-                "A convolutional network needs --image-size and --sizes that are multiples of 4."
-            )
+        if self.network == "conv" and self.patch_size % 2:
+            raise ValueError(f"--network conv needs an even --patch-size, not {self.patch_size}.")
         shares = [0.0, *(until for _, until in stages(self))]
         if not (all(a < b for a, b in pairwise(shares)) and shares[-1] <= 1):
             advice = "shares of the run that rise between 0 and 1, such as '64:0.5 96:0.9'"

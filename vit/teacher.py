@@ -14,9 +14,10 @@ place in a picture how much it speaks for each class; the mean over places is it
 
 Nobody has marked a place in any picture: labels are all that teacher and ViT are given.
 
-B pictures, K classes, H heads, P patches, (h', w') places: one for every 16 x 16 pixels.
+B pictures, K classes, H heads, P patches, (h', w') places: one for every two by two patches.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,6 @@ from vit.options import Options
 from vit.trace import Recorder
 
 WIDTHS, DEPTHS = (64, 128, 256), (1, 2, 3)  # of three stages, each but the first at half the resolution
-STEM = 4  # side, in pixels, of the squares that the first convolution reads as one place
-PLACE = 16  # side of a place, in pixels
 FILE = "teacher.safetensors"
 GUIDED = 2  # last layers whose attention is taught
 
@@ -68,11 +67,16 @@ class Residual(nn.Module):
 
 
 class ConvTeacher(nn.Module):
-    """(B, 3, height, width) -> (B, K) logits: the mean of what every place says."""
+    """(B, 3, height, width) -> (B, K) logits: the mean of what every place says.
 
-    def __init__(self, num_classes: int):
+    stem: side, in pixels, of the squares that the first convolution reads as one; a place is four times as
+    wide. Half a patch of the ViT that is to learn from it: a place is then two patches wide.
+    """
+
+    def __init__(self, num_classes: int, stem: int = 4):
         super().__init__()
-        self.stem = Conv(3 * STEM**2, WIDTHS[0], 3)
+        self.side = stem
+        self.stem = Conv(3 * stem**2, WIDTHS[0], 3)
         self.stem_norm = nn.BatchNorm2d(WIDTHS[0])
         blocks: list[nn.Module] = []
         inputs = WIDTHS[0]
@@ -87,7 +91,7 @@ class ConvTeacher(nn.Module):
 
     def places(self, images: Tensor) -> Tensor:
         """The logits of every place, (B, h', w', K)."""
-        x = F.pixel_unshuffle(images, STEM).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(images, self.side).contiguous(memory_format=torch.channels_last)
         x = self.blocks(F.relu(self.stem_norm(self.stem(x))))  # (B, 256, h', w')
         return self.head(x.permute(0, 2, 3, 1))
 
@@ -107,7 +111,8 @@ def load_teacher(folder: Path, class_names: Sequence[str]) -> ConvTeacher:
     try:
         weights, about = read_tensors(folder / FILE)
         known = about["classes"].split("\n")
-        teacher = ConvTeacher(len(known))
+        stem = math.isqrt(weights["stem.weight"].shape[1] // 27)  # 3 channels, 3 x 3 squares
+        teacher = ConvTeacher(len(known), stem)
         teacher.load_state_dict(weights)
     except (CheckpointError, KeyError, RuntimeError) as problem:  # no file, none of ours, or other shapes
         advice = "train one with --network conv first, until its end."
