@@ -20,7 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -144,7 +143,7 @@ def moments(url: str, checkpoint: str) -> None:
             addresses = [address for one in value["moments"] for address in (one["head"], *one["layers"])]
             random.shuffle(addresses)
             for address in addresses:
-                client.fetch(address)
+                client.get(address)
 
     many(fetch, 2 * PAGES)
 
@@ -170,8 +169,8 @@ def posts(url: str, checkpoint: str) -> None:
         with Client(url, ADDRESS) as client:
             for name in ("on_show", "on_race", "on_pick", "on_checks", "on_cka", "on_open_2"):
                 client.join(name, [])
-            client.http.post("gradio_api/run/on_show", json={"data": []})
-            client.http.post("gradio_api/queue/join", content=junk)
+            client.answer("POST", "gradio_api/run/on_show", b'{"data": []}', "application/json").read()
+            client.answer("POST", "gradio_api/queue/join", junk).read()
 
     many(post)
 
@@ -186,7 +185,7 @@ def pins(url: str, checkpoint: str) -> None:
                 picked = {"query": query % 60, "layer": query % 6, "head": query % 3, "fuse": "one"}
                 client.ask("on_pick", [], picked)
                 client.ask("on_news_1", [True])
-                client.http.get("")
+                client.get("")
 
     many(pin)
 
@@ -215,8 +214,8 @@ def uploads(url: str, checkpoint: str) -> None:
 
     def send(page: int) -> None:
         if page % 2:
-            with httpx.Client(base_url=url, headers={"x-forwarded-for": ADDRESS}) as http:
-                http.post("gradio_api/upload", files={"files": content}).raise_for_status()
+            with Client(url, ADDRESS) as client:
+                client.send(content)
             return
         with socket.create_connection((str(place.hostname), int(place.port or 80))) as one:
             head = (

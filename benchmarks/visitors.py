@@ -7,7 +7,9 @@ fetch all that their viewer would, each from an address of their own. A mix-up i
 another visitor's picture. The table also has everything asked again, thirty behind one address as a class
 is, one picture asked by all, a hundred visitors, thirty of whom a third race, and a third who race and
 leave; and the processor time that the app spent on each visitor, which a busy
-machine does not change much. Then one visitor's looks while another one attacks the page in each of the ways
+machine does not change much. The median is also given as a ratio, to what it would be if the app did nothing
+but the model's forward passes, one after the other, as fast as they are made before it starts. Then one
+visitor's looks while another one attacks the page in each of the ways
 of benchmarks/attacks.py: how many times as long they take as alone, right before and after. Then what the app
 holds before, with all, and a minute after they left, and what a request costs where strangers may ask. It
 ends by itself; `--only attacks` or `--only crowds` leaves the other half out.
@@ -28,7 +30,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -40,7 +41,9 @@ from benchmarks.client import Client  # noqa: E402
 from benchmarks.common import serve  # noqa: E402
 from explorer.payload import unpack  # noqa: E402
 from explorer.upkeep import LOCK  # noqa: E402
-from vit.library import list_checkpoints  # noqa: E402
+from vit.library import list_checkpoints, load  # noqa: E402
+from vit.pictures import preprocess  # noqa: E402
+from vit.trace import trace  # noqa: E402
 
 # measured after sixty looks, and after a whole table's 280 pages
 KEPT = (
@@ -61,6 +64,13 @@ def processor(process: subprocess.Popen) -> float:
     """Seconds of processor time that the app has spent."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class App:
+    process: subprocess.Popen
+    url: str
+    forward: float  # seconds of a forward pass, before it started
 
 
 @dataclass(frozen=True)
@@ -98,11 +108,11 @@ def visit(
         began = time.perf_counter()
         try:
             viewer = client.show(picture.read_bytes(), checkpoint)
-            arrays, _ = unpack(client.fetch(viewer["head"]))
-            client.fetch(viewer["layers"][-1])
+            arrays, _ = unpack(client.get(viewer["head"]))
+            client.get(viewer["layers"][-1])
             first = time.perf_counter() - began
             for address in viewer["layers"][:-1]:
-                client.fetch(address)
+                client.get(address)
         except Exception as error:  # a benchmark counts what went wrong, whatever it was
             return Visit(0.0, False, f"{type(error).__name__}: {error}")
     shown = np.asarray(Image.open(io.BytesIO(arrays["image"].tobytes())).convert("RGB")).mean(axis=(0, 1))
@@ -116,8 +126,8 @@ def race(url: str, checkpoint: str, picture: Path, leave: bool, address: str) ->
         client.ask("on_start", [])
         began = time.perf_counter()
         if leave:
-            client.http.timeout = httpx.Timeout(10, read=2)
-            with suppress(httpx.ReadTimeout):
+            client.line.timeout = 2
+            with suppress(TimeoutError):
                 client.ask("on_race", [])
         else:
             client.ask("on_race", [])
@@ -137,21 +147,32 @@ def held(process: subprocess.Popen) -> dict[str, int]:
     }
 
 
+def forward_seconds(name: str) -> float:
+    """Of one look at a picture by the model alone, all attention kept, on all cores; the median of 20."""
+    model, card = load(name)
+    image, times = preprocess(Image.new("RGB", (224, 224)), card), []
+    for _ in range(25):
+        began = time.perf_counter()
+        trace(model, image)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[5:])
+
+
 def round_of(
-    app: tuple[subprocess.Popen, str],
+    app: App,
     pictures: list[Path],
     owners: list[int],
     checkpoint: str,
     together: bool = False,
 ) -> dict[str, str]:
     """All at once, together behind one address or each at their own; one row of the table."""
-    process, url = app
+    process = app.process
     places = ["" if together else address_number(place) for place in range(len(pictures))]
     gate = threading.Barrier(len(pictures) + 1)
     spent = processor(process)
     with ThreadPoolExecutor(len(pictures)) as pool:
         jobs = [
-            pool.submit(visit, url, picture, owner, checkpoint, gate, place)
+            pool.submit(visit, app.url, picture, owner, checkpoint, gate, place)
             for picture, owner, place in zip(pictures, owners, places)
         ]
         gate.wait()
@@ -167,20 +188,21 @@ def round_of(
         "errors": str(len(errors)),
         "mix-ups": str(sum(not v.own and not v.error for v in visits)),
         "first picture, median": f"{statistics.median(waited):.2f} s" if waited else "-",
+        "times the model alone": f"{statistics.median(waited) / (app.forward * len(waited) / 2):.1f}"
+        if waited
+        else "-",
         "95 %": f"{waited[int(0.95 * (len(waited) - 1))]:.2f} s" if waited else "-",
         "served": f"{len(waited) / seconds:.1f} / s",
         "processor, each": f"{1000 * spent / len(visits):.0f} ms",
     }
 
 
-def with_races(
-    app: tuple[subprocess.Popen, str], pictures: list[Path], checkpoint: str, leave: bool
-) -> dict[str, str]:
+def with_races(app: App, pictures: list[Path], checkpoint: str, leave: bool) -> dict[str, str]:
     """A third of the visitors race, each their own picture, while the others look."""
     racers, owners = len(pictures) // 3, list(range(len(pictures) // 3, len(pictures)))
     with ThreadPoolExecutor(racers) as pool:
         races = [
-            pool.submit(race, app[1], checkpoint, picture, leave, address_number(1000 + place))
+            pool.submit(race, app.url, checkpoint, picture, leave, address_number(1000 + place))
             for place, picture in enumerate(pictures[:racers])
         ]
         time.sleep(3)  # they race by now
@@ -217,11 +239,9 @@ def requests(public: str, checkpoint: str) -> list[float]:
     return [statistics.median(seconds) for seconds in zip(*rounds)]
 
 
-def under_attack(
-    app: tuple[subprocess.Popen, str], name: str, pictures: Iterator[Path], checkpoint: str
-) -> dict[str, str]:
+def under_attack(app: App, name: str, pictures: Iterator[Path], checkpoint: str) -> dict[str, str]:
     """One visitor's looks while another one does this; one row of the table."""
-    url = app[1]
+    url = app.url
 
     def looks(count: int) -> list[float]:
         gate = threading.Barrier(1)
@@ -255,16 +275,14 @@ def under_attack(
     }
 
 
-def all_attacks(app: tuple[subprocess.Popen, str], checkpoint: str) -> dict[str, dict[str, str]]:
+def all_attacks(app: App, checkpoint: str) -> dict[str, dict[str, str]]:
     """A row for each attack."""
     with TemporaryDirectory() as folder:
         pictures = (picture_of(visitor, Path(folder)) for visitor in range(20_000, 30_000))
         return {f"attack: {name}": under_attack(app, name, pictures, checkpoint) for name in ATTACKS}
 
 
-def all_rounds(
-    app: tuple[subprocess.Popen, str], visitors: int, checkpoint: str
-) -> dict[str, dict[str, str]]:
+def all_rounds(app: App, visitors: int, checkpoint: str) -> dict[str, dict[str, str]]:
     """The rows of the table."""
     with TemporaryDirectory() as folder:
         warm = picture_of(10_000, Path(folder))
@@ -293,10 +311,11 @@ def main() -> None:
     checkpoint = options.checkpoint or next(iter(list_checkpoints()), None)
     if checkpoint is None:
         raise SystemExit("There is no checkpoint: train one with `python train.py shapes`, or name a folder.")
+    forward = forward_seconds(checkpoint)
     process, address = serve(["app.py", "--checkpoint", checkpoint, "--public"])
-    app, rows = (process, address + "/"), {}
+    app, rows = App(process, address + "/", forward), {}
     try:
-        private, public = requests(app[1], checkpoint)
+        private, public = requests(app.url, checkpoint)
         before = held(process)
         if options.only != "attacks":
             rows |= all_rounds(app, options.visitors, checkpoint)
@@ -308,9 +327,10 @@ def main() -> None:
     finally:
         process.terminate()
         process.wait()
-    load = ", ".join(f"{value:.0f}" for value in os.getloadavg())
+    busy = ", ".join(f"{value:.0f}" for value in os.getloadavg())
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    print(f"\n{options.visitors} visitors at once, {checkpoint}, {os.cpu_count()} cores, load {load}\n")
+    machine = f"{os.cpu_count()} cores, load {busy}, {1000 * forward:.0f} ms a forward pass"
+    print(f"\n{options.visitors} visitors at once, {checkpoint}, {machine}\n")
     print("| | " + " | ".join(columns) + " |\n| --- |" + " ---: |" * len(columns))
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(row.get(column, "-") for column in columns) + " |")

@@ -129,7 +129,7 @@ def describe(look: Look, offered: Sequence[str] = ()) -> Markup:
         f"{parameters / 1e6:.1f} M parameters",
     ]
     if card.accuracy is not None:
-        facts.append(f"{100 * card.accuracy:.1f} % right on its test set")
+        facts.append(f"{100 * card.accuracy:.2f} % right on its test set")
     said = [" · ".join(facts)]
     if card.note:
         said.append(card.note)

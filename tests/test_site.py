@@ -259,6 +259,10 @@ def test_tokens_of_a_layer_are_related_as_python_does_it(changes: dict) -> None:
         assert similar.dtype == np.uint8 and np.abs(similar - expected).max() <= 1
 
 
+def test_a_look_does_not_wait_for_pieces_of_earlier_ones(tmp_path: Path) -> None:
+    passes_in_node("turns.test.mjs", tmp_path)
+
+
 def test_the_faster_way_to_run_the_model_is_kept(tmp_path: Path) -> None:
     passes_in_node("race.test.mjs", tmp_path)
 

@@ -6,33 +6,9 @@
 
 import { classValues, headFigures, lagShare, patchDistances, quantise, sentRows, tokenNorms, uniformLags } from "./figures.js";
 import { pcaColours } from "./pca.js";
-import { middle, normalise, resize } from "./pixels.js";
+import { joined } from "./pixels.js";
 
 const TOP_CLASSES = 20;
-
-/* {image (3, height, width) float32, pixels (height, width, 3) bytes, size}: a picture as the model takes it. Of a clip,
-   {frames, times}, image (F, 3, height, width), pixels (F, height, width, 3), and its `times` and `tubelet`. */
-export function prepare(picture, about) {
-  const known = new Map(), frames = picture.frames ?? [picture];  // of a clip that stands still one stands for all
-  for (const { data, width, height } of frames) {
-    if (known.has(data)) continue;
-    const box = middle(width, height, about.imageSize, about.cropPct);
-    const pixels = resize(data, width, height, about.imageSize, box, about.interpolation);
-    known.set(data, { pixels, image: normalise(pixels, about.mean, about.std) });
-  }
-  const [image, pixels] = ["image", "pixels"].map((name) => joined(frames.map(({ data }) => known.get(data)[name])));
-  return { image, pixels, size: about.imageSize, times: picture.times, tubelet: about.tubelet };
-}
-
-function joined(arrays) {
-  const out = new arrays[0].constructor(arrays.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const each of arrays) {
-    out.set(each, at);
-    at += each.length;
-  }
-  return out;
-}
 
 /* An image (F, 3, height, width) in which what one time holds stands at all t: as vit/trace.py's FreezeTime, because the
    projection reads the frames of one time by themselves. */

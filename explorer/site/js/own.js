@@ -4,6 +4,7 @@ import { Camera } from "./camera.js";
 import { pixelsOf, pixelsOfFile } from "./client.js";
 import { clipKind } from "./clips.js";
 import { decoded } from "./decode.js";
+import { asClip, prepare } from "./pixels.js";
 
 const HEAD = 4096;  // bytes that tell what a file is
 const PACE = 8;  // frames a second that a model of clips is given of the camera
@@ -11,7 +12,7 @@ const byId = (id) => document.getElementById(id);
 
 export class Own {
   constructor(page) {
-    // seen: the latest frames of the camera, {pixels, at}; ahead: the look that is under way while one is shown
+    // seen: the latest frames of the camera, {pixels, at, about, ready: as this model takes it}; ahead: the look that is under way while one is shown
     Object.assign(this, { page, frames: 0, seen: [], ahead: null });
     this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => page.say(text, true));
     byId("own").onclick = () => byId("file").click();
@@ -66,19 +67,21 @@ export class Own {
     this.page.passing = false;
   }
 
+  /* Each frame is made ready once, and is then one of several clips. */
   record() {
-    const { video } = this.camera, { frames } = this.page.now.model.about;
-    if (!frames || video.readyState < 2) return;
-    this.seen.push({ pixels: pixelsOf(video, video.videoWidth, video.videoHeight, 640), at: performance.now() / 1000 });
-    this.seen = this.seen.slice(-frames);
+    const { video } = this.camera, { about } = this.page.now.model;
+    if (!about.frames || video.readyState < 2) return;
+    const pixels = pixelsOf(video, video.videoWidth, video.videoHeight, 640);
+    this.seen.push({ pixels, at: performance.now() / 1000, about, ready: prepare(pixels, about) });
+    this.seen = this.seen.filter((each) => each.about === about).slice(-about.frames);
   }
 
   /* What the camera shows, as the model takes it: the picture of now, or the clip of the last second or two, if there is
      enough of it. */
   shown(video) {
-    const { frames } = this.page.now.model.about, { seen } = this;
-    if (!frames) return pixelsOf(video, video.videoWidth, video.videoHeight, 640);
-    if (seen.length < frames) return null;
+    const { about } = this.page.now.model, { seen } = this;
+    if (!about.frames) return pixelsOf(video, video.videoWidth, video.videoHeight, 640);
+    if (seen.length < about.frames || seen[0].about !== about) return null;
     return { frames: seen.map(({ pixels }) => pixels), times: seen.map(({ at }) => at - seen[0].at) };
   }
 
@@ -86,7 +89,7 @@ export class Own {
   take(video) {
     const { page } = this, pixels = this.shown(video), { model, moment, words } = page.now;
     if (!pixels) return null;
-    const look = page.begin(pixels);
+    const look = page.begin(pixels, pixels.frames && asClip(this.seen.map(({ ready }) => ready), pixels.times));
     look.catch(() => {});  // who waits for it hears of it
     return { pixels, look, model, moment, words };
   }

@@ -98,7 +98,7 @@ class Page {
       await this.ready(turn, model, next);
       if (picture || model !== before.model) {
         next.picture.pixels ??= await pixelsOfExample(next.picture);
-        this.prepared = null;
+        this.prepared = next.picture.prepared?.get(model) ?? null;
       }
       if (turn !== this.turn) return;
       this.now = next;
@@ -194,15 +194,15 @@ class Page {
   }
 
   async look(turn, another, begun) {  // begun: the look at this picture, where it is under way
-    const { picture: { pixels, own, name }, model: { about, refused, moments } } = this.now, { viewer } = this, ready = this.prepared;
-    const timeline = !ofClips(this.now.model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
+    const { picture, model } = this.now, { pixels, own, name } = picture, { about, refused, moments } = model, { viewer } = this, ready = this.prepared;
+    const timeline = !ofClips(model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
     const frame = timeline && !another ? Math.min(viewer.state.frame, timeline.moments.length - 1) : 0;
     const look = await (begun ?? timeline?.at(frame) ?? this.begin(pixels, ready));
     if (turn !== this.turn) return (timeline ?? look).forget();
     const { kept: before, passing } = this;
     this.kept = timeline ?? look;
     this.timeline = timeline;
-    this.prepared = look.prepared;
+    (picture.prepared ??= new Map()).set(model, this.prepared = look.prepared);
     if (another) {
       viewer.setTimeline([]);
       viewer.set({ target: -1, patches: [], heads: [] }, true);
@@ -213,7 +213,7 @@ class Page {
     await shown;
     before?.forget();
     if (turn !== this.turn) return;
-    const { model, words } = this.now, maps = this.now.moment < 0 && !own && model.maps[name];
+    const { words } = this.now, maps = this.now.moment < 0 && !own && model.maps[name];
     if (words) this.words.show(await look.where(), look.prepared, viewer.data, about);
     if (maps) viewer.addMaps(await this.mapsOf(maps, words));
     this.say("", false);

@@ -90,3 +90,33 @@ export function normalise(pixels, mean, std) {
   }
   return image;
 }
+
+/* {image (3, height, width) float32, pixels (height, width, 3) bytes, size}: a picture as the model takes it. Of a clip,
+   {frames, times}, see `asClip`. */
+export function prepare(picture, about) {
+  const known = new Map(), frames = picture.frames ?? [picture];  // of a clip that stands still one stands for all
+  for (const { data, width, height } of frames) {
+    if (known.has(data)) continue;
+    const box = middle(width, height, about.imageSize, about.cropPct);
+    const pixels = resize(data, width, height, about.imageSize, box, about.interpolation);
+    known.set(data, { pixels, image: normalise(pixels, about.mean, about.std), size: about.imageSize, tubelet: about.tubelet });
+  }
+  return asClip(frames.map(({ data }) => known.get(data)), picture.times);
+}
+
+/* Frames that were prepared each by itself, as one clip: image (F, 3, height, width), pixels (F, height, width, 3), and its
+   `times` and `tubelet`. */
+export function asClip(frames, times) {
+  const [image, pixels] = ["image", "pixels"].map((name) => joined(frames.map((frame) => frame[name])));
+  return { ...frames[0], image, pixels, times };
+}
+
+export function joined(arrays) {
+  const out = new arrays[0].constructor(arrays.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const each of arrays) {
+    out.set(each, at);
+    at += each.length;
+  }
+  return out;
+}

@@ -5,14 +5,16 @@
    lesson; other weights close it. */
 
 import { ofFrames, painted, plan, shared } from "./answer.js";
-import { Look, frozen, interventions, ledgerMap, matches, prepare, unmeasured } from "./engine.js";
+import { Look, frozen, interventions, ledgerMap, matches, unmeasured } from "./engine.js";
 import { Follow, lessonOf } from "./lesson.js";
+import { prepare } from "./pixels.js";
 import { race } from "./race.js";
+import { inTurn } from "./turns.js";
 import { UNFIT, expand } from "./weights.js";
 import { asking, directionOf, spoken, whereOf } from "./words.js";
 
 const looks = new Map();
-let ort = null, provider = "wasm", session = null, relating = null, whole = null, about = null, graph = null, busy = Promise.resolve();
+let ort = null, provider = "wasm", session = null, relating = null, whole = null, about = null, graph = null;
 let inside = null;  // {session, outline, seen, shared, length}: of the picture that the lesson follows
 
 async function runtime({ script, wasm, threads }) {
@@ -170,12 +172,12 @@ function plain(error) {
   return text;
 }
 
-onmessage = ({ data: { id, ask, ...rest } }) => {
-  busy = busy.then(async () => {  // one after another: a session runs one picture at a time
-    try {
-      postMessage({ id, answer: await ASKED[ask](rest) });
-    } catch (error) {
-      postMessage({ id, error: plain(error) });
-    }
-  });
-};
+const take = inTurn(async ({ id, ask, ...rest }) => {
+  try {
+    postMessage({ id, answer: await ASKED[ask](rest) });
+  } catch (error) {
+    postMessage({ id, error: plain(error) });
+  }
+});
+
+onmessage = ({ data }) => take(data);

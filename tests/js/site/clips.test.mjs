@@ -5,7 +5,8 @@ import { join } from "node:path";
 import test from "node:test";
 
 import { chosen, clipKind, fromSheet, moments, sampled, tooMuch } from "../../../explorer/site/js/clips.js";
-import { frozen, prepare } from "../../../explorer/site/js/engine.js";
+import { frozen } from "../../../explorer/site/js/engine.js";
+import { asClip, prepare } from "../../../explorer/site/js/pixels.js";
 
 const read = (name) => readFileSync(join(process.env.FIXTURES, name)), python = JSON.parse(read("clips.json"));
 const frames = (count) => Array.from({ length: count }, (_, i) => ({ data: [i], width: 1, height: 1 }));
@@ -39,6 +40,8 @@ test("a sheet falls apart into its frames, and a model reads what it reads in Py
   assert.equal(ready.image.length, about.frames * 3 * about.imageSize[0] * about.imageSize[1]);
   assert.ok(ready.image.every((x, i) => Math.abs(x - image[i]) < 2 / 255 / 0.2));
   assert.deepEqual([ready.times, ready.tubelet], [python.times, about.tubelet]);
+  const { frames, times } = sampled(found, about.frames);  // as those of the camera are, each when it comes
+  assert.deepEqual(asClip(frames.map((frame) => prepare(frame, about)), times), ready);
 });
 
 test("time stands still", () => {

@@ -5,8 +5,8 @@ import { gunzipSync } from "node:zlib";
 import { join } from "node:path";
 import test from "node:test";
 
-import { Look, interventions, prepare } from "../../../explorer/site/js/engine.js";
-import { resize, middle } from "../../../explorer/site/js/pixels.js";
+import { Look, interventions } from "../../../explorer/site/js/engine.js";
+import { middle, prepare, resize } from "../../../explorer/site/js/pixels.js";
 import { expand } from "../../../explorer/site/js/weights.js";
 
 const folder = process.env.FIXTURES;
