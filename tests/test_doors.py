@@ -378,6 +378,8 @@ def test_of_a_new_page_gradio_keeps_what_it_needs_and_no_description_of_every_co
     assert not page.config_values and page[size._id] is size and page[seen._id] == []
     page[seen._id] = ["kept"]
     assert holder["a"][seen._id] == ["kept"]
+    page._update_value_in_config(size._id, "large")  # as with every event that brings it
+    assert not any(page.config_values.values()) and demo.default_config.config_for_block(size._id, [], size)
 
 
 @pytest.mark.anyio
