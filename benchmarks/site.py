@@ -3,13 +3,13 @@
     python benchmarks/site.py [--looks 16] [--seconds 10] [--models imagenette moves "random ViT-S/16"]
 
 Alone: onnxruntime-web on a page of its own, the same files, the same graph, no viewer, right before and right
-after; the mean of both. First visit: from
-the address to the first picture that can be explored, at 10 Mbit/s and 20 ms (Chromium's own emulation),
-nothing kept from before; alone, to the first outputs. A look: another picture that the page has is chosen,
-until it is on the screen. Repaint: a patch is hidden, until the answer without it is drawn. Live: a camera
-that shows a test picture. Memory: the proportional share of the page's processes while it does. Frame by
-frame: a model of pictures is given a clip, until it has looked at all of it. On a machine that is busy with
-other things all times are upper bounds; the ratios hold, as both sides of each are slowed alike.
+after; the mean of both. First visit: from the address to the first picture that can be explored, at 10 Mbit/s
+and 20 ms (Chromium's own emulation), nothing kept from before; alone, to the first outputs. A look: another
+picture that the page has is chosen, until it is on the screen. Repaint: a patch is hidden, until the answer
+without it is drawn. Live: a camera that shows a test picture. Memory: the proportional share of the page's
+processes while it does. Frame by frame: a model of pictures is given a clip, until it has looked at all of
+it. On a machine that is busy with other things all times are upper bounds; the ratios hold, as both sides of
+each are slowed alike.
 """
 
 import argparse

@@ -3,16 +3,15 @@
     python benchmarks/visitors.py [--visitors 30] [--checkpoint NAME]
 
 The app runs in a process of its own; visitors are raw HTTP clients that upload, wait for their turn, and
-fetch all that their viewer would, each from an address of their own. A mix-up is an answer that holds
-another visitor's picture. The table also has everything asked again, thirty behind one address as a class
-is, one picture asked by all, a hundred visitors, thirty of whom a third race, and a third who race and
-leave; and the processor time that the app spent on each visitor, which a busy
-machine does not change much. The median is also given as a ratio, to what it would be if the app did nothing
-but the model's forward passes, one after the other, as fast as they are made before it starts. Then one
-visitor's looks while another one attacks the page in each of the ways
-of benchmarks/attacks.py: how many times as long they take as alone, right before and after. Then what the app
-holds before, with all, and a minute after they left, and what a request costs where strangers may ask. It
-ends by itself; `--only attacks` or `--only crowds` leaves the other half out.
+fetch all that their viewer would, each from an address of their own. A mix-up is an answer that holds another
+visitor's picture. The table also has everything asked again, thirty behind one address as a class is, one
+picture asked by all, a hundred visitors, thirty of whom a third race, and a third who race and leave; and the
+processor time that the app spent on each visitor, which a busy machine does not change much. The median is
+also given as a ratio, to what it would be if the app did nothing but the model's forward passes, one after
+the other, as fast as they are made before it starts. Then one visitor's looks while another one attacks the
+page in each of the ways of benchmarks/attacks.py: how many times as long they take as alone, right before and
+after. Then what the app holds before, with all, and a minute after they left, and what a request costs where
+strangers may ask. It ends by itself; `--only attacks` or `--only crowds` leaves the other half out.
 """
 
 import argparse

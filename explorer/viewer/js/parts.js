@@ -225,10 +225,13 @@ export function buildClasses(viewer) {
   const rows = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
   if (now && !rows.some((c) => c.index === now.index)) rows.push(now);
   if (after) rows.sort((a, b) => after.class_values[b.index] - after.class_values[a.index]);
-  const place = (node) => node.getBoundingClientRect().top;
-  const places = new Map([...parts.classes.children].map((node) => [node.dataset.index, place(node)]));
+  const place = (node) => node.getBoundingClientRect().top, old = [...parts.classes.children];
+  const was = old.map((node) => node.dataset.index), is = rows.map(({ index }) => String(index));
+  const both = (some, others) => some.filter((index) => others.includes(index)).join();
+  const overtaken = !still.matches && both(was, is) !== both(is, was);  // else nothing is measured, which takes a layout
+  const places = new Map((overtaken ? old : []).map((node) => [node.dataset.index, place(node)]));
   parts.classes.replaceChildren(...rows.map((one) => classRow(viewer, one)));
-  for (const node of still.matches ? [] : parts.classes.children) {  // who has overtaken whom
+  for (const node of overtaken ? parts.classes.children : []) {  // who has overtaken whom
     const moved = (places.get(node.dataset.index) ?? NaN) - place(node);
     if (moved) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
   }
