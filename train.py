@@ -241,11 +241,8 @@ def begin(
         model = model.to(device)
         teacher = None
         if options.teacher:
-            teacher = load_teacher(teacher_folder(options, folder), data.class_names).to(device)
-            if any(side % teacher.side for side in options.sides):
-                raise ValueError(
-                    f"This teacher needs --image-size and --sizes that are multiples of {teacher.side}."
-                )
+            at = teacher_folder(options, folder)
+            teacher = load_teacher(at, data.class_names, options.sides).to(device)
         run = Run(options, card, data, folder, model, make_optimizers(model, options))
         if team.rank == 0:  # only now: a mistake in the options has cost nothing
             tidy(folder, args.fresh)

@@ -105,9 +105,9 @@ def save_teacher(folder: Path, teacher: ConvTeacher, class_names: Sequence[str])
     write_atomically(folder / FILE, save(weights, {"classes": "\n".join(class_names)}))
 
 
-def load_teacher(folder: Path, class_names: Sequence[str]) -> ConvTeacher:
+def load_teacher(folder: Path, class_names: Sequence[str], sides: Sequence[int] = ()) -> ConvTeacher:
     """A teacher in eval mode, its parameters frozen. Raises CheckpointError where there is none of these
-    classes."""
+    classes, or none that can look at pictures of these sides."""
     try:
         weights, about = read_tensors(folder / FILE)
         known = about["classes"].split("\n")
@@ -119,6 +119,9 @@ def load_teacher(folder: Path, class_names: Sequence[str]) -> ConvTeacher:
         raise CheckpointError(f"{folder} holds no teacher: {advice}") from problem
     if known != list(class_names):
         raise CheckpointError(f"The teacher in {folder} knows other classes than these pictures have.")
+    if any(side % teacher.side for side in sides):
+        what = f"multiples of {teacher.side}"
+        raise CheckpointError(f"The teacher in {folder} needs --image-size and --sizes that are {what}.")
     return teacher.eval().requires_grad_(False)
 
 
