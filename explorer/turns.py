@@ -10,11 +10,10 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, TypeVar
-
-from gradio.blocks import BlocksConfig
 
 from explorer.doors import MANY_PAGES, MOST_PAGES, PerMinute, address_of
 from explorer.patience import PATIENT
@@ -67,16 +66,19 @@ def flood(queue: Any, newcomers: PerMinute, key: tuple[str, str]) -> str:
     return MANY_PAGES
 
 
-class Undescribed(BlocksConfig):
-    """The components of a page, as Gradio keeps them for each, without their descriptions."""
+class Undescribed:
+    """What Gradio knows of the components of a page, but for their descriptions."""
+
+    def __init__(self, config: Any):
+        self.config = config
 
     def __copy__(self) -> "Undescribed":
-        new = BlocksConfig.__copy__(self)
-        new.__class__ = Undescribed
-        return new
+        return Undescribed(copy(self.config))
 
-    @staticmethod
-    def config_for_block(*about: Any, **more: Any) -> dict:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.config, name)
+
+    def config_for_block(self, *about: Any, **more: Any) -> dict:
         return {}
 
 
@@ -87,8 +89,7 @@ def describe_no_page(blocks: Any) -> None:
     now on it keeps none."""
     pages = blocks.state_holder
     if pages.blocks is blocks:  # of which a page's state takes these two
-        config = Undescribed.__copy__(blocks.default_config)
-        pages.blocks = SimpleNamespace(default_config=config, blocks=())
+        pages.blocks = SimpleNamespace(default_config=Undescribed(blocks.default_config), blocks=())
 
 
 def place_of(queue: Any, page: str) -> int | None:
