@@ -241,8 +241,7 @@ def begin(
         model = model.to(device)
         teacher = None
         if options.teacher:
-            at = teacher_folder(options, folder)
-            teacher = load_teacher(at, data.class_names, options.sides).to(device)
+            teacher = load_teacher(teacher_folder(options, folder), names, options.sides).to(device)
         run = Run(options, card, data, folder, model, make_optimizers(model, options))
         if team.rank == 0:  # only now: a mistake in the options has cost nothing
             tidy(folder, args.fresh)
@@ -280,7 +279,8 @@ def begin_with_teacher(
     end. Interrupted, the same command goes on with either."""
     at = teacher_folder(options, folder)
     if options.teacher in RECIPES and not (at / TEACHER).is_file():
-        first = Options(**RECIPES[options.teacher].options | {"data": options.data, "seed": options.seed})
+        same = dict(data=options.data, seed=options.seed, patch_size=options.patch_size)
+        first = Options(**RECIPES[options.teacher].options | same)
         again = argparse.Namespace(**{**vars(args), "fresh": False})
         if not begin(first, at.name, at, again, command, save_every):
             return

@@ -114,6 +114,10 @@ def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, 
     assert (tmp_path / "whole-tiny-teacher" / FILE).is_file()
     plain = run(pictures, tmp_path / "plain", "--epochs", "2")
     assert whole.keys() == plain.keys() and not same(whole, plain)
+    run(pictures, tmp_path / "fine", *words, "--patch-size", "4")
+    assert load_teacher(tmp_path / "fine-tiny-teacher", find_pictures(str(pictures), "train")[1]).side == 2
+    with pytest.raises(SystemExit, match="an even --patch-size, not 1"):  # before a teacher is trained
+        t.main(command(pictures, tmp_path / "odd", *words, "--patch-size", "1"), 0.0)
 
     learn, steps = t.learn, 0
 
