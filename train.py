@@ -235,10 +235,9 @@ def begin(
             old = beginning(options.init)[1]
             card = replace(card, mean=old.mean, std=old.std)
         seed_step(options.seed, 0)
-        conv = options.network == "conv"
-        names = data.class_names
-        model = ConvTeacher(len(names), options.stem) if conv else build_model(options, names)
-        model = model.to(device)
+        names, conv = data.class_names, options.network == "conv"
+        small = ConvTeacher(len(names), options.stem, options.image_size) if conv else None
+        model = (small or build_model(options, names)).to(device)
         teacher = None
         if options.teacher:
             teacher = load_teacher(teacher_folder(options, folder), names, options.sides).to(device)

@@ -77,10 +77,11 @@ def seconds_per_step(options: Options, classes: int, device: torch.device, steps
     names = tuple(map(str, range(classes)))
     data = Split(noise.to(device), (torch.arange(options.batch_size) % classes).to(device), names)
     guide, bf16 = None, device.type == "cuda"
-    model: nn.Module = ConvTeacher(classes)
+    teacher = ConvTeacher(classes, options.stem, options.image_size)
+    model: nn.Module = teacher
     if options.network == "vit":
         model = train.build_model(options, names)
-        guide = Guide(ConvTeacher(classes).eval().requires_grad_(False).to(device), model, options, bf16)
+        guide = Guide(teacher.eval().requires_grad_(False).to(device), model, options, bf16)
     model = model.to(device).train()
     if options.compile:
         model.compile(dynamic=False)

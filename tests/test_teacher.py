@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 
 @pytest.fixture
 def teacher() -> ConvTeacher:
-    model = ConvTeacher(7)
+    model = ConvTeacher(7, stem=2, side=32)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -32,16 +32,17 @@ def teacher() -> ConvTeacher:
 
 
 def test_a_convolution_kept_as_a_matrix_is_one():
-    conv = Conv(3, 5, 3, stride=2)
+    conv = Conv(3, 5, 3)
     x = torch.randn(2, 3, 8, 8)
-    expected = F.conv2d(x, conv.weight.unflatten(1, (3, 3, 3)), stride=2, padding=1)
+    expected = F.conv2d(x, conv.weight.unflatten(1, (3, 3, 3)), padding=1)
     assert torch.equal(conv(x), expected)
 
 
 def test_a_teachers_answer_is_the_mean_of_what_its_places_say(teacher):
     images = torch.randn(2, 3, 48, 32)
     places = teacher.places(images)
-    assert places.shape == (2, 3, 2, 7)
+    assert places.shape == (2, 3, 2, 7)  # two patches of 8 px wide
+    assert teacher.places(torch.randn(1, 3, 8, 24)).shape == (1, 1, 2, 7)  # a place and a half
     assert (teacher(images) - places.mean(dim=(1, 2))).abs().max() < 1e-5
 
 
@@ -50,16 +51,18 @@ def test_a_teacher_is_kept_with_its_classes(teacher, tmp_path):
     save_teacher(tmp_path, teacher, names)
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(load_teacher(tmp_path, names)(images), teacher(images))
-    finer = ConvTeacher(7, stem=2).eval()
+    finer = ConvTeacher(7, stem=1, side=16).eval()
     save_teacher(tmp_path, finer, names)
-    assert load_teacher(tmp_path, names).places(images).shape == (1, 4, 4, 7)
-    assert torch.equal(load_teacher(tmp_path, names).places(images), finer.places(images))
+    small = F.interpolate(images, (16, 16), mode="bilinear", antialias=True)  # what it has learned from
+    found = load_teacher(tmp_path, names).places(images)
+    assert found.shape == (1, 2, 2, 7) and torch.equal(found, finer.places(small))
     with pytest.raises(CheckpointError, match="knows other classes"):
         load_teacher(tmp_path, tuple("abcdefh"))
     with pytest.raises(CheckpointError, match="holds no teacher"):
         load_teacher(tmp_path / "nowhere", names)
     weights = {"head.weight": torch.zeros(7, 3)}
-    for content in (b"no weights", serialize(weights), serialize(weights, {"classes": "\n".join(names)})):
+    about = {"classes": "\n".join(names), "side": "32"}
+    for content in (b"no weights", serialize(weights), serialize(weights, about)):
         (tmp_path / FILE).write_bytes(content)
         with pytest.raises(CheckpointError, match="holds no teacher"):
             load_teacher(tmp_path, names)
@@ -115,8 +118,9 @@ def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, 
     plain = run(pictures, tmp_path / "plain", "--epochs", "2")
     assert whole.keys() == plain.keys() and not same(whole, plain)
     run(pictures, tmp_path / "fine", *words, "--patch-size", "4")
-    assert load_teacher(tmp_path / "fine-tiny-teacher", find_pictures(str(pictures), "train")[1]).side == 2
-    with pytest.raises(SystemExit, match="an even --patch-size, not 1"):  # before a teacher is trained
+    fine = load_teacher(tmp_path / "fine-tiny-teacher", find_pictures(str(pictures), "train")[1])
+    assert (fine.square, fine.side) == (1, 16)
+    with pytest.raises(SystemExit, match="a multiple of 4, not 1"):  # before a teacher is trained
         t.main(command(pictures, tmp_path / "odd", *words, "--patch-size", "1"), 0.0)
 
     learn, steps = t.learn, 0
@@ -141,13 +145,13 @@ def test_a_teacher_that_is_not_there_or_does_not_fit_is_one_sentence(pictures, t
     beside = tmp_path / "teacher"
     beside.mkdir()
     names = find_pictures(str(pictures), "train")[1]
-    save_teacher(beside, ConvTeacher(len(names)), names)
+    save_teacher(beside, ConvTeacher(len(names), stem=4, side=32), names)
     for words, sentence in (
         (("--teacher", str(tmp_path)), "holds no teacher: train one with --network conv first"),
         (("--teacher", "x", "--network", "conv"), "leave out --init and --teacher"),
         (
             ("--network", "conv", "--sizes", "", "--image-size", "18", "--patch-size", "3"),
-            "an even --patch-size, not 3",
+            "--patch-size a multiple of 4, not 3",
         ),
         (("--teacher", str(beside), "--image-size", "18", "--patch-size", "2"), "multiples of 4"),
         (("--network", "conv", "--dry-run"), "this is a convolutional network"),

@@ -81,8 +81,8 @@ class Options:
 
     @property
     def stem(self) -> int:
-        """Side, in pixels, of the squares that a convolutional network reads first: half a patch."""
-        return self.patch_size // 2
+        """Side, in pixels, of the squares that a convolutional network reads first: a quarter of a patch."""
+        return self.patch_size // 4
 
     @property
     def sides(self) -> list[int]:
@@ -104,8 +104,8 @@ class Options:
             few = ", ".join(str(side) for side in unfit)
             names = "--image-size, --test-size and --sizes"
             raise ValueError(f"{names} must be multiples of {self.patch_size}, not {few}.")
-        if self.network == "conv" and self.patch_size % 2:
-            raise ValueError(f"--network conv needs an even --patch-size, not {self.patch_size}.")
+        if self.network == "conv" and self.patch_size % 4:
+            raise ValueError(f"--network conv needs --patch-size a multiple of 4, not {self.patch_size}.")
         shares = [0.0, *(until for _, until in stages(self))]
         if not (all(a < b for a, b in pairwise(shares)) and shares[-1] <= 1):
             advice = "shares of the run that rise between 0 and 1, such as '64:0.5 96:0.9'"

@@ -52,6 +52,12 @@ RECIPES = {
         | dict(epochs=28.0, batch_size=64, warmup=1.0, hold=0.3, eval_images=1000)
         | dict(min_area=0.3, aspect=1.8, colour=0.3, rotation=8.0, mix=0.3),
     ),
+    "small-teacher": Recipe(
+        "the same for pictures of 32 px: the convolutional network from which cifar10 learns",
+        CIFAR
+        | dict(network="conv", epochs=16.0, batch_size=256, lr=1e-2, ema=0.995, label_smoothing=0.05)
+        | dict(min_area=0.8, shift=0.07, colour=0.1, cutout=0.25, snapshots=3),
+    ),
     "folder": Recipe(
         "any folder of pictures (--data), best with --init imagenette: dogs and cats in minutes",
         dict(image_size=128, train_size=160, patch_size=8, sizes="64:0.4 96:0.75", epochs=20.0, batch_size=64)

@@ -20,6 +20,7 @@ B pictures, K classes, H heads, P patches, (h', w') places: one for every two by
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from vit.model import ViT
 from vit.options import Options
 from vit.trace import Recorder
 
-WIDTHS, DEPTHS = (64, 128, 256), (1, 2, 3)  # of three stages, each but the first at half the resolution
+WIDTHS = (24, 64, 256, 256)  # of what reads the picture, and of three blocks, each at half the resolution
 FILE = "teacher.safetensors"
 GUIDED = 2  # last layers whose attention is taught
 
@@ -41,58 +42,53 @@ GUIDED = 2  # last layers whose attention is taught
 class Conv(nn.Module):
     """A convolution whose weight is the matrix (out, in · side²) that it is, so that Muon steps it."""
 
-    def __init__(self, inputs: int, outputs: int, side: int, stride: int = 1):
+    def __init__(self, inputs: int, outputs: int, side: int):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs * side * side))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        self.shape, self.stride = (outputs, inputs, side, side), stride
+        self.shape = (outputs, inputs, side, side)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight.view(self.shape), stride=self.stride, padding=self.shape[-1] // 2)
+        return F.conv2d(x, self.weight.view(self.shape), padding=self.shape[-1] // 2)
 
 
-class Residual(nn.Module):
-    """Two convolutions, and what came in is added (He et al. 2016)."""
+class Block(nn.Module):
+    """Two convolutions; of each two by two places that the first sees, the strongest answer stays."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.conv1, self.norm1 = Conv(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
+        self.conv1, self.norm1 = Conv(inputs, outputs, 3), nn.BatchNorm2d(outputs)
         self.conv2, self.norm2 = Conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
-        self.shrink = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
-        self.widen = Conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(branch + self.widen(self.shrink(x)))
+        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2, ceil_mode=True)))
+        return F.gelu(self.norm2(self.conv2(x)))
 
 
 class ConvTeacher(nn.Module):
     """(B, 3, height, width) -> (B, K) logits: the mean of what every place says.
 
-    stem: side, in pixels, of the squares that the first convolution reads as one; a place is four times as
-    wide. Half a patch of the ViT that is to learn from it: a place is then two patches wide.
+    stem: side, in pixels, of the squares that the first convolution reads as one; a place is eight times as
+    wide. A quarter of a patch of the ViT that is to learn from it: a place is then two patches wide.
+    side: of the pictures it learns from, in pixels; larger ones are made as small before it looks at them.
     """
 
-    def __init__(self, num_classes: int, stem: int = 4):
+    def __init__(self, num_classes: int, stem: int, side: int):
         super().__init__()
-        self.side = stem
+        self.square, self.side = stem, side
         self.stem = Conv(3 * stem**2, WIDTHS[0], 3)
         self.stem_norm = nn.BatchNorm2d(WIDTHS[0])
-        blocks: list[nn.Module] = []
-        inputs = WIDTHS[0]
-        for stage, (width, depth) in enumerate(zip(WIDTHS, DEPTHS)):
-            for i in range(depth):
-                blocks.append(Residual(inputs, width, stride=2 if stage and i == 0 else 1))
-                inputs = width
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(inputs, num_classes)
+        self.blocks = nn.Sequential(*(Block(inputs, outputs) for inputs, outputs in pairwise(WIDTHS)))
+        self.head = nn.Linear(WIDTHS[-1], num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def places(self, images: Tensor) -> Tensor:
         """The logits of every place, (B, h', w', K)."""
-        x = F.pixel_unshuffle(images, self.side).contiguous(memory_format=torch.channels_last)
-        x = self.blocks(F.relu(self.stem_norm(self.stem(x))))  # (B, 256, h', w')
+        if images.shape[-1] > self.side:
+            images = F.interpolate(images, [self.side, self.side], mode="bilinear", antialias=True)
+        x = F.pixel_unshuffle(images, self.square).contiguous(memory_format=torch.channels_last)
+        x = self.blocks(F.gelu(self.stem_norm(self.stem(x))))  # (B, 256, h', w')
         return self.head(x.permute(0, 2, 3, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,9 +96,10 @@ class ConvTeacher(nn.Module):
 
 
 def save_teacher(folder: Path, teacher: ConvTeacher, class_names: Sequence[str]) -> None:
-    """Keep what has learned all it will: float32, and which classes it knows."""
+    """Keep what has learned all it will: float32, which classes it knows, and at which side."""
     weights = {name: x.detach().cpu().contiguous() for name, x in teacher.state_dict().items()}
-    write_atomically(folder / FILE, save(weights, {"classes": "\n".join(class_names)}))
+    about = {"classes": "\n".join(class_names), "side": str(teacher.side)}
+    write_atomically(folder / FILE, save(weights, about))
 
 
 def load_teacher(folder: Path, class_names: Sequence[str], sides: Sequence[int] = ()) -> ConvTeacher:
@@ -112,15 +109,15 @@ def load_teacher(folder: Path, class_names: Sequence[str], sides: Sequence[int] 
         weights, about = read_tensors(folder / FILE)
         known = about["classes"].split("\n")
         stem = math.isqrt(weights["stem.weight"].shape[1] // 27)  # 3 channels, 3 x 3 squares
-        teacher = ConvTeacher(len(known), stem)
+        teacher = ConvTeacher(len(known), stem, int(about["side"]))
         teacher.load_state_dict(weights)
-    except (CheckpointError, KeyError, RuntimeError) as problem:  # no file, none of ours, or other shapes
+    except (CheckpointError, KeyError, ValueError, RuntimeError) as problem:  # no file of ours, other shapes
         advice = "train one with --network conv first, until its end."
         raise CheckpointError(f"{folder} holds no teacher: {advice}") from problem
     if known != list(class_names):
         raise CheckpointError(f"The teacher in {folder} knows other classes than these pictures have.")
-    if any(side % teacher.side for side in sides):
-        what = f"multiples of {teacher.side}"
+    if any(min(side, teacher.side) % teacher.square for side in sides):
+        what = f"multiples of {teacher.square}"
         raise CheckpointError(f"The teacher in {folder} needs --image-size and --sizes that are {what}.")
     return teacher.eval().requires_grad_(False)
 
