@@ -83,7 +83,7 @@ def check_address(host: str, port: int | None) -> None:
     """Raises OSError, in a sentence, where nothing can listen at this address and port."""
     try:
         found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise OSError(f"{host} is not known here: check --host.") from error
     family, kind, protocol, _, address = found[0]
     with socket.socket(family, kind, protocol) as probe:

@@ -509,8 +509,10 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
     with in_one_sentence():
         beginning.cache_clear()  # what it named may have changed since
         if args.dry_run is not None:
-            if options.network == "conv":
-                raise ValueError("--dry-run shows a ViT, and this is a convolutional network.")
+            if options.network == "conv" or args.evaluate is not None:
+                raise ValueError("--dry-run shows a new ViT: leave out --network conv and --evaluate.")
+            if args.dry_run and (more := [flag(n) for n in given if n in ("image_size", "init", *SHAPE)]):
+                raise ValueError(f"ViT-{args.dry_run} has its own shape: leave out {', '.join(more)}.")
             class_names = class_names_of(options.data) if options.data else [""] * 1000
             variant = ViTConfig.variant(args.dry_run, num_classes=len(class_names)) if args.dry_run else None
             config = variant or build_model(with_init(options, told), class_names).config

@@ -383,7 +383,8 @@ def table(
     kept = Kept(keep, fingerprint(model, methods, plan))
     done = 0
     for number, sample in enumerate(samples):
-        if not kept.has(number, of := tensor_digest(sample.image)):
+        watched = "" if sample.target is None else f" class {sample.target}"
+        if not kept.has(number, of := tensor_digest(sample.image) + watched):
             target = answer(model, sample.image) if sample.target is None else sample.target
             own = Plan(**(asdict(plan) | {"seed": plan.seed + number * max(1, plan.randoms)}))  # other lots
             traced = trace(model, sample.image, target=target)
@@ -457,7 +458,8 @@ class Kept:
     def has(self, number: int, of: str) -> bool:
         """Are the figures of this picture here? Raises ValueError where in its place are those of another."""
         if number < len(self.pictures) and self.pictures[number] != of:
-            raise ValueError(f"{self.path} holds figures of other pictures: name another file, or remove it.")
+            what = "other pictures or of other classes"
+            raise ValueError(f"{self.path} holds figures of {what}: name another file, or remove it.")
         return number < len(self.pictures)
 
     def add(self, of: str, figures: dict[str, dict[str, float]]) -> None:

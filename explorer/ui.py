@@ -81,7 +81,7 @@ EVENTS = ", ".join(f'"{name}"' for name in (*(name for name, _, _ in TABS), "wor
 # what the page offers to try, beside what the viewer can do by itself
 LESSON = {"label": "How does this work?", "tab": "lesson"}
 TRIES = (
-    {"label": "A picture that it cannot know", "example": "lion"},
+    {"label": "A lion: is it among its answers?", "example": "lion"},
     {"label": "What was it like when training began?", "tab": "training"},
     LESSON,
 )

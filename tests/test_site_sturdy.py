@@ -123,7 +123,7 @@ def renew(folder: Path, page: Page) -> None:
     for name in ("index.html", "sw.js"):
         text = (folder / name).read_text(encoding="utf-8")
         text = re.sub(
-            r"vit-explorer-\w{8}", "vit-explorer-renewed", text.replace("ViT Explorer<", "Renewed<")
+            r"(VERSION = `\$\{OURS\})\w{8}", r"\1renewed", text.replace("ViT Explorer<", "Renewed<")
         )
         (folder / name).write_text(text, encoding="utf-8")
     page.evaluate("navigator.serviceWorker.getRegistration().then((one) => one.update())")

@@ -154,7 +154,7 @@ def test_a_teacher_that_is_not_there_or_does_not_fit_is_one_sentence(pictures, t
             "--patch-size a multiple of 4, not 3",
         ),
         (("--teacher", str(beside), "--image-size", "18", "--patch-size", "2"), "multiples of 4"),
-        (("--network", "conv", "--dry-run"), "this is a convolutional network"),
+        (("--network", "conv", "--dry-run"), "shows a new ViT: leave out --network conv"),
     ):
         with pytest.raises(SystemExit, match=sentence):
             t.main(command(pictures, tmp_path / "run", *words))

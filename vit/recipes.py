@@ -47,13 +47,13 @@ RECIPES = {
         | dict(calibrate=True),
     ),
     "teacher": Recipe(
-        "88.34 %, 45 minutes on two cores: the convolutional network from which photos learns",
+        "the convolutional network from which photos learns (an earlier one: 88.34 % in 45 minutes)",
         dict(data="photos", network="conv", image_size=128, train_size=160, sizes="64:0.7 96:1.0")
         | dict(epochs=28.0, batch_size=64, warmup=1.0, hold=0.3, eval_images=1000)
         | dict(min_area=0.3, aspect=1.8, colour=0.3, rotation=8.0, mix=0.3),
     ),
     "small-teacher": Recipe(
-        "the same for pictures of 32 px: the convolutional network from which cifar10 learns",
+        "89.95 %, 29 minutes on two busy cores: the same for pictures of 32 px, to teach cifar10",
         CIFAR
         | dict(network="conv", epochs=16.0, batch_size=256, lr=1e-2, ema=0.995, label_smoothing=0.05)
         | dict(min_area=0.8, shift=0.07, colour=0.1, cutout=0.25, snapshots=3),

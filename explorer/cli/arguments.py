@@ -143,7 +143,8 @@ THROUGH = Option(
     help="layer by layer (default), snapshot by snapshot as train.py left them, or frame by frame of a clip",
 )
 FPS = Option("--fps", type=frame_rate, help="frames per second (default 2)")
-DATA = Option("--data", help="test split to measure on: shapes, imagenette, cifar10 or a folder of classes")
+SPLITS = "imagenette, photos, catsdogs, cifar10, shapes, moves"
+DATA = Option("--data", help=f"test split to measure on: {SPLITS} or a folder of classes")
 IMAGES = Option("--images", type=positive, help=f"how many of them (default {SOME})")
 BOXES = Option(
     "--boxes", metavar="CSV", help="where objects are: path,x0,y0,x1,y1,width,height, paths below --data"

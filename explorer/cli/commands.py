@@ -85,7 +85,7 @@ examples
       one file that anyone can open offline and explore with the mouse
   python -m explorer faithfulness --model shapes --data shapes --images 100 --out table.md
       which maps are true? measured over a data set, with confidence intervals
-  python -m explorer objects --model photos --data photos --boxes boxes.csv --out objects.md --out objects.csv
+  python -m explorer objects --model photos --data PHOTOS --boxes boxes.csv --out objects.md --out objects.csv
       does attention land on things? every head, layer and method against boxes or masks
   python -m explorer heads --model imagenette --data imagenette --images 200 --out heads.png --out heads.csv
       how far each head looks, as means over pictures, and how alike layers are

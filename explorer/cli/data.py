@@ -42,6 +42,12 @@ def run_faithfulness(request: Request, command: Command) -> int:
     one = len(request.pictures) == 1 and not Path(request.pictures[0]).is_dir()
     if request.pictures and request.data is not None:
         raise Usage("Name pictures or --data, not both.")
+    if request.pictures and request.watch == "truth":
+        raise Usage(
+            "--watch truth needs labels, which named pictures have not: give --data, or leave it out."
+        )
+    if one and request.keep is not None:
+        raise Usage("--keep is for a table over many pictures: leave it out.")
     if one and request.images is not None:
         raise Usage("--images draws from a folder or a data set, and this is one picture: leave it out.")
     if not one and request.target is not None:
@@ -117,7 +123,8 @@ def measured(
 
 def run_record(request: Request) -> int:
     """Bundled models measured on their own test pictures: into their checkpoints, and onto the docs' page."""
-    if request.pictures or request.data or request.out or request.methods != ("all",) or request.modes:
+    others = (request.pictures, request.data, request.out, request.modes, request.watch != Request.watch)
+    if any((*others, request.points, request.size, request.keep)) or request.methods != ("all",):
         raise Usage(
             "--record measures every method on the model's own data: leave out what would change that."
         )

@@ -26,7 +26,8 @@ from explorer.forms import Export
 from explorer.objects import Objects, measure, on_object, read_boxes
 from explorer.subject import Style
 from vit.card import Card
-from vit.data import drawn_from
+from vit.config import ViTConfig
+from vit.data import DATASETS, ClipSet, drawn_from
 from vit.library import folder_of
 from vit.pictures import open_picture, preprocess
 
@@ -38,7 +39,7 @@ def run_objects(request: Request, command: Command) -> int:
     check_endings(request, command)
     model, card, size = model_and_size(request)
     failed: list[str] = []
-    name, count, pictures = pictures_of(request, card, size, failed)
+    name, count, pictures = pictures_of(request, model.config, card, size, failed)
     bar = progress_bar("pictures")
     methods = methods_of(request, model.config, size)
     found = measure(model, pictures, methods, progress=lambda done: bar(done, count))
@@ -57,7 +58,7 @@ def run_roles(request: Request, command: Command) -> int:
     if request.record and folder is None:
         raise Usage("--record writes beside the weights: name a checkpoint on this machine.")
     failed: list[str] = []
-    name, count, pictures = pictures_of(request, card, size, failed)
+    name, count, pictures = pictures_of(request, model.config, card, size, failed)
     bar = progress_bar("pictures")
     found = roles.measure(model, pictures, name, progress=lambda done: bar(done, count))
     made = Export(rows=lambda: roles.records(found))
@@ -70,11 +71,17 @@ def run_roles(request: Request, command: Command) -> int:
 
 
 def pictures_of(
-    request: Request, card: Card, size: tuple[int, int], failed: list[str]
+    request: Request, config: ViTConfig, card: Card, size: tuple[int, int], failed: list[str]
 ) -> tuple[str, int, Iterator[tuple[Tensor, Tensor]]]:
     """(name, how many, (image, where the object is) ...); files that cannot be read go to `failed`."""
     data = request.data or drawn_for(card)
+    if (request.boxes or request.masks) and (request.data is None or data in MASKED):
+        raise Usage("--boxes and --masks are of a folder of pictures: name it with --data.")
+    if config.is_clip and not isinstance(DATASETS.get(data or ""), ClipSet):
+        raise Usage(f"{card.name} reads clips: --data moves is what knows where its objects are.")
     if data in MASKED:
+        if isinstance(DATASETS[data], ClipSet) != config.is_clip:
+            raise Usage(f"{data} holds clips, and this takes pictures: name another data set.")
         count = request.images or SOME
         samples = MASKED[data](card, size, count)
         return data, count, ((sample.image, sample.mask) for sample in samples if sample.mask is not None)

@@ -33,7 +33,12 @@ def run_space(request: Request, command: Command) -> int:
     if request.kind == "static":
         run_site(request, command)
     else:
-        check_free(where, "app.py")
+        told = request.models or request.pictures or request.words or request.runtime or request.webgpu
+        if told or (request.title, request.moments) != (Request.title, Request.moments):
+            raise Usage(
+                f"--kind {request.kind} takes the app with its bundled models: leave out all but --kind."
+            )
+        check_free(where, "explorer/site/spaces.py")
         write_app_space(where, request.kind)
     for line in check_space(where, request.kind):
         print(f"✓ {line}")
@@ -53,6 +58,8 @@ def run_site(request: Request, command: Command) -> int:
     if request.one_file and where.suffix.lower() != ".html":
         raise Usage(f"One file needs a name that ends in .html, not {where}.")
     if not request.one_file:
+        if where.suffix.lower() == ".html":
+            raise Usage(f"{where} is the name of one file: add --one-file, or name a folder.")
         check_free(where, "site.json")
     if request.moments < 0:
         raise Usage(f"The number of moments is 0 or more, not {request.moments}.")

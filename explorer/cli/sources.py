@@ -162,7 +162,7 @@ def images_of(
         raise Usage(
             "Which clips? Name a folder, or --data moves."
             if config.is_clip
-            else "Which pictures? Name a folder, or --data imagenette, cifar10 or shapes."
+            else "Which pictures? Name a folder, or --data imagenette, photos, catsdogs, cifar10 or shapes."
         )
     if config.is_clip and not isinstance(DATASETS.get(data), ClipSet):
         raise Usage(f"{card.name} reads clips: name a folder of clips, or --data moves.")
@@ -223,7 +223,10 @@ def drawn_for(card: Card) -> str | None:
 
 
 def check_endings(request: Request, command: Command, pictures: int = 1) -> None:
-    """Before anything is computed: can each --out be written, and is there one file per picture?"""
+    """Before anything is computed: can each --out be written, is there one file per picture, and is none of
+    them what is read?"""
+    read = [Path(name) for name in (*request.pictures, request.boxes, request.words) if name]
+    files = [file for one in read for file in (one.rglob("*") if one.is_dir() else [one])]
     for out in request.out:
         suffix = ending_of(out)
         if suffix and suffix not in command.endings:
@@ -234,6 +237,9 @@ def check_endings(request: Request, command: Command, pictures: int = 1) -> None
             raise Usage(
                 f'{pictures} pictures need {pictures} files: write --out "{{name}}{suffix}" or a folder.'
             )
+        for file in files:
+            if suffix and Path(out.replace("{name}", file.stem)).resolve() == file.resolve():
+                raise Usage(f"{file} is what is read: give another --out.")
 
 
 def outputs(request: Request, name: str, ending: str) -> list[Path]:

@@ -120,7 +120,7 @@ STEPS = (
     Step(
         "softmax", "One layer", "Shares of attention",
         "The scores become shares of attention: none is negative, and together they are 100 %. The "
-        "slider sharpens them.",
+        "slider makes them sharper or flatter.",
         "share = exp(score) / sum of all exp(score)", attention.softmax, ATTEND, ("attn = tap",),
         "Ask before the reveal: which squares will this head look at?",
     ),
@@ -140,7 +140,7 @@ STEPS = (
     Step(
         "mlp", "One layer", "Think alone",
         "Now every token is on its own: {count} small detectors look at its numbers, and {active} of "
-        "ours respond.",
+        "them respond to ours.",
         "{D} numbers → {count} detectors → {D} numbers, added again",
         attention.mlp, code.Mlp.forward, ("x = tap", "return self.fc2"),
         "This is where most of the weights are.",
@@ -199,7 +199,7 @@ STEPS = (
     Step(
         "why", "The answer", "But is it why?",
         "Did it really need those squares? We take them away, one after the other, and watch the answer.",
-        "area under the curve: {looked} looked at first, {random} by chance; smaller means they mattered",
+        "area under the curve: {looked} looked at first, {random} at random; smaller means they mattered",
         lambda f: {}, code.ViT.forward, ("tokens = self.embed", "return self.read_out"),
         "Attention is a hint. What happens without the squares is the test.",
         answers,
@@ -308,7 +308,7 @@ def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
         f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
         f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
         + (
-            f"In the end {read_name} must answer; nothing is seen yet."
+            f"In the end {read_name} must answer; so far it has seen nothing."
             if reads
             else IN_FRONT[pools and config.pool_prefix]
         )
@@ -375,7 +375,7 @@ def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str,
         }
     if why := shared.get("why"):
         asked["why"] = yes_or_no(
-            "Will the squares it looked at matter more than squares by chance?",
+            "Will the squares it looked at matter more than squares picked at random?",
             why["areas"][0] < why["areas"][1],
         )
     return asked

@@ -38,6 +38,11 @@ from vit.shapes import shapes_sample
 from vit.trace import Trace
 
 CKA_IMAGES, CKA_BATCH = 256, 64
+TAUGHT = {  # what the head reads where it answers, by config.pool
+    "cls": "It was taught to read [CLS]: a hint, not an answer.",
+    "attention": "It was taught to read what attention collects from all tokens: a hint, not an answer.",
+    "mean": "It was taught to read the mean of all patches.",
+}
 
 
 def report(look: Look, target: int | None) -> str:
@@ -199,12 +204,7 @@ def depth_panels(look: Look, target: int | None) -> str:
                 f"Patches that point to {class_name(look.card, target)}",
                 picture_map(look.picture_address, patches.unflatten(0, trace.grid_size), ""),
                 "The head reads each patch of the last layer alone, as if it were the token it was "
-                "taught to read"
-                + (
-                    "."
-                    if model.config.pool == "mean"
-                    else ". It was taught to read [CLS]: a hint, not an answer."
-                ),
+                f"taught to read. {TAUGHT[model.config.pool]}",
             )
         )
     panels.append(norms_panel(look))
@@ -221,7 +221,8 @@ def norms_panel(look: Look) -> str:
         series[look.model.config.prefix_names[0]] = norms[:, 0]
     found = stats.outliers(norms, prefix)[-1]
     words = (
-        f"{int(found.sum())} patches of the last layer stand out (more than twice the median, and 8 MAD): "
+        f"{(count := int(found.sum()))} {'patch' if count == 1 else 'patches'} of the last layer stand out "
+        "(at least twice the median, and far outside the usual spread: 8 median absolute deviations): "
         if found.any()
         else "No patch stands out here: "
     )

@@ -143,7 +143,7 @@ page.sayWithout = () => {
   const what = [patches && `${patches} hidden ${patches > 1 ? "patches" : "patch"}`, heads && `${heads} ${heads > 1 ? "heads" : "head"} switched off`];
   const said = what.filter(Boolean).join(" and ");
   without.hidden = !said || page.open === page.tabs[0];
-  without.textContent = `This page shows the whole picture and every head: your ${said} are for Explore alone.`;
+  without.textContent = `This page shows the whole picture and every head: your ${said} ${patches + heads > 1 ? "are" : "is"} for Explore alone.`;
   if (!without.isConnected) document.getElementById("tabs")?.before(without);
 };
 

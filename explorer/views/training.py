@@ -1,6 +1,6 @@
 """How attention was learned: the same picture at moments of the training, from the weights that it began
-with (random, or another model's) to the end. Move along the curve, or play it. A moment's accuracy may be
-that on a part of the test pictures.
+with (random, or another model's) to the end. Move along the curve, or play it. A moment's accuracy may
+have been measured on only some of the test pictures.
 """
 
 import math

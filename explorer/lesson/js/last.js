@@ -45,7 +45,7 @@ export function why(box, data, view) {
   const count = data.orders[0].length, seen = el("div", { class: "les-side" }), chart = curves(data);
   const show = (i) => {
     const gone = Math.round(data.fractions[i] * count);
-    seen.replaceChildren(...["looked at first", "by chance"].map((name, k) => el("figure", { class: "les-figure" },
+    seen.replaceChildren(...["looked at first", "at random"].map((name, k) => el("figure", { class: "les-figure" },
       small(view, { hidden: data.orders[k].slice(0, gone) }, `${gone} squares taken away, ${name}`, { side: 200 }),
       el("figcaption", {}, `${name}: ${value(data, [data.looked, data.random][k][i])}`))));
     view.picture.show({ hidden: data.orders[0].slice(0, gone) });
@@ -63,7 +63,7 @@ export function why(box, data, view) {
     }, 600);
   } }, "Play");
   const better = data.areas[0] < data.areas[1];
-  box.append(play, hand, seen, chart.node, line(better ? "Its squares mattered more than squares by chance." : "Squares by chance mattered as much or more: here attention does not show why."));
+  box.append(play, hand, seen, chart.node, line(better ? "Its squares mattered more than squares picked at random." : "Squares picked at random mattered as much or more: here attention does not show why."));
 }
 
 const value = (data, number) => (data.kind === "none" ? text(number) : percent(number));
@@ -73,7 +73,7 @@ function curves(data) {
   const x = (fraction) => 36 + fraction * (W - 150), y = (share) => 10 + (H - 40) * (1 - share / top);
   const node = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "les-chart", role: "img", "aria-label": `${data.class} while squares are taken away` });
   node.append(svg("path", { d: `M36 10V${H - 30}H${W - 114}`, class: "les-axis" }), svg("text", { x: 36, y: H - 10 }, "squares taken away, 0 to 100 %"));
-  [["looked", "looked at first"], ["random", "by chance"]].forEach(([name, words], k) => {
+  [["looked", "looked at first"], ["random", "at random"]].forEach(([name, words], k) => {
     const points = data.fractions.map((fraction, i) => `${x(fraction).toFixed(1)},${y(data[name][i]).toFixed(1)}`).join(" ");
     node.append(svg("polyline", { points, class: `les-curve is-${name}` }), svg("text", { x: W - 108, y: 24 + 18 * k, class: `is-${name}` }, `${k ? "- -" : "—"} ${words}`));
   });

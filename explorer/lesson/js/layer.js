@@ -54,7 +54,7 @@ export function softmax(box, data, view) {
     view.picture.show(view.guessed());
     return { };
   }
-  box.append(slider("Temperature", { min: 0.2, max: 4, step: 0.1, value: 1 }, show), work);
+  box.append(slider("Temperature: low sharpens, high flattens", { min: 0.2, max: 4, step: 0.1, value: 1 }, show), work);
 }
 
 export function mix(box, data, view) {

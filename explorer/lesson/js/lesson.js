@@ -138,7 +138,7 @@ class Lesson {
     this.state.guesses = [];
     if (this.options.lessons?.[key]) return this.receive({ lesson: this.options.lessons[key] });
     if (!this.options.emit) {
-      this.status.textContent = "This page holds the numbers of one square, layer and head; the app has those of all.";
+      this.status.textContent = "This page holds the numbers of one square in one layer, of some of its heads; the app has those of all.";
       return;
     }
     this.status.textContent = "…";

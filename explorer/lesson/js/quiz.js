@@ -29,6 +29,6 @@ export function quiz(view, step) {
 
 function verdict(question, { given, points, of }) {
   if (!of) return question.kind === "squares" ? "Here they are." : question.options[question.right] + ".";
-  if (question.kind === "squares") return `${points} of ${of} are among the ${question.right.length} it looks at most.`;
+  if (question.kind === "squares") return `${points} of ${of} ${points === 1 ? "is" : "are"} among the ${question.right.length} it looks at most.`;
   return points ? `Right: ${question.options[question.right]}.` : `You said ${question.options[given[0]]}; it is ${question.options[question.right]}.`;
 }

@@ -1,7 +1,7 @@
 /* Keeps what the page has fetched, so that it opens without a network from then on. The version is the content's:
    another export has another one, and the old files go. */
 
-const VERSION = "vit-explorer-%VERSION%";
+const OURS = `vit-explorer ${registration.scope} `, VERSION = `${OURS}%VERSION%`;  // other pages may live at the same host
 const FIRST = "%FIRST%".split(" ").map((path) => new Request(decodeURI(path), { cache: "no-cache" }));  // not the last export's
 
 self.addEventListener("install", (event) => {
@@ -10,7 +10,7 @@ self.addEventListener("install", (event) => {
 
 self.addEventListener("activate", (event) => {
   event.waitUntil((async () => {
-    for (const name of await caches.keys()) if (name.startsWith("vit-explorer-") && name !== VERSION) await caches.delete(name);
+    for (const name of await caches.keys()) if (name.startsWith(OURS) && name !== VERSION) await caches.delete(name);
     await self.clients.claim();
   })());
 });

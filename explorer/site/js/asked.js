@@ -1,6 +1,24 @@
-/* What the address of the page asks for, as far as the page has it. */
+/* What the address of the page asks for, as far as the page has it, and the address of what is shown. */
 
 export const TABS = ["explore", "lesson"];
+
+export const ofClips = (model) => !!model?.described.frames;
+
+/* The picture, if the visitor has chosen it; else the first example of the kind that this model was made for. */
+export function fitting({ pictures }, model, picture, before) {
+  if (picture && (!picture.clip || picture.own || ofClips(model) === ofClips(before))) return picture;
+  return pictures.find((each) => !!each.clip === ofClips(model)) ?? pictures[0];
+}
+
+export function urlOf({ model, picture, moment, words }, tab) {
+  const asked = new URLSearchParams(), { classNames } = model.described;
+  asked.set("model", model.name);
+  if (picture && !picture.own) asked.set("picture", picture.name);
+  if (moment >= 0) asked.set("step", model.moments[moment].step);
+  if (words && words.length < classNames.length) asked.set("words", words.map((k) => classNames[k]).join(","));
+  if (tab !== TABS[0]) asked.set("tab", tab);
+  return `${location.pathname}?${asked}${location.hash}`;
+}
 
 /* -> {model, picture: or none, moment, words, tab, lacks: a sentence about what is asked for and not here, or ""} */
 export function askedOf({ models, pictures }) {

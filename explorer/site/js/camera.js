@@ -9,22 +9,29 @@ const WORDS = {
 
 export class Camera {
   constructor(video, onFrame, onError) {
-    Object.assign(this, { video, onFrame, onError, on: false });
+    Object.assign(this, { video, onFrame, onError, on: false, asked: null });  // asked: the start that holds
   }
 
+  /* -> whether it runs: the visitor may say no, or call it off before they have said yes. */
   async start() {
+    const mine = this.asked = {}, off = () => mine !== this.asked;
     try {
       if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
-      this.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
+      const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: 640 } });
+      if (off()) return release(stream);
+      this.stream = this.video.srcObject = stream;
+      this.video.hidden = false;
+      await this.video.play();
     } catch (error) {
+      if (off()) return false;
+      this.asked = null;
       this.onError(WORDS[error.name] ?? `The camera did not start (${error.name}): choose a picture.`);
-      return;
+      return false;
     }
-    this.video.srcObject = this.stream;
-    this.video.hidden = false;
-    await this.video.play();
+    if (off()) return false;
     this.on = true;
     this.loop();
+    return true;
   }
 
   async loop() {
@@ -37,7 +44,13 @@ export class Camera {
 
   stop() {
     this.on = false;
-    for (const track of this.stream?.getTracks() ?? []) track.stop();
+    this.asked = null;
+    if (this.stream) release(this.stream);
     this.video.hidden = true;
   }
+}
+
+function release(stream) {
+  for (const track of stream.getTracks()) track.stop();
+  return false;
 }

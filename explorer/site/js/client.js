@@ -1,8 +1,5 @@
 /* The page's side of the worker: promises, and looks as sources for the viewer. */
 
-import { fromSheet } from "./clips.js";
-import { bytesOf } from "./platform.js";
-
 export class Engine {
   constructor(worker) {
     this.worker = worker;
@@ -96,10 +93,4 @@ export async function pixelsOfFile(blob, most) {
   } finally {
     bitmap.close();
   }
-}
-
-/* The pixels of a picture that comes with the page; of a clip its frames. */
-export async function pixelsOfExample({ file, clip }) {
-  const pixels = await pixelsOfFile(new Blob([await bytesOf(file)]), Infinity);  // a sheet of frames is large
-  return clip ? fromSheet(pixels, clip) : pixels;
 }

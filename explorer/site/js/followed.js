@@ -22,9 +22,9 @@ export class Followed {
         await page.unfold();
         if (!current()) return;
         await ask("follow", { prepared: { image: prepared.image, pixels: prepared.pixels } });
-        Object.assign(this, { prepared, weights: weighed, missing: true });
         const picture = await addressOfPixels(prepared), made = await ask("lesson", { choice: lesson.lesson?.choice ?? this.start() });
         if (!current()) return;
+        Object.assign(this, { prepared, weights: weighed, missing: true });
         await lesson.receive({ lesson: made, picture });
       }
       if (!this.missing) return;

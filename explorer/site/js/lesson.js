@@ -230,7 +230,7 @@ function questions(f, { bag, why, order, frozen }, { times: through }) {
     const names = options.map((k) => about.classNames[k] ?? `class ${k}`);
     asked.answer = { kind: "choice", ask: "What will it say?", options: names, right: options.indexOf(likeliest[0]) };
   }
-  if (why?.areas) asked.why = yesOrNo("Will the squares it looked at matter more than squares by chance?", why.areas[0] < why.areas[1]);
+  if (why?.areas) asked.why = yesOrNo("Will the squares it looked at matter more than squares picked at random?", why.areas[0] < why.areas[1]);
   return asked;
 }
 

@@ -20,7 +20,7 @@ export class Own {
     addEventListener("paste", (event) => this.bring([...event.clipboardData.files][0]));
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => { event.preventDefault(); this.bring(event.dataTransfer.files[0]); });
-    byId("camera").onclick = () => this.watch(!this.camera.on);
+    byId("camera").onclick = () => this.watch(byId("camera").getAttribute("aria-pressed") !== "true");
     addEventListener("keydown", (event) => {
       if (event.key === "Enter" && this.camera.on && event.target === document.body) this.watch(false);
     });
@@ -30,14 +30,16 @@ export class Own {
     if (!file) return;
     const { page } = this;
     if (this.camera.on) await this.watch(false);
+    const mine = this.bringing = {}, { picture } = page.coming, current = () => mine === this.bringing && picture === page.coming.picture;
     try {
       page.say(`Reading ${file.name || "the picture"} …`, false);
       const kind = clipKind(new Uint8Array(await file.slice(0, HEAD).arrayBuffer()));
       const pixels = kind ? await decoded(file, kind, page.site.clips) : await pixelsOfFile(file);
       const clip = pixels.frames?.length > 1;
+      if (!current()) return;  // another was chosen meanwhile
       await page.choose({ picture: { own: true, name: "", label: file.name || "your picture", pixels, clip } });
     } catch (error) {
-      page.say(error.message, true);
+      if (current()) page.say(error.message, true);
     }
   }
 
@@ -51,8 +53,7 @@ export class Own {
     page.open("explore");
     byId("camera").setAttribute("aria-pressed", "true");
     byId("camera").textContent = "Freeze (Enter)";
-    await camera.start();
-    if (!camera.on) return this.stop();
+    if (!await camera.start()) return camera.asked || this.stop();  // it may have been asked for anew
     this.seen = [];
     this.at = 0;
     this.recording = setInterval(() => this.record(), 1000 / PACE);

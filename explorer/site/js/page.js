@@ -1,21 +1,19 @@
 /* The page without a server: which model, which picture, which moment; the viewer shows what the engine finds. */
 
 import { unpack } from "../../viewer/js/bytes.js";
-import { reach } from "../../viewer/js/elements.js";
 import { mount } from "../../viewer/js/mount.js";
-import { TABS, askedOf } from "./asked.js";
-import { Engine, pixelsOfExample } from "./client.js";
+import { TABS, askedOf, fitting, ofClips, urlOf } from "./asked.js";
+import { Engine } from "./client.js";
 import { sampled } from "./clips.js";
+import { buttons, mapsOf, mark, pixelsOfExample } from "./examples.js";
 import { Followed } from "./followed.js";
 import { Own } from "./own.js";
 import { Timeline } from "./timeline.js";
 import { WordPage } from "./wordpage.js";
-import { addressOf, bytesOf, keep, pace, scriptOf, startWorker } from "./platform.js";
+import { bytesOf, keep, pace, scriptOf, startWorker } from "./platform.js";
 
 const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
-
-const ofClips = (model) => !!model?.described.frames;
 
 class Page {
   constructor(site, engine) {
@@ -24,6 +22,7 @@ class Page {
     this.turn = 0;  // counts choices: what a later one has overtaken is not shown
     this.settled = false;  // what is chosen is on the screen
     this.choosing = 0;  // the turn of the choice that is under way: the camera waits for it
+    this.wanted = this.shown = this.ours = null;  // what that choice asks for; what is on the screen; the last picture of the visitor's own
     this.now = { model: null, picture: null, moment: -1, words: null, edits: null };
     this.prepared = null;  // the picture as the model takes it
     this.options = {
@@ -41,20 +40,12 @@ class Page {
     const { models, pictures } = this.site;
     byId("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
     byId("model").onchange = (event) => this.choose({ model: event.target.value });
-    byId("examples").replaceChildren(...pictures.map((picture) => {
-      const button = document.createElement("button"), image = new Image();
-      Object.assign(button, { type: "button", title: picture.label, onclick: () => this.choose({ picture }) });
-      button.dataset.picture = picture.name;
-      image.alt = picture.label;
-      addressOf(picture.thumb, "image/webp").then((address) => { image.src = address; });
-      button.append(image);
-      return button;
-    }));
+    byId("examples").replaceChildren(...buttons(pictures, (picture) => this.choose({ picture })));
     byId("moment").oninput = (event) => this.choose({ moment: Number(event.target.value) });
     byId("play").onclick = () => this.play();
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
-    addEventListener("popstate", () => this.choose(this.address(), true));
+    addEventListener("popstate", () => location.search !== this.search && this.choose(this.address(), true));
     this.lookedBy = this.renewed = "";
     const live = new URLSearchParams(location.search).has("camera");
     this.choose(this.address(), true).then(() => live && this.own.watch(true));
@@ -63,57 +54,57 @@ class Page {
   // ---- what is chosen, and where the address says it
 
   address() {
-    const { model, picture, tab, ...rest } = askedOf(this.site);
-    this.tab = tab;
-    return { ...rest, model: model.name, picture: picture ?? this.fitting(model) };
-  }
-
-  /* The picture, if the visitor has chosen it; else the first example of the kind that this model was made for. */
-  fitting(model, picture, before) {
-    if (picture && (!picture.clip || picture.own || ofClips(model) === ofClips(before))) return picture;
-    const { pictures } = this.site;
-    return pictures.find((each) => !!each.clip === ofClips(model)) ?? pictures[0];
+    const { model, picture, tab, ...rest } = askedOf(this.site), own = history.state?.own && this.ours;
+    Object.assign(this, { tab, search: location.search });
+    return { ...rest, model: model.name, picture: picture ?? (own || fitting(this.site, model)) };
   }
 
   write() {
-    const { model, picture, moment, words } = this.now, asked = new URLSearchParams(), { classNames } = model.described;
-    asked.set("model", model.name);
-    if (picture && !picture.own) asked.set("picture", picture.name);
-    if (moment >= 0) asked.set("step", model.moments[moment].step);
-    if (words && words.length < classNames.length) asked.set("words", words.map((k) => classNames[k]).join(","));
-    if (this.tab !== TABS[0]) asked.set("tab", this.tab);
-    const address = `${location.pathname}?${asked}${location.hash}`;
-    if (address !== location.pathname + location.search + location.hash) history.pushState(null, "", address);
+    const address = urlOf(this.now, this.tab), { own } = this.now.picture;
+    if (address !== location.pathname + location.search + location.hash) history.pushState({ own }, "", address);
+    this.search = location.search;
   }
+
+  /* What is chosen, be it shown or on its way. */
+  get coming() { return this.wanted ?? this.now; }
 
   async choose({ model: name, picture, moment, words, lacks = "" }, restored = false) {
     this.settled = false;
     this.followed.leave();
-    if (picture && this.own.camera.on) this.own.stop();
-    const turn = this.choosing = ++this.turn, before = this.now, model = this.site.models.find((each) => each.name === (name ?? before.model?.name));
-    const next = { model, picture: picture ?? this.fitting(model, before.picture, before.model), moment: moment ?? (name ? -1 : before.moment), words: words ?? (name ? null : before.words), edits: null };
+    if (picture) this.own.stop();
+    const turn = this.choosing = ++this.turn, { coming: before, shown } = this, { models } = this.site;
+    const model = models.find((each) => each.name === (name ?? before.model?.name)) ?? models[0];
+    const next = this.wanted = {
+      model, picture: picture ?? fitting(this.site, model, before.picture, before.model), moment: moment ?? (name ? -1 : before.moment),
+      words: words ?? (name ? null : before.words), edits: this.own.camera.on && model === before.model ? before.edits : null,
+    };
     if (model.described.words) next.words ??= [...model.described.classNames.keys()];
+    if (next.picture.own) this.ours = next.picture;
+    byId("model").value = model.name;
+    if (name) byId("play").setAttribute("aria-pressed", "false");
     try {
-      this.say(model !== before.model ? `Loading ${model.name} …` : "", false);
+      this.say(model !== this.now.model ? `Loading ${model.name} …` : "", false);
       await this.ready(turn, model, next);
-      if (picture || model !== before.model) {
-        next.picture.pixels ??= await pixelsOfExample(next.picture);
-        this.prepared = next.picture.prepared?.get(model) ?? null;
-      }
+      next.picture.pixels ??= await pixelsOfExample(next.picture);
       if (turn !== this.turn) return;
       this.now = next;
-      await this.look(turn, before.model && (model !== before.model || next.picture !== before.picture || next.words !== before.words));
+      this.prepared = next.picture.prepared?.get(model) ?? null;
+      await this.look(turn, shown && (model !== shown.model || next.picture !== shown.picture || next.words !== shown.words));
       if (turn !== this.turn) return;
       if (!restored) this.write();
       this.marks();
+      await this.explain(turn);
+      if (turn !== this.turn) return;
       this.settled = true;
       this.say(lacks, false);
       await this.tryGpu();
       if (this.tab === "lesson") await this.followed.show();
     } catch (error) {
-      if (turn === this.turn) this.say(error.message, true);
+      if (turn !== this.turn) return;
+      if (this.now.model) this.marks();
+      this.say(error.message, true);
     } finally {
-      if (turn === this.choosing) this.choosing = 0;
+      if (turn === this.choosing) Object.assign(this, { choosing: 0, wanted: null });
     }
   }
 
@@ -194,18 +185,19 @@ class Page {
   }
 
   async look(turn, another, begun) {  // begun: the look at this picture, where it is under way
-    const { picture, model } = this.now, { pixels, own, name } = picture, { about, refused, moments } = model, { viewer } = this, ready = this.prepared;
+    const { picture, model } = this.now, { pixels } = picture, { about, refused, moments } = model, { viewer } = this, ready = this.prepared;
     const timeline = !ofClips(model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
-    const frame = timeline && !another ? Math.min(viewer.state.frame, timeline.moments.length - 1) : 0;
+    const frame = timeline && !another ? Math.max(0, Math.min(Math.round(viewer.state.frame), timeline.moments.length - 1)) : 0;
     const look = await (begun ?? timeline?.at(frame) ?? this.begin(pixels, ready));
     if (turn !== this.turn) return (timeline ?? look).forget();
     const { kept: before, passing } = this;
     this.kept = timeline ?? look;
     this.timeline = timeline;
+    this.shown = this.now;
     (picture.prepared ??= new Map()).set(model, this.prepared = look.prepared);
     if (another) {
       viewer.setTimeline([]);
-      viewer.set({ target: -1, patches: [], heads: [] }, true);
+      viewer.set({ target: -1, patches: [], heads: [], frozen: -1 }, true);
     }
     this.options.tries = [...(moments.length ? [{ label: "What was it like when training began?", moment: 0 }] : []), LESSON];
     const shown = viewer.setSource(timeline ? timeline.moments[frame].source : { ...look.source, refused, passing });
@@ -213,24 +205,28 @@ class Page {
     await shown;
     before?.forget();
     if (turn !== this.turn) return;
-    const { words } = this.now, maps = this.now.moment < 0 && !own && model.maps[name];
-    if (words) this.words.show(await look.where(), look.prepared, viewer.data, about);
-    if (maps) viewer.addMaps(await this.mapsOf(maps, words));
+    const places = this.now.words && await look.where();
+    if (turn !== this.turn) return;
+    if (places) this.words.show(places, look.prepared, viewer.data, about);
     this.say("", false);
     byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${this.lookedBy}.`;
   }
 
-  async mapsOf(file, words) {  // they explain one class: of words one of the table, which may not be asked for now
-    const { meta, arrays } = await unpack(await bytesOf(file));
-    return { meta: { ...meta, target: words ? words.indexOf(meta.target) : meta.target }, arrays };
+  /* The maps that have come along with the picture. */
+  async explain(turn) {
+    const { model, picture, moment, words } = this.now, file = moment < 0 && !picture.own && model.maps[picture.name];
+    const maps = file && await mapsOf(file, words);
+    if (maps && turn === this.turn) this.viewer.addMaps(maps);
   }
 
   /* Another frame of a clip is shown, which the model looked at by itself. */
   async moved({ frame }) {
     const { turn, viewer, timeline, now: { model, words } } = this, look = await timeline?.at(frame);
-    if (!look || turn !== this.turn || frame !== viewer.state.frame) return;
+    const current = () => turn === this.turn && frame === viewer.state.frame;
+    if (!look || !current()) return;
     this.prepared = look.prepared;
-    if (words) this.words.show(await look.where(), look.prepared, viewer.data, model.about);
+    const places = words && await look.where();
+    if (places && current()) this.words.show(places, look.prepared, viewer.data, model.about);
   }
 
   /* The picture as the model takes it, or this frame of a clip. */
@@ -240,12 +236,12 @@ class Page {
     const turn = this.turn;
     this.now.edits = edits;
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
-    if (!edits.patches.length && !edits.heads.length && !(edits.frozen >= 0)) return this.viewer.setAfter(null);
-    const look = await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits, layer: this.viewer.state.layer });
-    if (turn !== this.turn || this.now.edits !== edits) return look.forget();
+    const none = !edits.patches.length && !edits.heads.length && !(edits.frozen >= 0);
+    const look = none ? null : await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits, layer: this.viewer.state.layer });
+    if (turn !== this.turn || this.now.edits !== edits) return look?.forget();
     this.after?.forget();
     this.after = look;
-    this.viewer.setAfter({ ...look.source, passing: this.passing });
+    this.viewer.setAfter(look && { ...look.source, passing: this.passing });
   }
 
   heard(name, payload) {
@@ -275,7 +271,8 @@ class Page {
   open(tab) {
     if (this.tab === tab) return;
     this.tab = tab;
-    if (this.own.camera.on) this.own.watch(false);
+    if (tab === "lesson") this.own.watch(false);
+    if (!this.now.model) return;  // what is on its way will stand there
     this.write();
     this.marks();
     if (tab === "lesson") this.followed.show();
@@ -320,11 +317,7 @@ class Page {
       byId(tab === "lesson" ? "lesson-page" : tab).hidden = tab !== this.tab;
     }
     this.own.mark(model);
-    for (const button of byId("examples").children) {
-      const pressed = !picture.own && button.dataset.picture === picture.name;
-      button.setAttribute("aria-pressed", String(pressed));
-      if (pressed) reach(button);
-    }
+    mark(byId("examples").children, picture);
     byId("moments").hidden = byId("play").hidden = !moments.length;
     byId("moment").max = moments.length;
     byId("moment").value = moment < 0 ? moments.length : moment;

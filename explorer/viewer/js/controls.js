@@ -42,7 +42,7 @@ function syncMethod({ state, parts, methods, touch }) {
   parts.method.value = state.method;
   parts.about.textContent = state.mode === "method" ? methods.find((m) => m.name === state.method)?.about ?? ""
     : touch.matches ? "Tap a square: every head answers for it. Tap a small map to see it large."
-    : "Point at a square: every head answers for it. A click keeps it; so it does on a small map.";
+    : "Point at a square: every head answers for it. A click keeps it, on a small map, too.";
 }
 
 function syncEmbedding(viewer) {

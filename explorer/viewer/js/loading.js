@@ -24,7 +24,7 @@ export async function fetchMore(viewer, data, what) {
     viewer.draw();
     return true;
   } catch (error) {
-    complain(viewer, error);
+    if (data === viewer.data || data === viewer.after) complain(viewer, error);
     return false;
   }
 }
@@ -86,7 +86,7 @@ function adopt(viewer, opened) {
   viewer.tell("seen");
   wantMore(viewer);
   if (other) tellPick(viewer);  // the same place has another number here
-  if (viewer.options.intervene && edited(state)) tellEdits(viewer);  // they hold here, too
+  if (viewer.options.intervene && edited(state) && !opened.source.passing) tellEdits(viewer);  // they hold here, too
 }
 
 function introduce(viewer) {  // what was said before this viewer came, and what its own address says

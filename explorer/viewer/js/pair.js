@@ -243,7 +243,7 @@ function sync(pair, now) {
   const pen = parts.legend.getContext("2d");
   for (let k = 0; k < 256; k++) { pen.fillStyle = `rgb(${colourOf(k / 255, data.colormap).join()})`; pen.fillRect(k, 0, 1, 1); }
   parts.readout.textContent = now ? sentence(now, message, data.grids)
-    : `${depthName(state.depth)}, ${all} pairs of patches chose each other; ${count === all ? "all" : `the ${count} most alike`} are joined.`;
+    : `${depthName(state.depth)}, ${all} ${all === 1 ? "pair" : "pairs"} of patches chose each other; joined: ${count === all ? "all" : `the ${count} most alike`}.`;
   if (parts.more.open && pair.told !== message) fillTable(pair);
 }
 

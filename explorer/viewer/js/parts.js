@@ -5,7 +5,7 @@ import { freeze, hideFrame, hideMostLookedAt, hideQuery, switchHead, undoAll } f
 import { choice, el, icon, ICONS, toggle } from "./elements.js";
 import { KEYS, listenToPicture } from "./input.js";
 import { copyLink } from "./address.js";
-import { listenToTerms, term } from "./terms.js";
+import { explained, listenToTerms, term } from "./terms.js";
 import { toFrame } from "./time.js";
 import { number, written } from "./numbers.js";
 
@@ -138,7 +138,7 @@ function stage(viewer, part) {
       part("legend", el("div", { class: "vit-legend" },
         part("legendLow", el("span")), part("legendBar", el("canvas", { width: 256, height: 1 })),
         part("legendHigh", el("span")),
-        part("legendName", el("span", { class: "vit-quiet" }))))),
+        el("span", { class: "vit-quiet" }, part("legendName", term("scale", "")))))),
     part("transport", el("div", { class: "vit-transport" },
       part("play", el("button", { type: "button", class: "vit-button vit-round vit-play", onclick: () => viewer.play() })),
       part("depth", el("input", {
@@ -206,7 +206,8 @@ export function buildTrace(viewer) {
   const { data, parts, state } = viewer;
   parts.chips.replaceChildren(...data.prefix_names.map((name, token) => {
     const pin = (event) => viewer.commit({ query: token, pinned: true }, event);
-    const chip = el("button", { type: "button", class: "vit-chip", onclick: pin },
+    const kind = { CLS: "cls", REG: "register" }[name.slice(1, 4)];
+    const chip = el("button", { type: "button", class: "vit-chip", onclick: pin, ...explained(kind) },
       el("span", { class: "vit-fill" }), el("span", { class: "vit-name" }, name), el("span", { class: "vit-share" }));
     chip.addEventListener("pointerenter", (event) => !state.pinned && viewer.preview({ query: token }, event));
     chip.addEventListener("pointerleave", (event) => viewer.preview({}, event));

@@ -6,6 +6,7 @@ import { OCTAVES, tableFor } from "./colour.js";
 import { exactOf, needExact } from "./exact.js";
 import { number, percent } from "./numbers.js";
 import { ofImage } from "./state.js";
+import { retell } from "./terms.js";
 import { place, sentence, short } from "./words.js";
 
 const READING_MS = 120, READ_MS = 200;
@@ -98,4 +99,5 @@ function showLegend(viewer, { sheet, cell, range, data }) {
   parts.legendName.textContent = sheet.unit === "cosine" ? "cosine" : sheet.unit === "value" ? "this map"
     : sheet.unit === "norm" && state.scale !== "all" ? "this depth" : names[state.scale];
   if (range.root) parts.legendName.textContent += ", √";
+  retell(parts.legendName, sheet.unit !== "share" ? "" : range.uniform ? "uniform" : range.root && state.scale === "map" ? "scale" : "");
 }

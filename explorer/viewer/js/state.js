@@ -100,6 +100,8 @@ export function clamp(viewer) {
   state.layer = fit(state.layer, lowestLayer(viewer), data.L - 1);
   state.head = fit(state.head, 0, data.H - 1);
   state.query = fit(state.query, 0, data.T - 1);
+  state.frame = fit(state.frame, 0, viewer.timeline.length ? viewer.timeline.length - 1 : Infinity);
+  if (!(state.target in data.class_values)) state.target = -1;
   state.frozen = data.t > 1 ? fit(state.frozen, -1, data.t - 1) : -1;
   state.opacity = Math.max(0, Math.min(1, state.opacity));
   state.patches = state.patches.filter((patch) => patch >= 0 && patch < data.P);

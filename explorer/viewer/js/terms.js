@@ -3,12 +3,10 @@
 import { el } from "./elements.js";
 
 export const TERMS = {
-  patch: "The picture is cut into equal squares, the patches. To the model each is one word of a sentence: a token.",
   head: "A head is one of several small searchlights in a layer. For every square it decides how much it takes from each other one.",
   layer: "The model works in layers, one after the other. In each, all squares exchange what they know; L0 is the first.",
-  cls: "[CLS] is an extra token in front of the squares. It has no place on the picture; the answer is read from it.",
+  cls: "[CLS] is an extra token in front of the squares. It has no place on the picture; in most models the answer is read from it.",
   register: "Registers are extra tokens that belong to no square: room in which the model keeps notes.",
-  attention: "Attention: how much one token takes from each other one. The shares of a row add up to 100 %.",
   uniform: "Uniform is what everyone would get if all were looked at alike. × uniform: how many times that.",
   scale: "The brightest colour is the largest weight of this map. Brightness is the square root of the weight, so that one "
     + "outlier does not leave all the rest dark; the numbers beside the pointer are the weights themselves. More: other scales.",
@@ -26,20 +24,28 @@ export const VIEWS = {
   method: "Methods: which squares mattered for the answer, by one way of working it out each. They do not agree.",
   pca: "PCA colours: tokens that the model finds alike have the same colour.",
   similarity: "Similarity: how alike two tokens are to the model, after each layer.",
-  norms: "Norms: how long each token's list of numbers is, as a vector. A few may stand out.",
+  norms: "Norms: how large the numbers of each token are, all taken together: the length of its vector. A few may stand out.",
   positions: "Positions: how alike the places are that the model has learned, before it sees any picture.",
   filters: "Patch filters: the patterns of pixels that the first step of the model looks for.",
 };
 
-export const term = (name, text) => el("button", {
-  type: "button", class: "vit-term", "data-term": name, "aria-description": TERMS[name],
-}, text);
+export const explained = (name) => TERMS[name] && { "data-term": name, "aria-description": TERMS[name] };
+
+export const term = (name, text) => el("button", { type: "button", class: "vit-term", ...explained(name) }, text);
+
+/* What a button of `term` explains from now on; "": nothing. */
+export function retell(button, name) {
+  if (button.dataset.term === name && button.disabled === !name) return;
+  button.disabled = !name;
+  button.dataset.term = name;
+  button.setAttribute("aria-description", TERMS[name] ?? "");
+}
 
 export function listenToTerms({ root, parts }) {
   const card = parts.card;
   const show = (event) => {
-    const at = event.target.closest?.(".vit-term");
-    if (!at) return hide();
+    const at = event.target.closest?.("[data-term]");
+    if (!TERMS[at?.dataset.term]) return hide();
     card.textContent = TERMS[at.dataset.term];
     card.hidden = false;
     const box = at.getBoundingClientRect(), own = root.getBoundingClientRect();

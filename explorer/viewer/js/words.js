@@ -36,7 +36,7 @@ const SENTENCES = {
     const parts = best.filter((k) => values[k] > 0).map((k) => [values[k], among(k, token, data)]);
     if (direction === "column") {
       const list = parts.map(([v, name]) => `${name} (${percent(v)})`).join(", ");
-      return `${who} gets most from ${about}${list} of what they give`;
+      return `${who} gets most from ${about}${list}, in shares of what each of them gives`;
     }
     return `${who} gives ${about}${parts.map(([v, name]) => `${percent(v)} to ${name}`).join(", ")}`;
   },

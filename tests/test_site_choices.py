@@ -1,0 +1,218 @@
+"""The page without a server: one choice follows another before that is shown, and the last one counts."""
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import randomised, tiny_config
+from playwright.sync_api import Browser, Page, Route, expect
+from site_pages import READY, served, visits
+
+from explorer.site.folder import Shared, write_site
+from explorer.site.pictures import Picture
+from vit import ViT
+from vit.card import Card
+from vit.shapes import shapes_sample
+
+pytestmark = pytest.mark.browser
+SHOWN = "[vitSite.now.model.name, vitSite.now.picture.name]"
+# a camera that the visitor is asked about: allow() says yes; `streams` are all that it gave
+ASKED = """
+window.streams = [];
+window.allowed = [];
+navigator.mediaDevices.getUserMedia = async () => {
+  await new Promise((resolve) => allowed.push(resolve));
+  const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 64 }), pen = canvas.getContext("2d");
+  setInterval(() => { pen.fillStyle = `hsl(${performance.now() % 360}, 80%, 50%)`; pen.fillRect(0, 0, 64, 64); }, 30);
+  streams.push(canvas.captureStream());
+  return streams.at(-1);
+};
+window.allow = () => allowed.splice(0).forEach((yes) => yes());
+window.live = () => streams.flatMap((one) => one.getTracks()).filter(({ readyState }) => readyState === "live").length;
+"""  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("choices")
+    models = [Shared(name, randomised(ViT(tiny_config(depth=1))), Card(name)) for name in ("first", "second")]
+    pictures = [Picture(name, name, shapes_sample(11, i)[0]) for i, name in enumerate(("one", "two"))]
+    write_site(folder, models, pictures)
+    return folder
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Path) -> Iterator[Callable[..., Page]]:
+    with served(site) as url, visits(browser, url) as go:
+        yield go
+
+
+class Held:
+    """Requests for weights, which wait until they are let go."""
+
+    def __init__(self, page: Page):
+        self.routes: list[Route] = []
+        page.route("**/weights.bin.gz", lambda route: self.routes.append(route))
+
+    def release(self) -> None:
+        for route in self.routes:
+            route.continue_()
+        self.routes.clear()
+
+
+def bring(page: Page) -> None:
+    content = BytesIO()
+    shapes_sample(11, 7)[0].save(content, "PNG")
+    page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": content.getvalue()})
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
+
+
+def test_a_picture_chosen_before_the_first_is_there_is_the_first(browser: Browser, site: Path) -> None:
+    with served(site) as url:
+        page = browser.new_page(service_workers="block")
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        held = Held(page)
+        page.goto(url)
+        page.locator('[data-picture="two"]').click()
+        page.locator("#to-lesson").click()  # so may a tab
+        page.locator("#to-explore").click()
+        held.release()
+        page.wait_for_function(READY)
+        assert page.evaluate(SHOWN) == ["first", "two"] and not wrong
+        expect(page.locator('[data-picture="two"]')).to_have_attribute("aria-pressed", "true")
+        page.context.close()
+
+
+def test_a_picture_chosen_while_a_model_comes_is_shown_to_that_model(visit) -> None:
+    page = visit(service_workers="block")
+    held = Held(page)
+    page.locator("#model").select_option("second")
+    expect(page.locator("#said")).to_have_text("Loading second …")
+    page.locator('[data-picture="two"]').click()
+    held.release()
+    page.wait_for_function(READY)
+    assert page.evaluate(SHOWN) == ["second", "two"]
+    expect(page.locator("#model")).to_have_value("second")
+
+
+def test_what_could_not_be_loaded_can_be_chosen_again(visit) -> None:
+    page = visit(service_workers="block")
+    page.route("**/second/weights.bin.gz", lambda route: route.fulfill(status=404))
+    page.locator("#model").select_option("second")
+    expect(page.locator("#said")).to_contain_text("A file of this page is missing")
+    expect(page.locator("#model")).to_have_value("first")  # which is what is shown
+    page.unroute("**/second/weights.bin.gz")
+    page.locator("#model").select_option("second")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.model.name === 'second'")
+
+
+def test_the_way_back_keeps_an_own_picture(visit) -> None:
+    page = visit()
+    bring(page)
+    page.locator("#to-lesson").click()
+    page.wait_for_function("() => vitSite.settled && vitSite.followed.missing === false")
+    page.evaluate("window.lesson = vitSite.followed.lesson.lesson")
+    page.evaluate("vitSite.followed.lesson.go(2)")
+    page.go_back()  # a step of the lesson
+    assert page.evaluate("vitSite.now.picture.own && window.lesson === vitSite.followed.lesson.lesson")
+    page.go_back()  # the lesson
+    page.wait_for_function("() => vitSite.tab === 'explore' && vitSite.settled")
+    assert page.evaluate("vitSite.now.picture.own")
+    page.go_back()  # to before it was brought
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'one'")
+
+
+def test_a_lesson_that_was_left_half_made_is_made_again(visit) -> None:
+    page = visit()
+    page.locator("#to-lesson").click()
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    page.locator("#to-explore").click()
+    page.locator('[data-picture="two"]').click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'two'")
+    page.evaluate("""() => { const { engine } = vitSite, ask = engine.ask.bind(engine); window.asked = 0;
+        engine.ask = async (name, ...rest) => { const answer = await ask(name, ...rest);
+          if (name === 'lesson' && !asked++) vitSite.open('explore');  // left between its two halves
+          return answer; }; }""")
+    page.locator("#to-lesson").click()
+    page.wait_for_function("() => vitSite.tab === 'explore' && asked === 1")
+    page.locator("#to-lesson").click()
+    page.wait_for_function("() => asked > 1 && vitSite.followed.missing === false")
+    assert page.evaluate("vitSite.followed.prepared === vitSite.prepared")
+    assert page.locator("#said").text_content() == ""
+
+
+def test_a_camera_that_was_called_off_stays_off(visit) -> None:
+    page = visit()
+    page.evaluate(ASKED)
+    camera = page.locator("#camera")
+    for call_off in (camera, page.locator('[data-picture="two"]'), page.locator("#to-lesson")):
+        page.locator("#to-explore").click()
+        camera.click()
+        expect(camera).to_have_attribute("aria-pressed", "true")
+        call_off.click()
+        expect(camera).to_have_attribute("aria-pressed", "false")
+        page.evaluate("allow()")
+        page.wait_for_function("() => streams.length")
+        page.wait_for_function("() => live() === 0")
+        assert page.evaluate("vitSite.own.frames === 0 && !vitSite.own.camera.on")
+        page.evaluate("streams.length = 0")
+    page.locator("#to-explore").click()
+    for _ in range(3):  # on, off, on
+        camera.click()
+    page.evaluate("allow()")
+    page.wait_for_function("() => vitSite.own.frames > 2 && streams.length === 2 && live() === 1")
+    camera.click()
+    page.wait_for_function("() => live() === 0 && vitSite.settled")
+
+
+def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:
+    page = visit()
+    page.evaluate(ASKED)
+    page.locator("#camera").click()
+    page.evaluate("allow()")
+    page.wait_for_function("() => vitSite.own.frames > 2")
+    page.get_by_role("button", name="Intervene").click()
+    page.locator("canvas.vit-picture").first.focus()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("x")
+    page.wait_for_function("() => vitSite.viewer.state.patches.length === 1 && vitSite.viewer.after")
+    page.locator("#camera").click()
+
+
+def test_maps_of_another_picture_are_not_shown(visit) -> None:
+    page = visit(service_workers="block")
+    held: list[Route] = []
+    page.route("**/maps/*", lambda route: held.append(route))
+    page.evaluate("vitSite.choose({ picture: vitSite.site.pictures[1] })")
+    page.wait_for_timeout(300)
+    page.evaluate("vitSite.choose({ picture: vitSite.site.pictures[0] })")
+    page.evaluate("vitSite.engine.ask('where', {}).catch(() => {})")
+    page.wait_for_function("() => vitSite.now.picture.name === 'one'")
+    while len(held) < 2:
+        page.wait_for_timeout(50)
+    held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.evaluate("vitSite.viewer.data.maps.size") == 0
+    held[1].continue_()
+    page.wait_for_function(READY)
+    assert page.evaluate("vitSite.viewer.data.maps.size") > 0
+
+
+def test_pages_at_one_host_keep_their_own_files(browser: Browser, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(site)
+    (tmp_path / "b").symlink_to(site)
+    (tmp_path / "serve.py").write_text((site / "serve.py").read_text(encoding="utf-8"), encoding="utf-8")
+    with served(tmp_path) as url:
+        page = browser.new_page()
+        for name in "ab":
+            page.goto(f"{url}{name}/")
+            page.wait_for_function(READY)
+            page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+            page.wait_for_function("() => navigator.serviceWorker.controller")
+        kept = page.evaluate("caches.keys()")
+        assert len(kept) == 2 and all(any(f"/{name}/ " in one for one in kept) for name in "ab")
+        page.context.close()
