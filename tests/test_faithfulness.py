@@ -287,7 +287,7 @@ def test_a_stopped_table_is_taken_up_where_it_was(tmp_path) -> None:
     with pytest.raises(ValueError, match="figures of other weights, methods or settings: name another file"):
         f.table(model, samples, ["rollout"], f.Plan(points=4), keep=keep)
     assert f.table(model, samples[:2], ["rollout"], plan, keep=keep).images == 2
-    with pytest.raises(ValueError, match="figures of other pictures: name another file"):
+    with pytest.raises(ValueError, match="figures of other pictures or of other classes: name another file"):
         f.table(model, samples[::-1], ["rollout"], plan, keep=keep)
 
 

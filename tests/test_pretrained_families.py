@@ -62,7 +62,7 @@ def test_timms_logits_and_attention(kind: str, size: tuple[int, int]) -> None:
         theirs.set_input_size(size)  # timm spaces differences in a way of its own before it runs
     ours, image = from_timm(theirs), torch.randn(3, *size)
     same(ours(image[None]), theirs(image[None]))
-    same(trace(ours, image).attn, timm_attention(theirs, image), atol=1e-6)
+    same(trace(ours, image).attn, timm_attention(theirs, image), atol=3e-6)  # processors add in other orders
 
 
 HF: dict[str, Any] = dict(

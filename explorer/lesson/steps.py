@@ -308,7 +308,7 @@ def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
         f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
         f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
         + (
-            f"In the end {read_name} must answer; so far it has seen nothing."
+            f"In the end {read_name} must answer; it has seen nothing yet."
             if reads
             else IN_FRONT[pools and config.pool_prefix]
         )

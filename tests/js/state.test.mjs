@@ -9,10 +9,10 @@ import {
 } from "../../explorer/viewer/js/state.js";
 
 const trace = (changes = {}) => ({
-  L: 3, H: 4, T: 18, pre: 3, P: 15, t: 1, h: 3, w: 5, tables: { viridis: 1, magma: 1 }, classes: [{ index: 6 }], source: {}, ...changes,
+  L: 3, H: 4, T: 18, pre: 3, P: 15, t: 1, h: 3, w: 5, tables: { viridis: 1, magma: 1 }, classes: [{ index: 6 }], class_values: new Float32Array(10), source: {}, ...changes,
 });
 const viewer = (state = {}, changes = {}) => ({
-  state: { ...START, ...state }, hover: {}, data: trace(), methods: [], options: {}, depthChosen: true,
+  state: { ...START, ...state }, hover: {}, data: trace(), timeline: [], methods: [], options: {}, depthChosen: true,
   defaults: { ...START }, ...changes,
 });
 
@@ -22,6 +22,11 @@ test("whatever an address says becomes what the trace has", () => {
   const { layer, head, query, fuse, mode, patches, heads, colormap } = one.state;
   assert.deepEqual([layer, head, query, fuse, mode, colormap], [2, 0, 17, "mean", "attention", "viridis"]);
   assert.deepEqual([patches, heads], [[3], ["0.1"]]);
+  for (const [frame, target, timeline, fits] of [[1.6, 9, [], [2, 9]], [-1, 10, [], [0, -1]], [99, 0.5, [{}, {}], [1, -1]]]) {
+    const clip = viewer({ frame, target }, { timeline });
+    clamp(clip);
+    assert.deepEqual([clip.state.frame, clip.state.target], fits);
+  }
   const fresh = viewer({}, { depthChosen: false });
   clamp(fresh);
   assert.equal(fresh.state.layer, 2, "at first the last layer");
