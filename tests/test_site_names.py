@@ -85,6 +85,7 @@ def names_are_text(page: Page) -> None:
         page.get_by_role("group", name="Examples").get_by_role("button", name=name, exact=True).click()
         page.wait_for_function("(name) => vitSite.settled && vitSite.now.picture.name === name", arg=name)
     page.locator("#model").select_option(MODELS[1])
+    page.wait_for_function("(name) => vitSite.settled && vitSite.now.model.name === name", arg=MODELS[1])
     expect(page.locator(".site-ticks label span")).to_have_text(list(NAMES))
     expect(page.locator(".site-maps figcaption b")).to_have_text([*NAMES, "control"])
     page.get_by_role("tab", name="How it works").click()
