@@ -9,11 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import FLAGS
+import torch
+from conftest import FLAGS, randomised, tiny_config
 from playwright.sync_api import Browser, Page
+
+from explorer.site.folder import Shared, write_site
+from explorer.site.pictures import Picture
+from vit import ViT
+from vit.card import Card
+from vit.shapes import shapes_sample
 
 READY = "() => window.vitSite?.settled"
 ANSWERS = "vitSite.viewer.data.classes.map((c) => [c.index, c.value])"
+
+
+def two_models(folder: Path) -> Path:
+    """The smallest page on which there is something to choose: two models, two pictures."""
+    torch.manual_seed(0)
+    models = [Shared(name, randomised(ViT(tiny_config(depth=1))), Card(name)) for name in ("first", "second")]
+    pictures = [Picture(name, name, shapes_sample(11, i)[0]) for i, name in enumerate(("one", "two"))]
+    write_site(folder, models, pictures)
+    return folder
 
 
 @contextmanager

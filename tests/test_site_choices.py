@@ -5,15 +5,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import randomised, tiny_config
 from playwright.sync_api import Browser, Page, Route, expect
-from site_pages import READY, served, visits
+from site_pages import READY, served, two_models, visits
 
-from explorer.site.folder import Shared, write_site
-from explorer.site.pictures import Picture
-from vit import ViT
-from vit.card import Card
 from vit.shapes import shapes_sample
 
 pytestmark = pytest.mark.browser
@@ -36,12 +30,7 @@ window.live = () => streams.flatMap((one) => one.getTracks()).filter(({ readySta
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("choices")
-    models = [Shared(name, randomised(ViT(tiny_config(depth=1))), Card(name)) for name in ("first", "second")]
-    pictures = [Picture(name, name, shapes_sample(11, i)[0]) for i, name in enumerate(("one", "two"))]
-    write_site(folder, models, pictures)
-    return folder
+    return two_models(tmp_path_factory.mktemp("choices"))
 
 
 @pytest.fixture

@@ -10,17 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import randomised, tiny_config
 from firefox import Firefox
 from playwright.sync_api import Browser, Page, expect
-from site_pages import READY, answers, served, visits
-
-from explorer.site.folder import Shared, write_site
-from explorer.site.pictures import Picture
-from vit import ViT
-from vit.card import Card
-from vit.shapes import shapes_sample
+from site_pages import READY, answers, served, two_models, visits
 
 pytestmark = pytest.mark.browser
 LOOKED = READY.removeprefix("() => ")
@@ -36,12 +28,7 @@ RENEWED = "This page has been renewed since it was opened: reload it to go on wi
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("written")
-    models = [Shared(name, randomised(ViT(tiny_config(depth=1))), Card(name)) for name in ("first", "second")]
-    pictures = [Picture(name, name, shapes_sample(11, i)[0]) for i, name in enumerate(("one", "two"))]
-    write_site(folder, models, pictures)
-    return folder
+    return two_models(tmp_path_factory.mktemp("written"))
 
 
 @pytest.fixture

@@ -104,8 +104,8 @@ export class Own {
   /* As fast as the machine allows: the next one is looked at while this one is painted. */
   async frame(video) {
     const { page, ahead } = this;
-    if (page.choosing || (ahead && ["model", "moment", "words"].some((name) => ahead[name] !== page.now[name]))) this.leave();
-    if (page.choosing) return;  // what is chosen meanwhile comes first
+    if (page.wanted || (ahead && ["model", "moment", "words"].some((name) => ahead[name] !== page.now[name]))) this.leave();
+    if (page.wanted) return;  // what is chosen meanwhile comes first
     const { pixels, look } = this.ahead ?? this.take(video) ?? {};
     this.ahead = null;
     if (!pixels) return;

@@ -21,8 +21,8 @@ class Page {
     this.engine = engine;
     this.turn = 0;  // counts choices: what a later one has overtaken is not shown
     this.settled = false;  // what is chosen is on the screen
-    this.choosing = 0;  // the turn of the choice that is under way: the camera waits for it
-    this.wanted = this.shown = this.ours = null;  // what that choice asks for; what is on the screen; the last picture of the visitor's own
+    // what the choice under way asks for: the camera waits for it; what is on the screen; the last picture of the visitor's own
+    this.wanted = this.shown = this.ours = null;
     this.now = { model: null, picture: null, moment: -1, words: null, edits: null };
     this.prepared = null;  // the picture as the model takes it
     this.options = {
@@ -72,7 +72,7 @@ class Page {
     this.settled = false;
     this.followed.leave();
     if (picture) this.own.stop();
-    const turn = this.choosing = ++this.turn, { coming: before, shown } = this, { models } = this.site;
+    const turn = ++this.turn, { coming: before, shown } = this, { models } = this.site;
     const model = models.find((each) => each.name === (name ?? before.model?.name)) ?? models[0];
     const next = this.wanted = {
       model, picture: picture ?? fitting(this.site, model, before.picture, before.model), moment: moment ?? (name ? -1 : before.moment),
@@ -104,7 +104,7 @@ class Page {
       if (this.now.model) this.marks();
       this.say(error.message, true);
     } finally {
-      if (turn === this.choosing) Object.assign(this, { choosing: 0, wanted: null });
+      if (this.wanted === next) this.wanted = null;
     }
   }
 
