@@ -20,11 +20,9 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,20 +33,20 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from vit.augment import augment, resize_all
-from vit.card import Card, check_channels
+from vit.beginning import SHAPE, beginning, build_model, new_network, with_init
+from vit.card import Card
 from vit.checkpoint import load_folder, save, snapshot_path, write_atomically
 from vit.config import ViTConfig
 from vit.console import spell_what_it_can
 from vit.data import Split, class_names_of, load_split
 from vit.folders import readable
-from vit.library import load
+from vit.masked import Drawing, Masked, vit_of
 from vit.model import ViT
 from vit.muon import make_optimizers
 from vit.options import AUGMENTATIONS, Options, add_options, flag, spelled
 from vit.pictures import normalize
-from vit.positions import resample_pos_embed
 from vit.recipes import RECIPES
-from vit.report import Report, evaluate, model_card, predict, scale_of, score
+from vit.report import Report, evaluate, measured, model_card, predict, scale_of, score
 from vit.runs import (
     Run,
     StopSignal,
@@ -66,77 +64,10 @@ from vit.schedule import Schedule
 from vit.teacher import FILE as TEACHER
 from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
 
-# The model and its optimisers ------------------------------------------------------------------------
+Lesson = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (network, images, targets) -> the loss
 
 
-SHAPE = (
-    *("patch_size", "num_frames", "tubelet"),
-    *("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers"),
-)
-
-
-@lru_cache(maxsize=1)
-def beginning(name: str) -> tuple[ViT, Card]:
-    """The checkpoint of --init, loaded once: it may come from far away."""
-    return load(name)
-
-
-def with_init(options: Options, told: dict[str, Any]) -> Options:
-    """The options of a run; one that begins with a checkpoint has its shape, but for the heads that it was
-    told. Raises ValueError."""
-    if not options.init:
-        return options
-    config = beginning(options.init)[0].config
-    shape = {name: getattr(config, name) for name in SHAPE}
-    for name in SHAPE:
-        if name == "num_heads" and options.num_heads % shape[name] == 0 and name in told:
-            shape[name] = options.num_heads  # the same matrices, cut finer
-        elif name in ("num_frames", "tubelet") and not config.is_clip:
-            shape[name] = getattr(options, name)  # what knows pictures may begin with clips
-        elif told.get(name, shape[name]) != shape[name]:
-            raise ValueError(f"{flag(name)} of {options.init} is {shape[name]}: leave the option out.")
-    return replace(options, **shape)
-
-
-def build_model(options: Options, class_names: Sequence[str]) -> ViT:
-    """A new ViT, or the weights of `options.init` fitted to this picture size, these heads and classes."""
-    seed_step(options.seed, 0)
-    new: dict[str, Any] = dict(
-        image_size=options.image_size, num_classes=len(class_names), drop_path=options.drop_path
-    )
-    if not options.init:
-        return ViT(ViTConfig(**new | {name: getattr(options, name) for name in SHAPE}))
-    old, card = beginning(options.init)
-    check_channels(old.config, options.init)
-    new |= {name: getattr(options, name) for name in ("num_heads", "num_frames", "tubelet")}
-    model = ViT(replace(old.config, **new))
-    weights = old.state_dict()
-    if old.config.pos_embed == "learned" and old.pos_embed is not None:
-        weights["pos_embed"] = resample_pos_embed(old.pos_embed, old.config.grid_size, model.config.grid_size)
-    elif model.pos_embed is not None:
-        weights["pos_embed"] = model.pos_embed
-    if model.config.is_clip and not old.config.is_clip:
-        inflate(weights, model.config)
-    if tuple(class_names) != card.class_names:
-        weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}
-        then = {name: k for k, name in enumerate(card.class_names) if name in class_names}
-        for name, k in then.items():  # of a class that it knew it keeps what it knew
-            for part in ("head.weight", "head.bias"):
-                weights[part][class_names.index(name)] = old.state_dict()[part][k]
-    model.load_state_dict(weights)
-    return model
-
-
-def inflate(weights: dict[str, Tensor], config: ViTConfig) -> None:
-    """From pictures to clips, in place: every time begins like a picture (Arnab et al. 2021, ViViT, section
-    3.4), and what tells the times apart begins at random."""
-    filters = weights["patch_embed.proj.weight"] / config.tubelet  # (D, 3, p, p)
-    weights["patch_embed.proj.weight"] = torch.stack([filters] * config.tubelet, dim=2)  # a frame each
-    if config.pos_embed == "learned":
-        grid, D = config.grid_size, config.embed_dim
-        times = 0.02 * torch.randn(grid[0], 1, D).expand(-1, math.prod(grid[1:]), D)  # (t, h·w, D)
-        weights["pos_embed"] = weights["pos_embed"].clone()
-        weights["pos_embed"][:, -times.numel() // D :] += times.reshape(1, -1, D)
+# What is kept of the weights --------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -185,18 +116,18 @@ def learn(
     team: Team,
     smoothing: float,
     bf16: bool,
-    guide: Guide | None = None,
+    lesson: Lesson | None = None,
 ) -> Tensor:
     """Add the gradient of the global batch's mean loss; returns the loss of this process's share.
 
-    guide: what a teacher makes of the loss.
+    lesson: what makes the loss, where it is not the labels alone.
     """
     losses = []
     for i, (x, y) in enumerate(zip(team.share(images), team.share(targets))):
         if isinstance(net, DistributedDataParallel):  # the processes average their gradients once per step
             net.require_backward_grad_sync = i == team.accumulate - 1
-        if guide:
-            loss = guide(net, x, y) / team.accumulate
+        if lesson:
+            loss = lesson(net, x, y) / team.accumulate
         else:
             with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
                 logits = net(x)
@@ -229,15 +160,14 @@ def begin(
         if team.rank == 0 and team.world > 1:
             dist.barrier()
         data = replace(data, images=data.images.to(device), labels=data.labels.to(device))
-        card = Card(name, data.class_names, image_size=(options.tested_at,) * 2, data=data_name)
+        names = data.class_names
+        card = Card(name, () if options.mask else names, image_size=(options.tested_at,) * 2, data=data_name)
         card = replace(card, source="ViT Explorer's train.py")
         if options.init:
             old = beginning(options.init)[1]
             card = replace(card, mean=old.mean, std=old.std)
         seed_step(options.seed, 0)
-        names, conv = data.class_names, options.network == "conv"
-        small = ConvTeacher(len(names), options.stem, options.image_size) if conv else None
-        model = (small or build_model(options, names)).to(device)
+        model = new_network(options, names).to(device)
         teacher = None
         if options.teacher:
             teacher = load_teacher(teacher_folder(options, folder), names, options.sides).to(device)
@@ -320,7 +250,9 @@ def train(
     if options.compile:
         run.model.compile(dynamic=False)
     net = DistributedDataParallel(run.model) if team.world > 1 else run.model
-    guide = Guide(teacher, run.model, options, run.bf16) if teacher and isinstance(run.model, ViT) else None
+    lesson: Lesson | None = Drawing(run.bf16) if options.mask else None
+    if teacher and isinstance(run.model, ViT):
+        lesson = Guide(teacher, run.model, options, run.bf16)
     few, pictures = test.some(options.eval_images), data
     began = time.monotonic()
 
@@ -358,7 +290,7 @@ def train(
         if team.rank:  # every process drops other branches
             torch.manual_seed(torch.initial_seed() + (team.rank << 40))
         run.model.train()
-        learned = learn(net, images, targets, team, options.label_smoothing, run.bf16, guide)
+        learned = learn(net, images, targets, team, options.label_smoothing, run.bf16, lesson)
         if leads:
             run.losses.append(learned)
         take_step(run, schedule)
@@ -379,14 +311,14 @@ def take_step(run: Run, schedule: Schedule) -> None:
 
 def look_back(run: Run, few: Split, schedule: Schedule, minutes: float) -> None:
     """How well it does by now: a row of the curve, the weights of now and, if it is time, a snapshot."""
-    accuracy, test_loss = score(predict(run.ema, few, run.card, run.bf16), few.labels)
+    found = measured(run.ema, few, run.card, run.bf16)
     # of training since the last row; in the first row nothing is learned yet
-    loss = torch.stack(run.losses).mean().item() if run.losses else test_loss
+    loss = torch.stack(run.losses).mean().item() if run.losses else found["test_loss"]
     if not math.isfinite(loss):
         advice = "begin again with --fresh and a smaller --lr."
         raise ValueError(f"The loss stopped being a number before step {run.step}: {advice}")
-    row = dict(step=run.step, epoch=run.step / schedule.per_epoch, loss=loss, test_loss=test_loss)
-    row |= dict(accuracy=accuracy, lr=schedule.lr(run.step), minutes=minutes)
+    row = dict(step=run.step, epoch=run.step / schedule.per_epoch, loss=loss) | found
+    row |= dict(lr=schedule.lr(run.step), minutes=minutes)
     row = {name: round(value, 4 if name != "lr" else 8) for name, value in row.items()}
     run.record(row, run.step in schedule.snapshots())
     tqdm.write("  ".join(f"{name} {value:<8g}" for name, value in row.items()))
@@ -413,6 +345,31 @@ def calibrate(model: ViT, run: Run, data: Split) -> None:
             parameter.mul_(scale)
 
 
+def what_was_found(run: Run, saved: ViT, test: Split) -> tuple[str, str]:
+    """(for the terminal, for the card): what the weights as saved do on the whole test split. How often they
+    are right is kept with them."""
+    things, options = "clips" if saved.config.is_clip else "pictures", run.options
+    bare = len(run.folder.parts) == 1  # which would be the name of a bundled one
+    where = f"./{run.folder}" if bare else str(run.folder)
+    if isinstance(run.ema, Masked):
+        result, classes = measured(run.ema, test, run.card), len(test.class_names)
+        said = f"{result['nearest']:.2%} of {len(test)} test {things} are most like one of their own class"
+        found = f"""- Learned without labels: {options.mask:.0%} of the patches were hidden, and drawn from
+  what it made of the others. On the test split they are off by {result["test_loss"]:.3f} (mean squared
+  error; 1: whoever draws nothing but the mean of each patch).
+- {said}, of {classes}.
+- `python train.py --init {where} ...` begins with it, and learns classes."""
+        return said, found
+    accuracy, _ = score(predict(saved, test, run.card), test.labels)
+    run.card = replace(run.card, accuracy=round(accuracy, 4))
+    again = ["--evaluate", where, "--data", options.data]
+    again += ["--seed", str(options.seed)] if options.seed else []
+    said = f"{accuracy:.2%} of {len(test)} test {things} right"
+    found = f"""- **Accuracy {accuracy:.2%}** on all {len(test)} {things} of the test split: these fp16
+  weights, one view of each, in float32. `python train.py {shlex.join(again)}` repeats it."""
+    return said, found
+
+
 def finish(run: Run, data: Split, test: Split) -> None:
     """Measure what was saved, as it was saved, on the whole test split, and write that on its card."""
     options = run.options
@@ -421,15 +378,15 @@ def finish(run: Run, data: Split, test: Split) -> None:
         accuracy, _ = score(predict(run.ema, test, run.card), test.labels)
         print(f"{run.folder}: a teacher that has {accuracy:.2%} of {len(test)} test pictures right.")
         return
-    assert isinstance(run.ema, ViT)
+    model = vit_of(run.ema)
+    assert model is not None
     if options.calibrate:
-        calibrate(run.ema, run, data)
+        calibrate(model, run, data)
         # one from before would end the timeline with other probabilities than the model has
         snapshot_path(run.folder, run.step).unlink(missing_ok=True)
-    save(run.folder, run.ema, run.card)
+    save(run.folder, model, run.card)
     saved = load_folder(run.folder)[0].to(next(run.model.parameters()).device)
-    accuracy, _ = score(predict(saved, test, run.card), test.labels)
-    run.card = replace(run.card, accuracy=round(accuracy, 4))
+    said, found = what_was_found(run, saved, test)
     default = asdict(Options())
     changed = {name: value for name, value in asdict(options).items() if value != default[name]}
     epochs, seen = run.step * options.batch_size / run.images, min(options.eval_images, len(test))
@@ -439,14 +396,9 @@ def finish(run: Run, data: Split, test: Split) -> None:
   `snapshots/`: the same average at log-spaced moments.
 
 All options: `{shlex.join(spelled(changed))}`"""
-    things = "clips" if saved.config.is_clip else "pictures"
-    bare = len(run.folder.parts) == 1  # which would be the name of a bundled one
-    again = ["--evaluate", f"./{run.folder}" if bare else str(run.folder), "--data", options.data]
-    again += ["--seed", str(options.seed)] if options.seed else []
-    save(run.folder, run.ema, run.card)
-    card = model_card(run.card, saved, how, len(test), "python train.py " + shlex.join(again))
-    write_atomically(run.folder / "README.md", card.encode())
-    print(f"{run.folder}: {accuracy:.2%} of {len(test)} test {things} right. See {run.folder / 'README.md'}")
+    save(run.folder, model, run.card)
+    write_atomically(run.folder / "README.md", model_card(run.card, saved, found, how).encode())
+    print(f"{run.folder}: {said}. See {run.folder / 'README.md'}")
 
 
 # The command line ------------------------------------------------------------------------------------

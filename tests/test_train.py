@@ -16,6 +16,7 @@ from torch import nn
 
 import train as t
 from explorer.tensors import lines_of, shapes_of
+from vit import beginning
 from vit.card import Card
 from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split
@@ -209,7 +210,7 @@ def test_fine_tuning_keeps_the_shape_and_the_colours_of_its_beginning(
     model, card = load(finished)
     save(tmp_path / "old", model, replace(card, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)))
     few, loaded = "--image-size 16 --batch-size 8 --epochs 1 --eval-images 6", []
-    monkeypatch.setattr(t, "load", lambda name: loaded.append(name) or load(name))
+    monkeypatch.setattr(beginning, "load", lambda name: loaded.append(name) or load(name))
     t.main(
         [
             "--data",

@@ -56,8 +56,13 @@ class Options:
     colour: float = option(0.0, "random brightness, contrast and saturation, by up to this much")
     cutout: float = option(0.0, "side of a random grey square, as a share of the picture")
     flip: bool = option(True, "mirror each picture with probability 1/2")
-    mix: float = option(0.0, "share of batches blended by MixUp or CutMix, none in the last 15%% of the run")
+    mix: float = option(
+        0.0, "share of batches blended by MixUp or CutMix, in the first 85%% of the run; none with --mask"
+    )
     ema: float = option(0.998, "the kept weights are a moving average over some 1 / (1 - ema) steps")
+    mask: float = option(
+        0.0, "learn without labels: hide this share of the patches, and draw them; then --init, for classes"
+    )
     calibrate: bool = option(False, "in the end, scale the head: probabilities as often right as they say")
     seed: int = option(0, "another seed, another run")
     init: str = option("", "begin with a checkpoint's weights; the head is new for classes it does not know")
@@ -112,6 +117,8 @@ class Options:
             raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
         if self.network == "conv" and (self.init or self.teacher):
             raise ValueError("--network conv has no teacher and begins anew: leave out --init and --teacher.")
+        if self.mask and (self.network == "conv" or self.teacher or self.calibrate):
+            raise ValueError("--mask learns from no labels: leave out --network, --teacher and --calibrate.")
         if parts < 1:
             raise ValueError("--accumulate must be at least 1.")
         if self.batch_size % parts:
@@ -142,7 +149,7 @@ RANGES = (  # of every number
     | dict.fromkeys(("hold", "mix", "shift", "colour", "cutout", "teach"), (0, 1))
     | dict.fromkeys(("teach_patches", "teach_attention"), (0, LARGE))
     | dict(min_area=(1 / LARGE, 1), aspect=(1, LARGE), rotation=(0, 180), snapshots=(3, LARGE))
-    | dict.fromkeys(("drop_path", "label_smoothing", "ema"), (0, 0.99999))
+    | dict.fromkeys(("drop_path", "label_smoothing", "ema", "mask"), (0, 0.99999))
 )
 AUGMENTATIONS = ("min_area", "aspect", "shift", "rotation", "colour", "cutout", "flip")
 # What may change when a run goes on, as far as it concerns steps still to come.

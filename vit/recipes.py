@@ -33,6 +33,10 @@ RECIPES = {
         | dict(min_area=0.45, shift=0.06, colour=0.4, rotation=10.0, mix=0.75)
         | dict(weight_decay=0.1, drop_path=0.1),
     ),
+    "masked": Recipe(
+        "CIFAR-10 without its labels: three patches of four are hidden and drawn; then --init runs/masked",
+        CIFAR | dict(mask=0.75, epochs=30.0, hold=0.2, weight_decay=0.05, min_area=0.5, shift=0.06),
+    ),
     "imagenette": Recipe(
         "82.90 %, 1.5 hours on one busy core: Imagenette, 2.8 M parameters, 256 patches of 8 px",
         dict(data="imagenette", image_size=128, train_size=160, patch_size=8, sizes="64:0.57 96:0.9")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from vit.card import Card, check_channels
 from vit.data import Split, load_split
 from vit.library import load
+from vit.masked import Masked
 from vit.model import ViT
 from vit.pictures import normalize
 
@@ -30,6 +31,34 @@ def predict(model: nn.Module, split: Split, card: Card, bf16: bool = False) -> T
 def score(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """(accuracy, mean cross-entropy)"""
     return (logits.argmax(1) == labels).float().mean().item(), F.cross_entropy(logits, labels).item()
+
+
+@torch.no_grad()
+def measured(network: nn.Module, split: Split, card: Card, bf16: bool = False) -> dict[str, float]:
+    """What a row of the curve says of a network: test_loss, and accuracy; where it learns without labels,
+    nearest. The same numbers every time."""
+    if not isinstance(network, Masked):
+        accuracy, loss = score(predict(network, split, card, bf16), split.labels)
+        return {"test_loss": loss, "accuracy": accuracy}
+    nearest = nearest_alike(predict(network.encoder, split, card, bf16), split.labels)
+    device, losses = next(network.parameters()).device, []
+    with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        torch.manual_seed(0)  # the same patches are hidden every time
+        for batch in split.images.split(128):
+            losses += [network(normalize(batch.to(device), card)).item()] * len(batch)
+    return {"test_loss": sum(losses) / len(losses), "nearest": nearest}
+
+
+def nearest_alike(features: Tensor, labels: Tensor) -> float:
+    """How often, of all others, the one whose features (N, D) are most like a picture's is of its class.
+
+    That is what one nearest neighbour by cosine says: how far classes are apart before anyone names them."""
+    x, right = F.normalize(features, dim=1), 0
+    for some in torch.arange(len(x)).split(1000):
+        alike = x[some] @ x.T  # (n, N)
+        alike[torch.arange(len(some)), some] = -math.inf
+        right += int((labels[alike.argmax(dim=1)] == labels[some]).sum())
+    return right / len(x)
 
 
 def scale_of(logits: Tensor, labels: Tensor) -> float:
@@ -85,6 +114,8 @@ def evaluate(name: str, data: str, seed: int = 0, device: str | torch.device = "
         raise ValueError(
             f"{name} does not choose one class of a picture, so it is not right or wrong as such."
         )
+    if not model.config.num_classes:
+        raise ValueError(f"{name} has no classes, so it has no answers: train one with --init {name} first.")
     model = model.to(device)
     split = load_split(data, "test", card.size_for(model.config), card.crop_pct, card.interpolation, seed)
     if split.class_names != card.class_names:
@@ -95,22 +126,22 @@ def evaluate(name: str, data: str, seed: int = 0, device: str | torch.device = "
     return Report(card, accuracy, loss, calibration, confusion_matrix(logits, split.labels))
 
 
-def model_card(card: Card, model: ViT, how: str, tested: int, again: str) -> str:
+def model_card(card: Card, model: ViT, found: str, how: str) -> str:
     """README.md of a checkpoint, in the form that the Hugging Face Hub reads.
 
-    how: the run, in lines. tested: number of test pictures. again: the command that measures once more.
+    found: what was measured of it. how: the run. Both in lines of a list.
     """
     config = model.config
     height, width = card.size_for(config)
-    things, kind, patches = "pictures", "image", f"patches of {config.patch_size} px"
+    kind, patches = "image", f"patches of {config.patch_size} px"
     if config.is_clip:
-        things, kind = "clips", "video"
-        patches = f"{patches} and {config.tubelet} frames"
+        kind, patches = "video", f"{patches} and {config.tubelet} frames"
+    task = "classification" if config.num_classes else "feature-extraction"
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     command = card.command.replace("\n", "\n    ")
     return f"""---
-pipeline_tag: {kind}-classification
-tags: [vision-transformer, {kind}-classification, interpretability]
+pipeline_tag: {kind}-{task}
+tags: [vision-transformer, {kind}-{task}, interpretability]
 ---
 # {card.name}
 
@@ -118,11 +149,10 @@ A plain Vision Transformer for {card.data}, trained by
 
     {command}
 
-- **Accuracy {card.accuracy:.2%}** on all {tested} {things} of the test split: these fp16 weights, one view
-  of each, in float32. `{again}` repeats it.
+{found}
 - {millions:.2f} M parameters: {config.depth} blocks of {config.num_heads} heads, width {config.embed_dim},
   {height} x {width} px in {patches}.
 {how}
 
-Classes: {", ".join(card.class_names)}.
+Classes: {", ".join(card.class_names) or "none yet"}.
 """

@@ -25,8 +25,8 @@ from vit.card import Card
 from vit.checkpoint import list_snapshots, remove_half_written, save, save_snapshot, write_atomically
 from vit.data import Split
 from vit.folders import readable
+from vit.masked import vit_of
 from vit.memory import is_short_of_memory
-from vit.model import ViT
 from vit.options import FREE, Options, flag
 from vit.processor import native_bf16
 from vit.schedule import Schedule
@@ -150,14 +150,14 @@ class Run:
         writer = csv.DictWriter(text, row, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        if isinstance(self.ema, ViT):
+        if model := vit_of(self.ema):
             try:
-                save(self.folder, self.ema, self.card)
+                save(self.folder, model, self.card)
             except ValueError as problem:
                 advice = "begin again with --fresh and a smaller --lr."
                 raise RunError(f"The weights grew beyond fp16 before step {self.step}: {advice}") from problem
             if snapshot:
-                save_snapshot(self.folder, self.ema, self.card, self.step, row)
+                save_snapshot(self.folder, model, self.card, self.step, row)
         write_atomically(self.folder / "history.csv", text.getvalue().encode())
 
 

@@ -38,7 +38,7 @@ class Schedule:
         return min(whole, max(side, whole * side // self.options.image_size))
 
     def mixes(self, step: int) -> bool:
-        return step < 0.85 * self.total
+        return step < 0.85 * self.total and not self.options.mask
 
     def snapshots(self) -> set[int]:
         """Step 0, and log-spaced ones up to the last."""
