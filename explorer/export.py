@@ -371,14 +371,15 @@ def history(rows: Sequence[Mapping[str, float]], *, title: str = "", style: Styl
     """A training run as curves: the rows of its history.csv. Raises ExportError."""
     if not rows:
         raise ExportError("This history has no rows yet: wait for the run's first evaluation.")
-    for name in ("epoch", "loss", "test_loss", "accuracy"):
+    right = "nearest" if "nearest" in rows[0] else "accuracy"  # of a run without labels
+    for name in ("epoch", "loss", "test_loss", right):
         if name not in rows[0]:
             raise ExportError(f"This history has no column {name}: take the one that train.py wrote.")
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
     def figure() -> Figure:
         losses = {"training": columns["loss"], "test": columns["test_loss"]}
-        accuracies = {"test": columns["accuracy"]}
+        accuracies = {"test" if right == "accuracy" else "nearest neighbour": columns[right]}
         return render.history_chart(columns["epoch"], losses, accuracies, title=title, theme=style.theme)
 
     return Export(figure=figure, arrays=lambda: columns, rows=lambda: rows)

@@ -583,6 +583,14 @@ def test_a_run_that_diverged_is_drawn_as_far_as_it_went(tmp_path: Path) -> None:
     assert training.charts_of(training.read_history(tmp_path), [1, 2, 3]).count("<svg") == 2
 
 
+def test_a_run_without_labels_says_how_often_the_nearest_is_of_its_class(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("step,loss,test_loss,nearest\n0,1,1,0.1\n9,0.8,0.9,0.3\n")
+    rows = training.read_history(tmp_path)
+    drawn = training.charts_of(rows, [0, 9])
+    assert drawn.count("<svg") == 2 and "nearest neighbour" in drawn and "accuracy" not in drawn
+    assert "nearest neighbour right 30.0 %" in training.words_of(9, rows[1])
+
+
 def test_a_folder_is_read_only_by_who_may_name_it(checkpoints, picture, tmp_path, monkeypatch) -> None:
     (tmp_path / "history.csv").write_text("step\n1\n")
     public = Session(public=True, extra=(checkpoints["cls"],))

@@ -235,6 +235,9 @@ def test_a_history_and_a_confusion_matrix_become_files(tmp_path: Path) -> None:
     made = export.history(rows, title="run")
     assert load(made.save(tmp_path / "h.npz"))["accuracy"].tolist() == [0.0, 0.5]
     assert made.save(tmp_path / "h.svg").is_file()
+    unlabelled = [{"nearest" if name == "accuracy" else name: x for name, x in row.items()} for row in rows]
+    drawn = export.history(unlabelled).save(tmp_path / "n.svg").read_text()
+    assert "nearest neighbour" in drawn and "50.0 %" in drawn
     with pytest.raises(ExportError, match="no rows yet"):
         export.history([])
     with pytest.raises(ExportError, match="no column test_loss"):

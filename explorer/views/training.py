@@ -79,15 +79,19 @@ def words_of(step: int, metrics: Mapping[str, float]) -> str:
         parts.append(f"epoch {metrics['epoch']:.3g}")
     if "accuracy" in metrics:
         parts.append(f"accuracy {100 * metrics['accuracy']:.1f} %")
+    if "nearest" in metrics:  # it learned without labels
+        parts.append(f"nearest neighbour right {100 * metrics['nearest']:.1f} %")
     if "loss" in metrics:
         parts.append(f"loss {metrics['loss']:.3g}")
     return " · ".join(parts)
 
 
 def charts_of(history: list[dict[str, float]], steps: list[int]) -> str:
-    """Accuracy and loss over the steps of a history's rows; the points are the moments."""
+    """Accuracy and loss over the steps of a history's rows; the points are the moments. Of a run without
+    labels: how often the test picture most like another is of its class."""
     drawn = []
-    for title, keys in (("accuracy", ("accuracy",)), ("loss", ("loss", "test_loss"))):
+    kinds = {"accuracy": ("accuracy",), "nearest neighbour": ("nearest",), "loss": ("loss", "test_loss")}
+    for title, keys in kinds.items():
         series = {}
         for key in keys:
             points = [(row["step"], row[key]) for row in history if key in row and math.isfinite(row[key])]
