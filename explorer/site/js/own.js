@@ -1,7 +1,7 @@
 /* What a visitor brings: a picture or a clip by file, paste or drop, and the camera. */
 
 import { Camera } from "./camera.js";
-import { pixelsOf, pixelsOfFile } from "./client.js";
+import { pixelsOfFile } from "./client.js";
 import { clipKind } from "./clips.js";
 import { decoded } from "./decode.js";
 import { asClip, prepare } from "./pixels.js";
@@ -14,7 +14,7 @@ export class Own {
   constructor(page) {
     // seen: the latest frames of the camera, {pixels, at, about, ready: as this model takes it}; ahead: the look that is under way while one is shown
     Object.assign(this, { page, frames: 0, seen: [], ahead: null });
-    this.camera = new Camera(byId("video"), (frame) => this.frame(frame), (text) => page.say(text, true));
+    this.camera = new Camera(byId("video"), () => this.frame(), (text) => page.say(text, true));
     byId("own").onclick = () => byId("file").click();
     byId("file").onchange = ({ target }) => { this.bring(target.files[0]); target.value = ""; };
     addEventListener("paste", (event) => this.bring([...event.clipboardData.files][0]));
@@ -69,46 +69,48 @@ export class Own {
   }
 
   /* Each frame is made ready once, and is then one of several clips. */
-  record() {
-    const { video } = this.camera, { about } = this.page.now.model;
-    if (!about.frames || video.readyState < 2) return;
-    const pixels = pixelsOf(video, video.videoWidth, video.videoHeight, 640);
-    this.seen.push({ pixels, at: performance.now() / 1000, about, ready: prepare(pixels, about) });
+  async record() {
+    const { camera } = this, { about } = this.page.now.model;
+    if (!about.frames || camera.video.readyState < 2) return;
+    const at = performance.now() / 1000, pixels = await camera.pixels();
+    this.seen.push({ pixels, at, about, ready: prepare(pixels, about) });
     this.seen = this.seen.filter((each) => each.about === about).slice(-about.frames);
   }
 
-  /* What the camera shows, as the model takes it: the picture of now, or the clip of the last second or two, if there is
-     enough of it. */
-  shown(video) {
+  /* What the camera shows: [the picture of now], or [the clip of the last second or two, as the model takes it], if there
+     is enough of it. */
+  async shown() {
     const { about } = this.page.now.model, { seen } = this;
-    if (!about.frames) return pixelsOf(video, video.videoWidth, video.videoHeight, 640);
-    if (seen.length < about.frames || seen[0].about !== about) return null;
-    return { frames: seen.map(({ pixels }) => pixels), times: seen.map(({ at }) => at - seen[0].at) };
+    if (!about.frames) return [await this.camera.pixels()];
+    if (seen.length < about.frames || seen[0].about !== about) return [];
+    const times = seen.map(({ at }) => at - seen[0].at);
+    return [{ frames: seen.map(({ pixels }) => pixels), times }, asClip(seen.map(({ ready }) => ready), times)];
   }
 
-  /* The look at what the camera shows now, under way, and what else it was begun with; null where there is too little. */
-  take(video) {
-    const { page } = this, pixels = this.shown(video), { model, moment, words } = page.now;
-    if (!pixels) return null;
-    const look = page.begin(pixels, pixels.frames && asClip(this.seen.map(({ ready }) => ready), pixels.times));
+  /* The look at what the camera shows now, under way, and what else it was begun with; null where there is too little, or
+     where something was chosen meanwhile. */
+  async take() {
+    const { page } = this, [pixels, prepared] = await this.shown(), { model, moment, words } = page.now;
+    if (!pixels || page.wanted) return null;
+    const look = page.begin(pixels, prepared);
     look.catch(() => {});  // who waits for it hears of it
     return { pixels, look, model, moment, words };
   }
 
   /* What was taken ahead is not shown: something else was chosen. */
   leave() {
-    this.ahead?.look.then(({ forget }) => forget(), () => {});
+    this.ahead?.then(async (taken) => (await taken?.look)?.forget()).catch(() => {});
     this.ahead = null;
   }
 
   /* As fast as the machine allows: the next one is looked at while this one is painted. */
-  async frame(video) {
-    const { page, ahead } = this;
-    if (page.wanted || (ahead && ["model", "moment", "words"].some((name) => ahead[name] !== page.now[name]))) this.leave();
-    if (page.wanted) return;  // what is chosen meanwhile comes first
-    const { pixels, look } = this.ahead ?? this.take(video) ?? {};
+  async frame() {
+    const { page } = this;
+    if (page.wanted) return this.leave();  // what is chosen meanwhile comes first
+    const taking = this.ahead ??= this.take(), { pixels, look, ...begun } = await taking ?? {};
+    if (taking !== this.ahead) return;  // it was left
+    if (!pixels || page.wanted || ["model", "moment", "words"].some((name) => begun[name] !== page.now[name])) return this.leave();
     this.ahead = null;
-    if (!pixels) return;
     const turn = ++page.turn, { edits } = page.now, before = this.at;
     this.at = performance.now();
     this.frames += 1;
@@ -118,7 +120,7 @@ export class Own {
     try {
       await page.look(turn, false, look);
       if (turn !== page.turn) return;
-      this.ahead = this.take(video);  // what is wanted of this one has been asked for
+      this.ahead = this.take();  // what is wanted of this one has been asked for
       if (edits) await page.edit(edits);
       if (before) byId("rate").textContent = `${(1000 / (this.at - before)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
     } catch (error) {
