@@ -458,26 +458,35 @@ def test_imagenet_names_come_from_the_package_and_only_for_a_model_that_says_ima
     assert names[0].startswith("tench") and len(names) == 1000
     config["pretrained_cfg"]["tag"] = "my_own_thousand"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load(str(tmp_path))[1].class_names[0] == "class 0"
+    own = tmp_path.rename(tmp_path.with_name("after-in1k"))  # a folder's name is no word of timm's
+    assert load(str(own))[1].class_names[0] == "class 0"
 
 
-@pytest.mark.parametrize("tag, classes", [("openai", 0), ("openai_ft_in1k", 5)])
-def test_the_projection_of_timms_clip_is_not_taken_for_classes(
-    tmp_path: Path, tag: str, classes: int
+@pytest.mark.parametrize(
+    "name, outputs, classes",
+    [
+        ("vit_base_patch16_clip_224.openai", 512, 0),
+        ("vit_base_patch16_clip_224.openai", 5, 5),  # somebody's own, trained on the tower
+        ("vit_base_patch16_clip_224.openai_ft_in1k", 512, 512),
+        ("vit_pe_core_tiny_patch16_384.fb", 512, 0),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Its projection")
+def test_the_projection_of_a_tower_of_timms_is_not_taken_for_classes(
+    tmp_path: Path, name: str, outputs: int, classes: int
 ) -> None:
-    theirs = tiny_timm("vit_base_patch16_clip_224")
-    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["pretrained_cfg"]["tag"] = tag
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    model, card = load(str(tmp_path))
+    theirs = tiny_timm(name, num_classes=outputs)
+    folder = tmp_path / "learned-in1k"  # a folder's name says nothing about what is in it
+    timm.models.save_for_hf(theirs, folder, safe_serialization=True)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["pretrained_cfg"]["tag"] == name.partition(".")[2]
+    model, card = load(str(folder))
     assert (model.config.num_classes, len(card.class_names)) == (classes, classes)
     assert ("projection" in card.source) == (not classes)
     images = torch.randn(1, 3, *NATIVE)
-    same(
-        model(images),
-        theirs(images) if classes else theirs.forward_head(theirs.forward_features(images), True),
-    )
+    told = theirs(images) if classes else theirs.forward_head(theirs.forward_features(images), True)
+    for ours in (model, from_timm(theirs), from_timm(theirs.state_dict(), config)):
+        same(ours(images), told)
 
 
 def test_timm_labels_of_the_config_come_first(tmp_path: Path) -> None:
@@ -489,6 +498,23 @@ def test_timm_labels_of_the_config_come_first(tmp_path: Path) -> None:
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert load(str(tmp_path))[1].class_names == ("cat", "n2", "n3", "n4", "owl")
+
+
+def test_pixels_that_timms_config_does_not_tell_are_those_of_its_architecture(tmp_path: Path) -> None:
+    timm_folder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {"architecture": "deit_small_patch16_224", "num_classes": 5, "model_args": config["model_args"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    card, usual = load(str(tmp_path))[1], timm.get_pretrained_cfg("deit_small_patch16_224")
+    assert (card.mean, card.std, card.crop_pct) == (usual.mean, usual.std, usual.crop_pct)
+    assert "as for timm's deit_small_patch16_224" in card.note
+
+
+def test_a_state_dict_with_other_classes_keeps_the_picture_size_of_its_architecture() -> None:
+    theirs = timm.create_model("vit_small_patch14_dinov2.lvd142m", num_classes=5, depth=1)
+    config = {"architecture": "vit_small_patch14_dinov2.lvd142m", "model_args": {"depth": 1}}
+    ours = from_timm(theirs.state_dict(), config | {"num_classes": 5})
+    assert ours.config.image_size == (518, 518) and ours.config.num_classes == 5
 
 
 def test_a_folder_of_transformers(tmp_path: Path) -> None:
@@ -728,6 +754,23 @@ def test_what_was_loaded_before_loads_offline(monkeypatch: pytest.MonkeyPatch, t
     same(load("timm/tiny")[0](torch.ones(1, 3, *NATIVE)), theirs(torch.ones(1, 3, *NATIVE)))
     with pytest.raises(CheckpointError, match="not loaded before"):
         load("timm/another")
+    (repo / "refs" / "refs" / "pr").mkdir(parents=True)  # the Hub's safe copy of a repository of pickles
+    (repo / "refs" / "main").rename(repo / "refs" / "refs" / "pr" / "7")
+    same(load("timm/tiny")[0](torch.ones(1, 3, *NATIVE)), theirs(torch.ones(1, 3, *NATIVE)))
+
+
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        (["open_clip_config.json", "open_clip_model.safetensors"], "is in OpenCLIP's layout"),
+        (["adapter_config.json", "adapter_model.safetensors"], "holds a PEFT adapter and no model"),
+    ],
+)
+def test_a_repository_that_is_something_else(hub: Hub, files: list[str], words: str) -> None:
+    for name in files:
+        (hub.folder / name).write_text("{}")
+    with pytest.raises(CheckpointError, match=f"^them/it {words}"):
+        load("them/it")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Image towers of models for words, boxes, masks and depth -> ViT: the same numbers, live and from disk."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,23 @@ def test_a_type_that_is_no_plain_vit_is_refused_with_its_reason(kind: str) -> No
     with pytest.raises(CheckpointError, match=REASONS[kind]) as caught:
         describe(config_of(kind))
     assert "\n" not in str(caught.value)
+
+
+def test_an_older_name_of_a_towers_config_has_its_way_as_in_transformers() -> None:
+    both = BOTH | dict(vision_config=TOWER | dict(num_attention_heads=2), vision_config_dict=TOWER)
+    theirs = randomised(hf.CLIPModel(hf.CLIPConfig(**both)))
+    image = torch.randn(1, 3, 16, 16)
+    ours = from_transformers(theirs.state_dict(), both | {"model_type": "clip"})
+    told = theirs.vision_model(image).pooler_output
+    torch.testing.assert_close(ours(image), told, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["vision_config", "encoder", "backbone_config"])
+def test_a_part_that_is_no_object_is_one_sentence(part: str, tmp_path: Path) -> None:
+    hf.ViTModel(hf.ViTConfig(**TOWER)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", part: [1]}))
+    with pytest.raises(CheckpointError, match=f"must hold a JSON object under {part}"):
+        load(tmp_path)
 
 
 def test_query_and_key_norms_across_heads_are_refused() -> None:

@@ -205,11 +205,11 @@ def test_a_table_of_words_goes_without_a_text_tower(pair, tmp_path: Path) -> Non
 def test_clip_in_timms_layout_takes_its_words_from_a_table(tmp_path: Path) -> None:
     """Its head is the projection, and the text tower is not in its files."""
     shape = dict(embed_dim=32, depth=2, num_heads=4, img_size=[32, 32])
-    theirs = scrambled(timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=24, **shape))
+    theirs = scrambled(timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=512, **shape))
     theirs.head.bias.zero_()
     timm.models.save_for_hf(theirs, tmp_path / "timm", model_args=shape, safe_serialization=True)
     tower = load_tower(tmp_path / "timm")
-    image, vectors = torch.randn(3, 32, 32), F.normalize(torch.randn(3, 24), dim=-1)
+    image, vectors = torch.randn(3, 32, 32), F.normalize(torch.randn(3, 512), dim=-1)
     same(tower.project(tower.model(image[None])), theirs(image[None]))
     other = replace(tower, name="openai/clip", projection=theirs.head.weight.clone())  # the same elsewhere
     save_words(tmp_path / "table.safetensors", vectors, WORDS, other)
@@ -219,6 +219,18 @@ def test_clip_in_timms_layout_takes_its_words_from_a_table(tmp_path: Path) -> No
     assert dense_map(tower, back, IMAGE).maps.shape == (3, 2, 3)
     with pytest.raises(CheckpointError, match="has no tokenizer among its files"):
         text_vectors(tower, WORDS)
+
+
+def test_the_perception_encoder_in_timms_layout_pools_and_then_projects(tmp_path: Path) -> None:
+    shape = dict(embed_dim=32, depth=2, num_heads=4, img_size=[32, 32])
+    theirs = scrambled(timm.create_model("vit_pe_core_tiny_patch16_384.fb", num_classes=512, **shape))
+    theirs.head.bias.zero_()
+    timm.models.save_for_hf(theirs, tmp_path, model_args=shape, safe_serialization=True)
+    tower, image = load_tower(tmp_path), torch.randn(3, 32, 32)
+    same(tower.project(tower.model(image[None])), theirs(image[None]))
+    patches = theirs.forward_features(image[None])[:, 1:]  # (1, P, D), past the class token
+    alone = [F.normalize(theirs.forward_head(patches[:, i : i + 1]), dim=-1)[0] for i in range(4)]
+    same(patch_vectors(tower, image), torch.stack(alone))
 
 
 @pytest.mark.parametrize(

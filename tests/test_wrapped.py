@@ -275,9 +275,10 @@ def test_interpolation_by_name_or_by_number(tmp_path: Path, said: Any, kept: str
     assert load(tmp_path)[1].interpolation == kept
 
 
-def test_a_crop_that_is_larger_than_its_picture_is_one_sentence(tmp_path: Path) -> None:
+def test_a_crop_that_is_larger_than_its_picture_takes_the_whole_picture(tmp_path: Path) -> None:
     transformers_folder(tmp_path)
-    processor = {"do_center_crop": True, "crop_size": 40, "size": {"shortest_edge": 32}}
+    processor = {"do_center_crop": True, "crop_size": 64, "size": {"shortest_edge": 32}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    with pytest.raises(CheckpointError, match="crops 40 pixels out of 32"):
-        load(tmp_path)
+    card = load(tmp_path)[1]
+    assert (card.crop_pct, card.image_size) == (1.0, (64, 64))
+    assert "black border around pictures of 32 pixels" in card.note

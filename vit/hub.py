@@ -6,9 +6,8 @@ broken or hostile is one CheckpointError in one sentence.
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from vit.config import ViTConfig
 from vit.model import ViT
 from vit.pretrained import describe
 from vit.pretrained.common import bare_names, one_sentence, pair
-from vit.pretrained.of_timm import IMAGENET, imagenet_names, timm_tensors
+from vit.pretrained.of_timm import imagenet_names, published, timm_tensors
 from vit.pretrained.of_transformers import LEFT_BEHIND, beside, transformers_tensors
 
 REPO_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?")
@@ -46,39 +45,31 @@ def read_pretrained(folder: Path, name: str, max_bytes: int) -> tuple[ViT, Card]
     if is_ours(folder):
         return load_folder(folder, max_bytes)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{told_name(name)} {what_else(folder)}")
+        there = {path.name for path in folder.iterdir()}
+        raise CheckpointError(f"{told_name(name)} {what_else(there)}")
     config = read_json(folder / "config.json")
     parts = beside(config) if "architecture" not in config else None
     weights, names = read_weights(folder, told_name(name), max_bytes, parts)
     vit_config, note = describe(config, names)
     with one_sentence():
-        if vit_config.num_classes and is_projection(config, name):
-            vit_config = replace(vit_config, num_classes=0)
-            note = "CLIP's projection onto the space of its texts is no classifier: loaded without it."
         if "architecture" in config:
-            tensors, said = timm_tensors(weights, vit_config), timm_card(config, vit_config, name)
+            tensors, (said, more) = timm_tensors(weights, vit_config), timm_card(config, vit_config)
         else:
             tensors = transformers_tensors(weights, vit_config)
-            said = transformers_card(config, vit_config, folder)
+            said, more = transformers_card(config, vit_config, folder)
         if vit_config.in_chans != 3:  # of channels that are no colours a Card says nothing
             said = {key: value for key, value in said.items() if key not in ("mean", "std")}
         elif "mean" not in said:
-            note += " Its files do not say how pixels are prepared: [-1, 1] is taken."
+            more += " Its files do not say how pixels are prepared: [-1, 1] is taken."
         title = folder.resolve().name if os.path.isdir(os.path.expanduser(name)) else name
-        card = parse_card({"name": title, "source": note.strip(), "image_size": vit_config.image_size} | said)
+        source = " ".join(f"{note} {more}".split())
+        card = parse_card({"name": title, "source": source, "image_size": vit_config.image_size} | said)
     return build(vit_config, tensors, told_name(name)), card
 
 
 def told_name(name: str) -> str:
     """A name as messages say it: of a folder only its own name."""
     return name if is_id(name) else Path(name).name or name
-
-
-def is_projection(config: Mapping[str, Any], name: str) -> bool:
-    """timm keeps the projection of CLIP's image tower in the place of a classifier."""
-    about = config.get("pretrained_cfg") or config
-    named = "label_names" in config or "label_names" in about or IMAGENET.search(f"{about.get('tag')} {name}")
-    return "_clip_" in config.get("architecture", "") and not named
 
 
 def weight_files(names: Iterable[str], where: str) -> list[str]:
@@ -102,14 +93,13 @@ def weight_files(names: Iterable[str], where: str) -> list[str]:
     raise CheckpointError(f"{where} has no model.safetensors{but}")
 
 
-def what_else(folder: Path) -> str:
-    """What a folder without config.json is, and what to do about it."""
-    names = {path.name for path in folder.iterdir()}
+def what_else(names: Collection[str]) -> str:
+    """What holds files of these names and no config.json, and what to do about it."""
     if "adapter_config.json" in names:
         return "holds a PEFT adapter and no model: merge it into its base model and save that."
     if steps := [int(name[11:]) for name in names if re.fullmatch(r"checkpoint-\d+", name)]:
         return f"holds the checkpoints of a run: name one of them, such as checkpoint-{max(steps)}."
-    if {"refs", "snapshots"} <= names:
+    if {"refs", "snapshots"} <= {*names}:
         return "is a folder of the Hub's cache: name the model itself, as owner/name."
     if "open_clip_config.json" in names:
         return "is in OpenCLIP's layout, which is not read here: convert it to timm's or transformers'."
@@ -175,15 +165,20 @@ def fetch(
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise CheckpointError(said_by_the_hub(name, error)) from error
     except Exception as error:  # unreachable: each version of the client says it with another class
-        try:  # what was loaded before is in the cache
-            cached = download(revision=revision, local_files_only=True, allow_patterns="*.json")
-        except Exception:
+        before: list[Path] = []  # what was loaded before is in the cache
+        for known in [revision] if revision else [None, *copies_in(cache, repo)]:
+            with suppress(Exception):
+                here = download(revision=known, local_files_only=True, allow_patterns="*.json")
+                before.append(Path(here))
+        if not before:
             where = "the Hugging Face Hub cannot be reached and the model was not loaded before"
             raise CheckpointError(f"{name} is not here: {where}; check the connection.") from error
-        return Path(cached)
+        return next((folder for folder in before if any(folder.glob("*.safetensors"))), before[0])
     for file in configs:
         if sizes.get(file, 0) > MAX_JSON:
             raise CheckpointError(f"{name} has a {file} of {sizes[file] >> 20} MiB: that describes no model.")
+    if "config.json" not in sizes:
+        raise CheckpointError(f"{name} {what_else([file for file in sizes if '/' not in file])}")
     weights = weight_files(sizes, name)
     total = sum(sizes[file] for file in weights)
     if total > max_bytes:
@@ -210,6 +205,15 @@ def offered(api: Any, repo: str, revision: str | None) -> tuple[dict[str, int], 
             if copy.status == "open":
                 return offered(api, repo, copy.git_reference)
     return sizes, revision
+
+
+def copies_in(cache: Path | None, repo: str) -> list[str]:
+    """The pull requests of a repository that are in the cache, of which one may be the Hub's safe copy."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    refs = Path(cache or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "refs"
+    return sorted(file.relative_to(refs).as_posix() for file in refs.glob("refs/pr/*"))
 
 
 def said_by_the_hub(name: str, error: Exception) -> str:
@@ -246,28 +250,35 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
     return str(url)
 
 
-def timm_card(config: Mapping[str, Any], vit_config: ViTConfig, name: str) -> dict[str, Any]:
-    """The fields of a Card that timm's config.json tells."""
-    about = config.get("pretrained_cfg") or config
+def timm_card(config: Mapping[str, Any], vit_config: ViTConfig) -> tuple[dict[str, Any], str]:
+    """(the fields of a Card that timm's config.json tells, what else is to be known)."""
+    about, note = config.get("pretrained_cfg") or config, ""
     labels, words = (config.get(key, about.get(key)) for key in ("label_names", "label_descriptions"))
     if labels is None:
-        labels = imagenet_names(f"{about.get('tag')} {config['architecture']} {name}", vit_config.num_classes)
+        labels = imagenet_names(config, vit_config.num_classes)
     if isinstance(labels, list) and isinstance(words, Mapping):
         labels = [words.get(label, label) for label in labels]
-    said = pixels(about.get("mean"), about.get("std"), about.get("crop_pct"), about.get("interpolation"))
-    return said | classes(config, labels, vit_config.num_classes)
+    if not about.get("mean") and (usual := published(config)):
+        note = f"Its files do not say how pixels are prepared: as for timm's {usual['architecture']}."
+        about = usual
+    said = pixels(*(about.get(key) for key in ("mean", "std", "crop_pct", "interpolation")))
+    return said | classes(config, labels, vit_config.num_classes), note
 
 
-def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: Path) -> dict[str, Any]:
-    """The fields of a Card that transformers' config.json and its processor's file tell."""
+def transformers_card(
+    config: Mapping[str, Any], vit_config: ViTConfig, folder: Path
+) -> tuple[dict[str, Any], str]:
+    """(the fields of a Card that transformers' config.json and its processor's file tell, what else is to be
+    known)."""
     files = (folder / name for name in PROCESSORS)
     p = next((read_json(file) for file in files if file.is_file()), {})
     p = p["image_processor"] if isinstance(p.get("image_processor"), Mapping) else p
-    resized, size, crop_pct = sides(p.get("size")), sides(p.get("size")), None
+    resized, size, crop_pct, note = sides(p.get("size")), sides(p.get("size")), None, ""
     if p.get("do_center_crop") and (cropped := sides(p.get("crop_size"))) and resized:
+        size, crop_pct = cropped, min(1.0, cropped[0] / resized[0])
         if cropped[0] > resized[0]:
-            raise ValueError(f"its processor crops {cropped[0]} pixels out of {resized[0]}.")
-        size, crop_pct = cropped, cropped[0] / resized[0]
+            what = f"puts a black border around pictures of {resized[0]} pixels"
+            note = f"Its processor {what}: they are made as large as its crop of {cropped[0]} here."
     mean, std = p.get("image_mean"), p.get("image_std")
     if p.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -279,7 +290,7 @@ def transformers_card(config: Mapping[str, Any], vit_config: ViTConfig, folder: 
     said = pixels(mean, std, crop_pct, RESAMPLE.get(resample, resample))
     if size and not any(side % vit_config.patch_size for side in size):
         said["image_size"] = size  # DINOv2 has positions for 518, reads 224
-    return said | classes(config, config.get("id2label"), vit_config.num_classes)
+    return said | classes(config, config.get("id2label"), vit_config.num_classes), note
 
 
 def sides(size: Any) -> tuple[int, int] | None:

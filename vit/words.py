@@ -16,7 +16,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ from torch import Tensor
 from vit.card import Card, CheckpointError
 from vit.checkpoint import MAX_BYTES, build, parse_json, read_json, read_tensors, write_atomically
 from vit.grid import Grid
-from vit.hub import fetch, is_projection, read_parts, read_pretrained
+from vit.hub import fetch, read_parts, read_pretrained
 from vit.library import resolve
 from vit.model import ViT
+from vit.pretrained.of_timm import is_projection
 
 # what tokenizers are made of, all of them text or tables: nothing that could run
 PIECES = ("spiece.model", "tokenizer.model")  # of sentencepiece
@@ -97,8 +98,10 @@ def tower_in(folder: Path, name: str, model: ViT, card: Card) -> Tower:
     """The tower whose files are in this folder: this model, which was read from them under this name, and
     what leads from its features to texts. Raises CheckpointError."""
     config = read_json(folder / "config.json")
-    if is_projection(config, name):
-        return tower_of_timm(folder, name, model, card)
+    if "architecture" in config:
+        head = read_parts(folder, name, ("head.weight", "head.bias"))
+        if "head.weight" in head and is_projection(config, len(head["head.weight"])):
+            return tower_of_timm(folder, model, card, head)
     kind = config.get("model_type")
     if kind not in ("clip", "metaclip_2", "altclip", "chinese_clip", "siglip", "tipsv2"):
         raise CheckpointError(
@@ -126,13 +129,12 @@ def tower_in(folder: Path, name: str, model: ViT, card: Card) -> Tower:
     return Tower(card.name, model, card, folder, projection, float(learned.exp().clamp(max=1e3)))
 
 
-def tower_of_timm(folder: Path, name: str, model: ViT, card: Card) -> Tower:
-    """CLIP's image tower in timm's layout, whose head is the projection; there is no text tower: words come
-    from a table (`load_words`). Raises CheckpointError."""
-    parts = read_parts(folder, name, ("head.weight", "head.bias"))
-    if "head.weight" not in parts or parts.get("head.bias", torch.zeros(1)).any():
-        raise CheckpointError(f"{card.name} has no head that is CLIP's projection alone.")
-    return Tower(card.name, model, card, folder, parts["head.weight"], 100.0)  # where CLIP's training ends
+def tower_of_timm(folder: Path, model: ViT, card: Card, head: Mapping[str, Tensor]) -> Tower:
+    """CLIP's image tower in timm's layout, or that of the Perception Encoder, whose head is the projection;
+    there is no text tower: words come from a table (`load_words`). Raises CheckpointError."""
+    if head.get("head.bias", torch.zeros(1)).any():
+        raise CheckpointError(f"{card.name} has no head that is a projection alone.")
+    return Tower(card.name, model, card, folder, head["head.weight"], 100.0)  # where training lets it end
 
 
 # --- words to vectors -----------------------------------------------------------------------------------
@@ -269,8 +271,8 @@ def patch_vectors(tower: Tower, image: Tensor) -> Tensor:
 
         softmax(k kᵀ / √d + G) v,   G_ij = exp(-|p_i - p_j|² / 2σ²),   σ = 5 patches,
 
-    and the block's MLP and its residual connection are left out.  SigLIP pools: each patch is what its pool
-    would answer if there were no other.
+    and the block's MLP and its residual connection are left out.  SigLIP and the Perception Encoder pool:
+    each patch is what their pool would answer if there were no other.
     """
     model = tower.model
     image = image.to(next(model.parameters()))[None]
@@ -282,7 +284,8 @@ def patch_vectors(tower: Tower, image: Tensor) -> Tensor:
 def blocks_before_words(tower: Tower) -> int:
     """How many blocks patches have been through when `vectors_of_patches` takes them: all, or all but the
     last."""
-    return tower.model.config.depth - (tower.projection is not None)
+    reads_class_token = tower.projection is not None and tower.model.attn_pool is None
+    return tower.model.config.depth - reads_class_token
 
 
 def vectors_of_patches(tower: Tower, x: Tensor, grid: Grid) -> Tensor:
@@ -292,10 +295,10 @@ def vectors_of_patches(tower: Tower, x: Tensor, grid: Grid) -> Tensor:
     """
     model, config = tower.model, tower.model.config
     prefix = config.num_prefix_tokens
-    if tower.projection is None:
+    pool = model.attn_pool
+    if tower.projection is None or pool is not None:
         patches = model.norm(x)[0, prefix:]  # (P, D)
-        pool = model.attn_pool
-        return F.normalize(patches if pool is None else pool(patches[:, None]), dim=-1)
+        return F.normalize(tower.project(patches if pool is None else pool(patches[:, None])), dim=-1)
     block: Any = model.blocks[-1]
     y = block.norm1(x)[0, prefix:]  # (P, D)
     H, d = config.num_heads, config.head_dim

@@ -21,7 +21,7 @@ __all__ = ["describe", "from_timm", "from_torchvision", "from_transformers"]
 def describe(config: Mapping[str, Any], names: Iterable[str] = ()) -> tuple[ViTConfig, str]:
     """(config, what is left behind) of a config.json and the names of its tensors. Raises CheckpointError."""
     if "architecture" in config:
-        return describe_timm(timm_skeleton(config))
+        return describe_timm(timm_skeleton(config), config)
     if "model_type" in config:
         return describe_transformers(config, names)
     raise CheckpointError("config.json says neither timm's architecture nor transformers' model_type.")

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ from vit.pretrained.refused import SUB_LN
 from vit.pretrained.refused import TIMM as REFUSED
 
 HEAD = re.compile(r"^(head|head_dist)\.\d+\.")  # a head of several modules, of which one is linear
-IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the name of a timm model: the data it was trained on
+IMAGENET = re.compile(r"in(1|12|21|22)k")  # in the tag of a timm model: the data it was trained on
+TOWERS = re.compile(r"_clip_|_pe_core_")  # in the name of one that learned together with texts
 
 
 def from_timm(model: nn.Module | Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> ViT:
@@ -56,11 +58,13 @@ def from_timm(model: nn.Module | Mapping[str, Tensor], config: Mapping[str, Any]
         head = linear_of(getattr(module, "head", None))
         if isinstance(head, nn.Linear) and head.bias is None:  # which is a bias of zero
             state = {**state, "head.bias": torch.zeros(head.out_features)}
+        about = getattr(module, "pretrained_cfg", None) or {}
+        config = {"architecture": about.get("architecture"), "pretrained_cfg": about}
     elif config is None:
         raise CheckpointError(f'{NO_CONFIG[:-1]}, at least {{"architecture": "vit_small_patch16_224"}}.')
     else:
         module, state = timm_skeleton(config), bare(model)
-    vit_config, note = describe_timm(module)
+    vit_config, note = describe_timm(module, config)
     announce(note)
     return build(vit_config, copied(timm_tensors(state, vit_config)), "This timm model")
 
@@ -71,9 +75,7 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
         import timm  # optional: only its own layout needs it, and only timm knows its thousand names
     except ImportError as error:
         raise CheckpointError("Only timm knows what its architectures are: pip install timm.") from error
-    name = str(config.get("architecture", ""))
-    today = timm.models.get_deprecated_models().get(name) or name
-    name = today.partition(".")[0]  # without its tag
+    name, _ = name_and_tag(config)
     if not re.fullmatch(r"\w+", name) or not timm.is_model(name):
         raise CheckpointError(
             f"The installed timm has no architecture {name!r}: update timm or correct config.json."
@@ -89,7 +91,8 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
     known = inspect.signature(module).parameters.keys() - {"device", "dtype"}
     for key in arguments.keys() - known:
         raise CheckpointError(f"config.json gives {name} an argument {key!r} that timm's ViT does not take.")
-    told = {key: about[key] for key in ("num_classes", "input_size", "fixed_input_size") if key in about}
+    said = {**published(config), **about}
+    told = {key: said[key] for key in ("num_classes", "input_size", "fixed_input_size") if key in said}
     told |= {"num_classes": config["num_classes"]} if "num_classes" in config else {}
     for number in numbers_in([arguments, told]):
         if not abs(number) < 100_000:
@@ -104,6 +107,38 @@ def timm_skeleton(config: Mapping[str, Any]) -> nn.Module:
         raise CheckpointError(f"timm cannot build {name} as config.json describes it: {error}") from error
 
 
+def name_and_tag(config: Mapping[str, Any]) -> tuple[str, str]:
+    """What timm calls the architecture today, and the tag that says what it learned from, or nothing."""
+    import timm
+
+    name, about = str(config.get("architecture", "")), config.get("pretrained_cfg") or config
+    name, _, tag = (timm.models.get_deprecated_models().get(name) or name).partition(".")
+    return name, str((isinstance(about, Mapping) and about.get("tag")) or tag)
+
+
+def published(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm says of the model that it publishes under this name; nothing where there is none."""
+    import timm
+
+    name, tag = name_and_tag(config)
+    for full in (f"{name}.{tag}", name):
+        if timm.models.is_model_pretrained(full) and (found := timm.get_pretrained_cfg(full)):
+            return found.to_dict()
+    return {}
+
+
+def is_projection(config: Mapping[str, Any], classes: int) -> bool:
+    """Is a head of so many outputs the projection of an image tower into the space of its texts, which timm
+    keeps in the place of a classifier? It is as wide as that of a tower which timm publishes."""
+    import timm
+
+    (name, tag), about = name_and_tag(config), config.get("pretrained_cfg") or config
+    if not TOWERS.search(name) or IMAGENET.search(tag) or "label_names" in {*config, *about}:
+        return False
+    towers = [full for full in timm.list_pretrained(f"{name}.*") if not IMAGENET.search(full)]
+    return classes in {getattr(timm.get_pretrained_cfg(full), "num_classes", None) for full in towers}
+
+
 def numbers_in(value: Any) -> Iterable[float]:
     """Every number in a JSON value."""
     if isinstance(value, Mapping):
@@ -116,11 +151,21 @@ def numbers_in(value: Any) -> Iterable[float]:
 
 
 @one_sentence()
-def describe_timm(m: Any) -> tuple[ViTConfig, str]:
-    """(config, what is left behind) of timm's VisionTransformer. Raises CheckpointError, naming the part."""
-    if type(m).__name__ in ("Eva", "Beit"):
-        config = (describe_eva if type(m).__name__ == "Eva" else describe_beit)(m)
-        return config, notes_of(m, config)
+def describe_timm(m: Any, about: Mapping[str, Any]) -> tuple[ViTConfig, str]:
+    """(config, what is left behind) of timm's VisionTransformer, of which its config.json tells this much.
+    Raises CheckpointError, naming the part."""
+    kinds = {"Eva": describe_eva, "Beit": describe_beit}
+    config, note = kinds.get(type(m).__name__, describe_plain)(m), ""
+    if config.num_classes and is_projection(about, config.num_classes):
+        config = replace(config, num_classes=0)
+        note = "Its projection onto the space of its texts is no classifier: loaded without it."
+    elif not m.global_pool and isinstance(linear_of(m.head), nn.Linear):
+        note = "Its head answers for every token by itself, without pooling: loaded without it."
+    return config, " ".join(filter(None, (note, unread(m.patch_embed.img_size, config))))
+
+
+def describe_plain(m: Any) -> ViTConfig:
+    """The config of timm's VisionTransformer itself. Raises CheckpointError, naming the part."""
     for why in unlike_ours(m):
         refuse(f"timm's {type(m).__name__}", why)
     block, attn, mlp, head = m.blocks[0], m.blocks[0].attn, m.blocks[0].mlp, linear_of(m.head)
@@ -128,7 +173,7 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
     first = "fc1_g" if type(mlp).__name__ == "SwiGLU" else "fc1"
     gated = type(mlp).__name__ in ("GluMlp", "SwiGLU")
     width = getattr(mlp, first).out_features * (2 if first == "fc1_g" else 1)
-    config = configured(
+    return configured(
         image_size=filled(m.patch_embed.img_size, m.patch_embed.patch_size[0]),
         patch_size=m.patch_embed.patch_size[0],
         in_chans=m.patch_embed.proj.in_channels,
@@ -149,14 +194,6 @@ def describe_timm(m: Any) -> tuple[ViTConfig, str]:
         **norms_of(m),
         **pooling_of(m),
     )
-    return config, notes_of(m, config)
-
-
-def notes_of(m: Any, config: ViTConfig) -> str:
-    """What of this timm module is left behind, and which of its pixels were never read."""
-    alone = not m.global_pool and isinstance(linear_of(m.head), nn.Linear)
-    note = "Its head answers for every token by itself, without pooling: loaded without it." if alone else ""
-    return " ".join(filter(None, (note, unread(m.patch_embed.img_size, config))))
 
 
 def unlike_ours(m: Any) -> Iterable[str]:
@@ -211,9 +248,11 @@ def timm_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Te
     return state
 
 
-def imagenet_names(name: str, classes: int) -> list[str] | None:
-    """The names of ImageNet's classes, for a timm model whose name says that it was trained on them."""
+def imagenet_names(config: Mapping[str, Any], classes: int) -> list[str] | None:
+    """The names of ImageNet's classes, for a timm model whose tag says that it was trained on them."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset({"num_classes": classes})
-    return list(ImageNetInfo(subset).label_descriptions()) if subset and IMAGENET.search(name) else None
+    if subset is None or not IMAGENET.search(name_and_tag(config)[1]):
+        return None
+    return list(ImageNetInfo(subset).label_descriptions())

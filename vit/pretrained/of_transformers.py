@@ -290,7 +290,11 @@ def tower_of(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     if family(kind) in REFUSED or (kind in TRANSFORMERS and (kind != "dpt" or config.get("is_hybrid"))):
         return config, kind
     for part, end in PARTS.items():
-        inner, within = config.get(part) or {}, kind.replace("-", "_") + end
+        # transformers lets the old name have its way where a config has both
+        inner = config.get(f"{part}_dict") or config.get(part) or {}
+        if not isinstance(inner, Mapping):
+            raise CheckpointError(f"config.json must hold a JSON object under {part}.")
+        within = kind.replace("-", "_") + end
         if within in TRANSFORMERS:
             return inner, within
         if inner:
