@@ -144,7 +144,7 @@ def begin(
     options: Options, name: str, folder: Path, args: argparse.Namespace, command: str, save_every: float
 ) -> bool:
     """Load the pictures, take up the run where it stopped, train, measure. Returns whether it is complete."""
-    team = Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
+    team = team_of(args)
     options.check(team.world * team.accumulate)
     data_name = name_of(options.data)
     device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -194,6 +194,11 @@ def begin(
     return complete
 
 
+def team_of(args: argparse.Namespace) -> Team:
+    """The processes that torchrun started, if it did."""
+    return Team(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), args.accumulate)
+
+
 def teacher_folder(options: Options, folder: Path) -> Path:
     """Where a run's teacher is: the folder that was named, or beside the run where it was a recipe."""
     if options.teacher in RECIPES:
@@ -206,7 +211,8 @@ def begin_with_teacher(
 ) -> None:
     """The run, and before it that of its teacher, where this is a recipe that has not been followed to its
     end. Interrupted, the same command goes on with either."""
-    at = teacher_folder(options, folder)
+    team, at = team_of(args), teacher_folder(options, folder)
+    options.check(team.world * team.accumulate)  # before a teacher is trained for it
     if options.teacher in RECIPES and not (at / TEACHER).is_file():
         same = dict(data=options.data, seed=options.seed, patch_size=options.patch_size)
         first = Options(**RECIPES[options.teacher].options | same)

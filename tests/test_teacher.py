@@ -154,6 +154,9 @@ def test_a_teacher_that_is_not_there_or_does_not_fit_is_one_sentence(pictures, t
             "--patch-size a multiple of 4, not 3",
         ),
         (("--teacher", str(beside), "--image-size", "18", "--patch-size", "2"), "multiples of 4"),
+        (("--teacher", str(beside), "--num-frames", "4"), "are for pictures: leave them out for clips"),
+        (("--network", "conv", "--num-frames", "4"), "are for pictures: leave them out for clips"),
+        (("--teacher", "teacher", "--num-frames", "4"), "are for pictures: leave them out for clips"),
         (("--network", "conv", "--dry-run"), "shows a new ViT: leave out --network conv"),
     ):
         with pytest.raises(SystemExit, match=sentence):
@@ -174,6 +177,42 @@ def test_heads_may_be_cut_finer_and_known_classes_keep_their_head(tmp_path):
     assert torch.equal(new.head.bias[1:], head.bias[[1, 0]]) and new.head.bias[0] == 0
     with pytest.raises(ValueError, match="is 4: leave the option out"):
         t.with_init(Options(**init, num_heads=6), dict(num_heads=6))
+
+
+@pytest.mark.parametrize("changes", [dict(rel_pos=True), dict(rope="axial"), dict(qk_norm=True)])
+def test_heads_that_know_places_or_norms_of_their_own_are_not_cut(changes, tmp_path):
+    save(tmp_path / "old", ViT(tiny_config(**changes)), Card("old"))
+    options = Options(data="x", image_size=16, init=str(tmp_path / "old"), num_heads=8)
+    with pytest.raises(ValueError, match="is 4: leave the option out"):
+        t.with_init(options, dict(num_heads=8))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(rel_pos=True, pos_embed="none"),
+        dict(pos_square=6, pos_embed_prefix=False),
+        dict(rope="mixed", pos_embed="none"),
+    ],
+    ids=["BEiT", "RADIO", "RoPE"],
+)
+def test_a_beginning_answers_for_another_size_as_it_did(changes, tmp_path):
+    """At another size than its own, what it was and what begins with it say the same."""
+    old = randomised(ViT(tiny_config(image_size=(16, 16), num_classes=3, **changes)), 0.1)
+    save(tmp_path / "old", old, Card("old", tuple("abc")))
+    options = Options(data="x", image_size=24, init=str(tmp_path / "old"))
+    new = t.build_model(t.with_init(options, {}), tuple("abc")).eval()
+    images = torch.randn(2, 3, 24, 24)
+    assert new.config.image_size == (24, 24)
+    torch.testing.assert_close(new(images), load(tmp_path / "old")[0](images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [dict(class_token=False, pool="mean"), dict(norm_after_pool=True)])
+def test_what_has_no_class_token_that_answers_is_not_taught(changes, tmp_path):
+    save(tmp_path / "old", ViT(tiny_config(**changes)), Card("old"))
+    options = Options(data="x", image_size=16, init=str(tmp_path / "old"), teacher="teacher")
+    with pytest.raises(ValueError, match="no class token to be taught"):
+        t.with_init(options, {})
 
 
 def test_photos_are_cats_dogs_and_imagenette(pictures, tmp_path, monkeypatch):

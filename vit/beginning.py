@@ -18,7 +18,7 @@ from vit.library import load
 from vit.masked import Masked
 from vit.model import ViT
 from vit.options import Options, flag
-from vit.positions import resample_pos_embed
+from vit.positions import resample_pos_embed, resample_relative
 from vit.teacher import ConvTeacher
 
 SHAPE = (
@@ -39,9 +39,13 @@ def with_init(options: Options, told: dict[str, Any]) -> Options:
     if not options.init:
         return options
     config = beginning(options.init)[0].config
+    if options.teacher and (config.pool != "cls" or config.norm_after_pool):
+        raise ValueError(f"{options.init} has no class token to be taught: leave out --teacher.")
     shape = {name: getattr(config, name) for name in SHAPE}
+    heads_are_alike = config.rope == "none" and not (config.rel_pos or config.qk_norm)
     for name in SHAPE:
-        if name == "num_heads" and options.num_heads % shape[name] == 0 and name in told:
+        cut = name == "num_heads" and options.num_heads % shape[name] == 0 and heads_are_alike
+        if cut and name in told:
             shape[name] = options.num_heads  # the same matrices, cut finer
         elif name in ("num_frames", "tubelet") and not config.is_clip:
             shape[name] = getattr(options, name)  # what knows pictures may begin with clips
@@ -71,10 +75,15 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
     new |= {name: getattr(options, name) for name in ("num_heads", "num_frames", "tubelet")}
     model = ViT(replace(old.config, **new))
     weights = old.state_dict()
-    if old.config.pos_embed == "learned" and old.pos_embed is not None:
-        weights["pos_embed"] = resample_pos_embed(old.pos_embed, old.config.grid_size, model.config.grid_size)
+    grids = old.config.grid_size, model.config.grid_size
+    if old.config.pos_square:
+        pass  # that table is resampled for each picture as it is
+    elif old.config.pos_embed == "learned" and old.pos_embed is not None:
+        weights["pos_embed"] = resample_pos_embed(old.pos_embed, *grids)
     elif model.pos_embed is not None:
         weights["pos_embed"] = model.pos_embed
+    if old.rel_pos is not None:
+        weights["rel_pos"] = torch.stack([resample_relative(table, *grids) for table in old.rel_pos])
     if model.config.is_clip and not old.config.is_clip:
         inflate(weights, model.config)
     if tuple(class_names) != card.class_names:

@@ -117,6 +117,8 @@ class Options:
             raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
         if self.network == "conv" and (self.init or self.teacher):
             raise ValueError("--network conv has no teacher and begins anew: leave out --init and --teacher.")
+        if self.num_frames > 1 and (self.network == "conv" or self.teacher):
+            raise ValueError("--network conv and --teacher are for pictures: leave them out for clips.")
         if self.mask and (self.network == "conv" or self.teacher or self.calibrate):
             raise ValueError("--mask learns from no labels: leave out --network, --teacher and --calibrate.")
         if parts < 1:

@@ -135,18 +135,24 @@ def relative_count(grid_size: tuple[int, ...]) -> int:
     return math.prod(2 * side - 1 for side in grid_size) + 3
 
 
+def resample_relative(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """A table of `relative_bias` (relative_count, H) for another grid: bilinear, as transformers does it."""
+    if old == new:
+        return table
+    before, after = ([2 * side - 1 for side in grid] for grid in (old, new))
+    apart = F.interpolate(table[:-3].T.unflatten(1, before)[None].float(), after, mode="bilinear")
+    return torch.cat([apart[0].flatten(1).T.to(table.dtype), table[-3:]])
+
+
 def relative_bias(table: Tensor, grid_size: tuple[int, ...], places: Places) -> Tensor:
     """((B,) H, T, T): what is added to scores, by how far a query is from a key (Bao et al. 2022, BEiT).
 
     table: (relative_count, H), the differences of rows and columns of this grid, the smallest first; then a
-    prefix token looking at a patch, a patch at a prefix token, and a prefix token at one.  On another grid
-    differences are resampled, bilinear, as transformers does it.
+    prefix token looking at a patch, a patch at a prefix token, and a prefix token at one.  On another grid it
+    is resampled.
     """
     h, w = places.grid.space
-    if (h, w) != grid_size:
-        old, new = ([2 * side - 1 for side in grid] for grid in (grid_size, (h, w)))
-        apart = F.interpolate(table[:-3].T.unflatten(1, old)[None].float(), new, mode="bilinear")
-        table = torch.cat([apart[0].flatten(1).T.to(table.dtype), table[-3:]])
+    table = resample_relative(table, grid_size, (h, w))
     at = places.index.to(table.device)
     in_front, row, column = at < 0, at // w, at % w
     rows, columns = (x[..., :, None] - x[..., None, :] for x in (row, column))  # (T, T), query minus key
