@@ -41,7 +41,7 @@ from vit.console import spell_what_it_can
 from vit.data import Split, class_names_of, load_split
 from vit.folders import readable
 from vit.masked import Drawing, Masked, vit_of
-from vit.model import ViT
+from vit.model import DropPath, ViT
 from vit.muon import make_optimizers
 from vit.options import AUGMENTATIONS, Options, add_options, flag, spelled
 from vit.pictures import normalize
@@ -123,15 +123,19 @@ def learn(
     lesson: what makes the loss, where it is not the labels alone.
     """
     losses = []
+    drawing = [module for module in net.modules() if isinstance(module, DropPath | Masked)]
     for i, (x, y) in enumerate(zip(team.share(images), team.share(targets))):
         if isinstance(net, DistributedDataParallel):  # the processes average their gradients once per step
             net.require_backward_grad_sync = i == team.accumulate - 1
-        if lesson:
-            loss = lesson(net, x, y) / team.accumulate
-        else:
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-                logits = net(x)
-            loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing) / team.accumulate
+        for module in drawing:  # each part takes its own of what is drawn for the whole batch
+            module.part = (team.rank * team.accumulate + i, team.world * team.accumulate)
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            if lesson:
+                loss = lesson(net, x, y) / team.accumulate
+            else:
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+                    logits = net(x)
+                loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing) / team.accumulate
         loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
@@ -293,8 +297,6 @@ def train(
         if pictures.images.shape[-1] != kept:
             pictures = replace(data, images=resize_all(data.images, (kept, kept)))
         images, targets = make_batch(pictures, run.step, schedule, run.card)
-        if team.rank:  # every process drops other branches
-            torch.manual_seed(torch.initial_seed() + (team.rank << 40))
         run.model.train()
         learned = learn(net, images, targets, team, options.label_smoothing, run.bf16, lesson)
         if leads:
@@ -432,7 +434,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--out", type=Path, help="folder of the run (default: runs/ and the recipe or the data's name)")
     add("--fresh", action="store_true", help="forget the run in --out and begin again")
     add("--device", help="cpu or cuda (default: cuda where there is one)")
-    add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same gradient")
+    add("--accumulate", type=int, default=1, help="cut every step in parts: less memory, same step of a ViT")
     add("--evaluate", metavar="CHECKPOINT", help="measure a checkpoint instead")
     about = "print the shapes of all tensors instead: of this run's model, or of B/16, S/16, ..."
     add("--dry-run", metavar="VARIANT", nargs="?", const="", help=about)

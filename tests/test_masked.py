@@ -10,11 +10,12 @@ import train as t
 from vit import ViT, load
 from vit.checkpoint import list_snapshots, read_history
 from vit.data import Split
-from vit.masked import Masked, even, patches_of, vit_of
+from vit.masked import Drawing, Masked, even, patches_of, vit_of
 from vit.model import Block
 from vit.options import Options
 from vit.positions import sincos_pos_embed
 from vit.report import nearest_alike
+from vit.runs import Team
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -82,6 +83,19 @@ def test_what_is_hidden_is_not_looked_at(masked):
     other = F.fold(other.mT, (32, 32), 8, stride=8)
     assert torch.equal(masked.encode(images, seen[None]), masked.encode(other, seen[None]))
     assert not torch.equal(masked.encode(images, hidden[None]), masked.encode(other, hidden[None]))
+
+
+def test_parts_of_a_batch_hide_what_the_whole_hides(masked):
+    masked.requires_grad_(True)
+    images, found = torch.randn(4, *masked.encoder.config.input_shape()), []
+    for world, accumulate in ((1, 1), (1, 4), (2, 2)):
+        masked.zero_grad()
+        for rank in range(world):  # processes average their gradients
+            torch.manual_seed(0)
+            t.learn(masked, images, images, Team(rank, world, accumulate), 0.0, False, Drawing(False))
+        found.append(masked.draw.weight.grad / world)
+    for parts in found[1:]:
+        assert torch.allclose(parts, found[0], atol=1e-6, rtol=1e-4)
 
 
 def test_who_draws_the_mean_has_a_loss_of_one():

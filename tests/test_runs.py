@@ -366,7 +366,7 @@ def processes(world: int, folder: Path, work, codes: Sequence[int] = ()) -> None
 def gradients(rank: int, world: int, folder: Path, accumulate: int = 1) -> dict[str, torch.Tensor]:
     """Of the third step of a run, with everything random in it."""
     options = Options(image_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, batch_size=8)
-    options = replace(options, min_area=0.5, mix=1.0, colour=0.3)
+    options = replace(options, min_area=0.5, mix=1.0, colour=0.3, drop_path=0.5)
     torch.manual_seed(0)
     data = Split(
         torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8), torch.arange(32) % 4, tuple("abcd")

@@ -35,6 +35,7 @@ class Masked(nn.Module):
         width = math.ceil(c.embed_dim / 2 / step) * step
         config = ViTConfig(embed_dim=width, depth=DEPTH, num_heads=c.num_heads)
         self.encoder, self.hidden = encoder, hidden
+        self.part = (0, 1)  # which of how many equal parts of a batch it is given
         self.narrow = nn.Linear(c.embed_dim, width)
         self.unseen = nn.Parameter(0.02 * torch.randn(width))  # stands for every patch that is hidden
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(DEPTH))
@@ -46,13 +47,14 @@ class Masked(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        c = self.encoder.config
+        c, (i, parts), B = self.encoder.config, self.part, len(images)
         P = c.grid_of(images.shape).count
         visible = min(max(1, round(P * (1 - self.hidden))), P - 1)
-        order = torch.rand(len(images), P, device=images.device).argsort(dim=1)  # (B, P): shuffled
+        drawn = torch.rand(B * parts, P, device=images.device)[i * B : (i + 1) * B]
+        order = drawn.argsort(dim=1)  # (B, P): shuffled
         seen = order[:, :visible]  # (B, n)
-        drawn = self.drawn(self.encode(images, seen), seen, c.grid_of(images.shape).shape)
-        error = (drawn.float() - even(patches_of(images, c))).square().mean(dim=2)  # (B, P)
+        guessed = self.drawn(self.encode(images, seen), seen, c.grid_of(images.shape).shape)
+        error = (guessed.float() - even(patches_of(images, c))).square().mean(dim=2)  # (B, P)
         return error.gather(1, order[:, visible:]).mean()
 
     def encode(self, images: Tensor, seen: Tensor) -> Tensor:

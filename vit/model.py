@@ -192,12 +192,13 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float):
         super().__init__()
-        self.rate = rate
+        self.rate, self.part = rate, (0, 1)  # which of how many equal parts of a batch it is given
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.rate  # (B, 1, 1)
+        (i, parts), B = self.part, len(x)
+        kept = torch.rand(B * parts, 1, 1, device=x.device)[i * B : (i + 1) * B] >= self.rate  # (B, 1, 1)
         return x * kept / (1 - self.rate)
 
 
