@@ -71,6 +71,20 @@ def test_splits_are_found_where_a_zip_put_them(tmp_path):
         assert load_split(str(tmp_path), "train", (4, 4)).class_names == ("cat", "dog")
 
 
+def test_a_test_folder_without_the_classes_is_not_taken_for_the_split(tmp_path):
+    """As competitions have it: the pictures to be answered lie in test/, without their classes."""
+    for split in ("train", "val"):
+        classes(tmp_path / split, "cat", "dog")
+    draw(tmp_path / "test" / "unknown" / "1.png")
+    assert found(tmp_path, "test") == (("cat", "dog"), 4)
+    with pytest.warns(UserWarning, match=r"left out 1 beside the splits \(test\)"):
+        load_split(str(tmp_path), "test", (4, 4))
+    classes(tmp_path / "test", "cat", "dog", count=3)
+    (tmp_path / "test" / "unknown" / "1.png").unlink()
+    (tmp_path / "test" / "unknown").rmdir()
+    assert found(tmp_path, "test") == (("cat", "dog"), 6)
+
+
 @pytest.mark.parametrize(
     ("folders", "sentence"),
     [

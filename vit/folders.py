@@ -159,6 +159,10 @@ def find_split(folder: Path, split: str) -> tuple[Path, bool, list[str]]:
         refuse_unnamed_splits(inside, classes, where)
         return folder, True, []
     chosen = {name: min(paths, key=usual) for name, paths in splits.items() if paths}
+    if "train" in chosen:  # test/ of a competition has pictures of no known class: its val/ is meant
+        known = names_in(chosen["train"], "train")
+        alike = [path for path in splits["test"] if names_in(path, "test") == known]
+        chosen |= {"test": min(alike, key=usual)} if alike else {}
     if len(chosen) == 1 and len(classes) > 1:
         name = readable(next(iter(chosen.values())).name)
         advice = "put pictures right into it if it is a class, or move the other folders away."
@@ -167,10 +171,19 @@ def find_split(folder: Path, split: str) -> tuple[Path, bool, list[str]]:
         wanted = " or ".join(f"{name}/" for name in SPLITS[split][:2])
         raise DataError(f"{where} has no {wanted}: put the {split} pictures there, a folder per class.")
     others = [path.name for path in inside if path not in chosen.values()]
-    root = chosen[split]
+    return innermost(chosen[split], split), False, others
+
+
+def innermost(root: Path, split: str) -> Path:
+    """Where the classes of a split are: seg_train/seg_train, as some zips have it."""
     while len(inner := folders_in(root)) == 1 and split_named(inner[0].name) == split:
-        root = inner[0]  # seg_train/seg_train, as some zips have it
-    return root, False, others
+        root = inner[0]
+    return root
+
+
+def names_in(root: Path, split: str) -> set[str]:
+    """The names of the folders of a split's classes."""
+    return {path.name for path in folders_in(innermost(root, split))}
 
 
 def refuse_unnamed_splits(inside: list[Path], classes: list[Path], where: str) -> None:
