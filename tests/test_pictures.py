@@ -15,7 +15,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from timm.data import create_transform
 
-from vit import pictures
+from vit import decoder, pictures
 from vit.card import Card
 from vit.decoder import NEEDED
 from vit.pictures import (
@@ -81,6 +81,39 @@ def test_palette_with_a_transparent_colour():
     clear = picture.getpixel((0, 0))
     opened = open_picture(saved(picture, "PNG", transparency=clear))
     assert pixel(opened) == WHITE and pixel(opened, 7) == BLUE
+
+
+def png(depth: int, kind: int, row: list[int], clear: list[int]) -> bytes:
+    """Four such rows of samples, as Pillow does not write them: 16 bits, and one colour that is not there."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        crc = zlib.crc32(name + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + name + content + crc
+
+    def wide(numbers: list[int], size: int) -> bytes:
+        return b"".join(number.to_bytes(size, "big") for number in numbers)
+
+    channels = 3 if kind == 2 else 1
+    head = wide([len(row) // channels, 4], 4) + bytes([depth, kind, 0, 0, 0])
+    pixels = zlib.compress((b"\0" + wide(row, depth // 8)) * 4)
+    parts = chunk(b"IHDR", head) + chunk(b"tRNS", wide(clear, 2)) + chunk(b"IDAT", pixels)
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("largest", [None, 8])
+@pytest.mark.parametrize(
+    "depth, kind, row, clear",
+    [
+        (8, 0, [0] * 7 + [90] * 9, [0]),
+        (8, 2, [0] * 21 + [90] * 27, [0, 0, 0]),
+        (16, 0, [300] * 7 + [90 * 257] * 9, [300]),
+        (16, 2, [30000, 10000, 5] * 7 + [90 * 257] * 27, [30000, 10000, 5]),
+    ],
+)
+def test_a_colour_that_is_not_there_is_white_at_any_size(largest, depth, kind, row, clear):
+    seen = np.asarray(open_picture(io.BytesIO(png(depth, kind, row, clear)), largest))
+    assert seen[0, 0].tolist() == [255] * 3 and seen[0, -1].tolist() == [90] * 3
+    assert seen.min() > 80, "nothing of it is mixed with what is beside it"
 
 
 @pytest.mark.parametrize(
@@ -394,6 +427,27 @@ def test_a_decoder_that_died_is_replaced_and_many_ask_at_once():
         seen = list(pool.map(open_safely, [file] * 24))
     assert all(np.array_equal(picture, seen[0]) for picture in seen)
     assert pictures.DECODERS.qsize() == pictures.AT_ONCE
+
+
+def test_a_decoder_that_was_left_half_read_serves_nobody_else(monkeypatch):
+    class Short:
+        """A pipe to a process for whose answer there is no memory."""
+
+        def __init__(self, pipe):
+            self.pipe, self.close = pipe, pipe.close
+
+        def read(self, size):
+            if size != decoder.REPLY.size:
+                raise MemoryError
+            return self.pipe.read(size)
+
+    open_safely(saved(two_tone(), "PNG").getvalue())
+    worker = pictures.DECODERS.queue[-1]
+    worker.process.stdout = Short(worker.process.stdout)
+    with pytest.raises(MemoryError):
+        open_safely(saved(two_tone(), "PNG").getvalue())
+    assert worker.process.returncode is not None and pictures.DECODERS.qsize() == pictures.AT_ONCE
+    assert pixel(open_safely(saved(Image.new("RGB", (10, 10), BLUE), "PNG").getvalue())) == BLUE
 
 
 def test_a_decoder_that_hangs_is_ended_by_the_clock(monkeypatch):

@@ -90,15 +90,19 @@ def decode(source: str | Path | BinaryIO, largest: int | None) -> Image.Image:
     with Image.open(source, formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError
+        clear = picture.info.get("transparency")
+        if isinstance(clear, tuple) and any("16" in str(tile[3]) for tile in picture.tile):
+            picture.info["transparency"] = tuple(part >> 8 for part in clear)  # as its pixels are read
         if largest is None or max(picture.size) <= largest:
             picture.load()
             return to_rgb(picture)
         plain: Image.Image = picture
-        if picture.mode in ("1", "P", "PA"):  # numbers of colours cannot be averaged
-            clear = picture.mode == "PA" or "transparency" in picture.info
-            plain = picture.convert("L" if picture.mode == "1" else "RGBA" if clear else "RGB")
-        elif picture.mode not in ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        if picture.mode not in ("1", "P", "PA", "L", "LA", "RGB", "RGBA", "CMYK", "YCbCr"):
             plain = to_rgb(picture)
+        elif picture.mode == "PA" or clear is not None:  # a colour that means nothing cannot be averaged
+            plain = picture.convert("RGBA")
+        elif picture.mode in ("1", "P"):  # nor can numbers of colours
+            plain = picture.convert("L" if picture.mode == "1" else "RGB")
         plain.thumbnail((largest, largest))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
         return to_rgb(plain)
 
@@ -139,7 +143,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """A picture in any of Pillow's modes, upright and as RGB."""
     picture = upright(picture)
     if picture.mode.startswith("I;16"):
-        values = np.asarray(picture).astype(np.float32)
+        values, clear = np.asarray(picture).astype(np.float32), picture.info.get("transparency")
+        if clear is not None:
+            values[values == clear] = 65535
         values /= 257
         picture = Image.fromarray(np.rint(values, out=values).astype(np.uint8))
     elif picture.mode in ("I", "F"):

@@ -25,7 +25,7 @@ from vit.decoder import PictureError, to_rgb
 from vit.decoder import open_picture as open_picture
 
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in INTERPOLATIONS}
-DECODING = 3  # the version of what makes pixels of a file: what another one made is not read from the cache
+DECODING = 4  # the version of what makes pixels of a file: what another one made is not read from the cache
 SECONDS = 2.0  # of processor time for a stranger's picture
 PATIENCE = 10  # times as long by the clock, on a machine that is busy
 AT_ONCE = 5  # such pictures: one more than the lanes of the page let one address have at work
@@ -112,6 +112,12 @@ def open_safely(source: str | Path | bytes | BinaryIO, largest: int = LARGEST) -
                     most = f"{SECONDS:g} s and {decoder.ROOM >> 20} MB"
                     advice = "make it smaller, or save it as a plain JPEG."
                     raise PictureError(f"This picture takes more than {most} to decode: {advice}") from error
+            except PictureError:
+                raise
+            except BaseException:  # the next visitor must not read the rest of what it has to say
+                worker.end()
+                worker = None
+                raise
         raise AssertionError("a second try is a fresh one")
     finally:
         DECODERS.put(worker)
