@@ -18,6 +18,7 @@ from explorer.methods import METHODS
 from vit import Card, CheckpointError, ViT, load, trace
 from vit.pictures import preprocess
 from vit.prototypes import features_of, with_prototypes
+from vit.trace import Recorder
 from vit.words import (
     CONTROL,
     NEIGHBOURHOOD,
@@ -304,6 +305,16 @@ def test_a_few_pictures_of_each_become_classes(pictures: Path, classes: int) -> 
     expected = (-far / (2 * own / means.shape[1])).softmax(0)
     same(card.probabilities(model(image[None])[0].double()), expected, 1e-3)
     assert METHODS["relevance"](trace(model, image, target=2), model=model).shape == (3, 5)
+
+
+@pytest.mark.parametrize("more", [{}, dict(num_classes=7), dict(num_registers=2, pos_embed_prefix=False)])
+def test_of_a_distilled_model_the_class_token_is_asked(pictures: Path, more: dict) -> None:
+    plain = randomised(ViT(tiny_config(**dict(num_classes=0) | more, distillation=True)), 0.2)
+    model, card = with_prototypes(plain, Card("tiny"), pictures)
+    assert model.config.prefix_names[1] == "[REG1]" and len(card.class_names) == 3
+    image, recorder = torch.randn(1, 3, 12, 20), Recorder({"pooled"})
+    plain(image, recorder)
+    same(model(image), model.head(recorder.seen["pooled"][None]), 1e-3)
 
 
 def test_one_class_is_none(pictures: Path) -> None:

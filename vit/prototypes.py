@@ -21,9 +21,11 @@ from torch import Tensor
 
 from vit.card import Card, CheckpointError
 from vit.checkpoint import build
+from vit.config import ViTConfig
 from vit.folders import of_the_system, pictures_in
 from vit.model import ViT
 from vit.pictures import PictureError, open_picture, preprocess
+from vit.pretrained.common import fold_positions
 
 MOST = 200  # pictures of a class: a mean of more hardly moves
 
@@ -61,12 +63,9 @@ def with_means(
     own = spread or float((means - means.mean(dim=0)).square().sum(dim=1).mean())
     variance = max(own / means.shape[1], 1e-12)
     head = {"head.weight": means / variance, "head.bias": -means.square().sum(dim=1) / (2 * variance)}
-    config = replace(model.config, num_classes=len(names), distillation=False)
-    if model.config.distillation:
-        raise CheckpointError(f"{card.name} reads two tokens by two heads: prototypes have one.")
-    body = {name: x for name, x in model.state_dict().items() if not name.startswith("head.")}
+    config, body = body_of(model)
     told = f"{card.source} Its classes are the nearest of {len(names)} prototypes.".strip()
-    return build(config, body | head, card.name), replace(
+    return build(replace(config, num_classes=len(names)), body | head, card.name), replace(
         card, class_names=names, source=told, scores="softmax"
     )
 
@@ -87,5 +86,19 @@ def without_head(model: ViT) -> ViT:
     """The same model, sharing its weights, that gives features instead of logits."""
     if not model.config.num_classes:
         return model
+    return build(*body_of(model), "This model")
+
+
+def body_of(model: ViT) -> tuple[ViTConfig, dict[str, Tensor]]:
+    """(config, tensors) of a model up to the features. DeiT's second class token, which has a head of its
+    own, becomes the first of the registers."""
     body = {name: x for name, x in model.state_dict().items() if not name.startswith(("head.", "head_dist."))}
-    return build(replace(model.config, num_classes=0, distillation=False), body, "This model")
+    config = replace(model.config, num_classes=0)
+    if not config.distillation:
+        return config, body
+    others = [body.pop("reg_token")] if config.num_registers else []
+    body["reg_token"] = body.pop("dist_token")
+    if config.pos_embed_prefix:
+        fold_positions(body, "reg_token", 1)
+    body["reg_token"] = torch.cat([body["reg_token"], *others], dim=1)
+    return replace(config, distillation=False, num_registers=config.num_registers + 1), body
