@@ -62,7 +62,7 @@ from vit.runs import (
 )
 from vit.schedule import Schedule
 from vit.teacher import FILE as TEACHER
-from vit.teacher import ConvTeacher, Guide, load_teacher, save_teacher
+from vit.teacher import ConvTeacher, Guide, fingerprint, load_teacher, save_teacher
 
 Lesson = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (network, images, targets) -> the loss
 
@@ -176,6 +176,7 @@ def begin(
         if options.teacher:
             teacher = load_teacher(teacher_folder(options, folder), names, options.sides).to(device)
         run = Run(options, card, data, folder, model, make_optimizers(model, options))
+        run.teacher = fingerprint(teacher)
         if team.rank == 0:  # only now: a mistake in the options has cost nothing
             tidy(folder, args.fresh)
         if team.world > 1:

@@ -25,12 +25,13 @@ from torch import nn
 
 import train as t
 from vit.card import Card
-from vit.checkpoint import list_snapshots, load_snapshot
+from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split, decode_all
 from vit.library import load
 from vit.options import Options
 from vit.runs import Run, RunError, Team
 from vit.schedule import Schedule
+from vit.teacher import ConvTeacher, save_teacher
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -216,7 +217,14 @@ FAULTS = ["a list", "newer", "older", "options unknown", "options missing", "opt
 FAULTS += ["step text", "step negative", "losses numbers", "losses text", "history rows", "history numbers"]
 FAULTS += ["model missing", "model of another shape", "ema missing", "optimizers missing", "bf16 text"]
 FAULTS += ["optimizers without a part", "optimizers of text"]
-FAULTS += ["optimizers of another shape", "commands numbers", "class_names text", "minutes text"]
+FAULTS += [
+    "mean text",
+    "std numbers",
+    "optimizers of another shape",
+    "commands numbers",
+    "class_names text",
+    "minutes text",
+]
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +276,39 @@ def test_a_sound_state_is_taken_up(begun, tmp_path):
     run = unfinished(begun, tmp_path)
     run.load_state(torch.device("cpu"))
     assert run.step == 12 and torch.equal(run.model.head.weight, begun[0]["model"]["head.weight"])
+
+
+def test_a_state_of_before_goes_on_without_colours_and_teacher(begun, tmp_path):
+    new = ("mean", "std", "teacher")
+    torch.save({name: x for name, x in begun[0].items() if name not in new}, tmp_path / "state.pt")
+    run = unfinished(begun, tmp_path)
+    run.load_state(torch.device("cpu"))
+    assert run.step == 12 and run.card.mean == (0.5, 0.5, 0.5)
+
+
+def test_colours_are_those_that_the_run_began_with(pictures, finished, tmp_path, monkeypatch):
+    model, card = load(finished)
+    out, words = tmp_path / "run", ("--init", str(tmp_path / "old"), "--epochs", "2")
+    save(tmp_path / "old", model, replace(card, mean=(0.4, 0.5, 0.6)))
+    whole = run(pictures, tmp_path / "whole", *words)
+    with monkeypatch.context() as patch:
+        interrupted(patch, 2)
+        run(pictures, out, *words)
+    save(tmp_path / "old", model, replace(card, mean=(0.1, 0.1, 0.1)))
+    assert same(run(pictures, out, *words), whole) and load(out)[1].mean == (0.4, 0.5, 0.6)
+
+
+def test_another_teacher_of_the_same_name_is_noticed(pictures, tmp_path, monkeypatch):
+    out, words, names = tmp_path / "run", ("--teacher", str(tmp_path), "--epochs", "2"), ("dark", "light")
+    save_teacher(tmp_path, first := ConvTeacher(2, 2, 16), names)
+    with monkeypatch.context() as patch:
+        interrupted(patch, 2)
+        run(pictures, out, *words)
+    save_teacher(tmp_path, ConvTeacher(2, 2, 16), names)
+    with pytest.raises(SystemExit, match="has changed since: put the teacher back that it began with"):
+        run(pictures, out, *words)
+    save_teacher(tmp_path, first, names)
+    run(pictures, out, *words)
 
 
 def test_other_pictures_of_the_same_number_are_noticed(pictures, tmp_path, monkeypatch):

@@ -53,6 +53,7 @@ class Run:
     ):
         self.options, self.card, self.folder = options, card, folder
         self.images, self.content = len(data), data.content  # of the training split
+        self.teacher = ""  # which one it learns from: its fingerprint
         self.model, self.optimizers = model, optimizers
         self.ema = deepcopy(model).eval().requires_grad_(False)
         device = next(model.parameters()).device
@@ -67,7 +68,7 @@ class Run:
         state = dict(version=STATE, options=asdict(self.options), commands=self.commands)
         state |= dict(bf16=self.bf16, step=self.step, minutes=self.minutes)
         state |= dict(class_names=list(self.card.class_names), images=self.images, content=self.content)
-        state |= dict(losses=self.losses)
+        state |= dict(losses=self.losses, mean=self.card.mean, std=self.card.std, teacher=self.teacher)
         state |= dict(history=self.history, model=self.model.state_dict(), ema=self.ema.state_dict())
         state["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         buffer = io.BytesIO()
@@ -104,6 +105,9 @@ class Run:
             there = f"{state['images']} pictures of {len(state['class_names'])} classes"
             back = "put the pictures back that it began with, give another --out, or --fresh to begin again."
             raise RunError(f"{self.folder} holds a run on {there}, which have changed since: {back}")
+        if state.get("teacher", self.teacher) != self.teacher:
+            back = "put the teacher back that it began with, give another --out, or --fresh to begin again."
+            raise RunError(f"{self.folder} holds a run with a teacher that has changed since: {back}")
         schedule, then = Schedule(self.options, self.images), Options(**state["options"])
         complete = state["step"] == Schedule(then, self.images).total
         if state["step"] > schedule.total or (state["step"] == schedule.total and not complete):
@@ -117,6 +121,8 @@ class Run:
         """Take up what `save_state` wrote."""
         self.bf16, self.step, self.minutes = state["bf16"], state["step"], state["minutes"]
         self.commands = state["commands"]
+        if "mean" in state:  # whatever the checkpoint that it began with says by now
+            self.card = replace(self.card, mean=state["mean"], std=state["std"])
         self.losses, self.history = state["losses"], state["history"]
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
@@ -174,6 +180,9 @@ def check_form(state: Any, folder: Path) -> None:
     kinds |= dict(history=list, model=dict, ema=dict, optimizers=list, options=dict)
     wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
     rows, losses, commands = state["history"], state["losses"], state["commands"]
+    colours = [*state.get("mean", ()), *state.get("std", ())]  # an older state does not say them
+    if len(colours) not in (0, 6) or not all(isinstance(x, int | float) for x in colours):
+        raise TypeError("its colours are not three numbers each")
     if wrong or state["step"] < 0 or not all(isinstance(x, Tensor) and x.ndim == 0 for x in losses):
         raise TypeError(f"no state of a run: {wrong}")
     for row in rows:

@@ -17,6 +17,7 @@ Nobody has marked a place in any picture: labels are all that teacher and ViT ar
 B pictures, K classes, H heads, P patches, (h', w') places: one for every two by two patches.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +101,16 @@ def save_teacher(folder: Path, teacher: ConvTeacher, class_names: Sequence[str])
     weights = {name: x.detach().cpu().contiguous() for name, x in teacher.state_dict().items()}
     about = {"classes": "\n".join(class_names), "side": str(teacher.side)}
     write_atomically(folder / FILE, save(weights, about))
+
+
+def fingerprint(teacher: ConvTeacher | None) -> str:
+    """Changes whenever what a teacher has learned does; empty without a teacher."""
+    if teacher is None:
+        return ""
+    digest = hashlib.sha256()
+    for x in teacher.state_dict().values():
+        digest.update(x.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_teacher(folder: Path, class_names: Sequence[str], sides: Sequence[int] = ()) -> ConvTeacher:
