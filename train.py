@@ -43,7 +43,7 @@ from vit.folders import readable
 from vit.masked import Drawing, Masked, vit_of
 from vit.model import DropPath, ViT
 from vit.muon import make_optimizers
-from vit.options import AUGMENTATIONS, Options, add_options, flag, spelled
+from vit.options import AUGMENTATIONS, Options, add_options, flag, is_changed, refuse_idle, spelled
 from vit.pictures import normalize
 from vit.recipes import RECIPES
 from vit.report import Report, evaluate, measured, model_card, predict, scale_of, score
@@ -216,8 +216,7 @@ def begin_with_teacher(
 ) -> None:
     """The run, and before it that of its teacher, where this is a recipe that has not been followed to its
     end. Interrupted, the same command goes on with either."""
-    team, at = team_of(args), teacher_folder(options, folder)
-    options.check(team.world * team.accumulate)  # before a teacher is trained for it
+    at = teacher_folder(options, folder)
     if options.teacher in RECIPES and not (at / TEACHER).is_file():
         same = dict(data=options.data, seed=options.seed, patch_size=options.patch_size)
         first = Options(**RECIPES[options.teacher].options | same)
@@ -486,6 +485,8 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             data = options.data or (RECIPES[name].options.get("data", "") if name in RECIPES else "")
             if not data:
                 raise ValueError("Say with --data on which pictures to measure it.")
+            if more := [flag(n) for n in given if n not in ("data", "seed") and is_changed(options, n)]:
+                raise ValueError(f"--evaluate measures a model as it is: leave out {', '.join(more)}.")
             device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             report = evaluate(args.evaluate, data, options.seed, device)
             show_report(report, args.out or Path("runs") / f"evaluate-{name}", f"{name} on {data}")
@@ -493,7 +494,11 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
             name = args.recipe if args.recipe not in (None, "folder") else name_of(options.data)
             folder = args.out or Path("runs") / name
-            begin_with_teacher(with_init(options, told), name, folder, args, shlex.join(words), save_every)
+            options, team = with_init(options, told), team_of(args)
+            options.check(team.world * team.accumulate)  # before a teacher is trained for it
+            if args.fresh or not (folder / "state.pt").is_file():  # what goes on is typed as it was
+                refuse_idle(options, given)
+            begin_with_teacher(options, name, folder, args, shlex.join(words), save_every)
 
 
 def command() -> None:

@@ -32,7 +32,7 @@ import train
 from vit.card import Card
 from vit.data import PHOTOS, Split, local_folder
 from vit.folders import Folder
-from vit.options import Options, spelled
+from vit.options import OF_A_VIT, Options, spelled
 from vit.pictures import open_picture
 from vit.runs import Team, usable
 from vit.schedule import Schedule
@@ -106,15 +106,17 @@ def clock(device: torch.device) -> float:
 def runs(minutes: float, device: torch.device, small: dict[str, object], images: int) -> Iterator[Options]:
     """The teacher and the ViT, each with as many epochs as fit in its share. small: options in place of
     these, for a try on a CPU."""
-    for options, share in ((TEACHER, SHARE), (VIT | dict(teacher="runs/photos-gpu-teacher"), 1 - SHARE)):
-        one = Options(**options | small | {"epochs": 1.0})
+    plain = {name: value for name, value in small.items() if name not in OF_A_VIT}
+    guided = VIT | dict(teacher="runs/photos-gpu-teacher") | small
+    for options, share in ((TEACHER | plain, SHARE), (guided, 1 - SHARE)):
+        one = Options(**options | {"epochs": 1.0})
         step = seconds_per_step(one, 12, device, steps=2 if small else 20)
         epochs = 0.9 * share * minutes * 60 / (step * (images // one.batch_size))
         print(
             f"{one.network}: {1000 * step:.1f} ms a step of {one.batch_size}: {epochs:.1f} epochs fit",
             flush=True,
         )
-        yield Options(**{**options, **small, "epochs": max(0.01, round(epochs, 2))})
+        yield Options(**options | {"epochs": max(0.01, round(epochs, 2))})
 
 
 def learn(packed: Path, minutes: float, device: torch.device, small: dict[str, object], out: Path) -> None:

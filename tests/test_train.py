@@ -370,6 +370,13 @@ def test_a_recipe_makes_a_model_of_the_shape_of_the_bundled_one(name, capsys):
         ("shapes --snapshots 2", "--snapshots must be between 3"),
         ("shapes --device foo", "--device foo cannot be used here"),
         ("shapes --init shapes --depth 4", "--depth of shapes is 6: leave the option out"),
+        (
+            "shapes --network conv --depth 4 --calibrate",
+            "Without --network vit nothing is changed by --depth",
+        ),
+        ("shapes --teach 0.2", "Without --teacher nothing is changed by --teach: leave it out"),
+        ("shapes --aspect 2", "Without --min-area below 1 nothing is changed by --aspect: leave it out"),
+        ("--evaluate shapes --data shapes --image-size 32", "as it is: leave out --image-size"),
         ("--evaluate NOWHERE/x --data shapes", "NOWHERE"),
         ("--evaluate x", "Say with --data"),
         ("--dry-run Q/16", "No variant 'Q/16'"),
@@ -382,6 +389,16 @@ def test_a_wrong_option_is_one_sentence(args, sentence, tmp_path, monkeypatch):
         t.main(args.split())
     said = str(caught.value)
     assert sentence in said and said.startswith("train.py: ") and "\n" not in said
+
+
+def test_a_run_that_goes_on_is_typed_as_it_was(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(t, "begin", lambda *_: True)
+    words = command(pictures, tmp_path, "--network", "conv")  # which has no use for --embed-dim
+    (tmp_path / "state.pt").touch()
+    t.main(words)
+    for more in (["--fresh"], ["--out", str(tmp_path / "new")]):
+        with pytest.raises(SystemExit, match="nothing is changed by --embed-dim, --depth, --num-heads"):
+            t.main([*words, *more])
 
 
 def test_stages_that_never_come_are_refused():

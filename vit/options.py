@@ -4,6 +4,7 @@ L layers, H heads, D width of a token.
 """
 
 import argparse
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
@@ -156,6 +157,28 @@ RANGES = (  # of every number
 AUGMENTATIONS = ("min_area", "aspect", "shift", "rotation", "colour", "cutout", "flip")
 # What may change when a run goes on, as far as it concerns steps still to come.
 FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "compile", "mix", *AUGMENTATIONS)
+
+
+OF_A_VIT = ("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers", "drop_path", "calibrate")
+# (what has to be so, whether it is, the options that change nothing otherwise)
+NEEDS: tuple[tuple[str, Callable[[Options], bool], tuple[str, ...]], ...] = (
+    ("--network vit", lambda options: options.network == "vit", OF_A_VIT),
+    ("--teacher", lambda options: options.teacher != "", ("teach", "teach_patches", "teach_attention")),
+    ("--min-area below 1", lambda options: options.min_area < 1, ("aspect",)),
+)
+
+
+def refuse_idle(options: Options, given: Collection[str]) -> None:
+    """Raises ValueError where options that were typed would change nothing."""
+    for needed, there, names in NEEDS:
+        idle = [flag(name) for name in names if name in given and is_changed(options, name)]
+        if idle and not there(options):
+            raise ValueError(f"Without {needed} nothing is changed by {', '.join(idle)}: leave it out.")
+
+
+def is_changed(options: Options, name: str) -> bool:
+    """Whether an option is other than it is where nothing is said."""
+    return getattr(options, name) != getattr(Options(), name)
 
 
 def flag(name: str) -> str:
