@@ -173,7 +173,8 @@ def refuse_idle(options: Options, given: Collection[str]) -> None:
     for needed, there, names in NEEDS:
         idle = [flag(name) for name in names if name in given and is_changed(options, name)]
         if idle and not there(options):
-            raise ValueError(f"Without {needed} nothing is changed by {', '.join(idle)}: leave it out.")
+            advice = f"leave {'them' if len(idle) > 1 else 'it'} out"
+            raise ValueError(f"Without {needed} nothing is changed by {', '.join(idle)}: {advice}.")
 
 
 def is_changed(options: Options, name: str) -> bool:
