@@ -201,7 +201,12 @@ class Doors:
         own; who has waited for long ends only when another is asked for something (anyio), as here."""
         while True:
             await asyncio.sleep(REST)
-            await run_in_threadpool(self.kept.look_again, self.uploads())
+            await run_in_threadpool(self.look_at_uploads)
+
+    def look_at_uploads(self) -> None:
+        """What was made of uploads since they came is counted, and bounded as they are."""
+        self.kept.look_again(self.uploads())
+        self.kept.make_room(self.kept.in_all(SMALLEST) - MAX_KEPT)
 
     def check(self, scope: Scope, address: str) -> str:
         """The path of a request that may come in. Raises Refused."""

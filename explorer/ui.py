@@ -4,6 +4,7 @@
 widgets and returns values of widgets: it can be called from a test without a server.
 """
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -344,11 +345,11 @@ def side(
 
 
 def kept_clip(session: Session, files: Sequence[str], owner: str) -> str:
-    """An uploaded clip, or several pictures that are its frames, as an animated picture beside it, which
-    every browser shows, and whose frames need not be decoded again; a picture is itself. Raises ClipError."""
+    """An uploaded clip, or several pictures that are its frames, as an animated picture beside the first of
+    them, which every browser shows, and whose frames need not be decoded again; a picture is itself. Raises
+    ClipError."""
     if not files:
         raise ClipError("Choose a clip, or several pictures that are its frames.")
-    path = Path(files[0]).with_name("clip.webp")
     if len(files) > 1:
         if any(map(is_clip, files)):
             raise ClipError("One clip at a time: choose one file, or several pictures that are its frames.")
@@ -358,8 +359,17 @@ def kept_clip(session: Session, files: Sequence[str], owner: str) -> str:
     else:
         session.pixels(files[0], digest_of(files[0]), owner)
         return files[0]
-    save_animated(clip, path)
-    session.keep_decoded(digest_of(path), lambda: clip, owner)
+    beside = Path(files[0]).parent  # which Gradio names after this file's content: it may be others', too
+    fresh = beside / f"{secrets.token_hex(8)}.webp"
+    try:
+        save_animated(clip, fresh)
+        digest = digest_of(fresh)
+        path = beside / digest[:16] / "clip.webp"
+        path.parent.mkdir(exist_ok=True)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    session.keep_decoded(digest, lambda: clip, owner)
     return str(path)
 
 

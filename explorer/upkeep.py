@@ -102,8 +102,12 @@ class Kept:
             for file in files:
                 self.folders[file.parent] = address, size_in(file.parent)
                 self.folders.move_to_end(file.parent)
-            while self.held()[address] > self.of_one:
-                self.drop_oldest(address)
+            self.bound(address)
+
+    def bound(self, address: str) -> None:
+        """This address's oldest ones go where it has too many."""
+        while self.held()[address] > self.of_one:
+            self.drop_oldest(address)
 
     def make_room(self, size: int) -> None:
         """Remove so many bytes, the oldest of whoever holds most, as far as there are any."""
@@ -133,10 +137,11 @@ class Kept:
         return size
 
     def look_again(self, uploads: Path) -> None:
-        """Forget what is gone, and see what else lies here. For a thread: it asks for every file."""
+        """Measure what lies here once more: uploads go, and clips are made of some. For a thread: it asks for
+        every file."""
         with self._lock:
             known = set(self.folders)
-        gone, others = {folder for folder in known if not size_in(folder)}, 0
+        sizes, others = {folder: size_in(folder) for folder in known}, 0
         with suppress(OSError), os.scandir(uploads) as entries:
             for entry in entries:
                 if (path := Path(entry.path)) not in known:
@@ -144,17 +149,22 @@ class Kept:
                         others += size_in(path) if entry.is_dir() else entry.stat().st_size
         with self._lock:
             self.others = others
-            for folder in gone & self.folders.keys():
-                del self.folders[folder]
+            for folder in sizes.keys() & self.folders.keys():
+                address, _ = self.folders[folder]
+                self.folders[folder] = address, sizes[folder]  # in its place
+                if not sizes[folder]:
+                    del self.folders[folder]
+            for address in self.held():
+                self.bound(address)
 
 
 def size_in(folder: Path) -> int:
-    """Bytes of a folder's files, which may go at any moment."""
+    """Bytes of the files in a folder and below it, which may go at any moment."""
     total = 0
     with suppress(OSError):
-        for file in folder.iterdir():
+        for path in folder.iterdir():
             with suppress(OSError):
-                total += file.stat().st_size
+                total += size_in(path) if path.is_dir() else path.stat().st_size
     return total
 
 

@@ -194,6 +194,19 @@ def test_several_pictures_are_the_frames_of_a_clip(tmp_path: Path):
         ui.kept_clip(session, [*files, str(tmp_path / "a.gif")], "ann")
 
 
+def test_clips_of_two_visitors_that_begin_with_the_same_picture_are_two(tmp_path: Path):
+    """Gradio puts a picture into a folder that is named after its content: both send into the same one."""
+    session, files = Session(), [str(tmp_path / f"frame{i}.png") for i in range(4)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (20, 12), (10 * i, 0, 0)).save(file)
+    first, *others = files
+    ann, bob = (ui.kept_clip(session, [first, *more], "who") for more in (others[:1], others[1:]))
+    for shown, frames in ((ann, [0, 10]), (bob, [0, 20, 30])):
+        assert session.clip(shown, digest_of(shown)).frames[:, 0, 0, 0].tolist() == frames
+    assert ui.kept_clip(session, [first, others[0]], "cid") == ann, "what is the same lies there once"
+    assert sorted(path.name for path in tmp_path.rglob("*.webp")) == ["clip.webp"] * 2
+
+
 def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Path, monkeypatch):
     save(tmp_path / "model", model_of(), CARD)
     session = Session(extra=(str(tmp_path / "model"),))

@@ -210,6 +210,32 @@ def test_an_upload_does_not_ask_the_disk_for_all_others(tmp_path: Path, monkeypa
     assert kept.in_all(1) == 950
 
 
+def test_what_is_made_of_an_upload_is_bounded_as_it_is(tmp_path: Path, monkeypatch) -> None:
+    """A clip lies beside the file that it was made of, many times as large, and comes after it."""
+    layer = Doors(anything, lambda: tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(layer, "kept", upkeep.Kept(250))
+    monkeypatch.setattr(doors, "SMALLEST", 1)
+    for who, name in (("bob", "a"), ("ann", "b"), ("ann", "c"), ("ann", "d")):
+        file = tmp_path / name / "x.mp4"
+        file.parent.mkdir()
+        file.write_bytes(b"x" * 10)
+        layer.kept.add(who, [file])
+    for name in "ac":
+        clip = tmp_path / name / "0123" / "clip.webp"
+        clip.parent.mkdir()
+        clip.write_bytes(b"x" * 200)
+
+    def lie_there_after_a_look() -> str:
+        layer.look_at_uploads()
+        return "".join(sorted(path.name for path in tmp_path.iterdir()))
+
+    assert lie_there_after_a_look() == "abcd" and layer.kept.held() == {"bob": 210, "ann": 230}
+    (tmp_path / "d" / "more.webp").write_bytes(b"x" * 100)
+    assert lie_there_after_a_look() == "ad" and layer.kept.held() == {"bob": 210, "ann": 110}
+    monkeypatch.setattr(doors, "MAX_KEPT", 200)
+    assert lie_there_after_a_look() == "d", "in all: of the address that has most"
+
+
 def test_pages_are_written_only_so_often_for_one_address(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(doors, "MOST_PAGES", 2)
     monkeypatch.setattr(doors, "is_near", lambda host: True)
