@@ -16,10 +16,7 @@ EVERYONE = ""  # an owner who never leaves: what is kept for all
 
 
 def nbytes(value: Any) -> int:
-    """What a value holds in memory: its tensors and arrays, wherever they lie; everything else is small. One
-    that shares weights with others says itself what it takes, as `own_bytes`."""
-    if (own := getattr(value, "own_bytes", None)) is not None:
-        return int(own)
+    """What a value holds in memory: its tensors and arrays, wherever they lie; everything else is small."""
     if isinstance(value, Tensor | np.ndarray):
         return value.nbytes
     if isinstance(value, nn.Module):

@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit.card import Card, CheckpointError
+from vit.config import ViTConfig
 from vit.model import ViT
 from vit.pictures import open_safely, preprocess
 from vit.prototypes import with_means, without_head
@@ -29,23 +31,52 @@ ALIKE = 0.8  # correlation with the control's map from which on a word's map is 
 
 
 @dataclass(frozen=True, eq=False)
+class Head:
+    """What a visitor's classes make of a model for one picture, without any of the model's own weights: it
+    may be kept for as long as the visitor looks, and the model may be forgotten."""
+
+    config: ViTConfig
+    card: Card
+    weight: Tensor = field(repr=False)  # (K, D)
+    bias: Tensor = field(repr=False)  # (K,)
+
+    @classmethod
+    def of(cls, model: ViT, card: Card) -> "Head":
+        assert isinstance(model.head, nn.Linear)
+        return cls(model.config, card, model.head.weight, model.head.bias)
+
+    def on(self, model: ViT) -> ViT:
+        """This model with this head, in its precision: all other weights are shared."""
+        like, worn = next(model.parameters()), copy(model)
+        worn._modules = dict(model._modules)  # the blocks are the same, the list of them is not
+        classes, width = self.weight.shape
+        worn.head = nn.Linear(width, classes, device="meta")
+        for name, x in (("weight", self.weight), ("bias", self.bias)):
+            setattr(worn.head, name, nn.Parameter(x.to(like), requires_grad=False))
+        worn.config = self.config
+        return worn.eval()
+
+
+@dataclass(frozen=True, eq=False)
 class Words:
-    """Typed classes of one tower."""
+    """Typed classes of one tower, whose model they do not hold."""
 
     names: tuple[str, ...]
     vectors: Tensor = field(repr=False)  # (K, E), each of length 1
     control: Tensor = field(repr=False)  # (E,) of a prompt that means nothing
-    tower: Tower = field(repr=False)  # with the weights that the session holds
+    folder: Path  # this and the following: of the tower
+    projection: Tensor | None = field(repr=False)  # (E, D)
+    scale: float
+    bias: float | None
+
+    @classmethod
+    def of(cls, tower: Tower, names: tuple[str, ...], vectors: Tensor, control: Tensor) -> "Words":
+        return cls(names, vectors, control, tower.folder, tower.projection, tower.scale, tower.bias)
 
     @cached_property
     def key(self) -> str:
         """What tells them from others."""
         return digest([*self.names], self.vectors)
-
-    @property
-    def own_bytes(self) -> int:
-        """What they take beside the tower, whose weights are held anyway."""
-        return 2 * self.vectors.nbytes
 
     @property
     def address(self) -> str:
@@ -54,10 +85,14 @@ class Words:
 
     def put_on(self, model: ViT, card: Card, image: Tensor) -> tuple[ViT, Card]:
         """(model, card) that answers with them: exactly the tower's cosines for this image."""
-        tower = replace(self.tower, model=model, card=card)
-        if tower.projection is not None:
-            tower = replace(tower, projection=tower.projection.to(image))
-        return with_words(tower, self.vectors.to(image), self.names, image)
+        return with_words(self.tower(model, card), self.vectors.to(image), self.names, image)
+
+    def tower(self, model: ViT, card: Card) -> Tower:
+        """Their tower, with its model, which whoever asks holds."""
+        projection = self.projection
+        if projection is not None:
+            projection = projection.to(next(model.parameters()))
+        return Tower(card.name, model, card, self.folder, projection, self.scale, self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +151,7 @@ def words_of(tower: Tower, words: tuple[str, ...]) -> Words:
     """Their vectors, through the text tower. Raises CheckpointError."""
     both = text_vectors(tower, [*words, CONTROL] if CONTROL not in words else words)
     at = words.index(CONTROL) if CONTROL in words else len(words)
-    return Words(words, both[: len(words)], both[at], tower)
+    return Words.of(tower, words, both[: len(words)], both[at])
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from explorer import maps, render, zero
 from explorer.cache import EVERYONE, MiB, nbytes
-from explorer.classes import Classes
+from explorer.classes import Classes, Head
 from explorer.methods import METHODS, Method
 from explorer.patience import rest
 from explorer.payload import (
@@ -89,7 +89,7 @@ class Loaded:
     card: Card
     key: str
     folder: Path | None = None  # on this machine; None: of the Hub
-    own_bytes: int | None = None  # beside the weights that it shares with another one, if it does
+    make_half: Callable[[], ViT] | None = None  # where another one has it, but for the head
 
     @cached_property
     def roles(self) -> Roles | None:
@@ -104,7 +104,11 @@ class Loaded:
     @cached_property
     def half(self) -> ViT:
         """The same model in bf16. Autocast would round all weights anew at every look: 1.7 x its time."""
-        return deepcopy(self.model).bfloat16()
+        return self.make_half() if self.make_half else deepcopy(self.model).bfloat16()
+
+    def with_head(self, head: Head, key: str) -> "Loaded":
+        """The same with a visitor's classes: nothing but their head is new, in bf16, too."""
+        return Loaded(head.on(self.model), head.card, key, make_half=lambda: head.on(self.half))
 
     @property
     def nbytes(self) -> int:
@@ -161,13 +165,11 @@ class Look:
             return own
         put_on, plain = self.classes.put_on, replace(self, classes=None)
 
-        def make() -> Loaded:
+        def make() -> Head:
             image = plain.image.to(next(own.model.parameters()))
-            model, card = put_on(own.model, own.card, image)
-            head = 4 * model.config.num_classes * model.config.embed_dim
-            return Loaded(model, card, f"{own.key}#{self.identity[-1]}", own_bytes=head)
+            return Head.of(*put_on(own.model, own.card, image))
 
-        return self.remember("classes", make)
+        return own.with_head(self.remember("classes", make), f"{own.key}#{self.identity[-1]}")
 
     @property
     def model(self) -> ViT:

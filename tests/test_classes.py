@@ -1,8 +1,10 @@
 """A visitor's own classes in the app: words of a tiny random CLIP, and pictures that become prototypes."""
 
+import gc
 import re
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +20,12 @@ from test_words import COLOURS, clip, tokenizer
 from benchmarks.client import Client
 from explorer import ui
 from explorer.cache import nbytes
-from explorer.classes import MOST, typed, words_of
+from explorer.classes import MOST, Prototypes, typed, words_of
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.render import number
 from explorer.session import Session
+from explorer.views.classes import where_report
 from explorer.views.page import Shown
 from vit import Card, ViT, save
 from vit.checkpoint import MAX_BYTES
@@ -198,13 +201,36 @@ def test_a_text_tower_is_fetched_once_and_in_a_step_of_its_own(models, pictures,
     assert fetched == [("some/clip", session.hub_bytes, session.lent, False)], "with nobody's rights"
 
 
-def test_words_weigh_little_beside_their_tower(session, models, pictures) -> None:
+def test_a_visitors_classes_weigh_little_beside_their_model(session, models, pictures) -> None:
     words = words_of(session.tower(models["clip"]), WORDS)
-    assert nbytes(words) == 2 * words.vectors.nbytes
+    assert nbytes(words) < 4 * words.vectors.nbytes + words.projection.nbytes + 1000
     look = session.look(pictures / "red" / "0.png", models["clip"], classes=words)
-    own, plain = look.loaded.model, session.model(models["clip"]).model
-    assert nbytes(look.loaded) == 4 * 2 * 32
-    assert own.blocks[0].attn.qkv.weight.data_ptr() == plain.blocks[0].attn.qkv.weight.data_ptr()
+    own, plain = look.loaded, session.model(models["clip"])
+    assert nbytes(look.remembered("classes")) < 8000
+    for made, base in ((own.model, plain.model), (own.half, plain.half)):
+        assert made.blocks[0].attn.qkv.weight is base.blocks[0].attn.qkv.weight
+        assert made.head.weight.shape == (2, 32) and made.head.weight.dtype == made.norm.weight.dtype
+        assert not base.config.num_classes and isinstance(base.head, torch.nn.Identity)
+    own.half.requires_grad_(False)
+    answer = own.half(look.image[None].bfloat16())[0].float()
+    torch.testing.assert_close(answer, own.model(look.image[None])[0], rtol=0.1, atol=0.5)
+
+
+@pytest.mark.parametrize("kind", ["words", "pictures"])
+def test_a_model_that_is_pushed_out_goes_though_a_visitor_has_classes_of_it(models, pictures, kind) -> None:
+    """A page holds the classes for as long as it is open, and what is made of them is kept for it."""
+    session, name = Session(), models["clip"]
+    classes = words_of(session.tower(name), WORDS)
+    if kind == "pictures":
+        classes = Prototypes(("a", "b"), (torch.randn(2, 32), torch.randn(2, 32)))
+    look = session.look(pictures / "red" / "0.png", name, classes=classes)
+    assert look.loaded.half and look.trace() and bool(where_report(look)) == (kind == "words")
+    weights = weakref.ref(session.model(name).model.blocks[0].attn.qkv.weight)
+    session.models.max_bytes = 1
+    session.model(models["tiny"])
+    gc.collect()
+    assert weights() is None
+    assert look.trace(1).logits.shape == (2,), "it is read once more"
 
 
 def test_shown_pictures_become_classes(demo, session, models, pictures) -> None:

@@ -20,7 +20,7 @@ from explorer.site.spaces import front_matter
 from vit import ViT
 from vit.card import Card
 from vit.shapes import shapes_sample
-from vit.words import load_tower, with_projection
+from vit.words import load_tower
 
 pytestmark = pytest.mark.browser
 url, visit = site_pages.url, site_pages.visit
@@ -50,8 +50,7 @@ def speaking(name: str, folder: Path) -> Shared:
     tokenizer().save_pretrained(folder)
     tower = load_tower(folder)
     vectors = torch.nn.functional.normalize(torch.randn(len(NAMES), tower.width), dim=-1)
-    words = Words(NAMES, vectors, vectors[0], tower)
-    return Shared(name, with_projection(tower), replace(tower.card, class_names=NAMES), words=words)
+    return replace(Shared.speaking(tower, Words.of(tower, NAMES, vectors, vectors[0])), name=name)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from vit import ViT, save, trace
 from vit.card import Card
 from vit.pictures import preprocess
 from vit.trace import MaskPatches, ZeroHeads
-from vit.words import dense_map, load_tower, patch_vectors, with_projection, with_words
+from vit.words import Tower, dense_map, load_tower, patch_vectors, with_projection, with_words
 
 READY = "() => window.vitSite?.settled"
 
@@ -84,17 +84,17 @@ def test_the_graph_of_a_tower_answers_with_its_vectors(family: str, tmp_path: Pa
 @dataclass
 class Site:
     url: str
-    words: dict[str, Words]  # by the name of the tower
+    towers: dict[str, Tower]  # by name,
+    words: dict[str, Words]  # and what each is asked for
 
     def image(self, name: str, shown: Image.Image) -> torch.Tensor:
-        tower = self.words[name].tower
+        tower = self.towers[name]
         return preprocess(shown, tower.card, tower.card.size_for(tower.model.config))
 
     def model(self, name: str, image: torch.Tensor, chosen: list[int]) -> tuple[ViT, Card]:
         """Python's model of the chosen words."""
-        words = self.words[name]
         names = [WORDS[k] for k in chosen]
-        return with_words(words.tower, words.vectors[chosen], names, image)
+        return with_words(self.towers[name], self.words[name].vectors[chosen], names, image)
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     models = [part for name in ("clip", "siglip", "own") for part in ("--model", str(folder / name))]
     out, given = folder / "site", ["--words", str(folder / "words.txt"), "--image", str(folder / "pictures")]
     assert main(["site", str(out), *models, *given]) == 0
-    words = {name: words_of(load_tower(folder / name), WORDS) for name in ("clip", "siglip")}
+    towers = {name: load_tower(folder / name) for name in ("clip", "siglip")}
+    words = {name: words_of(tower, WORDS) for name, tower in towers.items()}
     with served(out) as address:
-        yield Site(address, words)
+        yield Site(address, towers, words)
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_the_words_are_the_classes_with_pythons_numbers(page: Page, site: Site, 
     image = site.image(name, picture(2))
     same_answer(page, site, name, image, [0, 1, 2])
     words = site.words[name]
-    ours, theirs = where(page), dense_map(words.tower, words.vectors, image, words.control)
+    ours, theirs = where(page), dense_map(site.towers[name], words.vectors, image, words.control)
     np.testing.assert_allclose(ours["maps"], theirs.maps.flatten(1), atol=2e-3)
     np.testing.assert_allclose(ours["control"], theirs.control.flatten(), atol=2e-3)
     np.testing.assert_allclose(ours["alike"], theirs.alike, atol=2e-2)

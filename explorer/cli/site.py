@@ -100,7 +100,8 @@ def shared(name: str, moments: int, words: tuple[str, ...] = ()) -> Shared:
     the last among them; where it has no classes of its own, with these words. Raises CheckpointError."""
     model, card = load_model(name)
     if words and not model.config.num_classes:
-        return Shared.speaking(words_of(load_tower(name), words))
+        tower = load_tower(name)
+        return Shared.speaking(tower, words_of(tower, words))
     folder = resolve(name).folder
     kept: list[Snapshot] = list_snapshots(folder) if folder else []
     if len(kept) > moments:

@@ -55,7 +55,7 @@ from vit.checkpoint import load_snapshot
 from vit.cost import cost
 from vit.model import ViT
 from vit.trace import trace
-from vit.words import CONTROL, with_projection
+from vit.words import CONTROL, Tower, with_projection
 
 HERE = Path(__file__).parent
 VIEWER = HERE.parent / "viewer"
@@ -83,13 +83,14 @@ class Shared:
     snapshots: Sequence[tuple[int, dict[str, float], Path]] = ()  # (step, metrics, file)
     roles: Roles | None = None  # what was measured of its heads,
     believed: str = ""  # and the method whose maps were measured to lead
-    words: Words | None = None  # what a tower is asked for: `model` is `with_projection` of it
+    tower: Tower | None = None  # `model` is `with_projection` of it,
+    words: Words | None = None  # and this is what it is asked for
 
     @classmethod
-    def speaking(cls, words: Words) -> "Shared":
+    def speaking(cls, tower: Tower, words: Words) -> "Shared":
         """A tower of pictures and texts, and the words that come along with it."""
-        card = replace(words.tower.card, class_names=words.names)
-        return cls(Path(card.name).name, with_projection(words.tower), card, words=words)
+        card = replace(tower.card, class_names=words.names)
+        return cls(Path(card.name).name, with_projection(tower), card, tower=tower, words=words)
 
 
 def write_site(
@@ -182,7 +183,7 @@ def write_model(
     model, card, where = shared.model, shared.card, f"models/{address}"
     size = card.size_for(model.config)
     progress(f"{shared.name}: graph")
-    graph, weights = export_graph(model, size, shared.words.tower if shared.words else None)
+    graph, weights = export_graph(model, size, shared.tower)
     write(folder / where / "graph.onnx.gz", gzip.compress(graph, 9, mtime=0))
     entry: dict[str, Any] = {"name": shared.name, "described": described(model, card, size)}
     entry["described"]["head"] |= measured(shared)
@@ -216,8 +217,8 @@ def write_model(
         progress(f"{shared.name}: maps of {each.name}")
         image = each.read_by(model.config, card, size)
         answering, named = model, card
-        if shared.words:
-            answering, named = shared.words.put_on(shared.words.tower.model, card, image)
+        if shared.tower and shared.words:
+            answering, named = shared.words.put_on(shared.tower.model, card, image)
         target = None
         if answering.config.num_classes:
             target = int(trace(answering, image, keep=()).logits.argmax())
@@ -296,8 +297,7 @@ def described(model: ViT, card: Card, image_size: tuple[int, int]) -> dict[str, 
 
 def spoken(words: Words) -> dict[str, Any]:
     """What js/words.js needs to know of the words that come along, beside their vectors."""
-    tower = words.tower
-    return {"scale": tower.scale, "bias": tower.bias, "control": CONTROL, "alike": ALIKE}
+    return {"scale": words.scale, "bias": words.bias, "control": CONTROL, "alike": ALIKE}
 
 
 def constants(model: ViT, image_size: tuple[int, int], words: Words | None = None) -> bytes:

@@ -3,6 +3,7 @@ it a few pictures of each class. From then on every page explains these classes.
 """
 
 import secrets
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def where_report(look: Look) -> str:
         return ""
 
     def make() -> Dense:
-        tower, image = words.tower, look.image
+        plain, image = replace(look, classes=None).loaded, look.image
         with look.session.model_lock:
+            tower = words.tower(plain.model, plain.card)
             return dense_map(tower, words.vectors, image, words.control)
 
     dense = look.remember("where", make)
