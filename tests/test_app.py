@@ -45,6 +45,7 @@ from explorer.payload import unpack
 from explorer.record import Found, Record, load_record, record_of, save_record
 from explorer.refusals import Left
 from explorer.render import number
+from explorer.roles import Roles
 from explorer.session import Session
 from explorer.views import compare, explore, heads, lesson, page, parts, take_home, training, why
 from explorer.views.page import Edits, Shown
@@ -248,6 +249,25 @@ def test_what_a_browser_pins_is_taken_only_as_far_as_the_model_has_it(demo: gr.B
     }
     pin = {"query": 3, "layer": 1, "head": 2, "fuse": "one"}
     assert take_home.view_of(look, handler(demo, "on_pick")(SimpleNamespace(**pin))) == pin
+
+
+@pytest.mark.parametrize(
+    ("opening", "expected"),
+    [
+        (None, {"layer": 2, "head": 0, "fuse": "mean"}),
+        ({"layer": 1}, {"layer": 1, "head": 0, "fuse": "mean"}),
+        ({"layer": 1, "head": 3}, {"layer": 1, "head": 3, "fuse": "one"}),
+    ],
+)
+def test_before_anything_is_pinned_files_show_what_the_viewer_opens_on(
+    checkpoints, picture, opening, expected
+) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    look.loaded.__dict__["roles"] = opening and Roles("", "", 1, {"sink": [[0.0] * 4] * 3}, opening)
+    assert take_home.view_of(look, {}) == expected
+    _, head = unpack(looks.make_head(look))
+    assert head.get("opening") == opening, "what the viewer is told"
+    assert take_home.view_of(look, {"layer": 0, "head": 2, "fuse": "max", "query": 1})["fuse"] == "max"
 
 
 def test_the_self_check_is_green(look: Look) -> None:

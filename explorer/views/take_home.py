@@ -71,7 +71,10 @@ def view_of(look: Look, picked: dict[str, Any]) -> dict[str, Any]:
     config = look.model.config
     bounds = {"query": look.cost.tokens, "layer": config.depth, "head": config.num_heads}
     found = {k: picked[k] for k, bound in bounds.items() if k in picked and 0 <= picked[k] < bound}
-    return {"layer": config.depth - 1, "head": 0, "fuse": picked.get("fuse", "mean")} | found
+    roles = look.loaded.roles
+    opening = {"layer": config.depth - 1, "head": 0} | (roles.opening if roles else {})
+    fuse = "one" if roles and "head" in roles.opening else "mean"  # as in viewer/js/state.js
+    return opening | {"fuse": picked.get("fuse", fuse)} | found
 
 
 PINNED = ("page", "head")  # files that show the layer and the heads of the viewer
