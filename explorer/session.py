@@ -73,7 +73,7 @@ class Session:
         self._fetching = threading.Lock()
         self._decoding = threading.Lock()  # one clip of a stranger's at a time
         self.gone: set[str] = set()  # owners whose tab was closed
-        self.stopped: set[str] = set()  # owners who pressed Stop
+        self.stopped: dict[str, set[str]] = {}  # owners who pressed Stop, and of which tasks
         self.late: set[str] = set()  # those for whom something was still made: it goes with the next look
         self.coming: list[str] = []  # names of models that are being fetched, once for each who waits
         self._arrived: set[str] = set()  # names of models whose files are here
@@ -425,7 +425,7 @@ class Session:
         if len(self.gone) >= MAX_GONE:
             self.gone.clear()
         self.gone.add(owner)
-        self.stopped.discard(owner)
+        self.stopped.pop(owner, None)
         for kept in (self.results, self.promises, self.shards, self.films):
             kept.release(owner)
 

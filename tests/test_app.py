@@ -47,7 +47,7 @@ from explorer.refusals import Left
 from explorer.render import number
 from explorer.roles import Roles
 from explorer.session import Session
-from explorer.views import compare, explore, heads, lesson, page, parts, take_home, training, why
+from explorer.views import compare, explore, heads, lesson, page, pairs, parts, take_home, training, why
 from explorer.views.page import Edits, Shown
 from vit import ViT, save
 from vit.card import Card, CheckpointError
@@ -680,6 +680,12 @@ def handler(demo: gr.Blocks, name: str, view: str = ""):
     return next(fn for fn in functions if fn.__module__.endswith(view))
 
 
+def button(demo: gr.Blocks, name: str, task: str):
+    """`on_start` or `on_stop` of this one of the page's long tasks."""
+    functions = [inspect.unwrap(fn.fn) for fn in demo.fns.values() if getattr(fn.fn, "__name__", "") == name]
+    return next(fn for fn in functions if inspect.getclosurevars(fn).nonlocals["task"] == task)
+
+
 def visitor(query: dict[str, str] | None = None, name: str = "ann") -> SimpleNamespace:
     return SimpleNamespace(session_hash=name, query_params=query or {})
 
@@ -940,11 +946,12 @@ def test_a_race_ends_when_it_is_stopped_or_nobody_waits_for_it(demo, session, ch
 
     def stop(*args: Any, **options: Any) -> None:
         steps.append(args)
-        handler(demo, "on_stop")(visitor(name="racer"))
+        button(demo, "on_stop", why.RACE)(visitor(name="racer"))
 
-    handler(demo, "on_start")(visitor(name="racer"))
+    button(demo, "on_start", why.RACE)(visitor(name="racer"))
     race(shown, 1, False, visitor(name="racer"), stop)
     assert len(steps) == 1 and raced(shown, 1, visitor())[1] == why.BEFORE
+    button(demo, "on_start", pairs.CARRY)(visitor(name="racer"))  # other work of the same page
     race(shown, 1, False, visitor(name="racer"), stop)  # what waited in the queue meanwhile
     assert len(steps) == 1
 
@@ -952,10 +959,11 @@ def test_a_race_ends_when_it_is_stopped_or_nobody_waits_for_it(demo, session, ch
         steps.append(args)
         session.release("racer")
 
-    handler(demo, "on_start")(visitor(name="racer"))
+    button(demo, "on_start", why.RACE)(visitor(name="racer"))
     race(shown, 1, False, visitor(name="racer"), leave)
     assert len(steps) == 2
-    handler(demo, "on_start")(visitor(name="racer"))
+    button(demo, "on_start", why.RACE)(visitor(name="racer"))
+    button(demo, "on_stop", pairs.CARRY)(visitor(name="racer"))
     race(shown, 1, False, visitor(name="racer"), lambda *args, **options: None)
     assert "vx-verdict" in raced(shown, 1, visitor())[0], "who comes back may race again"
 

@@ -12,7 +12,7 @@ import torch
 from conftest import kept, randomised, tiny_config
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from test_app import handler, pointed, visitor
+from test_app import button, handler, pointed, visitor
 
 from explorer import pairs as compared
 from explorer import patching, ui
@@ -116,10 +116,10 @@ def test_what_is_carried_over_is_shown(demo, session, model: str, files, what: s
 
 def test_it_can_be_carried_back_and_be_stopped(demo, session, model: str, files) -> None:
     asked = Shown(files[0], model), files[1], "mlp", -1, True, visitor()
-    handler(demo, "on_stop")(visitor())
+    button(demo, "on_stop", pairs.CARRY)(visitor())
     handler(demo, "on_run", "pairs")(*asked)
     assert handler(demo, "on_done", "pairs")(*asked) == (gr.skip(), gr.skip())
-    handler(demo, "on_start")(visitor())
+    button(demo, "on_start", pairs.CARRY)(visitor())
     handler(demo, "on_run", "pairs")(*asked)
     report, _ = handler(demo, "on_done", "pairs")(*asked)
     assert "From two (" in report

@@ -637,7 +637,7 @@ def test_what_is_made_too_late_goes_however_many_leave_meanwhile(
     session: Session, checkpoint: str, tmp_path: Path
 ) -> None:
     for name in ("leaves", "comes back"):
-        session.stopped.add(name)
+        session.stopped[name] = {"race"}
         session.remember(name, lambda name=name: session.release(name) or "made", name)
         assert session.remembered(name) == "made"
     for number in range(sessions.MAX_GONE):

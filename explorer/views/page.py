@@ -248,22 +248,25 @@ class Page:
         # opened again, it asks again
         asked.failure(None, None, None, js=f"() => window.vitPage.forget('{tab}')")
 
-    def wanted(self, owner: str) -> None:
+    def wanted(self, owner: str, task: str) -> None:
         """Between the steps of `with_stop`: raises Left where nobody waits for it, or who asked said Stop."""
         self.session.still_wanted(owner)
-        if owner in self.session.stopped:
+        if task in self.session.stopped.get(owner, ()):
             raise Left
 
-    def with_stop(self, start: gr.Button, stop: gr.Button, bar: gr.HTML, run: Callable, inputs: list) -> Any:
+    def with_stop(
+        self, task: str, start: gr.Button, stop: gr.Button, bar: gr.HTML, run: Callable, inputs: list
+    ) -> Any:
         """Work that one button starts, with its progress on `bar`, and that another stops: what runs ends
-        after its next step, what only waits when its turn comes. Returns the event after which it ended."""
+        after its next step, what only waits when its turn comes. task: its name; other work goes on. Returns
+        the event after which it ended."""
 
         def on_start(request: gr.Request):
-            self.session.stopped.discard(owner_of(request))
+            self.session.stopped.get(owner_of(request), set()).discard(task)
             return gr.Button(visible=False), gr.Button(visible=True)
 
         def on_stop(request: gr.Request):
-            self.session.stopped.add(owner_of(request))
+            self.session.stopped.setdefault(owner_of(request), set()).add(task)
 
         def on_end():
             return gr.Button(visible=True), gr.Button(visible=False)

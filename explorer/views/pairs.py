@@ -41,6 +41,7 @@ CARRIED = (  # what can be carried over, in everyday words first
     ("what the MLP adds to one token", MLP),
 )
 ALL_TOKENS = -1
+CARRY = "carry over"  # the task's name
 FILES = (
     ("Pairs of patches", "match", (".png", ".svg", ".csv", ".npz")),
     ("What was carried over", "patch", (".png", ".svg", ".csv", ".npz")),
@@ -310,7 +311,7 @@ def connect_patching(page: Page, second: gr.State, part: Part) -> None:
         a, b, what, token = asked(shown, file, what, where, back, request)
 
         def step(done: int, total: int) -> None:
-            page.wanted(a.owner)
+            page.wanted(a.owner, CARRY)
             progress((done, total), desc="Carrying over")
 
         try:
@@ -326,7 +327,7 @@ def connect_patching(page: Page, second: gr.State, part: Part) -> None:
         return report(a, b, found), links(a, b, (what, token))
 
     inputs = [page.shown, second, part.what, part.where, part.back]
-    ran = page.with_stop(part.start, part.stop, part.bar, on_run, inputs)
+    ran = page.with_stop(CARRY, part.start, part.stop, part.bar, on_run, inputs)
     ran.success(on_done, inputs, [part.result, part.files], **QUIET, **MODEL_QUEUE)
     heads_only = lambda what: gr.Dropdown(interactive=what == HEADS)  # noqa: E731
     part.what.input(heads_only, [part.what], [part.where], queue=False, **QUIET)

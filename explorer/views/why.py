@@ -38,6 +38,7 @@ from vit.objective import OTHERS
 from vit.trace import Trace, trace
 
 NO_HEAD = "This model has no classification head: it gives no answer that could be explained."
+RACE = "race"  # the task's name
 TOP_ENTRIES = 12
 PLAN = faithfulness.Plan()
 BEFORE = note(
@@ -492,7 +493,7 @@ def build(page: Page) -> None:
         if chosen is None:
             raise gr.Error(NO_HEAD, title="No race", print_exception=False)
 
-        wanted = partial(page.wanted, look.owner)
+        wanted = partial(page.wanted, look.owner, RACE)
 
         def step(done: int, total: int) -> None:
             wanted()
@@ -516,7 +517,7 @@ def build(page: Page) -> None:
     chosen = [page.shown, classes]
     told = [page.target, page.viewer, page.beacon]
     classes.input(on_class, [*chosen, page.edits], told, **LATEST, **QUIET, **MODEL_QUEUE)
-    raced = page.with_stop(start, stop, bar, on_race, [*chosen, slow])
+    raced = page.with_stop(RACE, start, stop, bar, on_race, [*chosen, slow])
     raced.success(on_raced, [page.shown, page.target], [grid, report, book], **QUIET, **MODEL_QUEUE)
     page.when_open("why", on_open_apart, [page.shown, page.target], [apart, contrasted])
     apart.input(on_apart, [page.shown, page.target, apart], [contrasted], **LATEST, **QUIET, **MODEL_QUEUE)
