@@ -319,7 +319,7 @@ def ablation(
     @cache
     def made() -> dict[str, np.ndarray]:
         found = {"lost": without_heads(traced, model, target, progress).numpy()}
-        if not model.config.post_norm:
+        if not METHODS["logit_ledger"].refusal(model.config, traced.tokens.shape[1]):
             found["given"] = ledgers.ledger(traced, model, target).head_grid().numpy()
         return found
 

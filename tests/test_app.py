@@ -311,8 +311,8 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     for name, by in ahead.items():
         assert (f'data-method="{name}"' in believed) == (len(by) > 1)
     book = why.ledger_report(look, target)
-    adds = not look.model.config.post_norm
-    assert ("It adds up</h3>" in book) == ("What is lost without each head" in book) == adds
+    assert ("It adds up</h3>" in book) != look.model.config.post_norm
+    assert "What is lost without each head" in book
     gap = re.findall(r"Gap: ([−\d.e+]+)\.<", book)[-1]
     assert "It adds up, too" in book and float(gap.replace("−", "-")) < 1e-3
     told = why.contrast_report(look, target, "others") + why.contrast_report(look, target, target)
@@ -385,6 +385,16 @@ def test_heads_are_switched_off_unasked_only_where_that_is_quick(checkpoints, pi
     book = why.ledger_report(look, 2)
     assert "Takes 6 forwards" not in book and f"L1.H2: {float(lost[1, 2]):+.3g} logit" in book
     assert "Takes 6 forwards" in why.ledger_report(look, 3)
+
+
+def test_heads_are_switched_off_where_there_is_no_ledger_too(checkpoints, picture, monkeypatch) -> None:
+    look = Session(extra=(checkpoints["post_norm"],)).look(picture, checkpoints["post_norm"])
+    report = why.ledger_report(look, 2)
+    assert "this model has post_norm" in report and "What each head gave" not in report
+    lost = without_heads(look.trace(exact=True), look.model, 2)
+    assert f"L1.H2: {float(lost[1, 2]):+.3g} logit" in report
+    monkeypatch.setattr(looks, "ATTENTION_LIMIT", 0)
+    assert "tick" not in why.ledger_report(look, 2), "no race is run there"
 
 
 def test_nothing_is_switched_off_for_one_who_has_left(checkpoints, picture) -> None:

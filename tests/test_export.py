@@ -55,6 +55,15 @@ def test_an_npz_holds_the_whole_trace_bit_by_bit(subject: Subject, tmp_path: Pat
     assert about.splitlines()[0].startswith("a picture, tiny.")
 
 
+@pytest.mark.parametrize("change", [{"post_norm": True}, {"pool": "attention", "class_token": False}])
+def test_heads_are_switched_off_where_there_is_no_ledger_too(change: dict, tmp_path: Path) -> None:
+    model = randomised(ViT(tiny_config(**change)))
+    made = export.ablation(subject_of("x", torch.randn(3, 12, 20), model, CARD, target=2))
+    assert load(made.save(tmp_path / "lost.npz")).keys() == {"lost", "README"} and made.figure()
+    rows = read_csv(made.save(tmp_path / "lost.csv"))
+    assert len(rows) == 12 and rows[0].keys() == {"layer", "head", "lost"}
+
+
 def test_an_npz_names_only_what_is_there(subject: Subject, tmp_path: Path) -> None:
     bare = replace(subject.trace, attn=torch.empty(0), attn_grad=None, target=None)
     kept = Subject("x", replace(bare, activations={"mlp_pre": torch.ones(3, 2)}), subject.model, Card("x"))

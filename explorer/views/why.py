@@ -315,7 +315,8 @@ def ablation_panel(look: Look, target: int) -> str:
 def ledger_report(look: Look, target: int) -> str:
     """The class's logit as a sum: by head, by patch, and its largest entries."""
     if why_not := look.refusal(METHODS["logit_ledger"]):
-        return note(why_not) + totals_report(look, target)
+        lost = ablation_panel(look, target) if look.keeps_attention else ""  # else there is no race, either
+        return note(why_not) + f'<div class="vx-row is-narrow">{lost}</div>' + totals_report(look, target)
     book = ledger_of(look, target)
     answer, heads = class_name(look.card, target), book.head_grid().numpy()
     columns = {"MLP": book.mlp.numpy()}
@@ -502,7 +503,7 @@ def build(page: Page) -> None:
         try:
             wanted()
             run_race(look, chosen, bool(slow), step, wanted)
-            if slow and not look.refusal(METHODS["logit_ledger"]):
+            if slow:
                 run_ablation(look, chosen, wanted)
         except Left:
             gr.Info("The race was stopped.")
