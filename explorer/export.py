@@ -526,7 +526,8 @@ def faithfulness_table(table: faithfulness.Table, title: str, *, style: Style = 
 
 def everything(subject: Subject, **view: Any) -> Export:
     """The whole trace: as arrays for the researcher (NPZ, see `ARRAYS` and the array "README" inside),
-    or as one page that a browser opens offline (HTML). view: what the page shows first, such as layer=3."""
+    or as one page that a browser opens offline (HTML). view: what the page shows first, such as layer=3, and
+    what was measured of the model, as `explorer.show` takes it."""
     traced = subject.trace
 
     def arrays() -> dict[str, np.ndarray]:

@@ -101,6 +101,11 @@ class Loaded:
         """What was measured of its maps, if it was."""
         return load_record(self.folder, self.model)
 
+    @property
+    def believed(self) -> str:
+        """The method whose maps were measured to lead, if one does."""
+        return self.record.believed if self.record else ""
+
     @cached_property
     def half(self) -> ViT:
         """The same model in bf16. Autocast would round all weights anew at every look: 1.7 x its time."""
@@ -554,11 +559,10 @@ def make_follow(look: Look) -> bytes:
 
 
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
-    record = look.loaded.record
-    leader = record.leader(quick=True) if record else None
-    believed = leader.name if leader else ""
+    loaded = look.loaded
     times = look.seen.times if look.model.config.is_clip and look.is_clip else ()
-    return head_payload(look.trace(edits=edits), look.card, look.model, look.loaded.roles, believed, times)
+    measured = loaded.roles, loaded.believed
+    return head_payload(look.trace(edits=edits), loaded.card, loaded.model, *measured, times)
 
 
 def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:

@@ -48,6 +48,12 @@ class Record:
         able = [found for found in self.found if found.name in METHODS and found.verdict == BEST]
         return next((found for found in able if not (quick and METHODS[found.name].is_long)), None)
 
+    @property
+    def believed(self) -> str:
+        """The quick method whose maps lead, which the viewer opens on; empty where none does."""
+        leader = self.leader(quick=True)
+        return leader.name if leader else ""
+
     def of(self, name: str) -> Found | None:
         return next((found for found in self.found if found.name == name), None)
 

@@ -56,7 +56,7 @@ def shard_route(session: Session) -> Route:
 
     async def made(request: Request, name: str) -> BinaryIO | None:
         """The open file, made in the turn of who asks; None where they have left by then."""
-        gate = looked_at if name.endswith((".bin", PICTURE)) else taken_home
+        gate = looked_at if name.endswith((".bin", ".json", PICTURE)) else taken_home
         address = address_of(request.scope)
         if name.endswith(AHEAD):
             await let_by(request.app.get_blocks()._queue, "model")

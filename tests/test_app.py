@@ -42,7 +42,7 @@ from explorer.lesson.follow import Choice
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.methods import METHODS
 from explorer.payload import unpack
-from explorer.record import Found, Record, load_record, record_of, save_record
+from explorer.record import BEST, Found, Record, load_record, record_of, save_record
 from explorer.refusals import Left
 from explorer.render import number
 from explorer.roles import Roles
@@ -268,6 +268,18 @@ def test_before_anything_is_pinned_files_show_what_the_viewer_opens_on(
     _, head = unpack(looks.make_head(look))
     assert head.get("opening") == opening, "what the viewer is told"
     assert take_home.view_of(look, {"layer": 0, "head": 2, "fuse": "max", "query": 1})["fuse"] == "max"
+
+
+def test_a_page_to_take_home_says_what_was_measured(checkpoints, picture) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    roles = Roles("", "", 1, {"sink": [[0.9] * 4, [0.1] * 4, [0.1] * 4]}, {"layer": 1})
+    best = Found("cp_lrp", BEST, Estimate(0.4, 0.3, 0.5), Estimate(0.2, 0.1, 0.3))
+    look.loaded.__dict__.update({"roles": roles, "record": Record("", "", 9, "", (best,), "", "")})
+    page = take_home.to_bytes(look, "page", ".html", None, take_home.view_of(look, {})).decode()
+    sent = [base64.b64decode(re.findall('"head": "([^"]+)"', page)[0]), looks.make_head(look)]
+    for _, meta in map(unpack, sent):
+        assert (meta["head_names"][0], meta["opening"]) == ([["sink"]] * 4, {"layer": 1})
+        assert meta["believed"] == "cp_lrp"
 
 
 def test_the_self_check_is_green(look: Look) -> None:
@@ -1189,6 +1201,7 @@ def test_files_are_made_one_by_one_and_the_pages_own_do_not_wait(session: Sessio
         files = [pool.submit(server.get, session.promise(("file", i), make, "npz")) for i in range(6)]
         assert server.get(session.promise("own", lambda: b"own", "bin")).content == b"own"
         assert server.get(session.promise("seen", lambda: b"seen", PICTURE)).content == b"seen"
+        assert server.get(session.promise("lesson", lambda: b"{}", "json")).content == b"{}"
         go_on.set()
         answers = [file.result() for file in files]
     assert most == 1, "of one address; another one's does not wait for it (test_doors.py)"

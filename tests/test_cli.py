@@ -1,12 +1,14 @@
 """`python -m explorer`: files hold what the API returns; a mistake is one sentence and exit code 2."""
 
+import base64
 import csv
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,10 @@ from explorer import export, faithfulness, films, tensors
 from explorer.cli import arguments, data, sources
 from explorer.cli import commands as cli
 from explorer.cli.request import NOTHING, PARTIAL, Asked, Request
+from explorer.faithfulness import weights_digest
 from explorer.methods import METHODS
+from explorer.payload import unpack
+from explorer.roles import Roles
 from explorer.subject import Style, Subject, subject_of
 from vit import Card, MaskPatches, ViT, ZeroHeads, load, save, trace
 from vit.checkpoint import save_snapshot
@@ -129,6 +134,17 @@ def test_a_page_explains_the_answer_where_there_is_one(folder: Path) -> None:
         assert run("html", "cat.png", "--out", "c.html", model=model) == 0
         page = Path("c.html").read_text(encoding="utf-8")
         assert '"name": "rollout"' in page and ('"name": "relevance"' in page) == explained
+
+
+def test_a_page_says_what_was_measured_of_its_model(folder: Path) -> None:
+    model, _ = load("tiny")
+    values = np.full((model.config.depth, model.config.num_heads), 0.9).tolist()
+    roles = Roles(weights_digest(model), "shapes", 1, {"sink": values}, {"layer": 0})
+    Path("tiny", "heads.json").write_text(json.dumps(asdict(roles)))
+    assert run("html", "cat.png", "--out", "c.html") == 0
+    sent = re.findall('"head": "([^"]+)"', Path("c.html").read_text(encoding="utf-8"))
+    _, meta = unpack(base64.b64decode(sent[0]))
+    assert meta["head_names"][0][0] == ["sink"] and meta["opening"] == {"layer": 0}
 
 
 def test_a_grid_of_one_patch_has_a_page(folder: Path) -> None:

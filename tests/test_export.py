@@ -262,6 +262,11 @@ def test_a_page_opens_without_a_network(subject: Subject, tmp_path: Path) -> Non
     assert not re.search(r"""(src|href)\s*=\s*["']?https?:|@import|fetch\(["']http""", page)
 
 
+def test_the_lesson_of_a_page_follows_the_patch_in_the_middle(subject: Subject) -> None:
+    assert '{"7.1.0": ' in show(subject.trace, CARD, subject.model).page, "row 1, column 2 of 3 x 5"
+    assert '{"0.1.0": ' in show(subject.trace, CARD, subject.model, query=3).page, "or the one that is pinned"
+
+
 def test_words_say_what_was_asked(subject: Subject) -> None:
     assert subject.token_name(None) == "[CLS]" and subject.token_name(1) == "[REG1]"
     assert subject.token_name(3 + 7) == "patch (1, 2)" and subject.patch(3 + 7) == (1, 2)

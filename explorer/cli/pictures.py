@@ -25,6 +25,8 @@ from explorer.cli.sources import (
 from explorer.cli.words import classes_of
 from explorer.forms import Export
 from explorer.methods import METHODS
+from explorer.record import load_record
+from explorer.roles import read_roles
 from explorer.subject import Subject, subject_of
 from vit.checkpoint import list_snapshots, load_snapshot
 from vit.clips import MOMENTS, as_clip, preprocess_clip
@@ -181,7 +183,12 @@ def moments_of(subject: Subject, request: Request, asked: Asked) -> list[tuple[s
 
 
 def make_html(subject: Subject, request: Request, asked: Asked) -> Export:
-    view: dict[str, Any] = {} if asked.token is None else {"query": asked.token}
+    folder = folder_of(request.model or first_checkpoint())
+    record = load_record(folder, subject.model)
+    view: dict[str, Any] = {"roles": read_roles(folder, subject.model)}
+    view["believed"] = record.believed if record else ""
+    if asked.token is not None:
+        view["query"] = asked.token
     if request.layer is not None:
         view["layer"] = request.layer
     if request.head is not None:

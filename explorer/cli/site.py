@@ -108,8 +108,7 @@ def shared(name: str, moments: int, words: tuple[str, ...] = ()) -> Shared:
         kept = [kept[round(i * (len(kept) - 1) / max(1, moments - 1))] for i in range(moments)]
     chosen = [(snapshot.step, dict(snapshot.metrics), snapshot.path) for snapshot in kept]
     record = load_record(folder, model)
-    leader = record.leader(quick=True) if record else None
-    roles, believed = read_roles(folder, model), leader.name if leader else ""
+    roles, believed = read_roles(folder, model), record.believed if record else ""
     return Shared(Path(card.name).name, model.cpu(), card, chosen, roles, believed)
 
 

@@ -45,8 +45,9 @@ def make_export(look: Look, name: str, target: int | None, view: dict[str, Any])
     subject = Subject(look.picture.stem, look.trace(target, exact=True), look.model, look.card)
     query = view.get("query")
     of_head = {"layer": view["layer"], "head": view["head"] if view["fuse"] == "one" else None}
+    measured = {"roles": look.loaded.roles, "believed": look.loaded.believed}
     makers: dict[str, Any] = {
-        "page": lambda: export.everything(subject, **view),
+        "page": lambda: export.everything(subject, **measured, **view),
         "heads": lambda: export.grid(subject, query=query),
         "head": lambda: export.maps(subject, ["attention"], query=query, fuse=view["fuse"], **of_head),
         "rollout": lambda: export.maps(subject, ["rollout"], query=query),
