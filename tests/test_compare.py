@@ -82,6 +82,9 @@ def test_two_pictures_wait_until_they_are_asked_for(demo, model: str, files) -> 
         choice == "pictures" and Path(second).stem == "tower" and value["head"] and "aria-pressed" in thumbs
     )
     assert "<b>ant</b>" not in said
+    same, (name, example) = Shown(second, model), ("tower", Path(second))
+    _, other, thumbs, *_ = opened(same, "", "pictures", name, visitor())
+    assert Path(other) != example and 'aria-pressed="true"' in thumbs, "a link may name the same one twice"
     _, again, *_ = opened(Shown(files[0], model), files[1], "pictures", "", visitor())
     assert again == files[1], "what was chosen stays"
 

@@ -267,7 +267,8 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
             others = [
                 e for e in suited(dict(page.examples), look.card.data + look.name) if e.path != look.picture
             ]
-            chosen = page.examples.get(str(example)) or others[0]
+            named = page.examples.get(str(example))
+            chosen = named if named and named.path != look.picture else others[0]
             file = str(chosen.path)
         return tell(shown, file, request)
 
