@@ -136,8 +136,10 @@ class Objects:
         records = []
         for row in [*self.rows, *self.head_rows()]:
             record: dict[str, str | float] = {"map": row.name}
-            for name, estimate in (row.figures | {"beyond centre": row.beyond_centre}).items():
-                record |= {name: estimate.mean, f"{name} low": estimate.low, f"{name} high": estimate.high}
+            beyond = {"beyond centre": row.beyond_centre, "beyond untrained": row.beyond_untrained}
+            for name, found in {**row.figures, **beyond}.items():  # every row has all columns
+                mean, low, high = (found.mean, found.low, found.high) if found else ("", "", "")
+                record |= {name: mean, f"{name} low": low, f"{name} high": high}
             records.append(record)
         return records
 

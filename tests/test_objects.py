@@ -91,7 +91,11 @@ def test_every_figure_of_a_table_is_that_of_single_pictures() -> None:
         one = attention(trace(model, image), layer=1, head=2, model=model).flatten()
         assert abs(found.heads["auc"][at, 1, 2] - objects.auc(one, covered >= 0.5)) < 1e-6
         assert abs(found.heads["gain"][at, 1, 2] - objects.gain(one, covered)) < 1e-4
-    assert len(found.records()) == len(names) + 12
+    records = {record["map"]: record for record in found.records()}
+    assert len(records) == len(names) + 12 and len({tuple(record) for record in records.values()}) == 1
+    learned = (found.heads["auc"] - found.untrained)[:, 1, 2].mean()
+    assert records["L1.H2"]["beyond untrained"] == pytest.approx(float(learned), abs=1e-6)
+    assert records["centre prior"]["beyond untrained low"] == ""
     assert (
         abs(found.rows[0].beyond_centre.mean - (found.rows[0].figures["auc"].mean - found.centre.mean()))
         < 1e-9
