@@ -213,12 +213,13 @@ def test_what_is_read_is_followed_in_the_last_layer(follow: Follow, seen: dict) 
         close(data["map"], pooled[follow.prefix :])
         assert data["kind"] == "pool" and data["best"][0] == int(pooled.argmax()) and "q" not in data
         return
-    attn, n = seen["attn", 2], follow.config.num_class_tokens
+    attn, n = seen["attn", 2], follow.config.num_class_tokens + follow.config.distillation
     close(data["shares"], attn[2, :n].mean(dim=0))
     close(data["z"], seen["z", 2][2, :n].mean(dim=0))
     close(data["map"], attn[:, :n, follow.prefix :].mean(dim=(0, 1)))
     assert data["alone"] == pytest.approx(float(attn[2, :n, :n].mean(dim=0).sum()), rel=1e-4)
-    assert data["name"] == ("[CLS]" if n == 1 else "the mean of [CLS1] to [CLS2]")
+    several = "the pair of [CLS] and [DIST]" if follow.config.distillation else "the mean of [CLS1] to [CLS2]"
+    assert data["name"] == ("[CLS]" if n == 1 else several)
     if n == 1:
         close(data["q"], seen["q", 2][2, 0])
         close(data["scores"], seen["scores", 2][2, 0])

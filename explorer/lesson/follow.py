@@ -64,8 +64,8 @@ class Follow:
 
     @property
     def reads(self) -> list[int]:
-        """The tokens whose mean the head reads; none where it reads the patches' mean, or an attention of
-        its own pools."""
+        """The tokens whose mean the head reads, or those of DeiT's two heads, which answer with their mean;
+        none where it reads the patches' mean, or an attention of its own pools."""
         return reads_of(self.config)
 
     @property
@@ -172,8 +172,8 @@ def liveliest(trace: Trace, config: ViTConfig) -> int:
 
 
 def reads_of(config: ViTConfig) -> list[int]:
-    """The tokens whose mean the head reads; see `Follow.reads`."""
-    return list(range(config.num_class_tokens)) if config.pool == "cls" else []
+    """The tokens that the answer is read from; see `Follow.reads`."""
+    return list(range(config.num_class_tokens + config.distillation)) if config.pool == "cls" else []
 
 
 def read_name_of(config: ViTConfig) -> str:
@@ -182,6 +182,8 @@ def read_name_of(config: ViTConfig) -> str:
     if not reads:
         return "one learned query" if config.pool == "attention" else "the average of all squares"
     names = config.prefix_names[: len(reads)]
+    if config.distillation:
+        return f"the pair of {names[0]} and {names[1]}"
     return names[0] if len(names) == 1 else f"the mean of {names[0]} to {names[-1]}"
 
 
