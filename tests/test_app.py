@@ -40,6 +40,7 @@ from explorer.examples import Example, make_examples, suited
 from explorer.faithfulness import Estimate
 from explorer.lesson.follow import Choice
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
+from explorer.measures import Curves
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.record import BEST, Found, Record, load_record, record_of, save_record
@@ -386,6 +387,25 @@ def test_a_race_and_the_viewer_share_their_maps(checkpoints, tmp_path, monkeypat
     raced = {runner.name: runner.map for runner in why.run_race(look, 2, True, lambda done, total: None)}
     assert not look.must_wait(occlusion, 2) and "Takes 15 forwards" not in why.maps_grid(look, 2)
     assert look.map(occlusion, 2) is raced["occlusion"]
+
+
+def test_the_lanes_of_a_race_show_values_that_are_no_shares_at_their_own_scale() -> None:
+    x, order = torch.linspace(0, 1, 3), torch.arange(15)
+
+    def runner(*values: float) -> faithfulness.Runner:
+        curves = {mode: Curves(x, torch.tensor(values), x) for mode in ("drop", "grey")}
+        return faithfulness.Runner("rollout", torch.rand(3, 5), curves, order=order)
+
+    def lanes(scores: str, *runners: faithfulness.Runner) -> tuple[list[str], str]:
+        look: Any = SimpleNamespace(card=Card("x", scores=scores), picture_address="x.png")
+        html = why.race_shown(look, runners)
+        return re.findall('points="([^"]*)"', html), html
+
+    drawn, html = lanes("none", runner(9.0, 5.0, 1.0), runner(3.0, 3.0, -1.0))
+    assert drawn == ["0.0,2.0 50.0,17.2 100.0,32.4", "0.0,24.8 50.0,24.8 100.0,40.0"]
+    assert "where they are left out" in html, "the first way to hide them"
+    assert lanes("softmax", runner(0.5, 0.25, 0.0))[0] == ["0.0,21.0 50.0,30.5 100.0,40.0"]
+    assert lanes("none", runner(2.0, 2.0, 2.0))[0] == ["0.0,40.0 50.0,40.0 100.0,40.0"]
 
 
 def test_heads_are_switched_off_unasked_only_where_that_is_quick(checkpoints, picture, monkeypatch) -> None:

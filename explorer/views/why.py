@@ -15,6 +15,7 @@ import torch
 from explorer import faithfulness
 from explorer import look as looks
 from explorer.ablation import without_heads
+from explorer.export import HIDDEN
 from explorer.faithfulness import RANDOM, Runner
 from explorer.ledger import Ledger, ledger
 from explorer.look import Look
@@ -231,17 +232,24 @@ def race_report(look: Look, target: int, runners: list[Runner]) -> str:
 
 def race_shown(look: Look, runners: Sequence[Runner]) -> str:
     """The race as it went: squares vanish in each map's order, and what is left of the class is drawn."""
-    figures = [lane(look, runner) for runner in runners if runner.order is not None]
+    filmed = [runner for runner in runners if runner.order is not None]
+    y_range = (0.0, 1.0)
+    if look.card.scores == "none":  # no shares: from the lowest that a lane comes to, to the highest
+        values = torch.cat([next(iter(runner.curves.values())).deletion for runner in filmed])
+        y_range = float(values.min()), float(values.max())
+    figures = [lane(look, runner, y_range) for runner in filmed]
+    hidden = HIDDEN[next(iter(filmed[0].curves))]
     words = (
         "Each picture loses its squares in its map's order, the most important first, while the curve shows "
-        "what is left of the class."
+        f"what is left of the class where they are {hidden}."
     )
     again = '<label class="vx-again"><input type="checkbox"> Once more</label>'
     return panel("The race", f'<div class="vx-race">{again}{grid(figures)}</div>', words)
 
 
-def lane(look: Look, runner: Runner) -> str:
-    """One picture that loses its squares, and its curve; both begin together and take as long."""
+def lane(look: Look, runner: Runner, y_range: tuple[float, float]) -> str:
+    """One picture that loses its squares, and its curve, drawn from the lowest value to the highest of
+    `y_range`; both begin together and take as long."""
     grid = Grid(tuple(runner.map.shape))
     (h, w), total = grid.space, grid.count
     assert runner.order is not None
@@ -252,9 +260,9 @@ def lane(look: Look, runner: Runner) -> str:
         return f'<rect x="{x}" y="{row}" width="1.02" height="1.02" style="--at:{at / total:.4f}"/>'
 
     squares = "".join(square(at, patch) for at, patch in enumerate(runner.order.tolist()))
-    curve = next(iter(runner.curves.values()))
+    curve, (low, high) = next(iter(runner.curves.values())), y_range
     points = " ".join(
-        f"{100 * x:.1f},{40 - 38 * min(max(y, 0), 1):.1f}"
+        f"{100 * x:.1f},{40 - 38 * (y - low) / max(high - low, 1e-9):.1f}"
         for x, y in zip(curve.fractions.tolist(), curve.deletion.tolist())
     )
     words = f"{name_of(runner)}: deletion area {number(curve.deletion_area)}"
