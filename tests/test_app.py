@@ -252,6 +252,23 @@ def test_what_a_browser_pins_is_taken_only_as_far_as_the_model_has_it(demo: gr.B
     assert take_home.view_of(look, handler(demo, "on_pick")(SimpleNamespace(**pin))) == pin
 
 
+def test_files_are_promised_without_a_pass_and_explain_the_answer(
+    demo, session, checkpoints, tmp_path
+) -> None:
+    (tmp_path / "fresh.png").write_bytes(picture_bytes(71))
+    shown = Shown(str(tmp_path / "fresh.png"), checkpoints["cls"])
+    html = handler(demo, "on_news")(True, shown, None, {}, visitor())
+    look = session.look(shown.picture, shown.model)
+    assert look.remembered(("trace", None, (), True)) is None
+    assert handler(demo, "on_news")(False, shown, None, {}, visitor()) == gr.skip()
+    links = {
+        name.rpartition("-")[2]: at for at, name in re.findall(r'href="([^"]+)" download="([^"]+)"', html)
+    }
+    with np.load(io.BytesIO(served(look, links["relevance.npz"]))) as arrays:
+        expected = look.map(METHODS["relevance"], target_of(look)).numpy()
+        np.testing.assert_allclose(arrays["relevance"], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("opening", "expected"),
     [

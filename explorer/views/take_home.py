@@ -62,7 +62,8 @@ def make_export(look: Look, name: str, target: int | None, view: dict[str, Any])
 
 
 def to_bytes(look: Look, name: str, ending: str, target: int | None, view: dict[str, Any]) -> bytes:
-    """One file's content."""
+    """One file's content. target: None for the answer, which is asked for only now."""
+    target = look.valid_target(target)
     with tempfile.TemporaryDirectory() as folder:
         return make_export(look, name, target, view).save(Path(folder) / f"{name}{ending}").read_bytes()
 
@@ -90,7 +91,8 @@ def file_name(look: Look, name: str, view: dict[str, Any]) -> str:
 
 
 def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
-    """A row of links per result; a browser that follows one has the file made."""
+    """A row of links per result; a browser that follows one has the file made. No pass of the model is run
+    here: it is not in the queue."""
     if not look.keeps_attention:
         return note(too_many_tokens("Files are"))
     view = view_of(look, picked)
@@ -132,7 +134,7 @@ def build(page: Page) -> None:
         if not opened:  # most look and leave: nothing is promised to them
             return gr.skip()
         look = page.look(shown, request)
-        return links(look, look.valid_target(target), picked if isinstance(picked, dict) else {})
+        return links(look, target, picked if isinstance(picked, dict) else {})
 
     def on_pick(event: gr.EventData):
         said = {name: getattr(event, name, None) for name in ("query", "layer", "head")}
