@@ -8,7 +8,7 @@ K classes, E numbers of the space that pictures and texts share, D width, n pict
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, field
@@ -155,9 +155,16 @@ def words_of(tower: Tower, words: tuple[str, ...]) -> Words:
 
 
 @torch.no_grad()
-def shown(model: ViT, card: Card, files: Sequence[str | Path], passing: AbstractContextManager) -> Tensor:
+def shown(
+    model: ViT,
+    card: Card,
+    files: Sequence[str | Path],
+    passing: AbstractContextManager,
+    wanted: Callable[[], None] = lambda: None,
+) -> Tensor:
     """(n, D): what the model makes of a class's pictures, each pass in `passing`: nobody's waits until the
-    next picture is decoded. Raises PictureError, CheckpointError."""
+    next picture is decoded. wanted: called before each, raises Left to end it. Raises PictureError,
+    CheckpointError."""
     if not files:
         raise CheckpointError("Choose at least one picture of this class.")
     if len(files) > MOST_PICTURES:
@@ -166,6 +173,7 @@ def shown(model: ViT, card: Card, files: Sequence[str | Path], passing: Abstract
     device = next(model.parameters()).device
     features = []
     for file in files:
+        wanted()
         image = preprocess(open_safely(Path(file)), card, size).to(device)
         with passing:
             features.append(bare(image[None])[0].cpu())

@@ -21,6 +21,7 @@ from benchmarks.client import Client
 from explorer import ui
 from explorer.cache import nbytes
 from explorer.classes import MOST, Prototypes, typed, words_of
+from explorer.look import DOUBLE
 from explorer.methods import METHODS
 from explorer.payload import unpack
 from explorer.render import number
@@ -270,6 +271,35 @@ def test_nobody_waits_while_a_picture_of_a_class_is_decoded(
     assert {fn.concurrency_id for fn in demo.fns.values() if fn.name == "on_pictures"} == {"file"}
     kept_now, *_ = handler(demo, "on_pictures", "classes")(shown, None, "red", files, visitor())
     assert len(kept_now[1].features[0]) == len(files)
+
+
+def test_showing_a_class_ends_when_nobody_waits_for_it(models, pictures, monkeypatch) -> None:
+    session, read = Session(extra=tuple(models.values())), []
+
+    def leave(file):
+        read.append(file)
+        session.release("ann")
+        return Image.open(file).convert("RGB")
+
+    monkeypatch.setattr("explorer.classes.open_safely", leave)
+    shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
+    files = [str(file) for file in (pictures / "red").iterdir()]
+    with pytest.raises(gr.Error, match="Stopped"):
+        handler(ui.build(session), "on_pictures", "classes")(shown, None, "red", files, visitor())
+    assert len(read) == 1 < len(files)
+
+
+def test_strangers_show_no_more_than_they_may_ask_for(models, pictures, monkeypatch) -> None:
+    public = Session(public=True, extra=(models["dino"],))
+    picture = public.folder / "0.png"
+    shutil.copy(pictures / "red" / "0.png", picture)
+    show = handler(ui.build(public), "on_pictures", "classes")
+    cost = public.look(picture, models["dino"]).cost.flops
+    monkeypatch.setattr("explorer.look.PUBLIC_WORK_LIMIT", cost)
+    large = Shown(str(picture), models["dino"], DOUBLE)
+    assert show(large, None, "red", [str(picture)], visitor())[0], "at the model's own size"
+    with pytest.raises(gr.Error, match="too much where others wait"):
+        show(large, None, "red", [str(picture)] * 2, visitor())
 
 
 def test_another_model_forgets_them_and_another_picture_does_not(demo, models, pictures) -> None:

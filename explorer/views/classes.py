@@ -3,7 +3,9 @@ it a few pictures of each class. From then on every page explains these classes.
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import gradio as gr
 from torch import Tensor
 
 from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
-from explorer.look import Look
+from explorer.look import TRAINED, Look
 from explorer.render import number
 from explorer.views import prose
 from explorer.views.page import (
@@ -67,6 +69,16 @@ def where_figure(look: Look, values: Tensor, name: str, told: str) -> str:
     cosines = f"cosine {number(low, '.3f')} to {number(high, '.3f')}"
     caption = f"<b>{escape(name)}</b><span>{told}</span><span>{cosines}</span>"
     return picture_map(look.picture_address, values - low, caption)
+
+
+def features_of(look: Look, files: Sequence[Path]) -> Tensor:
+    """(n, D): what the model of this look makes of other pictures, each at the size that it was trained on.
+    Raises TooLarge, Left where nobody waits for it, and what `explorer.classes.shown` does."""
+    plain = replace(look, size=TRAINED, classes=None)
+    plain.check_cost(None)
+    plain.check_work(len(files))
+    loaded, wanted = plain.loaded, partial(look.session.still_wanted, look.owner)
+    return shown(loaded.model, loaded.card, files, look.session.model_lock, wanted)
 
 
 def so_far(prototypes: Prototypes | None) -> str:
@@ -147,9 +159,7 @@ def build(page: Page) -> None:
         called = as_text(name)
         if not called:
             raise gr.Error("Give the class a name first.", title="No name", print_exception=False)
-        loaded = page.session.model(look.name)
-        paths = [Path(file) for file in sent] if isinstance(sent, list) else []
-        found = shown(loaded.model, loaded.card, paths, look.session.model_lock)
+        found = features_of(look, [Path(file) for file in sent] if isinstance(sent, list) else [])
         earlier = kept_now[1] if kept_now and kept_now[0] == look.key else Prototypes((), ())
         now = earlier.and_also(called, found)
         return (look.key, now), so_far(now), "", gr.Button(interactive=len(now.names) > 1)
