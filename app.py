@@ -140,7 +140,7 @@ def serve(options: argparse.Namespace) -> None:
     demo = build(session)
     open_queue(demo, session)
     guard_connections()
-    keep_swept(give_back_memory)
+    keep_swept(give_back_memory, session.forget_fetched)
     threading.Thread(target=keep_first, args=(session,), daemon=True).start()
     demo.launch(
         server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,

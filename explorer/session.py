@@ -200,16 +200,13 @@ class Session:
 
     def fetch_for_strangers(self, name: str) -> Path:
         """The folder of what they ask the Hub for: only few models a day, and small ones."""
+        self.forget_fetched()
         with self._fetching:
-            now = time.monotonic()
-            for known in [known for known, at in self._fetched.items() if now - at >= DAY]:
-                del self._fetched[known]
-                self.remove_files(known)
             if name not in self._fetched and len(self._fetched) >= self.hub_models:
                 raise CheckpointError(
                     "This server has fetched all the Hub models it may in a day: choose from the list."
                 )
-            self._fetched.setdefault(name, now)
+            self._fetched.setdefault(name, time.monotonic())
         try:
             return fetch(name, self.hub_bytes, self.lent, token=False)
         except CheckpointError:  # it has not come, so it is not counted
@@ -217,8 +214,16 @@ class Session:
                 self._fetched.pop(name, None)
             raise
 
+    def forget_fetched(self) -> None:
+        """What strangers had fetched goes after a day, whether or not somebody asks for more."""
+        with self._fetching:
+            now = time.monotonic()
+            for name in [name for name, at in self._fetched.items() if now - at >= DAY]:
+                del self._fetched[name]
+                self.remove_files(name)
+
     def remove_files(self, name: str) -> None:
-        """What a stranger had fetched goes when it is of no use, or after a day: it would fill the disk."""
+        """Of a model that a stranger had fetched: they would fill the disk."""
         self._arrived.discard(name)
         self._folders.pop(name, None)
         self._towers.pop(name, None)

@@ -472,6 +472,11 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     with pytest.raises(CheckpointError, match="choose from the list"):
         session.model("someone/small-4")  # what was fetched is counted, of use or not
     assert not [place for place in session.lent.iterdir() if "broken" in place.name]
+    session.forget_fetched()
+    assert session.is_here("someone/small-3"), "it came today"
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + 2 * sessions.DAY)
+    session.forget_fetched()
+    assert not [*session.lent.iterdir()] and not session.is_here("someone/small-3"), "though nobody asks"
 
 
 def test_only_what_the_owner_offers_is_fetched_with_the_owners_rights(monkeypatch) -> None:
