@@ -7,6 +7,7 @@ message nor how much one visitor may leave on the disk. Nothing here knows a wid
 import asyncio
 import ipaddress
 import json
+import os
 import shutil
 import socket
 import time
@@ -80,11 +81,11 @@ class Refused(Exception):
 
 
 def address_of(scope: MutableMapping[str, Any]) -> str:
-    """Who asks, as far as it can be known; behind a proxy on this machine or network, whom it names."""
+    """Who asks, as far as it can be known; behind a proxy, whom it names."""
     client = scope.get("client")
     host = client[0] if client else ""
     forwarded = Headers(scope=scope).get("x-forwarded-for", "")  # type: ignore[arg-type]
-    return household(forwarded.rpartition(",")[2].strip() if forwarded and is_near(host) else host)
+    return household(forwarded.rpartition(",")[2].strip() if forwarded and is_a_proxy(host) else host)
 
 
 def household(host: str) -> str:
@@ -97,12 +98,20 @@ def household(host: str) -> str:
     return host
 
 
-def is_near(host: str) -> bool:
-    """Is this address of this machine or of a private network, where proxies are?"""
+def is_a_proxy(host: str) -> bool:
+    """May who asks from this address say for whom? This machine may; a private network only where a proxy is
+    known to be in it: in one of a school anybody may ask as anybody."""
     try:
-        return ipaddress.ip_address(host).is_private
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or (address.is_private and behind_a_proxy())
+
+
+def behind_a_proxy() -> bool:
+    """Was the app told that one stands in front of it, or is it on a Space, where one does?"""
+    return bool(os.environ.get("GRADIO_ROOT_PATH") or os.environ.get("SPACE_ID"))
 
 
 def names_of_this_machine() -> set[str]:

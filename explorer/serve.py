@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from explorer.cache import MiB
-from explorer.doors import MAX_FILE, Doors, address_of
+from explorer.doors import MAX_FILE, Doors, address_of, behind_a_proxy
 from explorer.forms import ExportError
 from explorer.front import Front, Headed
 from explorer.look import AHEAD, PICTURE
@@ -99,8 +99,8 @@ async def turn(request: Request) -> Response:
 
 def options(session: Session, front: Front) -> dict[str, Any]:
     """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound."""
-    behind_a_proxy = bool(os.environ.get("GRADIO_ROOT_PATH"))  # then it is called by the proxy's name
-    doors = Middleware(Doors, uploads=upload_folder, guarded=not session.public and not behind_a_proxy)
+    guarded = not session.public and not behind_a_proxy()  # else it is called by the proxy's name
+    doors = Middleware(Doors, uploads=upload_folder, guarded=guarded)
     lent = lent_routes(Shelf(session.folder / "sites", session.names))
     routes = [shard_route(session), Route("/turn/{page}", turn), *front.routes, *lent]
     headed = Middleware(Headed, front=front)

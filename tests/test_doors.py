@@ -144,7 +144,7 @@ def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeyp
     def send(name: str) -> int:
         return page.post(way, content=b"x", headers={"x-forwarded-for": name}).status_code
 
-    monkeypatch.setattr(doors, "is_near", lambda host: True)
+    monkeypatch.setattr(doors, "is_a_proxy", lambda host: True)
     assert [send("ann") for _ in range(4)] == [200, 200, 200, 429] and send("bob") == 200
     (tmp_path / "kept").write_bytes(b"x")
     monkeypatch.setattr(doors, "MAX_KEPT", doors.SMALLEST)
@@ -168,7 +168,7 @@ def test_an_addresss_oldest_uploads_make_room_for_its_new_ones(tmp_path, monkeyp
 
     monkeypatch.setattr(doors, "MAX_KEPT_OF_ONE", 250)
     monkeypatch.setattr(doors, "SMALLEST", 1)
-    monkeypatch.setattr(doors, "is_near", lambda host: True)
+    monkeypatch.setattr(doors, "is_a_proxy", lambda host: True)
     layer = Middleware(Doors, uploads=lambda: tmp_path)
     page = TestClient(Starlette(routes=[Route(doors.UPLOAD, upload, methods=["POST"])], middleware=[layer]))
 
@@ -238,7 +238,7 @@ def test_what_is_made_of_an_upload_is_bounded_as_it_is(tmp_path: Path, monkeypat
 
 def test_pages_are_written_only_so_often_for_one_address(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(doors, "MOST_PAGES", 2)
-    monkeypatch.setattr(doors, "is_near", lambda host: True)
+    monkeypatch.setattr(doors, "is_a_proxy", lambda host: True)
     page, now = client(tmp_path), [100.0]
     monkeypatch.setattr(doors, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -274,7 +274,10 @@ def test_open_requests_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, m
     [
         ("9.9.9.9", "", "9.9.9.9"),
         ("9.9.9.9", "1.1.1.1", "9.9.9.9"),  # nobody's proxy: it may say what it likes
-        ("10.0.0.2", "1.1.1.1, 8.8.8.8", "8.8.8.8"),  # what the nearest proxy saw
+        ("127.0.0.1", "1.1.1.1, 8.8.8.8", "8.8.8.8"),  # what the nearest proxy saw
+        ("::ffff:127.0.0.1", "8.8.8.8", "8.8.8.8"),
+        ("::1", "8.8.8.8", "8.8.8.8"),
+        ("10.0.0.2", "8.8.8.8", "10.0.0.2"),  # a neighbour: anybody in a network may ask from there
         ("127.0.0.1", "", "127.0.0.1"),
         ("2001:db8:1:2:3:4:5:6", "", "2001:db8:1:2::/64"),  # any address of their network is theirs
         ("::ffff:9.9.9.9", "", "9.9.9.9"),
@@ -283,6 +286,16 @@ def test_open_requests_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, m
 def test_who_asks_is_not_whom_they_say_they_are(client: str, forwarded: str, who: str) -> None:
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     assert address_of({"type": "http", "client": (client, 1), "headers": headers}) == who
+
+
+@pytest.mark.parametrize("name", ["GRADIO_ROOT_PATH", "SPACE_ID"])
+def test_a_proxy_of_the_network_says_for_whom_it_asks_where_there_is_one(monkeypatch, name: str) -> None:
+    def who(client: str) -> str:
+        headers = [(b"x-forwarded-for", b"1.1.1.1, 8.8.8.8")]
+        return address_of({"type": "http", "client": (client, 1), "headers": headers})
+
+    monkeypatch.setenv(name, "/vit")
+    assert [who("10.0.0.2"), who("::ffff:10.0.0.2"), who("9.9.9.9")] == ["8.8.8.8", "8.8.8.8", "9.9.9.9"]
 
 
 # ---- turns -----------------------------------------------------------------------------------------------
