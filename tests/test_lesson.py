@@ -131,9 +131,8 @@ def test_the_tokens_in_front_begin_as_they_do(follow: Follow, seen: dict) -> Non
     assert data["tokens"] == follow.trace.grid.count + len(data["names"])
     if data["names"]:
         close(data["start"], seen["pos", None][: follow.prefix])
-    assert data["read"] == [
-        i for i, name in enumerate(data["names"]) if follow.config.pool == "cls" and "[CLS" in name
-    ]
+    answering = [i for i, name in enumerate(data["names"]) if "[CLS" in name or name == "[DIST]"]
+    assert data["read"] == (answering if follow.config.pool == "cls" else [])
 
 
 def test_queries_keys_and_values_are_the_heads(follow: Follow, seen: dict) -> None:
@@ -320,6 +319,14 @@ def test_heads_reach_as_far_in_time_as_they_do(follow: Follow, seen: dict) -> No
         assert data["apart"][head] == pytest.approx(shares @ np.arange(t), abs=1e-4)
     np.testing.assert_allclose(data["uniform"], even, atol=1e-5)
     assert data["even"] == pytest.approx(even @ np.arange(t), abs=1e-5)
+
+
+@pytest.mark.parametrize(("frames", "tubelet"), [(2, 1), (3, 1), (4, 2), (8, 2), (2, 2), (6, 2)])
+def test_no_order_is_called_another_that_is_the_filmed_one(frames: int, tubelet: int) -> None:
+    filmed, *others = answer.orders_of(frames, tubelet)
+    assert filmed["frames"] == [*range(frames)] and len(others) == 2 + (frames // tubelet > 1 < tubelet)
+    for each in others:
+        assert each["frames"] != filmed["frames"] and sorted(each["frames"]) == filmed["frames"], each["name"]
 
 
 @of_clips

@@ -136,18 +136,25 @@ def by_chance(grid: Grid) -> list[int]:
     return found
 
 
+def shuffled(count: int) -> list[int]:
+    """Places in an order that is drawn by lot, and is another than they have, where there is one."""
+    lots = torch.Generator().manual_seed(0)
+    while True:
+        order: list[int] = torch.randperm(count, generator=lots).tolist()
+        if order != [*range(count)] or count < 2:
+            return order
+
+
 def orders_of(frames: int, tubelet: int) -> list[Numbers]:
-    """The frames of a clip in other orders, the shuffled ones the same for all clips. Where a time has
-    several frames they are shuffled once more with those of each time together: what moves within it still
-    does."""
+    """The frames of a clip in other orders, the shuffled ones the same for all clips. Where several times
+    have several frames they are shuffled once more with those of each time together: what moves within it
+    still does."""
     times = frames // tubelet
-    lots = {
-        count: torch.randperm(count, generator=torch.Generator().manual_seed(0)) for count in (frames, times)
-    }
     found = {"as filmed": [*range(frames)], "backwards": [*reversed(range(frames))]}
-    found["frames shuffled"] = lots[frames].tolist()
-    if tubelet > 1:
-        found["times shuffled"] = torch.arange(frames).view(times, tubelet)[lots[times]].flatten().tolist()
+    found["frames shuffled"] = shuffled(frames)
+    if tubelet > 1 and times > 1:
+        by_time = torch.arange(frames).view(times, tubelet)
+        found["times shuffled"] = by_time[shuffled(times)].flatten().tolist()
     return [{"name": name, "frames": order} for name, order in found.items()]
 
 
