@@ -9,12 +9,6 @@ from torch import Tensor
 
 CENTRE, CONTRAST, BORDER, RANDOM = "centre prior", "centre and contrast", "unlike the border", "random"
 CONTROLS = (CENTRE, CONTRAST, BORDER, RANDOM)
-ABOUT = {
-    CENTRE: "Patches by their distance from the middle, where photographers put things.",
-    CONTRAST: "The same, and patches with much local contrast first: the mean of both ranks.",
-    BORDER: "How far a patch's colour is from the colour that the picture's border has most of.",
-    RANDOM: "Random orders, several of them, averaged.",
-}
 
 
 def controls_for(image: Tensor, grid_size: tuple[int, ...]) -> dict[str, Tensor]:

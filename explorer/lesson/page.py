@@ -42,8 +42,8 @@ def is_of(trace: Trace, model: ViT, card: Card, choice: Choice) -> bool:
 
 
 def section(trace: Trace, model: ViT, card: Card, choice: Choice, address: bool = True) -> str:
-    """HTML to stand below the viewer: the lesson of this choice, in every head of its layer; nothing where
-    the trace is of an intervention."""
+    """HTML to stand below the viewer: the lesson of this choice, and the same in other heads of its layer,
+    MOST_HEADS in all; nothing where the trace is of an intervention."""
     if not is_of(trace, model, card, choice):
         return ""
     choice = choice.within(trace, model.config)

@@ -28,8 +28,9 @@ def build(page: Page) -> None:
         return page.look(Shown(picture, model or page.session.names()[0], size), request)
 
     def predict(picture, model, size, request: gr.Request) -> dict[str, Any]:
-        """What the model says of a picture: its ten likeliest classes. `scores` says what their values are:
-        probabilities that sum to one (softmax), one for each class alone (sigmoid), or numbers (none)."""
+        """What the model says of a picture: its likeliest classes, at most twenty. `scores` says what their
+        values are: probabilities that sum to one (softmax), one for each class alone (sigmoid), or numbers
+        (none)."""
         look = asked(picture, model, size, request)
         return {
             "model": look.name,
