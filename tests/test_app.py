@@ -42,7 +42,7 @@ from explorer.lesson.follow import Choice
 from explorer.look import DOUBLE, PICTURE, SIZES, TRAINED, Look, TooLarge
 from explorer.measures import Curves
 from explorer.methods import METHODS
-from explorer.payload import unpack
+from explorer.payload import TOP_CLASSES, unpack
 from explorer.record import BEST, Found, Record, load_record, record_of, save_record
 from explorer.refusals import Left
 from explorer.render import number
@@ -561,6 +561,10 @@ def test_who_led_early_is_in_the_logit_lens(checkpoints, picture, monkeypatch) -
     monkeypatch.setattr(heads.stats, "logit_lens", lambda model, trace: lens)
     panel = heads.depth_panels(look, 1).partition("Patches that point to")[0]
     assert re.findall(r'<span class="vx-s\d">([^<]*)</span>', panel) == ["bee", "dog", "fox"]
+    monkeypatch.setattr(heads, "class_name", lambda card, index: "crane")
+    panel = heads.depth_panels(look, 1).partition("Patches that point to")[0]
+    told = ["crane", "crane (2)", "crane (3)"]
+    assert re.findall(r'<span class="vx-s\d">([^<]*)</span>', panel) == told, "a bird and a machine"
 
 
 def test_layers_of_every_model_are_compared_over_what_it_reads(look: Look, monkeypatch) -> None:
@@ -1370,6 +1374,7 @@ def test_a_program_asks_by_name_and_gets_the_numbers_of_the_page(url, session, c
     described = client.view_api(return_format="dict")["named_endpoints"]
     assert set(described) == {"/predict", "/look", "/map"}
     assert all(endpoint["description"] for endpoint in described.values())
+    assert "at most twenty" in described["/predict"]["description"] and TOP_CLASSES == 20
     said = client.predict(picture=file, model=name, api_name="/predict")
     assert said["classes"][0]["index"] == target_of(look) and said["scores"] == "softmax"
     assert client.predict(picture=file, api_name="/predict")["model"] == session.names()[0]

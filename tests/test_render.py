@@ -303,6 +303,16 @@ def figures(theme: str) -> dict[str, Figure]:
     }
 
 
+def test_the_lens_names_the_answer_whatever_its_values_are() -> None:
+    """Logits that were far higher at first leave no room for it otherwise."""
+    values = np.zeros((3, 8))
+    values[0, :7], values[-1, 7] = 20, 5
+    for offset in (0, -100):
+        figure = render.lens_chart(values + offset, list("abcdefgh"), value_name="value")
+        lines = figure.axes[0].get_lines()
+        assert len(lines) == 5 and lines[0].get_label().startswith("h  ") and lines[0].get_lw() > 2
+
+
 def test_tick_labels_keep_their_distance() -> None:
     for depth in (6, 12, 24, 48):
         figure = render.lens_chart(RNG.dirichlet(np.ones(5), size=depth + 1), list("abcde"))

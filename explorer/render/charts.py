@@ -71,8 +71,9 @@ def lens_chart(
     axes = figure.add_subplot()
     colors = style_axes(axes, theme, lines=True)
     final = values[-1]
-    strongest = np.argsort(-values.max(0) - (final == final.max()))[:top]  # the answer, and rivals
-    order = strongest[np.argsort(-final[strongest])]
+    answer, rivals = final.argmax(), np.argsort(-values.max(0))
+    strongest = np.array([answer, *rivals[rivals != answer]])[:top]
+    order = strongest[np.argsort(-final[strongest], kind="stable")]
     for color, k in zip(colors.series, order, strict=False):
         said = percent(final[k]) if share else number(final[k], ".4g")
         name = f"{shorten(class_names[int(k)])}  {said}"

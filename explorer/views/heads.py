@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from explorer import stats
+from explorer.forms import told_apart
 from explorer.look import Look, too_many_tokens
 from explorer.payload import class_name
 from explorer.render import percent
@@ -177,7 +178,8 @@ def depth_panels(look: Look, target: int | None) -> str:
         leaders = lens.argmax(dim=-1).tolist()  # at every depth, the first ones first
         best = list(dict.fromkeys([target, *likeliest, *leaders]))[:5]
         depths = list(range(len(lens)))
-        series = {class_name(look.card, index): (depths, lens[:, index].tolist()) for index in best}
+        names = told_apart([class_name(look.card, index) for index in best])
+        series = {name: (depths, lens[:, index].tolist()) for name, index in zip(names, best)}
         panels.append(
             panel(
                 "Logit lens",
