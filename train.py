@@ -3,6 +3,7 @@
   python train.py shapes                      three minutes on two CPU cores with AMX
   python train.py moves                       clips: what moves how, through space and time
   python train.py cifar10                     interrupted? the same command resumes where it stopped
+  python train.py masked                      no labels: most of a picture is hidden, and drawn
   python train.py photos                      cats, dogs and ten things: first a teacher, then the ViT
   python train.py folder --data PHOTOS --init imagenette        your own classes, in minutes
   python train.py --evaluate cifar10          how often is it right, and where is it wrong?

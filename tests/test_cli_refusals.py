@@ -51,6 +51,9 @@ def test_objects_do_not_measure_other_pictures_than_those_named(photos: Path, ca
     said = "--boxes and --masks are of a folder of pictures: name it with --data"
     refused(capsys, said, "objects", "--model", "shapes", "--boxes", f"{photos}/boxes.csv")
     refused(capsys, said, "roles", "--model", "shapes", "--data", "shapes", "--masks", "nowhere")
+    said = "There is no folder nowhere: --data names the one that holds the pictures"
+    for marked in ("--masks", "--boxes"):
+        refused(capsys, said, "objects", "--model", "shapes", "--data", "nowhere", marked, str(photos))
     said = "moves holds clips, and this takes pictures"
     refused(capsys, said, "objects", "--model", "shapes", "--data", "moves", "--images", "2")
     refused(capsys, "moves reads clips: --data moves", "objects", "--model", "moves", "--data", "shapes")

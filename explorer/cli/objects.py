@@ -87,7 +87,8 @@ def pictures_of(
         return data, count, ((sample.image, sample.mask) for sample in samples if sample.mask is not None)
     if data is None or (request.boxes is None) == (request.masks is None):
         raise Usage("Name a folder of pictures with --data, and its objects with --boxes CSV or --masks DIR.")
-    root = Path(data)
+    if not (root := Path(data)).is_dir():
+        raise Usage(f"There is no folder {root}: --data names the one that holds the pictures.")
     places = dict(
         boxed(root, Path(request.boxes)) if request.boxes else masked(root, Path(request.masks or ""))
     )
