@@ -79,10 +79,10 @@ TABS = (
 )
 # Gradio takes quoted names in a script for events; "words": those that the address names
 EVENTS = ", ".join(f'"{name}"' for name in (*(name for name, _, _ in TABS), "words"))
-# what the page offers to try, beside what the viewer can do by itself
+# what the page offers to try, beside what the viewer can do by itself; answers: of a model that has some
 LESSON = {"label": "How does this work?", "tab": "lesson"}
 TRIES = (
-    {"label": "A lion: is it among its answers?", "example": "lion"},
+    {"label": "A lion: is it among its answers?", "example": "lion", "answers": True},
     {"label": "What was it like when training began?", "tab": "training"},
     LESSON,
 )

@@ -52,7 +52,7 @@ from explorer.views import compare, explore, heads, lesson, page, pairs, parts, 
 from explorer.views.page import Edits, Shown
 from vit import ViT, save
 from vit.card import Card, CheckpointError
-from vit.checkpoint import save_snapshot
+from vit.checkpoint import earlier_snapshots, save_snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -652,6 +652,16 @@ def test_the_timeline_ends_with_the_weights_as_they_are(checkpoints, picture, tm
     *_, last = training.timeline_value(look.session, look, look.name)["moments"]
     assert last["step"] == 150 and "accuracy 60.0 %" in last["words"]
     assert last["head"] == look.addresses()["head"], "what Explore shows of it"
+
+
+def test_a_finished_run_ends_with_its_weights_and_not_with_a_snapshot_of_them(
+    checkpoints, picture, tmp_path
+) -> None:
+    look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
+    *before, last = training.timeline_value(look.session, look, look.name)["moments"]
+    assert last["step"] == 100 and [moment["step"] for moment in before] == [1, 10]
+    assert last["head"] == look.addresses()["head"] != before[-1]["head"]
+    assert [snapshot.step for snapshot in earlier_snapshots(checkpoints["cls"])] == [1, 10]
 
 
 def test_the_timeline_does_not_wait_for_the_weights_of_its_moments(checkpoints, picture, monkeypatch) -> None:

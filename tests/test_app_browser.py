@@ -504,6 +504,8 @@ def test_what_is_pinned_is_what_the_lesson_and_the_files_are_about(visit: Visit)
 
 def test_a_model_without_a_head_says_what_it_cannot(visit: Visit, session: Session) -> None:
     page = visit(f"?model={session.names()[1]}")
+    expect(page.locator(".vit-tries button")).to_have_count(4)
+    expect(page.locator(".vit-tries")).not_to_contain_text("its answers")
     tab(page, "Why")
     expect(page.locator("#why-ledger")).to_contain_text("no classification head")
     reasons = page.locator("#why-maps .is-off").filter(has_text="no classification head")

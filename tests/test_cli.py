@@ -256,7 +256,10 @@ def test_a_films_frames_are_the_snapshots_of_training(
         save_snapshot("tiny", model, card, step, {"accuracy": step / 300})
     for name in ("tiny", "tiny/model.safetensors"):
         assert run("film", "cat.png", "--through", "training", "--out", "t.gif", model=name) == 0
-        assert Image.open("t.gif").n_frames == 3
+        assert Image.open("t.gif").n_frames == 4, "and the model as it is"
+    Path("tiny/history.csv").write_text("step,accuracy\n300,1\n")
+    assert run("film", "cat.png", "--through", "training", "--out", "t.gif") == 0
+    assert Image.open("t.gif").n_frames == 3, "which is finer than the snapshot of the same step"
     drawn: list[tuple] = []
     monkeypatch.setattr(
         films,
@@ -270,7 +273,7 @@ def test_a_films_frames_are_the_snapshots_of_training(
     assert options["layer"] == 0
     assert options["target"] == answer, "one class for all moments, not each moment's own answer"
     one = cost(model.config, (12, 20)).attn_bytes
-    monkeypatch.setattr(arguments, "MAX_ATTENTION", 2 * one)  # room for two traces, and three snapshots
+    monkeypatch.setattr(arguments, "MAX_ATTENTION", 2 * one)  # room for two traces, and three moments
     assert run("map", "cat.png", "--out", "m.png") == 0
     assert run("film", "cat.png", "--through", "training", "--out", "t.gif") == NOTHING
     assert "of attention at once" in capsys.readouterr().err

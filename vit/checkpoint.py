@@ -159,6 +159,13 @@ def list_snapshots(folder: str | Path, damaged: list[str] | None = None) -> list
     return snapshots
 
 
+def earlier_snapshots(folder: str | Path) -> list[Snapshot]:
+    """Those of moments before the one whose weights the checkpoint itself holds, and holds finer than a
+    snapshot does: the last row of its history. Raises CheckpointError."""
+    now = [row["step"] for row in read_history(folder)[-1:] if "step" in row]
+    return [snapshot for snapshot in list_snapshots(folder) if snapshot.step not in now]
+
+
 def describe_snapshot(path: Path) -> Snapshot:
     """When it was taken and what was measured then. Raises CheckpointError."""
     about = read_header(path)

@@ -28,9 +28,10 @@ from explorer.methods import METHODS
 from explorer.record import load_record
 from explorer.roles import read_roles
 from explorer.subject import Subject, subject_of
-from vit.checkpoint import list_snapshots, load_snapshot
+from vit.checkpoint import earlier_snapshots, load_snapshot
 from vit.clips import MOMENTS, as_clip, preprocess_clip
 from vit.library import folder_of
+from vit.model import ViT
 from vit.trace import trace
 
 
@@ -163,23 +164,25 @@ def make_film(subject: Subject, request: Request, asked: Asked) -> Export:
 
 
 def moments_of(subject: Subject, request: Request, asked: Asked) -> list[tuple[str, Subject]]:
-    """(title, the same picture in front of that snapshot) for every snapshot of the training."""
+    """(title, the same picture in front of that snapshot) for every snapshot of the training; in the end the
+    model as it is."""
     target = asked.target if need_gradients(asked.methods) else None
     folder = folder_of(request.model or first_checkpoint())
-    snapshots = list_snapshots(folder) if folder else []
+    snapshots = earlier_snapshots(folder) if folder else []
     height, width = subject.trace.image.shape[-2:]
-    check_memory(subject.model.config, (height, width), len(snapshots))
+    check_memory(subject.model.config, (height, width), len(snapshots) + 1)
+    if not snapshots:
+        raise Usage(f"{subject.card.name} kept no snapshots of its training to play through.")
+
+    def moment(title: str, model: ViT) -> tuple[str, Subject]:
+        return title, replace(subject, trace=trace(model, subject.trace.image, target=target), model=model)
+
     moments = []
     for snapshot in snapshots:
-        model, _ = load_snapshot(snapshot.path)
-        then = trace(model, subject.trace.image, target=target)
         accuracy = snapshot.metrics.get("accuracy")
         words = "" if accuracy is None else f", accuracy {100 * accuracy:.1f} %"
-        title = f"training step {snapshot.step:,}{words}"
-        moments.append((title, replace(subject, trace=then, model=model)))
-    if not moments:
-        raise Usage(f"{subject.card.name} kept no snapshots of its training to play through.")
-    return moments
+        moments.append(moment(f"training step {snapshot.step:,}{words}", load_snapshot(snapshot.path)[0]))
+    return [*moments, moment("as trained", subject.model)]
 
 
 def make_html(subject: Subject, request: Request, asked: Asked) -> Export:

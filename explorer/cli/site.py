@@ -18,7 +18,7 @@ from explorer.site.folder import Shared, write_site
 from explorer.site.onefile import write_one_file
 from explorer.site.pictures import Picture, open_any
 from explorer.site.spaces import check_space, next_step, write_app_space
-from vit.checkpoint import Snapshot, list_snapshots
+from vit.checkpoint import Snapshot, earlier_snapshots
 from vit.clips import is_clip
 from vit.library import resolve
 from vit.words import load_tower
@@ -103,7 +103,7 @@ def shared(name: str, moments: int, words: tuple[str, ...] = ()) -> Shared:
         tower = load_tower(name)
         return Shared.speaking(tower, words_of(tower, words))
     folder = resolve(name).folder
-    kept: list[Snapshot] = list_snapshots(folder) if folder else []
+    kept: list[Snapshot] = earlier_snapshots(folder) if folder else []
     if len(kept) > moments:
         kept = [kept[round(i * (len(kept) - 1) / max(1, moments - 1))] for i in range(moments)]
     chosen = [(snapshot.step, dict(snapshot.metrics), snapshot.path) for snapshot in kept]

@@ -73,7 +73,7 @@ def attention_viewer(
     predictions: bool = True,
     picture_height: int | None = None,
     lead: bool = True,
-    tries: Sequence[Mapping[str, str]] = (),
+    tries: Sequence[Mapping[str, Any]] = (),
     lesson: Mapping[str, str] | None = None,
     asks: str = "",
     state: Mapping[str, Any] | None = None,

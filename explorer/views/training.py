@@ -43,8 +43,9 @@ TIMELINE_JS = (Path(__file__).parent / "timeline.js").read_text(encoding="utf-8"
 def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
     """The moments of a checkpoint or run for one picture, and its curves. Raises CheckpointError.
 
-    They are its snapshots and, where it was measured after the last of them, its weights as they are now. The
-    weights of a moment are loaded when the browser asks for what they make of the picture.
+    They are its snapshots and, where it was measured with the last of them or later, its weights as they are
+    now, which are finer than a snapshot's. The weights of a moment are loaded when the browser asks for what
+    they make of the picture.
     """
     moments, damaged, history = [], list[str](), []
     name = session.allowed(name)
@@ -64,11 +65,13 @@ def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
         shown = then.addresses(depth=now.model.config.depth)
         return {**shown, "step": step, "words": words_of(step, metrics)}
 
+    last = history[-1] if history and history[-1]["step"] >= taken[-1].step else {}
     for snapshot in taken:
-        key = key_of(name, snapshot.step, snapshot.path)
-        moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
-    if history and history[-1]["step"] > taken[-1].step:
-        moments.append(moment(int(history[-1]["step"]), history[-1], now.key, None))
+        if snapshot.step != last.get("step"):
+            key = key_of(name, snapshot.step, snapshot.path)
+            moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
+    if last:
+        moments.append(moment(int(last["step"]), last, now.key, None))
     charts = charts_of(history, [moment["step"] for moment in moments])
     return {"moments": moments, "charts": charts, "left_out": left_out}
 

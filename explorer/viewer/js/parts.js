@@ -244,7 +244,7 @@ function buildTries(viewer) {
   const { parts, options, data } = viewer;
   const own = [
     options.intervene && { label: "Hide what it looks at", run: () => hideMostLookedAt(viewer) },
-    ...(options.tries ?? []),
+    ...(options.tries ?? []).filter(({ answers }) => !answers || data.classes.length),
     { label: "Play through the layers", run: () => viewer.play() },
     data.H > 1 && { label: "One head alone", run: () => viewer.commit({ mode: "attention", fuse: "one", head: 0 }) },
     { label: "Who looks at this square?", run: () => viewer.commit({ mode: "attention", direction: "column" }) },
