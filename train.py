@@ -421,7 +421,7 @@ def as_called(text: str, installed: bool) -> str:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    recipes = "\n".join(f"  {name:<11} {recipe.about}" for name, recipe in RECIPES.items())
+    recipes = "\n".join(f"  {name:<13} {recipe.about}" for name, recipe in RECIPES.items())
     installed = Path(sys.argv[0]).stem == "vit-train"
     parser = argparse.ArgumentParser(
         "vit-train" if installed else "train.py",

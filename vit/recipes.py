@@ -34,7 +34,7 @@ RECIPES = {
         | dict(weight_decay=0.1, drop_path=0.1),
     ),
     "masked": Recipe(
-        "CIFAR-10 without its labels: three patches of four are hidden and drawn; then --init runs/masked",
+        "CIFAR-10 without labels: most of a picture is hidden, and drawn; then --init runs/masked",
         CIFAR | dict(mask=0.75, epochs=12.0, hold=0.2, min_area=0.5, shift=0.06),
     ),
     "imagenette": Recipe(
