@@ -474,7 +474,7 @@ def test_strangers_fetch_few_and_small_hub_models(checkpoint: str, monkeypatch) 
     assert not [place for place in session.lent.iterdir() if "broken" in place.name]
     session.forget_fetched()
     assert session.is_here("someone/small-3"), "it came today"
-    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + 2 * sessions.DAY)
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + 2 * sessions.DAY + 1)
     session.forget_fetched()
     assert not [*session.lent.iterdir()] and not session.is_here("someone/small-3"), "though nobody asks"
 
