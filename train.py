@@ -360,8 +360,9 @@ def what_was_found(run: Run, saved: ViT, test: Split) -> tuple[str, str]:
     things, options = "clips" if saved.config.is_clip else "pictures", run.options
     bare = len(run.folder.parts) == 1  # which would be the name of a bundled one
     where = f"./{run.folder}" if bare else str(run.folder)
-    if isinstance(run.ema, Masked):
-        result, classes = measured(run.ema, test, run.card), len(test.class_names)
+    result = measured(run.ema if isinstance(run.ema, Masked) else saved, test, run.card)
+    if "nearest" in result:
+        classes = len(test.class_names)
         said = f"{result['nearest']:.2%} of {len(test)} test {things} are most like one of their own class"
         found = f"""- Learned without labels: {options.mask:.0%} of the patches were hidden, and drawn from
   what it made of the others. On the test split they are off by {result["test_loss"]:.3f} (mean squared
@@ -369,7 +370,7 @@ def what_was_found(run: Run, saved: ViT, test: Split) -> tuple[str, str]:
 - {said}, of {classes}.
 - `python train.py --init {where} ...` begins with it, and learns classes."""
         return said, found
-    accuracy, _ = score(predict(saved, test, run.card), test.labels)
+    accuracy = result["accuracy"]
     run.card = replace(run.card, accuracy=round(accuracy, 4))
     again = ["--evaluate", where, "--data", options.data]
     again += ["--seed", str(options.seed)] if options.seed else []
@@ -396,8 +397,7 @@ def finish(run: Run, data: Split, test: Split) -> None:
     save(run.folder, model, run.card)
     saved = load_folder(run.folder)[0].to(next(run.model.parameters()).device)
     said, found = what_was_found(run, saved, test)
-    default = asdict(Options())
-    changed = {name: value for name, value in asdict(options).items() if value != default[name]}
+    changed = {name: value for name, value in asdict(options).items() if is_changed(options, name)}
     epochs, seen = run.step * options.batch_size / run.images, min(options.eval_images, len(test))
     how = f"""- {run.step} steps of {options.batch_size}, {epochs:.1f} epochs of {run.images},
   in {run.minutes:.0f} minutes ({"bf16" if run.bf16 else "fp32"}).

@@ -160,10 +160,15 @@ def list_snapshots(folder: str | Path, damaged: list[str] | None = None) -> list
 
 
 def earlier_snapshots(folder: str | Path) -> list[Snapshot]:
-    """Those of moments before the one whose weights the checkpoint itself holds, and holds finer than a
-    snapshot does: the last row of its history. Raises CheckpointError."""
-    now = [row["step"] for row in read_history(folder)[-1:] if "step" in row]
-    return [snapshot for snapshot in list_snapshots(folder) if snapshot.step not in now]
+    """`earlier` of what a checkpoint keeps. Raises CheckpointError."""
+    return earlier(list_snapshots(folder), read_history(folder))
+
+
+def earlier(snapshots: list[Snapshot], history: list[dict[str, float]]) -> list[Snapshot]:
+    """Without the last one, where the last row of the history is of the same moment: the checkpoint itself
+    holds those weights, and holds them finer."""
+    same = snapshots and history and history[-1].get("step") == snapshots[-1].step
+    return snapshots[:-1] if same else snapshots
 
 
 def describe_snapshot(path: Path) -> Snapshot:

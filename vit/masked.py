@@ -48,12 +48,13 @@ class Masked(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         c, (i, parts), B = self.encoder.config, self.part, len(images)
-        P = c.grid_of(images.shape).count
+        grid = c.grid_of(images.shape)
+        P = grid.count
         visible = min(max(1, round(P * (1 - self.hidden))), P - 1)
-        drawn = torch.rand(B * parts, P, device=images.device)[i * B : (i + 1) * B]
-        order = drawn.argsort(dim=1)  # (B, P): shuffled
+        lots = torch.rand(B * parts, P, device=images.device)[i * B : (i + 1) * B]
+        order = lots.argsort(dim=1)  # (B, P): shuffled
         seen = order[:, :visible]  # (B, n)
-        guessed = self.drawn(self.encode(images, seen), seen, c.grid_of(images.shape).shape)
+        guessed = self.drawn(self.encode(images, seen), seen, grid.shape)
         error = (guessed.float() - even(patches_of(images, c))).square().mean(dim=2)  # (B, P)
         return error.gather(1, order[:, visible:]).mean()
 

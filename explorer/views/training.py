@@ -19,7 +19,7 @@ from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, as_text
 from explorer.views.parts import lines, note
 from explorer.views.prose import words
 from vit.card import CheckpointError
-from vit.checkpoint import read_history
+from vit.checkpoint import earlier, read_history
 from vit.library import folder_of
 
 RUNS = Path("runs")  # where train.py writes, unless told otherwise
@@ -65,13 +65,11 @@ def timeline_value(session: Session, look: Look, name: str) -> dict[str, Any]:
         shown = then.addresses(depth=now.model.config.depth)
         return {**shown, "step": step, "words": words_of(step, metrics)}
 
-    last = history[-1] if history and history[-1]["step"] >= taken[-1].step else {}
-    for snapshot in taken:
-        if snapshot.step != last.get("step"):
-            key = key_of(name, snapshot.step, snapshot.path)
-            moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
-    if last:
-        moments.append(moment(int(last["step"]), last, now.key, None))
+    for snapshot in earlier(taken, history):
+        key = key_of(name, snapshot.step, snapshot.path)
+        moments.append(moment(snapshot.step, snapshot.metrics, key, snapshot.step))
+    if history and history[-1]["step"] >= taken[-1].step:
+        moments.append(moment(int(history[-1]["step"]), history[-1], now.key, None))
     charts = charts_of(history, [moment["step"] for moment in moments])
     return {"moments": moments, "charts": charts, "left_out": left_out}
 
