@@ -48,6 +48,6 @@ export default [
   },
   {  // joined behind page.js, in one scope
     files: ["explorer/views/waiting.js", "explorer/views/upload.js", "explorer/views/compare.js"],
-    languageOptions: { globals: { page: "readonly", named: "readonly" } },
+    languageOptions: { globals: { page: "readonly", named: "readonly", asked: "readonly", first: "readonly" } },
   },
 ];

@@ -454,6 +454,12 @@ def show_what_is_chosen(
             failed.clear()  # chosen again, it is tried again
         return shown[:3] if shown and is_there else [gr.skip()] * 3
 
+    def on_left_out(picture, model, size, shown, target, edits, failed, request: gr.Request):
+        """What was chosen while something else failed: Gradio forgets an event that waited for that one."""
+        if [picture, model, size] == failed or not shown or (picture, model, size) == shown[:3]:
+            return UNCHANGED
+        return on_show(picture, model, size, shown, target, edits, failed, request)
+
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
     tried = [*page.chosen, page.failed]
     sized = page.size.input(on_show, page.asked, values, **then)
@@ -469,7 +475,10 @@ def show_what_is_chosen(
     chosen = dropped, fetched, named_again, picked, brought
     shows = [step.success(on_show, page.asked, values, **then) for step in chosen]
     for step in (sized, dropped, *shows):
-        step.failure(put_back, [*page.chosen, page.shown, page.failed], page.chosen, queue=False, **QUIET)
+        tried_last = [*page.chosen, page.shown, page.failed]
+        back = step.failure(put_back, tried_last, page.chosen, queue=False, **QUIET)
+        if step is not dropped:
+            back.success(on_left_out, page.asked, values, **then)
     return on_show
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -175,6 +176,22 @@ def test_at_200_percent_the_picture_begins_on_the_first_screen(browser: Browser,
     box = page.locator("#viewer canvas.vit-picture").first.bounding_box()
     assert box and box["y"] < 450 - 60
     context.close()
+
+
+def test_the_run_of_a_link_is_there_until_another_is_chosen(page: Page, url: str, session: Session) -> None:
+    (folder,) = session.extra
+    page.goto(f"{url}?tab=training&run={quote(folder)}")
+    run = page.get_by_label("Training run, or a folder that train.py writes to")
+    expect(page.locator("#training-timeline output")).to_contain_text("step", timeout=PATIENCE)
+    expect(run).to_have_value(folder)
+    run.click()
+    page.get_by_role("option", name="the model at the top").click()
+    page.wait_for_function("() => !location.search.includes('run=')")
+    page.locator("[data-example=lion]").click()  # everything new asks this page once more
+    page.wait_for_function("() => location.search.includes('example=lion')")
+    expect(page.locator("#training-viewer .vit-viewer")).to_be_visible()
+    page.wait_for_timeout(1500)
+    expect(run).to_have_value("the model at the top")
 
 
 def test_links_and_history_in_firefox(url: str) -> None:

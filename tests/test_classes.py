@@ -4,6 +4,7 @@ import gc
 import re
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,16 +97,15 @@ def test_typed_words_are_the_classes_everywhere(demo, session, models, pictures)
 def test_who_has_typed_nothing_sees_nothing_of_it(demo, session, models, pictures) -> None:
     shown = Shown(str(pictures / "red" / "0.png"), models["clip"])
     use_words(demo, shown, "a dog, grass")
-    box, _, where = handler(demo, "on_open", "classes")(shown, visitor(name="bob"))
+    box, where = handler(demo, "on_open", "classes")(shown, visitor(name="bob"))
     assert box.visible and where == ""
-    box, *_ = handler(demo, "on_open", "classes")(shown._replace(model=models["tiny"]), visitor(name="bob"))
+    box, _ = handler(demo, "on_open", "classes")(shown._replace(model=models["tiny"]), visitor(name="bob"))
     assert not box.visible, "it has classes of its own"
 
 
 def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures) -> None:
     shown = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
-    _, named, where = handler(demo, "on_open", "classes")(shown, visitor())
-    assert named == "a dog, grass"
+    _, where = handler(demo, "on_open", "classes")(shown, visitor())
     tower, look = load_tower(models["clip"]), session.look(shown.picture, shown.model)
     vectors = text_vectors(tower, [*WORDS, CONTROL])
     dense = dense_map(tower, vectors[:2], look.image, vectors[2])
@@ -117,7 +117,7 @@ def test_each_word_has_a_map_beside_the_control(demo, session, models, pictures)
 
 def test_names_are_text(demo, models, pictures) -> None:
     shown = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "<img src=x>, grass")
-    _, _, where = handler(demo, "on_open", "classes")(shown, visitor())
+    _, where = handler(demo, "on_open", "classes")(shown, visitor())
     assert "<img src=x>" not in where and "&lt;img" in where
 
 
@@ -347,6 +347,30 @@ def test_words_are_typed_and_explained(page) -> None:
 
 
 @pytest.mark.browser
+def test_an_answer_on_its_way_leaves_what_is_typed_meanwhile(page, monkeypatch) -> None:
+    """A link's words stand in the box at once, and no later answer writes there."""
+    box, answers = page.get_by_label("Words, with commas between them"), page.locator("#viewer .vit-classes")
+    expect(box).to_be_visible(timeout=90_000)
+    slow = lambda look: time.sleep(2) or where_report(look)  # noqa: E731
+    monkeypatch.setattr("explorer.views.classes.where_report", slow)
+    page.goto(page.url.partition("#")[0] + "&words=a+dog,grass")
+    expect(answers).to_contain_text("grass", timeout=90_000)
+    expect(box).to_have_value("a dog, grass")
+    box.fill("a red ball, grass")
+    expect(page.locator("#where .vx-map")).to_have_count(3, timeout=90_000)
+    box.press("Enter")
+    expect(answers).to_contain_text("a red ball", timeout=90_000)
+    hear = "() => { const { news } = vitPage; vitPage.news = (told) => { window.heard = 1; news(told); }; }"
+    page.evaluate(hear)
+    page.go_back()
+    page.go_forward()  # before the answer
+    page.wait_for_function("() => window.heard")
+    expect(answers).to_contain_text("a red ball")
+    assert "words=a+red+ball" in page.url
+    expect(box).to_have_value("a red ball, grass")
+
+
+@pytest.mark.browser
 def test_typed_words_are_in_the_address(page) -> None:
     box, answers = page.get_by_label("Words, with commas between them"), page.locator("#viewer .vit-classes")
     box.fill("a dog, grass")
@@ -369,10 +393,11 @@ def test_typed_words_are_in_the_address(page) -> None:
 
 def test_words_of_a_link_that_cannot_be_had(demo, models, pictures) -> None:
     shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
-    on_linked_tower, on_linked = handler(demo, "on_linked_tower"), handler(demo, "on_linked")
-    assert on_linked_tower(shown, gr.EventData(None, {"words": "a dog"}), visitor()) == "a dog"
+    on_link, on_linked = handler(demo, "on_link", "classes"), handler(demo, "on_linked")
+    assert on_link(gr.EventData(None, {"words": "a dog"})) == ("a dog", "a dog")
+    assert on_link(gr.EventData(None, {"words": "a,b"})) == ("a,b", "a, b")
     with pytest.raises(gr.Error, match="has no text tower that is read here"):
         on_linked(shown, "a dog", visitor())
-    assert on_linked_tower(shown, gr.EventData(None, {"words": ["no text"]}), visitor()) == ""
+    assert on_link(gr.EventData(None, {"words": ["no text"]})) == ("", gr.skip())
     back, target, key = on_linked(shown, "", visitor())
     assert back.classes is None and target is None and key

@@ -18,6 +18,7 @@ from explorer.look import TRAINED, Look
 from explorer.render import number
 from explorer.views import prose
 from explorer.views.page import (
+    EACH,
     FILE_QUEUE,
     HUB_QUEUE,
     LATEST,
@@ -126,8 +127,7 @@ def build(page: Page) -> None:
     def on_open(shown_now, request: gr.Request):
         look = page.look(shown_now, request)
         bare = not page.session.model(look.name).model.config.num_classes
-        named = ", ".join(look.classes.names) if isinstance(look.classes, Words) else gr.skip()
-        return gr.Accordion(visible=bare), named, where_report(look)
+        return gr.Accordion(visible=bare), where_report(look)
 
     def on_tower(shown_now, text, request: gr.Request):
         """In HUB_QUEUE, in front of what needs the text tower: it is fetched here."""
@@ -141,11 +141,15 @@ def build(page: Page) -> None:
         made = look.session.remember(key, lambda: words_of(page.session.tower(look.name), names), look.owner)
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    def on_linked_tower(shown_now, event: gr.EventData, request: gr.Request):
-        """The words that a link names, once their tower is here."""
+    def on_link(event: gr.EventData):
+        """Only hear it. In their box from now on the visitor writes alone."""
         if text := as_text(getattr(event, "words", "")):
+            return text, ", ".join(typed(text))
+        return text, gr.skip()
+
+    def on_linked_tower(shown_now, text, request: gr.Request):
+        if text:
             on_tower(shown_now, text, request)
-        return text
 
     def on_linked(shown_now, text, request: gr.Request):
         """Those words, or, where somebody went back to before there were any, none."""
@@ -173,14 +177,15 @@ def build(page: Page) -> None:
         made = kept_now[1]
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    page.when_open("explore", on_open, [page.shown], [box, words, where])
+    page.when_open("explore", on_open, [page.shown], [box, where])
     chosen: list[Any] = [page.shown, page.target, page.classes_chosen]
     hub, slow = ({**LATEST, **QUIET, **queue} for queue in (HUB_QUEUE, SLOW_QUEUE))
     here = gr.on([use_words.click, words.submit], on_tower, [page.shown, words], None, **hub)
     here.success(on_words, [page.shown, words], chosen, **slow)
-    followed = page.beacon.words(on_linked_tower, [page.shown], [linked], **hub)
-    put_on = followed.success(on_linked, [page.shown, linked], chosen, **slow)
-    for step in (followed, put_on):
+    followed = page.beacon.words(on_link, None, [linked, words], queue=False, **EACH, **QUIET)
+    fetched = followed.success(on_linked_tower, [page.shown, linked], None, **hub)
+    put_on = fetched.success(on_linked, [page.shown, linked], chosen, **slow)
+    for step in (followed, fetched, put_on):
         step.failure(None, None, None, js="() => window.vitPage.failed()")
     outputs = [kept, said, name, use_shown]
     files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **FILE_QUEUE)

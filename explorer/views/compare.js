@@ -16,16 +16,15 @@ page.compares = (what) => {
 };
 document.documentElement.dataset.compare = named().get("compare") === "pictures" ? "pictures" : "models";
 
-// Inputs of the page's own events, filled from the address: it is asked once, and written from then on.
-const asked = new Set();
-const first = (key) => asked.has(key) ? "" : asked.add(key) && (named().get(key) ?? "");
 page.pairInputs = (shown, second, choice, example, ...rest) =>
   [shown, second, document.documentElement.dataset.compare ?? choice, first("with") || example, ...rest];
-page.sideInputs = (shown, ...sides) => [shown, ...["from", "to"].flatMap((key, i) => {
-  const text = first(key), [, model, step] = text.match(/^(.*?)(?:@(\d+))?$/);  // a model's name may have an @, too
-  return text ? [model, step ? Number(step) : -1] : sides.slice(2 * i, 2 * i + 2);
+const SIDES = ["from", "to"], AT = /^(.*?)(?:@(\d+))?$/;  // a model's name may have an @, too
+page.sideModels = (...models) => SIDES.map((key, i) => asked.has(key) ? models[i] : named().get(key)?.match(AT)[1] ?? models[i]);
+page.sideInputs = (shown, ...sides) => [shown, ...SIDES.flatMap((key, i) => {
+  const [model, step] = sides.slice(2 * i, 2 * i + 2), text = first(key);
+  return [model, text ? Number(text.match(AT)[2] ?? -1) : step];
 })];
-page.keepSides = (...sides) => ["from", "to"].forEach((key, i) => {
+page.keepSides = (...sides) => SIDES.forEach((key, i) => {
   const [model, step] = sides.slice(2 * i, 2 * i + 2);
   page.keep(key, model || step !== -1 ? `${model}${step === -1 ? "" : `@${step}`}` : "");
 });

@@ -126,7 +126,7 @@ def build(page: Page) -> None:
         untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
         first = one_or_why(shown, model_a, moment_a, request)
         second = one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)
-        return [model_a, model_b, *first, *second]
+        return [*first, *second]
 
     def on_side_model(model, request: gr.Request):
         if as_text(model):
@@ -140,7 +140,8 @@ def build(page: Page) -> None:
         "compare",
         on_open,
         [page.shown, model_a, moment_a, model_b, moment_b],
-        [model_a, model_b, moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
+        [moment_a, said_a, viewer_a, moment_b, said_b, viewer_b],
+        linked=([model_a, model_b], "(...models) => vitPage.sideModels(...models)"),
         js="(...x) => vitPage.sideInputs(...x)",
     )
     chosen_sides = [model_a, moment_a, model_b, moment_b]

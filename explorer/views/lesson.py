@@ -16,7 +16,7 @@ from explorer.lesson.follow import Choice, Follow, liveliest
 from explorer.lesson.script import lesson_script
 from explorer.lesson.steps import lesson_of
 from explorer.look import Look, too_many_tokens
-from explorer.views.page import LATEST, MODEL_QUEUE, QUIET, Page, kindly
+from explorer.views.page import EACH, MODEL_QUEUE, QUIET, Page, kindly
 from explorer.views.prose import words
 
 SCRIPT = Text.own("js", lesson_script())  # the page fetches it when there is a picture to see
@@ -102,6 +102,9 @@ def build(page: Page) -> None:
             choice = choice_of(event._data, chosen or start_of(look, picked))
             return lesson_value(look, choice), choice
 
+    def on_failed():
+        return {"failed": True, "nonce": secrets.token_hex(4)}  # each is heard
+
     def on_link(event: gr.EventData):
         asked = event._data if isinstance(event._data, dict) else {}
         with kindly():
@@ -109,5 +112,6 @@ def build(page: Page) -> None:
 
     page.when_open("lesson", on_open, [page.shown, page.picked, chosen], [lesson])
     inputs = [page.shown, page.picked, chosen]
-    lesson.choose(on_choose, inputs, [lesson, chosen], **LATEST, **QUIET, **MODEL_QUEUE)
+    said = lesson.choose(on_choose, inputs, [lesson, chosen], **EACH, **QUIET, **MODEL_QUEUE)
+    said.failure(on_failed, None, [lesson], queue=False, **QUIET)
     lesson.link(on_link, None, [lesson], queue=False, **QUIET)

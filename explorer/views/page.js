@@ -1,7 +1,7 @@
 // What the page does beside its components: wakes the open tab, keeps the address, shows read-outs, links charts with
 // the viewer. One object, window.vitPage; no framework, no network.
 
-const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp: "", fresh: {} });
+const page = (window.vitPage = { tabs: [], trigger: null, open: "explore", stamp: "", fresh: {}, shown: {} });
 
 page.connect = (tabs, trigger) => {
   Object.assign(page, { tabs, trigger });
@@ -42,6 +42,10 @@ document.addEventListener("load", ({ target }) => target.closest?.("#picture") &
 // ---- the address: what was chosen is in it, and is there before anything is painted; Back and Forward go through it
 
 const named = () => new URL(location.href).searchParams;
+// What a widget holds is asked of the address once, and written into it from then on.
+const asked = new Set();
+const first = (key) => asked.has(key) ? "" : asked.add(key) && (named().get(key) ?? "");
+page.runNamed = (run) => first("run") || run;
 const ABOUT = ["model", "example", "size", "words"];
 const OWN = "own";  // the name, as an example, of a picture that no link can carry
 
@@ -119,6 +123,7 @@ page.news = (value) => {
 // The words of the address become the classes: the model's text half is asked for them; "" takes them away.
 page.ask = (words) => {
   page.wanted.words = null;
+  page.shown.words = words;  // from now on: Back and Forward go on from what is on its way
   page.trigger("words", { words });
 };
 page.failed = () => page.say({ words: null }, false);  // these words cannot be had
@@ -166,7 +171,7 @@ const showCopy = () => copy.isConnected || document.querySelector(".vx-header")?
 
 addEventListener("popstate", () => {
   if (!page.trigger) return;
-  const example = page.said("example"), shown = page.shown ?? {};
+  const example = page.said("example"), { shown } = page;
   if (page.said("model") !== shown.model || page.said("size") !== shown.size) return location.reload();
   page.restore();
   page.note("");
@@ -177,6 +182,7 @@ addEventListener("popstate", () => {
   if (!example || example === shown.example) return;
   if (example === OWN) return page.note("Your own picture is in no address: choose it again.");
   page.going = true;
+  page.shown.example = example;
   document.querySelector(`[data-example="${CSS.escape(example)}"]`)?.click();
 });
 

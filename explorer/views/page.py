@@ -33,7 +33,8 @@ SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 2}
 FILE_QUEUE: dict[str, Any] = {"concurrency_id": "file", "concurrency_limit": 4}
 # a download holds up only other downloads; it waits for the network, not for a core
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 4}
-# an event that says something: none may be skipped while another is being answered
+# an event that says something: none may be skipped while another is being answered, and of `LATEST`, Gradio
+# says what the first one said once more
 EACH: dict[str, Any] = {"trigger_mode": "multiple"}
 # one that says only that something has changed: after the answer, what is chosen by then is asked for
 LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
@@ -240,10 +241,23 @@ class Page:
                 decode(file, digest_of(file), owner_of(request))
 
     def when_open(
-        self, tab: str, fn: Callable, inputs: Sequence[Any], outputs: Sequence[Any], **options: Any
+        self,
+        tab: str,
+        fn: Callable,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        linked: tuple[Sequence[Any], str] | None = None,
+        **options: Any,
     ) -> None:
-        """Run fn when something new is to be shown and this tab is open, or when it is opened."""
+        """Run fn when something new is to be shown and this tab is open, or when it is opened.
+
+        linked: widgets, and a script that fills them from the address before. What fn returns comes later: in
+        what a visitor chooses, it would undo a choice made meanwhile.
+        """
         event = getattr(self.beacon, tab)  # the beacon's events are named after the tabs
+        if linked:
+            widgets, script = linked
+            event = event(None, list(widgets), list(widgets), js=script, **EACH, **QUIET).success
         asked = event(fn, list(inputs), list(outputs), **LATEST, **QUIET, **MODEL_QUEUE, **options)
         # opened again, it asks again
         asked.failure(None, None, None, js=f"() => window.vitPage.forget('{tab}')")

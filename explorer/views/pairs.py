@@ -288,7 +288,7 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
     choice.input(on_open, inputs, outputs, js=js, **options)
     brought = own.upload(page.on_file, [own], None, **EACH, **QUIET, **FILE_QUEUE)
     for chosen in (
-        thumbs.choose(on_choose, [page.shown], [*outputs, named], **options),
+        thumbs.choose(on_choose, [page.shown], [*outputs, named], **EACH, **QUIET, **MODEL_QUEUE),
         brought.success(on_own, [page.shown, own], [*outputs, named], **options),
     ):
         chosen.success(None, [named], None, js="(name) => { vitPage.keep('with', name); }")

@@ -164,9 +164,8 @@ def build(page: Page) -> None:
         return value, note(f"There is no folder {typed} here." if missing else NOTHING) + left_out
 
     def on_open(shown, run, request: gr.Request):
-        run = run or as_text(dict(request.query_params).get("run"))  # what a link names
         choices = [("the model at the top", ""), *((name, name) for name in runs(session))]
-        return gr.Dropdown(choices=choices, value=run or ""), *tell(shown, run, request)
+        return gr.Dropdown(choices=choices), *tell(shown, run, request)
 
     def on_run(shown, run, request: gr.Request):
         return tell(shown, run, request)
@@ -186,7 +185,8 @@ def build(page: Page) -> None:
             return gr.skip(), gr.skip(), gr.skip()
 
     seen = gr.State(())
-    page.when_open("training", on_open, inputs, [run, *outputs])
+    linked = [run], "(run) => vitPage.runNamed(run)"
+    page.when_open("training", on_open, inputs, [run, *outputs], linked)
     run.input(None, [run], None, js="(run) => void window.vitPage.say({ run })")
     run.input(on_run, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)
     timeline.follow(on_follow, [*inputs, seen], [*outputs, seen], **QUIET, **MODEL_QUEUE)

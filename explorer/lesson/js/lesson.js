@@ -1,7 +1,8 @@
 // The lesson on the screen: one step at a time, the picture beside it, and what was chosen travels along.
 //
 // `mount(element, options)` gives a handle whose receive(value) shows a lesson:
-//   {lesson: the JSON of explorer/lesson/steps.py or its address, picture: address, qr: {url, qr}, open: true}
+//   {lesson: the JSON of explorer/lesson/steps.py or its address, picture: address, qr: {url, qr}, open: true,
+//   failed: true, where what was asked for last does not come}
 // and which says through options.emit("choose", {patch, layer, head}) and emit("link", {url}) what it would like.
 // A step whose data are {missing: a sentence} says so in place of its drawing.
 // options: lessons: {"patch.layer.head": JSON}, all that a page without a server can show; address: keep the state
@@ -21,6 +22,8 @@ import { line, tableOf } from "./tools.js";
 
 const BOTH = ["layer", "head"];  // what a step depends on beside the square; the others: on neither
 const DEPENDS = { ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH, mlp: ["layer"], times: BOTH, spans: BOTH, read: ["head"] };
+
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 export const DRAWINGS = { ...first, ...layer, ...time, ...last };
 
@@ -65,7 +68,7 @@ class Lesson {
   }
 
   stepper(label, name) {
-    const said = el("output"), by = (step) => this.choose({ [name]: this.lesson.choice[name] + step });
+    const said = el("output"), by = (step) => this.choose({ [name]: this.choice[name] + step });
     const less = el("button", { type: "button", class: "les-button", "aria-label": `${label} before`, onclick: () => by(-1) }, "−");
     const more = el("button", { type: "button", class: "les-button", "aria-label": `${label} after`, onclick: () => by(1) }, "+");
     return { node: el("div", { class: "les-stepper", role: "group", "aria-label": label }, less, el("span", {}, label, " ", said), more),
@@ -75,6 +78,7 @@ class Lesson {
   // what the drawings ask of it ---------------------------------------------------------------------------------
 
   get step() { return this.lesson.steps[this.state.how]; }
+  get choice() { return this.wanted ?? this.lesson?.choice; }  // what was asked for last may be on its way
   get ink() { return getComputedStyle(this.node).getPropertyValue("--les-accent").trim() || "#4338ca"; }
   get bar() { return getComputedStyle(this.node).getPropertyValue("--les-bar").trim() || "#8a8f98"; }
 
@@ -130,7 +134,7 @@ class Lesson {
   }
 
   choose(change) {
-    const { choice, layers, heads } = this.lesson, limits = { patch: this.count, layer: layers, head: heads };
+    const { choice, lesson: { layers, heads } } = this, limits = { patch: this.count, layer: layers, head: heads };
     const next = { ...choice };
     for (const [name, value] of Object.entries(change)) next[name] = Math.max(0, Math.min(limits[name] - 1, value));
     const key = `${next.patch}.${next.layer}.${next.head}`;
@@ -141,8 +145,13 @@ class Lesson {
       this.status.textContent = "This page holds the numbers of one square in one layer, of some of its heads; the app has those of all.";
       return;
     }
-    this.status.textContent = "…";
+    this.wait(next);
     this.options.emit("choose", next);
+  }
+
+  wait(wanted) {  // null: for nothing more
+    this.wanted = wanted;
+    this.status.textContent = wanted ? "…" : "";
   }
 
   go(how, { history = true } = {}) {
@@ -200,11 +209,13 @@ class Lesson {
 
   async receive(value) {
     if (value?.qr) showLink(this, value.qr);
+    if (value?.failed) this.wait(null);
     if (!value?.lesson) return;
     const asked = this.asked = Symbol();
     const lesson = typeof value.lesson === "string" ? await fetch(value.lesson).then((answer) => answer.json()) : value.lesson;
     if (asked !== this.asked) return;  // another one came meanwhile
-    if (value.picture && value.picture !== this.shownPicture) {
+    const isElsewhere = value.picture && value.picture !== this.shownPicture;
+    if (isElsewhere) {
       const photo = new Image();
       photo.src = value.picture;
       await photo.decode().catch(() => {});
@@ -212,15 +223,16 @@ class Lesson {
       this.shownPicture = value.picture;
       this.state.answers = {};
     }
-    const before = this.lesson, same = before && JSON.stringify([before.choice, before.steps[this.state.how]])
-      === JSON.stringify([lesson.choice, lesson.steps[this.state.how]]);  // then nothing that is being played with is taken away
+    const before = this.lesson, { how } = this.state;
+    // then nothing that is being played with is taken away
+    const isSame = before && same([before.choice, before.steps[how]], [lesson.choice, lesson.steps[how]]);
     this.lesson = lesson;
     this.opacity = lesson.colours.opacity;
     this.tables = { map: tableOf(lesson.colours.map), signed: tableOf(lesson.colours.signed) };
     this.state.how = Math.min(this.state.how, lesson.steps.length - 1);
-    this.status.textContent = "";
+    this.wait(isElsewhere || same(this.wanted, lesson.choice) ? null : this.wanted);
     this.node.classList.remove("is-waiting");
-    if (!same || !this.drawn) this.redraw();
+    if (!isSame || !this.drawn) this.redraw();
     const { patch, layer, head } = this.state;  // what the address asks for, once
     if (before) this.remember(false);
     else this.choose(Object.fromEntries(Object.entries({ patch, layer, head }).filter(([, value]) => value !== undefined)));

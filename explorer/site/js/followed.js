@@ -22,7 +22,7 @@ export class Followed {
         await page.unfold();
         if (!current()) return;
         await ask("follow", { prepared: { image: prepared.image, pixels: prepared.pixels } });
-        const picture = await addressOfPixels(prepared), made = await ask("lesson", { choice: lesson.lesson?.choice ?? this.start() });
+        const picture = await addressOfPixels(prepared), made = await ask("lesson", { choice: lesson.choice ?? this.start() });
         if (!current()) return;
         Object.assign(this, { prepared, weights: weighed, missing: true });
         await lesson.receive({ lesson: made, picture });
@@ -36,7 +36,7 @@ export class Followed {
       if (!current()) return;
       await ask("shared", { logits });
       this.missing = false;
-      await this.choose(lesson.lesson.choice);
+      await this.choose(lesson.choice);
     } catch (error) {
       if (!current()) return;
       this.prepared = null;
