@@ -27,6 +27,7 @@ what the first returned, layer by layer, because products of matrices are slow i
         -> rollout (T, T), similarity (Q, T), as explorer/schema.json has it
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from copy import deepcopy
@@ -271,6 +272,7 @@ def exported(module: nn.Module, inputs: tuple[Any, ...], names: list[str], outpu
 
     Not optimised here: that would melt parameters into other numbers. The runtime does it when it starts.
     """
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # of lists without entries, which are none of ours
     program = torch.onnx.export(
         module.eval().requires_grad_(False),
         inputs,
