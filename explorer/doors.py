@@ -311,10 +311,11 @@ def free_at(folder: Path) -> int:
 
 
 def files_named(answer: bytes, folder: Path) -> list[Path]:
-    """The uploaded files that an answer of Gradio's names."""
+    """The uploaded files that an answer of Gradio's names, each in a folder of its own in this one: whose
+    folder is removed one day."""
     try:
         names = json.loads(answer)
     except ValueError:  # it was refused
         return []
     files = [Path(name) for name in names] if isinstance(names, list) else []
-    return [file for file in files if file.parent.parent == folder]
+    return [file for file in files if file.parent.parent == folder and ".." not in file.parts]

@@ -194,6 +194,18 @@ def test_the_run_of_a_link_is_there_until_another_is_chosen(page: Page, url: str
     expect(run).to_have_value("the model at the top")
 
 
+def test_choices_of_the_lesson_in_a_row_add_up(page: Page, url: str) -> None:
+    page.goto(f"{url}?tab=lesson#how=7&square=1&at=0.0")
+    expect(page.locator("#lesson .les-stepper output").first).to_have_text("0", timeout=PATIENCE)
+    page.evaluate("""() => {
+      const press = (name) => document.querySelector(`#lesson [aria-label="${name} after"]`).click();
+      ["Layer", "Layer", "Head"].forEach(press);
+    }""")
+    expect(page.locator("#lesson .les-stepper output")).to_have_text(["2", "1"], timeout=PATIENCE)
+    expect(page.locator("#lesson .les-status")).to_have_text("")
+    page.wait_for_function("() => location.hash.includes('at=2.1')")
+
+
 def test_links_and_history_in_firefox(url: str) -> None:
     with Firefox.start() as firefox:
         firefox.goto(url + "?tab=training&moment=10&example=tower")

@@ -157,29 +157,35 @@ def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeyp
 
 
 def test_an_addresss_oldest_uploads_make_room_for_its_new_ones(tmp_path, monkeypatch) -> None:
-    """Gradio puts each file into a folder of its own and names it in its answer."""
+    """Gradio puts each file into a folder of its own and names it in its answer; folders elsewhere stay."""
+    uploads, elsewhere = tmp_path / "uploads", tmp_path / "elsewhere" / "x.png"
+    for folder in (uploads, elsewhere.parent):
+        folder.mkdir()
+    elsewhere.write_bytes(b"x" * 10**4)
 
     async def upload(request: Request) -> JSONResponse:
         body = await request.body()
-        file = tmp_path / body[:1].decode() / "x.png"
+        file = uploads / body[:1].decode() / "x.png"
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(body)
-        return JSONResponse([str(file), "/etc/passwd"])
+        around = uploads / ".." / "elsewhere" / "x.png", uploads / ".." / "x.png"
+        return JSONResponse([str(file), str(elsewhere), *map(str, around)])
 
     monkeypatch.setattr(doors, "MAX_KEPT_OF_ONE", 250)
     monkeypatch.setattr(doors, "SMALLEST", 1)
     monkeypatch.setattr(doors, "is_a_proxy", lambda host: True)
-    layer = Middleware(Doors, uploads=lambda: tmp_path)
+    layer = Middleware(Doors, uploads=lambda: uploads)
     page = TestClient(Starlette(routes=[Route(doors.UPLOAD, upload, methods=["POST"])], middleware=[layer]))
 
     def lie_there_after(who: str, name: str) -> str:
         page.post(doors.UPLOAD, content=name.encode() * 100, headers={"x-forwarded-for": who})
-        return "".join(sorted(path.name for path in tmp_path.iterdir()))
+        return "".join(sorted(path.name for path in uploads.iterdir()))
 
     assert lie_there_after("bob", "b") == "b"
     assert [lie_there_after("ann", name) for name in "cde"] == ["bc", "bcd", "bde"]
     monkeypatch.setattr(doors, "MAX_KEPT", 350)
     assert lie_there_after("cid", "f") == "bef", "of the address that has most"
+    assert elsewhere.exists()
 
 
 def test_an_upload_does_not_ask_the_disk_for_all_others(tmp_path: Path, monkeypatch) -> None:
