@@ -6,8 +6,7 @@ widgets and returns values of widgets: it can be called from a test without a se
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -42,6 +41,7 @@ from explorer.views import (
     why,
 )
 from explorer.views.page import (
+    ADDRESS_QUEUE,
     EACH,
     FILE_QUEUE,
     HUB_QUEUE,
@@ -57,6 +57,7 @@ from explorer.views.page import (
     guard,
     in_toast,
     news,
+    noted,
     owner_of,
     target_said,
 )
@@ -403,20 +404,6 @@ def show_chosen(
     return show(page, examples, chosen, request, target, edits if size == shown.size else Edits())
 
 
-@contextmanager
-def noted(failed: list[Any], *chosen: Any) -> Iterator[None]:
-    """Write into `failed` what was chosen, if it cannot be shown: an event that fails has no answer. What
-    comes twice is said once."""
-    try:
-        yield
-    except Exception as error:
-        is_said = failed == [*chosen]
-        failed[:] = chosen
-        if is_said:
-            raise Left from error
-        raise
-
-
 def show_what_is_chosen(
     page: Page, examples: dict[str, Example], screen: Screen, clip: gr.UploadButton
 ) -> Callable[..., Screen]:
@@ -428,9 +415,6 @@ def show_what_is_chosen(
             raise Left  # taken away: what is shown stays
         with noted(failed, picture, model, size):
             page.on_file(picture, request)
-
-    def on_model(model, request: gr.Request):
-        page.fetch(model, request)
 
     def on_show(picture, model, size, shown, target, edits, failed, request: gr.Request):
         with noted(failed, picture, model, size):
@@ -464,11 +448,7 @@ def show_what_is_chosen(
     tried = [*page.chosen, page.failed]
     sized = page.size.input(on_show, page.asked, values, **then)
     dropped = page.picture.input(on_drop, tried, None, **EACH, **QUIET, **FILE_QUEUE)
-    # who waits for a download may choose another model meanwhile
-    fetched = page.model.input(on_model, [page.model], None, **EACH, **QUIET, **HUB_QUEUE)
-    named_again = fetched.failure(
-        lambda last: last.model if last else gr.skip(), page.shown, page.model, queue=False, **QUIET
-    )
+    fetched, named_again = page.fetched(page.model, lambda last: last.model if last else gr.skip())
     picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
     brought = clip.upload(on_clip, [clip], [page.picture], **EACH, **QUIET, **FILE_QUEUE)
     # none of these answers touches the widgets: there may be another choice in them by then
@@ -498,21 +478,12 @@ def arrive_and_leave(
         model, coming, why_not = first_model(page.session, dict(request.query_params))
         if why_not:
             gr.Warning(why_not, title="Another model")
-        return model, coming, {"page": owner_of(request)}
+        shown = first_shown(page.session, dict(request.query_params))
+        return model, coming, {"page": owner_of(request)}, shown.picture, shown.size
 
     def on_load(request: gr.Request):
-        shown = first_shown(page.session, dict(request.query_params))
-        return [shown.picture, shown.size, *show(page, examples, shown, request)]
-
-    def on_wanted(wanted):
-        """The page does not wait for a download: it shows the first model until then."""
-        try:
-            page.say_if_fetched(wanted)
-            page.session.fetch(wanted)
-        except (ValueError, OSError) as error:
-            gr.Warning(why_another(error, page.session.names()[0]), title="Another model")
-            return gr.skip()
-        return wanted
+        """Nothing that may have been chosen by the time that this is there."""
+        return show(page, examples, first_shown(page.session, dict(request.query_params)), request)
 
     def on_target(shown, event: gr.EventData, request: gr.Request):
         """A class was clicked: explain this one."""
@@ -528,13 +499,37 @@ def arrive_and_leave(
         if request.session_hash:
             page.session.release(request.session_hash)
 
-    demo.load(on_address, None, [page.model, wanted, page.beacon], queue=False, **QUIET)
-    demo.load(on_load, None, [page.picture, page.size, *values], **QUIET, **MODEL_QUEUE)
-    came = wanted.change(on_wanted, [wanted], [page.model], **QUIET, **HUB_QUEUE)
+    # in a queue, without which Gradio says of no state that it has changed
+    first = [page.model, wanted, page.beacon, page.picture, page.size]
+    demo.load(on_address, None, first, **QUIET, **ADDRESS_QUEUE)
+    demo.load(on_load, None, values, **QUIET, **MODEL_QUEUE)
+    came = model_of_the_address(page, wanted)
     came.success(on_show, page.asked, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
     page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], queue=False, **EACH, **QUIET)
     demo.unload(on_close)
+
+
+def model_of_the_address(page: Page, wanted: gr.State) -> Any:
+    """The event after which a model that the address names has come, and stands in its list."""
+
+    def on_wanted(wanted):
+        """The page does not wait for a download: it shows the first model until then."""
+        try:
+            page.say_if_fetched(wanted)
+            page.session.fetch(wanted)
+        except (ValueError, OSError) as error:
+            gr.Warning(why_another(error, page.session.names()[0]), title="Another model")
+            raise Left from error
+
+    def on_came(wanted, model):
+        """Unless another model has been chosen since."""
+        if model != page.session.names()[0]:
+            raise Left
+        return wanted
+
+    fetched = wanted.change(on_wanted, [wanted], None, **QUIET, **HUB_QUEUE)
+    return fetched.success(on_came, [wanted, page.model], [page.model], queue=False, **QUIET)
 
 
 def launch_options(session: Session) -> dict[str, Any]:

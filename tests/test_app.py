@@ -770,11 +770,14 @@ def pointed(**payload) -> gr.EventData:
 
 def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, list]:
     """(the model, what else the first page shows) for a visitor of this address."""
-    model, wanted, hello = handler(demo, "on_address")(visitor(query))
+    model, wanted, hello, *widgets = handler(demo, "on_address")(visitor(query))
     assert hello == {"page": "ann"}
-    shown = handler(demo, "on_load")(visitor(query))
-    came = handler(demo, "on_wanted")(wanted) if wanted else model
-    return came if isinstance(came, str) else model, shown
+    screen = handler(demo, "on_load")(visitor(query))
+    if wanted:
+        with suppress(gr.Error):
+            handler(demo, "on_wanted")(wanted)
+            model = handler(demo, "on_came")(wanted, model)
+    return model, [*widgets, *screen]
 
 
 def show(
@@ -900,6 +903,8 @@ def test_no_handler_answers_anything_with_a_fault(
             "kept_now": None,
             "wish": {},
             "failed": [],
+            "refused": [],
+            "brought": [],
             "followed": {},
             "picked": {},
             "chosen": None,
@@ -943,7 +948,7 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
         return fetch(name)
 
     monkeypatch.setattr(session, "load", slowly)
-    handler(demo, "on_model")("hf-hub:someone/vit", visitor())
+    handler(demo, "on_model")("hf-hub:someone/vit", [], visitor())
     monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
     assert skipped == [ui.UNCHANGED], "it is shown with the model, when that has come"
     assert show(demo, str(picture), "someone/vit").beacon["model"] == "someone/vit"
@@ -954,7 +959,10 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
 
 
 def test_a_visitors_second_wish_for_a_model_on_its_way_is_dropped(demo, session, monkeypatch) -> None:
-    choose, fetched, said = handler(demo, "on_model"), [], []
+    on_model, fetched, said = handler(demo, "on_model"), [], []
+
+    def choose(name: str, who: SimpleNamespace) -> None:
+        on_model(name, [], who)
 
     def fetch(name: str) -> None:
         fetched.append(name)
@@ -971,7 +979,7 @@ def test_a_visitors_second_wish_for_a_model_on_its_way_is_dropped(demo, session,
 
 
 def test_a_model_that_cannot_come_is_said_once_for_one_choice(demo, session, monkeypatch) -> None:
-    choose, said, clock = handler(demo, "on_model"), [], [100.0]
+    on_model, said, clock = handler(demo, "on_model"), [], [100.0]
 
     def fetch(name: str) -> None:
         raise ValueError("There is no such model.")
@@ -983,7 +991,7 @@ def test_a_model_that_cannot_come_is_said_once_for_one_choice(demo, session, mon
         shown = []
         for _ in range(2):  # as the widget says it
             with pytest.raises(gr.Error) as error:
-                choose("someone/none", visitor())
+                on_model("someone/none", [], visitor())
             shown.append(error.value.visible)
         assert shown == [True, False]
         clock[0] += 2
@@ -1117,9 +1125,9 @@ def test_one_bad_side_of_a_comparison_leaves_the_other(demo, checkpoints, pictur
 
 def test_a_moment_that_is_chosen_is_the_moment_that_is_compared(demo, session, checkpoints, picture) -> None:
     shown = Shown(str(picture), checkpoints["cls"])
-    moment, _, viewer = handler(demo, "on_side", "compare")(shown, compare.SAME, 10, visitor())
+    _, _, viewer = handler(demo, "on_side", "compare")(shown, compare.SAME, 10, visitor())
     then = session.look(picture, checkpoints["cls"], 10)
-    assert moment.value == 10 and viewer["head"] == then.addresses()["head"]
+    assert viewer["head"] == then.addresses()["head"]
 
 
 def test_the_lesson_starts_at_the_pin_and_then_is_the_visitors(demo, checkpoints, picture) -> None:
@@ -1176,7 +1184,7 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     arrive(demo, {"model": HOSTILE})
     with pytest.raises(gr.Error) as fetching:
-        handler(demo, "on_model")(HOSTILE, visitor())
+        handler(demo, "on_model")(HOSTILE, [], visitor())
     with pytest.raises(gr.Error) as looking:
         show(demo, str(picture), HOSTILE)
     assert len(told) == 1, "no word of fetching what can be no id of the Hub"

@@ -72,6 +72,7 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def use_words(demo, shown: Shown, text: str, name: str = "ann") -> Shown:
+    text = handler(demo, "on_say", "classes")(text)
     handler(demo, "on_tower", "classes")(shown, text, visitor(name=name))
     shown, target, key = handler(demo, "on_words", "classes")(shown, text, visitor(name=name))
     assert target is None and key
@@ -168,9 +169,11 @@ def test_a_text_tower_that_does_not_come_holds_up_nobody_else(
             client.show(picture, models["clip"])
         monkeypatch.setattr(session, "fetch_tower", hang)
         try:
-            slow.join("on_tower", [None, "a dog"])
+            slow.ask("on_say", ["a dog"])
+            slow.join("on_tower", [None, None])
             assert asked.wait(20)
-            other.ask("on_words", [None, "a red ball, grass"])  # raises if it is not answered
+            other.ask("on_say", ["a red ball, grass"])
+            other.ask("on_words", [None, None])  # raises if it is not answered
             assert other.show((pictures / "blue" / "0.png").read_bytes(), models["clip"])["head"]
         finally:
             let_go.set()
@@ -188,10 +191,9 @@ def test_a_text_tower_is_fetched_once_and_in_a_step_of_its_own(models, pictures,
     picture = str(session.folder / "a.png")
     shutil.copy(pictures / "red" / "0.png", picture)
     shown = Shown(picture, "some/clip")
-    handler(demo, "on_model")("some/clip", visitor())
+    handler(demo, "on_model")("some/clip", [], visitor())
     lanes = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
-    assert lanes["on_tower"] == lanes["on_linked_tower"] == "hub"
-    assert lanes["on_words"] == lanes["on_linked"] == "slow"
+    assert lanes["on_tower"] == "hub" and lanes["on_words"] == "slow"
     with pytest.raises(gr.Error, match="The text tower of some/clip is not here yet"):
         handler(demo, "on_words", "classes")(shown, "a dog", visitor())
     with pytest.raises(gr.Error, match="twice"):
@@ -236,10 +238,16 @@ def test_a_model_that_is_pushed_out_goes_though_a_visitor_has_classes_of_it(mode
 
 def test_shown_pictures_become_classes(demo, session, models, pictures) -> None:
     shown, kept_now = Shown(str(pictures / "red" / "0.png"), models["dino"]), None
-    show = handler(demo, "on_pictures", "classes")
+    show, hear = handler(demo, "on_pictures", "classes"), handler(demo, "on_bring", "classes")
+
+    def bring(name: str, files: list[str]) -> list:
+        brought: list = []
+        assert hear(brought, name, files) == "", "the box is free for the next name"
+        return brought
+
     for name in sorted(COLOURS):
         files = [str(path) for path in sorted((pictures / name).glob("*.png"))]
-        kept_now, said, _, button = show(shown, kept_now, name, files, visitor())
+        kept_now, said, button = show(shown, kept_now, bring(name, files), visitor())
         assert f"{name} (2)" in said
     assert button.interactive
     shown, _, _ = handler(demo, "on_shown", "classes")(shown, kept_now, visitor())
@@ -249,13 +257,24 @@ def test_shown_pictures_become_classes(demo, session, models, pictures) -> None:
     assert look.card.class_names == card.class_names == tuple(sorted(COLOURS))
     torch.testing.assert_close(look.trace().logits, model(look.image[None])[0], rtol=1e-3, atol=1e-3)
     with pytest.raises(gr.Error, match="Give the class a name"):
-        show(shown, kept_now, " ", [], visitor())
+        show(shown, kept_now, bring(" ", []), visitor())
     with pytest.raises(gr.Error, match="at least one picture"):
-        show(shown, kept_now, "x", [], visitor())
+        show(shown, kept_now, bring("x", []), visitor())
     with pytest.raises(gr.Error, match="21 pictures are more than 20"):
-        show(shown, kept_now, "x", [shown.picture] * 21, visitor())
+        show(shown, kept_now, bring("x", [shown.picture] * 21), visitor())
     with pytest.raises(gr.Error, match="at least two classes"):
         handler(demo, "on_shown", "classes")(shown, None, visitor())
+
+
+def test_classes_brought_together_are_shown_as_far_as_possible(demo, models, pictures, monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: said.append(message))
+    files = list((pictures / "red").iterdir())
+    brought = [("red", files), ("x", []), ("blue", files)]
+    shown = Shown(str(files[0]), models["dino"])
+    (_, now), text, _ = handler(demo, "on_pictures", "classes")(shown, None, brought, visitor())
+    assert now.names == ("red", "blue") and "blue (2)" in text and not brought
+    assert len(said) == 1 and "at least one picture" in said[0]
 
 
 def test_nobody_waits_while_a_picture_of_a_class_is_decoded(
@@ -267,9 +286,9 @@ def test_nobody_waits_while_a_picture_of_a_class_is_decoded(
 
     monkeypatch.setattr("explorer.classes.open_safely", decode)
     shown = Shown(str(pictures / "red" / "0.png"), models["tiny"])
-    files = [str(file) for file in (pictures / "red").iterdir()]
+    files = list((pictures / "red").iterdir())
     assert {fn.concurrency_id for fn in demo.fns.values() if fn.name == "on_pictures"} == {"file"}
-    kept_now, *_ = handler(demo, "on_pictures", "classes")(shown, None, "red", files, visitor())
+    kept_now, *_ = handler(demo, "on_pictures", "classes")(shown, None, [("red", files)], visitor())
     assert len(kept_now[1].features[0]) == len(files)
 
 
@@ -283,9 +302,9 @@ def test_showing_a_class_ends_when_nobody_waits_for_it(models, pictures, monkeyp
 
     monkeypatch.setattr("explorer.classes.open_safely", leave)
     shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
-    files = [str(file) for file in (pictures / "red").iterdir()]
+    files = list((pictures / "red").iterdir())
     with pytest.raises(gr.Error, match="Stopped"):
-        handler(ui.build(session), "on_pictures", "classes")(shown, None, "red", files, visitor())
+        handler(ui.build(session), "on_pictures", "classes")(shown, None, [("red", files)], visitor())
     assert len(read) == 1 < len(files)
 
 
@@ -297,9 +316,9 @@ def test_strangers_show_no_more_than_they_may_ask_for(models, pictures, monkeypa
     cost = public.look(picture, models["dino"]).cost.flops
     monkeypatch.setattr("explorer.look.PUBLIC_WORK_LIMIT", cost)
     large = Shown(str(picture), models["dino"], DOUBLE)
-    assert show(large, None, "red", [str(picture)], visitor())[0], "at the model's own size"
+    assert show(large, None, [("red", [picture])], visitor())[0], "at the model's own size"
     with pytest.raises(gr.Error, match="too much where others wait"):
-        show(large, None, "red", [str(picture)] * 2, visitor())
+        show(large, None, [("red", [picture] * 2)], visitor())
 
 
 def test_another_model_forgets_them_and_another_picture_does_not(demo, models, pictures) -> None:
@@ -393,11 +412,11 @@ def test_typed_words_are_in_the_address(page) -> None:
 
 def test_words_of_a_link_that_cannot_be_had(demo, models, pictures) -> None:
     shown = Shown(str(pictures / "red" / "0.png"), models["dino"])
-    on_link, on_linked = handler(demo, "on_link", "classes"), handler(demo, "on_linked")
+    on_link, on_words = handler(demo, "on_link", "classes"), handler(demo, "on_words", "classes")
     assert on_link(gr.EventData(None, {"words": "a dog"})) == ("a dog", "a dog")
     assert on_link(gr.EventData(None, {"words": "a,b"})) == ("a,b", "a, b")
     with pytest.raises(gr.Error, match="has no text tower that is read here"):
-        on_linked(shown, "a dog", visitor())
-    assert on_link(gr.EventData(None, {"words": ["no text"]})) == ("", gr.skip())
-    back, target, key = on_linked(shown, "", visitor())
+        on_words(shown, "a dog", visitor())
+    assert on_link(gr.EventData(None, {"words": ["no text"]})) == (None, gr.skip())
+    back, target, key = on_words(shown, None, visitor())
     assert back.classes is None and target is None and key

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from explorer.classes import ALIKE, MOST, MOST_PICTURES, Prototypes, Words, shown, typed, words_of
 from explorer.look import TRAINED, Look
+from explorer.refusals import Left
 from explorer.render import number
 from explorer.views import prose
 from explorer.views.page import (
@@ -28,6 +29,7 @@ from explorer.views.page import (
     Page,
     as_sent,
     as_text,
+    told,
 )
 from explorer.views.parts import note, panel, picture_map
 from vit.words import CONTROL, Dense, dense_map
@@ -120,53 +122,94 @@ def build(page: Page) -> None:
             )
         said = gr.HTML("", elem_id="own-said", apply_default_css=False)
     where = gr.HTML("", elem_id="where", apply_default_css=False)
-    # (key of the model, Prototypes) while classes are shown one after the other
-    kept: gr.State = gr.State(None)
-    linked = gr.State("")  # the words that a link named last
+    connect_words(page, words, use_words)
+    connect_pictures(page, (name, files, use_shown, said))
 
     def on_open(shown_now, request: gr.Request):
         look = page.look(shown_now, request)
         bare = not page.session.model(look.name).model.config.num_classes
         return gr.Accordion(visible=bare), where_report(look)
 
+    page.when_open("explore", on_open, [page.shown], [box, where])
+
+
+# What stands in a box is only heard, at once: by the time that it can be done, there may be something else.
+# What cannot be done is said then: of what is not queued, Gradio shows no error.
+HEARD: dict[str, Any] = {"queue": False, **EACH, **QUIET}
+
+
+def chosen_on(page: Page) -> list[Any]:
+    """What changes with the classes."""
+    return [page.shown, page.target, page.classes_chosen]
+
+
+def connect_words(page: Page, words: gr.Textbox, use_words: gr.Button) -> None:
+    asked: gr.State = gr.State(None)  # the words that were typed, or that a link named, last
+
+    def on_say(text):
+        return as_text(text)
+
+    def on_link(event: gr.EventData):
+        text = as_text(getattr(event, "words", ""))
+        return (text, ", ".join(text.split(","))) if text else (None, gr.skip())
+
     def on_tower(shown_now, text, request: gr.Request):
         """In HUB_QUEUE, in front of what needs the text tower: it is fetched here."""
-        typed(as_text(text))  # or one sentence about why not
-        page.session.fetch_tower(page.look(shown_now, request).name)
+        if text is not None:
+            typed(as_text(text))  # or one sentence about why not
+            page.session.fetch_tower(page.look(shown_now, request).name)
 
     def on_words(shown_now, text, request: gr.Request):
-        names = typed(as_text(text))
+        """None: somebody went back to before there were any."""
         look = page.look(shown_now, request)
+        if text is None:
+            return shown_now._replace(classes=None), None, secrets.token_hex(2)
+        names = typed(as_text(text))
         key = ("words", look.key, names)
         made = look.session.remember(key, lambda: words_of(page.session.tower(look.name), names), look.owner)
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    def on_link(event: gr.EventData):
-        """Only hear it. In their box from now on the visitor writes alone."""
-        if text := as_text(getattr(event, "words", "")):
-            return text, ", ".join(typed(text))
-        return text, gr.skip()
+    hub, slow = ({**LATEST, **QUIET, **queue} for queue in (HUB_QUEUE, SLOW_QUEUE))
+    said = gr.on([use_words.click, words.submit], on_say, [words], [asked], **HEARD)
+    linked = page.beacon.words(on_link, None, [asked, words], **HEARD)
+    for heard in (said, linked):
+        fetched = heard.success(on_tower, [page.shown, asked], None, **hub)
+        put_on = fetched.success(on_words, [page.shown, asked], chosen_on(page), **slow)
+    for step in (fetched, put_on):  # of the link
+        step.failure(None, None, None, js="() => window.vitPage.failed()")
 
-    def on_linked_tower(shown_now, text, request: gr.Request):
-        if text:
-            on_tower(shown_now, text, request)
 
-    def on_linked(shown_now, text, request: gr.Request):
-        """Those words, or, where somebody went back to before there were any, none."""
-        if text:
-            return on_words(shown_now, text, request)
-        page.look(shown_now, request)  # or one sentence about why not
-        return shown_now._replace(classes=None), None, secrets.token_hex(2)
+def connect_pictures(page: Page, widgets: tuple[Any, ...]) -> None:
+    name, files, use_shown, said = widgets
+    # (key of the model, Prototypes) while classes are shown one after the other
+    kept: gr.State = gr.State(None)
+    brought: gr.State = gr.State([])  # (class, files) that are still to be shown
 
-    def on_pictures(shown_now, kept_now, name, sent, request: gr.Request):
+    def on_bring(brought, name, sent):
+        files = [Path(file) for file in sent if isinstance(file, str)] if isinstance(sent, list) else []
+        brought.append((as_text(name), files))
+        return ""
+
+    def on_pictures(shown_now, kept_now, brought, request: gr.Request):
+        """All that were brought by now, in their order; what cannot be shown leaves the others."""
         look = page.look(shown_now, request)
-        called = as_text(name)
-        if not called:
-            raise gr.Error("Give the class a name first.", title="No name", print_exception=False)
-        found = features_of(look, [Path(file) for file in sent] if isinstance(sent, list) else [])
         earlier = kept_now[1] if kept_now and kept_now[0] == look.key else Prototypes((), ())
-        now = earlier.and_also(called, found)
-        return (look.key, now), so_far(now), "", gr.Button(interactive=len(now.names) > 1)
+        now, problems = earlier, []
+        while brought:
+            called, files = brought.pop(0)
+            try:
+                if not called:
+                    raise gr.Error("Give the class a name first.", title="No name", print_exception=False)
+                now = now.and_also(called, features_of(look, files))
+            except Left:
+                raise
+            except Exception as error:
+                problems.append(told(error))
+        if problems and now is earlier:
+            raise problems[0]
+        for problem in problems:
+            gr.Warning(problem.message, title=problem.title)
+        return (look.key, now), so_far(now), gr.Button(interactive=len(now.names) > 1)
 
     def on_shown(shown_now, kept_now, request: gr.Request):
         look = page.look(shown_now, request)
@@ -177,16 +220,7 @@ def build(page: Page) -> None:
         made = kept_now[1]
         return shown_now._replace(classes=made), None, made.key + secrets.token_hex(2)
 
-    page.when_open("explore", on_open, [page.shown], [box, where])
-    chosen: list[Any] = [page.shown, page.target, page.classes_chosen]
-    hub, slow = ({**LATEST, **QUIET, **queue} for queue in (HUB_QUEUE, SLOW_QUEUE))
-    here = gr.on([use_words.click, words.submit], on_tower, [page.shown, words], None, **hub)
-    here.success(on_words, [page.shown, words], chosen, **slow)
-    followed = page.beacon.words(on_link, None, [linked, words], queue=False, **EACH, **QUIET)
-    fetched = followed.success(on_linked_tower, [page.shown, linked], None, **hub)
-    put_on = fetched.success(on_linked, [page.shown, linked], chosen, **slow)
-    for step in (followed, fetched, put_on):
-        step.failure(None, None, None, js="() => window.vitPage.failed()")
-    outputs = [kept, said, name, use_shown]
-    files.upload(on_pictures, [page.shown, kept, name, files], outputs, **LATEST, **QUIET, **FILE_QUEUE)
-    use_shown.click(on_shown, [page.shown, kept], chosen, **LATEST, **QUIET, **MODEL_QUEUE)
+    sent = files.upload(on_bring, [brought, name, files], [name], **HEARD)
+    outputs = [kept, said, use_shown]
+    sent.success(on_pictures, [page.shown, kept, brought], outputs, **LATEST, **QUIET, **FILE_QUEUE)
+    use_shown.click(on_shown, [page.shown, kept], chosen_on(page), **LATEST, **QUIET, **MODEL_QUEUE)

@@ -12,12 +12,12 @@ page.keep = (key, value) => {
 page.compares = (what) => {
   document.documentElement.dataset.compare = what;
   page.keep("compare", what === "pictures" ? what : "");
-  return what;
 };
+page.compared = (choice) => document.documentElement.dataset.compare ?? choice;
 document.documentElement.dataset.compare = named().get("compare") === "pictures" ? "pictures" : "models";
 
 page.pairInputs = (shown, second, choice, example, ...rest) =>
-  [shown, second, document.documentElement.dataset.compare ?? choice, first("with") || example, ...rest];
+  [shown, second, page.compared(choice), first("with") || example, ...rest];
 const SIDES = ["from", "to"], AT = /^(.*?)(?:@(\d+))?$/;  // a model's name may have an @, too
 page.sideModels = (...models) => SIDES.map((key, i) => asked.has(key) ? models[i] : named().get(key)?.match(AT)[1] ?? models[i]);
 page.sideInputs = (shown, ...sides) => [shown, ...SIDES.flatMap((key, i) => {

@@ -10,8 +10,6 @@ from explorer.payload import class_name, written
 from explorer.session import PUBLISHED
 from explorer.viewer.host import attention_viewer
 from explorer.views.page import (
-    EACH,
-    HUB_QUEUE,
     LATEST,
     MODEL_QUEUE,
     QUIET,
@@ -100,9 +98,12 @@ def build(page: Page) -> None:
                 )
                 sides.append((model, moment, said, viewer))
 
-    def one(shown: Shown | None, model: str, step: Any, request: gr.Request, default: int = 0) -> list[Any]:
+    def one(
+        shown: Shown | None, model: str, step: Any, request: gr.Request, default: int = 0, held: Any = None
+    ) -> list[Any]:
         """Values for moment, answer and viewer of one side; default: the place in the list of moments of the
-        one to show where this model has none of that step."""
+        one to show where this model has none of that step. held: the moment that stands in the list, which
+        is left alone where it is the one that is shown: by then there may be another."""
         seen = shown and shown._replace(model=as_text(model) or shown.model)
         if shown and seen and seen.model != shown.model:  # a visitor's classes are of one model
             seen = seen._replace(classes=None)
@@ -111,15 +112,15 @@ def build(page: Page) -> None:
         steps = [value for _, value in offered]
         chosen = step if step in steps else steps[default % len(steps)]
         look = finished if chosen == LAST else page.look(seen, request, chosen)
-        return [gr.Dropdown(choices=offered, value=chosen), answer(look), look.viewer_value()]
+        value: dict[str, Any] = {} if chosen == held else {"value": chosen}
+        return [gr.Dropdown(choices=offered, **value), answer(look), look.viewer_value()]
 
     def one_or_why(*asked: Any) -> list[Any]:
         """`one`, or why not: what one side cannot show does not hold up the other."""
         try:
             return one(*asked)
         except Exception as error:
-            problem = error if isinstance(error, gr.Error) else told(error)
-            return [gr.skip(), f'<p class="vx-answer">{problem.message}</p>', gr.skip()]
+            return [gr.skip(), f'<p class="vx-answer">{told(error).message}</p>', gr.skip()]
 
     def on_open(shown, model_a, moment_a, model_b, moment_b, request: gr.Request):
         """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
@@ -128,12 +129,8 @@ def build(page: Page) -> None:
         second = one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)
         return [*first, *second]
 
-    def on_side_model(model, request: gr.Request):
-        if as_text(model):
-            page.fetch(model, request)
-
     def on_side(shown, model, moment, request: gr.Request):
-        return one(shown, model, moment, request)
+        return one(shown, model, moment, request, held=moment)
 
     (model_a, moment_a, said_a, viewer_a), (model_b, moment_b, said_b, viewer_b) = sides
     page.when_open(
@@ -147,8 +144,7 @@ def build(page: Page) -> None:
     chosen_sides = [model_a, moment_a, model_b, moment_b]
     for model, moment, said, viewer in sides:
         inputs, outputs = [page.shown, model, moment], [moment, said, viewer]
-        fetched = model.input(on_side_model, [model], None, **EACH, **QUIET, **HUB_QUEUE)
-        named_again = fetched.failure(lambda: SAME, None, [model], queue=False, **QUIET)  # it cannot be had
+        fetched, named_again = page.fetched(model, lambda shown: SAME)
         for chosen in (fetched.success, named_again.success, moment.input):
             shows = chosen(on_side, inputs, outputs, **LATEST, **QUIET, **MODEL_QUEUE)
             shows.success(None, chosen_sides, None, js="(...x) => { vitPage.keepSides(...x); }")

@@ -3,6 +3,7 @@ model's own. Choose a square: it is yours in every step. *Next*, or the arrow ke
 """
 
 import json
+import math
 import secrets
 from functools import partial
 from typing import Any
@@ -56,7 +57,7 @@ def lesson_value(look: Look, choice: Choice) -> dict[str, Any]:
 def choice_of(asked: Any, start: Choice) -> Choice:
     """What a browser asked for; numbers that it leaves out stay."""
     given = asked if isinstance(asked, dict) else {}
-    numbers = {name: value for name, value in given.items() if isinstance(value, int | float)}
+    numbers = {name: x for name, x in given.items() if isinstance(x, int | float) and math.isfinite(x)}
     return Choice(*(int(numbers.get(name, getattr(start, name))) for name in ("patch", "layer", "head")))
 
 

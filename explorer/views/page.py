@@ -31,6 +31,8 @@ MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2
 SLOW_QUEUE: dict[str, Any] = {"concurrency_id": "slow", "concurrency_limit": 2}
 # a file is decoded before it is looked at: no look waits for another visitor's
 FILE_QUEUE: dict[str, Any] = {"concurrency_id": "file", "concurrency_limit": 4}
+# what an address names is said at once, whatever it takes to show it
+ADDRESS_QUEUE: dict[str, Any] = {"concurrency_id": "address", "concurrency_limit": 4}
 # a download holds up only other downloads; it waits for the network, not for a core
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 4}
 # an event that says something: none may be skipped while another is being answered, and of `LATEST`, Gradio
@@ -69,14 +71,16 @@ def kindly() -> Iterator[None]:
     """What went wrong becomes one sentence for the visitor; what is on the screen stays there."""
     try:
         yield
+    except gr.Error:
+        raise
     except Exception as error:
-        if isinstance(error, gr.Error):
-            raise
         raise told(error) from error
 
 
 def told(error: Exception) -> gr.Error:
     """What a visitor is told of an error. A fault of the program is in its log."""
+    if isinstance(error, gr.Error):
+        return error
     title, sentence = "That did not work", sentence_of(error)
     if isinstance(error, Left):
         return gr.Error("Stopped.", visible=False, print_exception=False)
@@ -84,6 +88,20 @@ def told(error: Exception) -> gr.Error:
         LOG.error("A handler failed.", exc_info=error)
         sentence = "This failed in the program itself: try something else, and tell who runs this page."
     return gr.Error(in_toast(sentence), title=title, print_exception=False)
+
+
+@contextmanager
+def noted(failed: list[Any], *chosen: Any) -> Iterator[None]:
+    """Write into `failed` what was chosen, if it cannot be shown: an event that fails has no answer. What
+    comes twice is said once."""
+    try:
+        yield
+    except Exception as error:
+        is_said = failed == [*chosen]
+        failed[:] = chosen
+        if is_said:
+            raise Left from error
+        raise
 
 
 def as_sent(component: Any, read: Callable[[Any], Any] = lambda sent: sent and sent.path) -> None:
@@ -200,6 +218,26 @@ class Page:
             raise
         finally:
             self.on_its_way.discard(asked)
+
+    def fetched(self, box: gr.Dropdown, back: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """(the event after which a model that this box names is here, the one after which one that cannot be
+        had has gone from it). back: of what is shown, what the box holds then. Who waits for a download may
+        choose another model meanwhile."""
+        refused = gr.State([])
+
+        def on_model(model, refused, request: gr.Request):
+            with noted(refused, model):
+                if as_text(model):
+                    self.fetch(model, request)
+
+        def on_refused(model, refused, shown):
+            is_there = refused == [model]
+            refused.clear()
+            return back(shown) if is_there else gr.skip()
+
+        here = box.input(on_model, [box, refused], None, **EACH, **QUIET, **HUB_QUEUE)
+        gone = here.failure(on_refused, [box, refused, self.shown], [box], queue=False, **QUIET)
+        return here, gone
 
     def say_if_fetched(self, name: str) -> bool:
         """Tell the visitor if this model is not here yet."""

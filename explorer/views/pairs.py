@@ -203,7 +203,7 @@ def build(page: Page) -> None:
         said = gr.HTML("", apply_default_css=False, elem_id="pair-answers")
         viewer = pair_viewer("pair-viewer")
         patch = patching_part()
-    outputs = [choice, second, thumbs, said, viewer, patch.where, patch.result, patch.files]
+    outputs = [second, thumbs, said, viewer, patch.where, patch.result, patch.files]
     connect_pictures(page, (choice, named, second, thumbs, own), outputs)
     connect_patching(page, second, patch)
 
@@ -256,12 +256,12 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
         prefix = [(name, at) for at, name in enumerate(a.model.config.prefix_names)]
         places = gr.Dropdown([("all tokens", ALL_TOKENS), *prefix], value=ALL_TOKENS)
         shows = [strip(page, a, file), f'<p class="vx-answer">{words}</p>', value, places]
-        return ["pictures", file, *shows, "", links(a, b, None)]
+        return [file, *shows, "", links(a, b, None)]
 
     def on_open(shown, file, compares, example, request: gr.Request):
         """Only where two pictures are what is compared; at first the one that the address names."""
         if compares != "pictures":
-            return ["models", *[gr.skip()] * (len(outputs) - 1)]
+            return [gr.skip()] * len(outputs)
         look = page.look(shown, request)
         if not file or Path(file) == look.picture:
             others = [
@@ -282,10 +282,13 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
         return [*tell(shown, file or "", request), ""]
 
     inputs = [page.shown, second, choice, named]
-    page.when_open("compare", on_open, inputs, outputs, js="(...x) => vitPage.pairInputs(...x)")
+    js, linked = "(...x) => vitPage.pairInputs(...x)", ([choice], "(choice) => vitPage.compared(choice)")
+    page.when_open("compare", on_open, inputs, outputs, linked, js=js)
     options = {**LATEST, **QUIET, **MODEL_QUEUE}
-    js = "(...x) => vitPage.pairInputs(x[0], x[1], vitPage.compares(x[2]), ...x.slice(3))"
-    choice.input(on_open, inputs, outputs, js=js, **options)
+    chosen = choice.input(
+        None, [choice], None, js="(choice) => { vitPage.compares(choice); }", **EACH, **QUIET
+    )
+    chosen.success(on_open, inputs, outputs, js=js, **options)
     brought = own.upload(page.on_file, [own], None, **EACH, **QUIET, **FILE_QUEUE)
     for chosen in (
         thumbs.choose(on_choose, [page.shown], [*outputs, named], **EACH, **QUIET, **MODEL_QUEUE),
