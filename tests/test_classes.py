@@ -277,6 +277,36 @@ def test_classes_brought_together_are_shown_as_far_as_possible(demo, models, pic
     assert len(said) == 1 and "at least one picture" in said[0]
 
 
+def test_shown_classes_are_known_by_their_pictures_not_by_their_names_alone(models, pictures) -> None:
+    """Two visitors may show others under the same names: neither sees what was made for the other."""
+    session, names = Session(extra=tuple(models.values())), ("a", "b")
+    features = (torch.randn(2, 32), torch.randn(2, 32))
+    one, turned = Prototypes(names, features), Prototypes(names, features[::-1])
+    assert one.key == Prototypes(names, features).key
+    assert len({one.key, turned.key, Prototypes(names[::-1], features).key}) == 3
+    looks = [session.look(pictures / "red" / "0.png", models["dino"], classes=c) for c in (one, turned)]
+    first, second = (look.trace().logits for look in looks)
+    torch.testing.assert_close(first, second.flip(0))
+    assert not torch.allclose(first, second)
+
+
+def test_a_class_of_the_same_name_takes_the_place_of_the_old_one() -> None:
+    old, other, new = torch.zeros(2, 4), torch.ones(3, 4), torch.full((1, 4), 2.0)
+    both = Prototypes(("a", "b"), (old, other)).and_also("a", new)
+    found = dict(zip(both.names, both.features, strict=True))
+    assert found.keys() == {"a", "b"} and found["a"] is new and found["b"] is other
+    assert Prototypes(("a",), (old,)).and_also("b", new).features == (old, new)
+
+
+def test_the_control_of_words_is_the_prompt_that_means_nothing(models) -> None:
+    tower = load_tower(models["clip"])
+    (control,) = text_vectors(tower, [CONTROL])
+    for words in (WORDS, ("grass", CONTROL, "a dog")):
+        found = words_of(tower, words)
+        torch.testing.assert_close(found.control, control)
+        torch.testing.assert_close(found.vectors, text_vectors(tower, words))
+
+
 def test_nobody_waits_while_a_picture_of_a_class_is_decoded(
     demo, session, models, pictures, monkeypatch
 ) -> None:
