@@ -2,6 +2,7 @@
 
 import csv
 import io
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from explorer import controls, measures
 from explorer import faithfulness as f
 from explorer.methods import METHODS
-from vit import MaskPatches, Trace, ViT, ViTConfig, trace
+from vit import Card, MaskPatches, Trace, ViT, ViTConfig, trace
 
 h, w = 3, 5
 P = h * w
@@ -291,6 +292,56 @@ def test_a_stopped_table_is_taken_up_where_it_was(tmp_path) -> None:
         f.table(model, samples[::-1], ["rollout"], plan, keep=keep)
 
 
+def test_what_is_kept_is_of_these_weights_to_the_last_number_and_of_these_classes(tmp_path) -> None:
+    model, _ = model_and_trace()
+    changed = deepcopy(model)
+    changed.blocks[1].mlp.fc2.weight[-1, -1] += 0.01
+    assert f.weights_digest(changed) != f.weights_digest(model) == f.weights_digest(deepcopy(model))
+    image = torch.randn(3, 12, 20)
+    other = image.clone()
+    other[-1, -1, -1] += 0.01
+    assert f.tensor_digest(other) != f.tensor_digest(image) == f.tensor_digest(image.clone())
+    plan, keep = f.Plan(("grey",), 3, subsets=0), tmp_path / "kept.jsonl"
+    f.table(model, [f.Sample(image, target=1)], ["rollout"], plan, keep=keep)
+    with pytest.raises(ValueError, match="figures of other weights"):
+        f.table(changed, [f.Sample(image, target=1)], ["rollout"], plan, keep=keep)
+    for sample in (f.Sample(image, target=2), f.Sample(image), f.Sample(other, target=1)):
+        with pytest.raises(ValueError, match="figures of other pictures or of other classes"):
+            f.table(model, [sample], ["rollout"], plan, keep=keep)
+    assert f.table(model, [f.Sample(image, target=1)], ["rollout"], plan, keep=keep).images == 1
+
+
+def test_a_measure_that_hides_as_a_method_does_is_no_evidence_for_it() -> None:
+    names = ("score", "sensitivity grey", "sensitivity drop")
+
+    def runner(name: str, *figures: float) -> f.Runner:
+        score, *others = figures
+        line = torch.tensor([0.0, 1.0])
+        curves = {"grey": measures.Curves(line, torch.zeros(2), torch.full((2,), score))}
+        return f.Runner(name, torch.zeros(1, 1), curves, dict(zip(names[1:], others)))
+
+    assert METHODS["knockout"].judged_by == "drop" and METHODS["occlusion"].judged_by == "grey"
+    controls_ = [runner(f.CENTRE, 0.2, 0.1, 0.1), runner(f.RANDOM, 0.1, 0.2, 0.2)]
+    ahead = [runner(name, 0.3, 0.3, 0.3) for name in ("knockout", "occlusion", "rollout")]
+    mixed = [runner("relevance", 0.2, 0.15, 0.25)]  # ahead of one control, level with another
+    assert f.beliefs([*controls_, *ahead, *mixed]) == {
+        "knockout": ["score", "sensitivity grey"],
+        "occlusion": ["score", "sensitivity drop"],
+        "rollout": [*names],
+        "relevance": ["sensitivity drop"],
+    }
+
+
+def test_ties_of_another_map_or_seed_are_drawn_by_another_lot() -> None:
+    """Two flat maps of one race must not go in one order: both would be as lucky."""
+    model, t = model_and_trace()
+    plans = [f.Plan(("grey",), 3, randoms=0, subsets=0, seed=seed) for seed in (0, 0, 1)]
+    found = [f.race(model, t, ["rollout", "attention"], p, map_of=lambda _: torch.zeros(h, w)) for p in plans]
+    (a, b), again, (c, d) = ([r.order.tolist() for r in race if r.name in METHODS] for race in found)
+    assert sorted(again) == sorted([a, b])
+    assert len({tuple(order) for order in (a, b, c, d)}) == 4
+
+
 def test_the_verdict_needs_more_than_one_measure() -> None:
     up, down, level = f.Estimate(0.1, 0.05, 0.2), f.Estimate(-0.1, -0.2, -0.05), f.Estimate(0, -0.1, 0.1)
 
@@ -372,6 +423,39 @@ def test_sensitivity_is_a_correlation_over_sets_of_patches(family: str, mode: st
     assert found[2] == 0  # a flat map says nothing
 
 
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid", "none"])
+def test_curves_and_road_watch_what_the_card_says_that_logits_mean(scores: str) -> None:
+    model, t = model_and_trace()
+    card = Card("x", scores=scores)
+    logits = t.logits[None]
+    read = {"softmax": logits.softmax(dim=1), "sigmoid": logits.sigmoid(), "none": logits}[scores][0, 2]
+    (curve,) = measures.perturbation_curves(model, t, torch.randperm(P)[None], "grey", 3, card)
+    torch.testing.assert_close(curve.deletion[0], read)
+    torch.testing.assert_close(measures.reader_of(t, card)(logits)[0], read)
+    (found,) = measures.road(model, t, torch.arange(P)[None], card)
+    watched = f.race(model, t, [], f.Plan(("grey",), 3, subsets=0), card=card)
+    firsts = [float(runner.curves["grey"].deletion[0]) for runner in watched]
+    assert firsts == pytest.approx([float(read)] * len(f.CONTROLS))
+    differences = []
+    for n in (3, 8, 12):
+        gone = (torch.arange(P)[-n:], torch.arange(P)[:n])
+        left = [measures.filled_in(t.image, measures.patches_to_pixels(some, t)) for some in gone]
+        least, most = card.values(model(torch.stack(left)))[:, 2].tolist()
+        differences.append(least - most)
+    assert float(found) == pytest.approx(np.mean(differences), abs=1e-5)
+
+
+def test_the_noise_of_what_is_filled_in_is_another_in_every_frame() -> None:
+    """The same in all of them would stand still, and be seen as a thing."""
+    frame, gone = torch.rand(3, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
+    gone[2:6, 2:6] = True
+    clip = measures.filled_in(frame.expand(4, -1, -1, -1), gone.expand(4, -1, -1), seed=3, noise=0.1)
+    for at, one in enumerate(clip):
+        torch.testing.assert_close(one, measures.filled_in(frame, gone, 3 + at, 0.1))
+        assert all((one - other).abs()[:, gone].mean() > 0.03 for other in clip[:at])
+        assert torch.equal(one[:, ~gone], frame[:, ~gone])
+
+
 def test_filling_in_solves_the_equations_of_road() -> None:
     image = torch.randn(3, 6, 7)
     gone = torch.rand(6, 7, generator=torch.Generator().manual_seed(0)) < 0.6
@@ -415,6 +499,15 @@ def test_bootstrap_intervals_hold_the_truth_as_often_as_they_say(n: int) -> None
     values = torch.randn(600, n, dtype=torch.float64) + 0.5
     held = [(e := f.bootstrap(v, 500)).low <= 0.5 <= e.high for v in values]
     assert 0.92 < np.mean(held) < 0.98
+
+
+def test_the_interval_of_four_values_is_what_a_table_of_students_t_makes_of_it() -> None:
+    """Means of four draws from 0, 0, 0, 4: none is 4 in 32 % of them, three or more are in 5 %, all in 0.4 %,
+    so the ends are 0 and 3; t of 3 degrees of freedom is 3.1824, the normal's quantile 1.9600."""
+    wider = 3.182446 / 1.959964 * (4 / 3) ** 0.5
+    found = f.bootstrap(torch.tensor([0.0, 4.0, 0.0, 0.0], dtype=torch.float64))
+    assert found.mean == 1
+    assert (found.low, found.high) == pytest.approx((1 - wider, 1 + 2 * wider), abs=1e-5)
 
 
 def test_one_picture_proves_nothing() -> None:
