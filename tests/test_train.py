@@ -6,17 +6,19 @@ import shlex
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from conftest import randomised, tiny_config
 from PIL import Image
 from tiny_run import command, run, same
 from torch import nn
 
 import train as t
 from explorer.tensors import lines_of, shapes_of
-from vit import beginning
+from vit import ViT, beginning
 from vit.card import Card
 from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split
@@ -24,6 +26,7 @@ from vit.library import BUNDLED, load
 from vit.moves import MOVES_CLASSES, MOVES_COUNT, moves_sample
 from vit.options import RANGES, Options
 from vit.pictures import normalize
+from vit.positions import resample_relative
 from vit.recipes import RECIPES
 from vit.report import evaluate
 from vit.schedule import Schedule
@@ -108,6 +111,36 @@ def test_the_average_remembers_as_long_as_it_says():
     assert average.weight.item() == pytest.approx(0.1)
 
 
+def test_the_average_forgets_its_beginning_and_takes_along_what_batch_norm_has_counted():
+    """In step s it keeps (1 + s) / (10 + s) of itself, so long as that is less than was asked for."""
+    average, model = (nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)) for _ in range(2))
+    nn.init.zeros_(average[0].weight)
+    nn.init.ones_(model[0].weight)
+    model[1].running_mean.fill_(10.0)
+    model[1].num_batches_tracked.fill_(7)
+    for step, kept in ((0, 0.1), (8, 0.5), (10**6, 0.9)):
+        before = [average[0].weight.item(), average[1].running_mean.item()]
+        t.update_ema(average, model, 0.9, step)
+        after = [average[0].weight.item(), average[1].running_mean.item()]
+        assert after == pytest.approx([kept * x + (1 - kept) * y for x, y in zip(before, (1, 10))], rel=1e-5)
+        assert average[1].num_batches_tracked == 7
+
+
+def test_calibration_scales_all_of_the_head_and_nothing_else(monkeypatch):
+    """A bias left as it was would change answers."""
+    model = randomised(ViT(tiny_config(image_size=(8, 8), distillation=True)))
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    images = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8)
+    data = Split(images, torch.arange(24) % 7, tuple("abcdefg"))
+    options = Options(image_size=8, batch_size=8)
+    run = SimpleNamespace(options=options, card=Card("x"), bf16=False)
+    monkeypatch.setattr(t, "scale_of", lambda logits, labels: 0.25)
+    t.calibrate(model, run, data)
+    for name, x in model.state_dict().items():
+        torch.testing.assert_close(x, before[name] * (0.25 if name.startswith("head") else 1))
+    assert before["head.bias"].abs().min() > 0
+
+
 def test_matrices_decay_as_asked():
     model = t.build_model(Options(embed_dim=16, depth=2, num_heads=2), "abc")
     muon, adamw = t.make_optimizers(model, Options(weight_decay=0.3))
@@ -185,6 +218,33 @@ def test_init_brings_the_weights_to_other_pictures_and_classes(finished, picture
     assert torch.equal(grown.blocks[1].mlp.fc1.weight, old.blocks[1].mlp.fc1.weight)
     image = torch.randn(1, 3, 32, 32)
     assert torch.allclose(grown(image), old(image), atol=1e-5)  # the same positions, resampled
+
+
+def test_a_class_that_was_known_keeps_what_it_knew_wherever_it_stands(finished, tmp_path):
+    model, card = load(finished)
+    with torch.no_grad():
+        model.head.bias.copy_(torch.tensor([0.7, -0.3]))
+    save(tmp_path / "old", model, card)
+    old, card = load(tmp_path / "old")
+    assert card.class_names == ("dark", "light")
+    options = t.with_init(Options(image_size=16, init=str(tmp_path / "old")), {})
+    new = t.build_model(options, ("light", "x", "dark")).head
+    assert torch.equal(new.weight[[2, 0]], old.head.weight) and torch.equal(new.bias[[2, 0]], old.head.bias)
+    assert new.bias.tolist() == pytest.approx([-0.3, 0, 0.7], abs=1e-3) and new.weight[1].abs().max() == 0
+
+
+def test_relative_positions_follow_to_pictures_of_another_size(tmp_path):
+    """Layer by layer: what a block adds to scores is its own old table on the new grid, as the model itself
+    would make it for such a picture."""
+    old = randomised(ViT(tiny_config(rel_pos=True, pos_embed="none", image_size=(16, 16))))
+    save(tmp_path / "old", old, Card("old", tuple("abcdefg")))
+    options = t.with_init(Options(image_size=32, init=str(tmp_path / "old")), {})
+    new, old = t.build_model(options, tuple("abcdefg")).eval(), load(tmp_path / "old")[0]
+    assert new.config.grid_size == (8, 8) and new.rel_pos.shape[1] == 15 * 15 + 3
+    for layer, table in enumerate(old.rel_pos):
+        torch.testing.assert_close(new.rel_pos[layer], resample_relative(table, (4, 4), (8, 8)))
+    image = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(new(image), old(image), rtol=1e-4, atol=1e-5)
 
 
 def test_what_knows_pictures_begins_with_clips(finished):
