@@ -17,7 +17,7 @@ from explorer.cli.commands import main
 from explorer.methods import METHODS
 from vit import Card, CheckpointError, ViT, load, trace
 from vit.pictures import preprocess
-from vit.prototypes import features_of, with_prototypes
+from vit.prototypes import features_of, with_means, with_prototypes
 from vit.trace import Recorder
 from vit.words import (
     CONTROL,
@@ -315,6 +315,21 @@ def test_of_a_distilled_model_the_class_token_is_asked(pictures: Path, more: dic
     image, recorder = torch.randn(1, 3, 12, 20), Recorder({"pooled"})
     plain(image, recorder)
     same(model(image), model.head(recorder.seen["pooled"][None]), 1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.7, 0.0])
+def test_the_head_of_prototypes_is_the_formula_whatever_their_lengths(spread: float) -> None:
+    """Of means of one length a bias says nothing; here it has to. Without a spread theirs is taken."""
+    means = torch.randn(4, 32) * torch.tensor([0.5, 1.0, 2.0, 5.0])[:, None]
+    model, card = with_means(ViT(tiny_config(num_classes=0)), Card("x"), tuple("abcd"), means, spread)
+    c = means.double()
+    variance = (spread or float((c - c.mean(dim=0)).square().sum() / 4)) / 32
+    torch.testing.assert_close(model.head.weight, (c / variance).float())
+    torch.testing.assert_close(model.head.bias, (-(c**2).sum(dim=1) / 2 / variance).float())
+    features = torch.randn(50, 32) * 3
+    nearest = torch.cdist(features, means).argmin(dim=1)
+    assert torch.equal(model.head(features).argmax(dim=1), nearest) and len(nearest.unique()) > 1
+    assert card.class_names == tuple("abcd") and card.scores == "softmax"
 
 
 def test_one_class_is_none(pictures: Path) -> None:
