@@ -50,6 +50,47 @@ def test_a_turned_picture_stays_sharp():
     assert augment(noise, (32, 32), rotation=10).std() / (noise / 255).std() > 0.82
 
 
+def test_the_sides_of_a_crop_are_as_unlike_as_asked():
+    """From 1 : aspect to aspect : 1, as often this way as that; a large crop has no room for it."""
+    ramp = torch.linspace(0, 255, 128).to(torch.uint8).expand(128, 128)
+    both = torch.stack([ramp, ramp.T, ramp])  # how far each channel goes tells a side of the crop
+    for aspect in (1.0, 3.0):
+        x = augment(both.expand(400, -1, -1, -1), (32, 32), min_area=0.1, aspect=aspect, flip=False)
+        wide, high = x[:, 0, 16, -2] - x[:, 0, 16, 1], x[:, 1, -2, 16] - x[:, 1, 1, 16]
+        unlike, most = (wide / high).log()[wide * high < 0.25], torch.tensor(aspect).log()
+        assert len(unlike) > 50 and unlike.abs().max() < most + 0.1 and unlike.mean().abs() < 0.2
+        assert unlike.min() < -0.85 * most + 0.1 and unlike.max() > 0.85 * most - 0.1
+
+
+def test_a_picture_is_turned_by_degrees_either_way():
+    """The gradient of a ramp says by how many."""
+    ramp = torch.linspace(64, 192, 64).to(torch.uint8).expand(400, 3, 64, 64)
+    x = augment(ramp, (64, 64), rotation=20, flip=False)[:, 0, 24:40, 24:40]
+    across, down = x.diff(dim=2).mean(dim=(1, 2)), x.diff(dim=1).mean(dim=(1, 2))
+    angle = torch.rad2deg(torch.atan2(down, across))
+    assert 18 < angle.max() < 21 and -21 < angle.min() < -18 and angle.mean().abs() < 2
+    assert angle.std() == pytest.approx(20 / 3**0.5, rel=0.15)  # as likely by any angle
+
+
+def test_colours_are_changed_as_far_as_asked():
+    """(x - 0.5) · contrast + 0.5 · brightness: of grey 0.5 brightness alone is seen, of others contrast."""
+    c = 0.4
+    grey = torch.full((2000, 3, 2, 2), 128, dtype=torch.uint8)
+    bright = augment(grey, (2, 2), colour=c, flip=False)
+    assert bright.aminmax() == pytest.approx((0.5 * (1 - c), 0.5 * (1 + c)), abs=0.01)
+    assert bright.mean() == pytest.approx(0.5, abs=0.01)
+    assert (bright - bright[:, :1]).abs().max() < 1e-6, "grey has no colour that could be stronger"
+    steps = torch.tensor([96, 160], dtype=torch.uint8).expand(2000, 3, 2, 2)  # grey, too
+    x = augment(steps, (2, 2), colour=c, flip=False)
+    contrast = (x[..., 1] - x[..., 0]).mean(dim=(1, 2)) / (64 / 255)
+    assert contrast.aminmax() == pytest.approx((1 - c, 1 + c), abs=0.01)
+    colours = torch.tensor([108, 128, 148], dtype=torch.uint8).view(1, 3, 1, 1).expand(2000, 3, 2, 2)
+    x = augment(colours, (2, 2), colour=c, flip=False)
+    both = (x[:, 2] - x[:, 0]).mean(dim=(1, 2)) / (40 / 255)  # contrast and saturation
+    assert both.aminmax() == pytest.approx(((1 - c) ** 2, (1 + c) ** 2), abs=0.06)
+    assert (x.mean(dim=1) - x[:, 1]).abs().max() < 1e-5, "the mean of the channels stays"
+
+
 @pytest.mark.parametrize("min_area", [0.3, 0.75, 0.99])
 def test_a_crop_is_never_smaller_than_asked(min_area):
     """A ramp in both directions: how far it goes tells how much of the picture the crop shows."""

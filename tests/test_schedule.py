@@ -34,3 +34,22 @@ def test_the_learning_rate_warms_up_holds_and_falls():
     schedule = Schedule(Options(epochs=10, warmup=1, hold=0.5, lr=1.0, batch_size=10), 100)
     rates = [schedule.lr(step) for step in (0, 4, 9, 50, 75, 99)]
     assert rates == pytest.approx([0.1, 0.5, 1, 1, 0.5, 0.001], abs=1e-3)
+
+
+def test_a_short_run_reaches_its_peak_within_its_first_quarter():
+    schedule = Schedule(Options(epochs=1, warmup=50, hold=0.0, lr=1.0, batch_size=10), 1000)
+    rates = [schedule.lr(step) for step in range(schedule.total)]
+    assert len(rates) == 100 and max(rates) == rates[24] == 1
+    assert rates[:25] == pytest.approx([(step + 1) / 25 for step in range(25)]) and rates[26] < 1
+
+
+def test_the_last_steps_learn_from_whole_pictures():
+    schedule = Schedule(Options(epochs=1, mix=1.0, batch_size=10), 1000)
+    assert [step for step in range(schedule.total) if not schedule.mixes(step)] == [*range(85, 100)]
+    assert not any(Schedule(Options(epochs=1, mask=0.5, batch_size=10), 1000).mixes(s) for s in range(100))
+
+
+def test_a_curve_has_a_row_at_every_25th_and_at_every_snapshot():
+    schedule = Schedule(Options(epochs=10, batch_size=10, snapshots=6), 1000)
+    assert {*range(0, 1001, 40)} <= schedule.evaluations() and schedule.snapshots() <= schedule.evaluations()
+    assert len(schedule.evaluations()) <= 26 + 6
