@@ -8,11 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import randomised, tiny_config
+from families import FAMILIES
 from torch import Tensor
 
 from explorer import stats
 from vit import Trace, ViT, ViTConfig, ZeroHeads, trace
 from vit.grid import Grid
+from vit.positions import resample_pos_embed
 
 L, H, h, w = 5, 4, 3, 7
 
@@ -229,6 +231,31 @@ def test_position_similarity_leaves_the_prefix_out(changes: dict) -> None:
     assert stats.position_similarity(model, (4, 4)).shape == (4, 4, 4, 4)
 
 
+@pytest.mark.parametrize("grid", [(3, 5), (4, 3)])
+@pytest.mark.parametrize("family", ["BEiT", "RADIO", "mixed rope", "DINOv3"])
+def test_position_similarity_of_other_positions_equals_loops(family: str, grid: tuple[int, int]) -> None:
+    model, _ = real(**FAMILIES[family])
+    prefix, at = model.config.num_prefix_tokens, [divmod(i, grid[1]) for i in range(math.prod(grid))]
+    found = stats.position_similarity(model, grid).reshape(len(at), len(at)).double()
+    places, layers = model.places(Grid(grid)), range(model.config.depth)
+    if family == "BEiT":  # what is added to scores, over its largest
+        added = sum(model.bias(layer, places)[head] for layer in layers for head in range(4))
+        expected = added[prefix:, prefix:].double() / added[prefix:, prefix:].abs().max()
+    elif family == "RADIO":  # a table for squares, cropped: cosines of its rows
+        table = resample_pos_embed(model.pos_embed, (7, 7), grid, crop=True)[0].double().numpy()
+        rows = table[len(table) - len(at) :]
+        expected = torch.tensor([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in rows] for a in rows])
+    else:  # the cosine of the angle between two places, by layer, head and pair of numbers
+        terms = []
+        for layer in layers:
+            cos, sin = (x[:, prefix:].double() for x in model.turn(layer, places))  # (H or 1, P, d/2)
+            angle = torch.atan2(sin, cos)
+            terms += [(one[:, None] - one[None]).cos().mean(dim=-1) for one in angle]
+        expected = sum(terms) / len(terms)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+    assert found.std() > 0.01
+
+
 def test_fixed_positions_look_alike_nearby() -> None:
     model = ViT(
         ViTConfig(image_size=32, patch_size=4, embed_dim=32, num_heads=4, depth=1, pos_embed="sincos")
@@ -353,6 +380,14 @@ def test_the_self_check_notices(change: dict, noticed: set[str]) -> None:
     model, t = real()
     wrong = dataclasses.replace(t, **{name: f(getattr(t, name)) for name, f in change.items()})
     assert set(failed(model, wrong)) == noticed
+
+
+@pytest.mark.parametrize("place", [(1, 4), (-1, -1)])
+def test_the_self_check_notices_one_token_that_is_not_the_models(place: tuple[int, int]) -> None:
+    model, t = real(num_classes=0)
+    tokens = t.tokens.clone()
+    tokens[place][3] += 0.1 * tokens[place[0]].abs().max()
+    assert failed(model, dataclasses.replace(t, tokens=tokens)) == ["attention · V"]
 
 
 def test_the_self_check_notices_another_model_and_an_edited_trace() -> None:
