@@ -106,6 +106,21 @@ def test_every_figure_of_a_table_is_that_of_single_pictures() -> None:
         objects.measure(model, pictures[5:])
 
 
+def test_weights_that_learned_nothing_are_the_same_every_time() -> None:
+    """Those of a ViT that is made right after the seed, whatever was drawn before."""
+    model, pictures = randomised(ViT(tiny_config())), random_pictures(3)
+    first = objects.measure(model, pictures).untrained
+    torch.manual_seed(7)
+    assert torch.equal(first, objects.measure(model, pictures).untrained)
+    assert not torch.allclose(first, objects.measure(model, pictures, seed=1).untrained)
+    torch.manual_seed(0)
+    bare = ViT(model.config).eval()
+    for found, (image, mask) in zip(first, pictures):
+        maps = objects.head_maps(bare, image[None])[0].flatten(-2)
+        on = objects.coverage(mask, (h, w)).flatten() >= 0.5
+        torch.testing.assert_close(found, objects.auc(maps, on))
+
+
 def test_a_box_is_where_it_says(tmp_path: Path) -> None:
     table = tmp_path / "boxes.csv"
     head = "path,x0,y0,x1,y1,width,height\n"

@@ -3,8 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import randomised, tiny_config
 
-from vit.report import calibration_error, confusion_matrix, scale_of
+from vit import Card, ViT
+from vit.data import Split
+from vit.masked import Masked
+from vit.pictures import normalize
+from vit.report import calibration_error, confusion_matrix, measured, scale_of
 
 
 def test_confusion_and_calibration_of_known_answers():
@@ -24,3 +29,21 @@ def test_the_scale_of_logits_is_the_one_with_the_smallest_loss():
     below, least, above = (F.cross_entropy(s * scale * logits, labels) for s in (0.99, 1, 1.01))
     assert least < below and least < above and 2 < scale < 3
     assert scale_of(logits, logits.argmax(dim=1)) > 7.9  # always right: as sure as may be
+
+
+def test_what_is_measured_without_labels_is_the_same_every_time_and_draws_nothing():
+    """The patches that are hidden are those of seed 0; whoever measures goes on with the numbers they had."""
+    network = randomised(Masked(ViT(tiny_config(num_classes=0)), 0.6))
+    images = torch.randint(0, 256, (6, 3, 12, 20), dtype=torch.uint8)
+    split, card = Split(images, torch.arange(6) % 2, ("a", "b")), Card("x")
+    found = []
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(measured(network, split, card))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert found[0] == found[1]
+    torch.manual_seed(0)
+    assert found[0]["test_loss"] == pytest.approx(network(normalize(images, card)).item())
+    torch.manual_seed(1)
+    assert found[0]["test_loss"] != pytest.approx(network(normalize(images, card)).item())

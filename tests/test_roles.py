@@ -59,6 +59,36 @@ def test_heads_that_do_one_thing_are_called_so():
     assert told.names(0, 5) == [] and "sink" not in told.names(0, 0)
 
 
+def test_a_head_that_gives_all_its_attention_to_a_token_that_is_no_patch_is_a_sink():
+    attn = torch.full((1, 2, P + 2, P + 2), 1 / (P + 2))
+    attn[0, 0, 2:] = 0
+    attn[0, 0, 2:, :2] = torch.tensor([0.7, 0.3])  # to both together
+    names = ("[CLS]", "[REG1]")
+    seen = Trace(torch.randn(3, 16, 24), torch.zeros(2, P + 2, 8), attn, torch.zeros(7), Grid((h, w)), names)
+    found = roles.head_figures(seen, ViT(tiny_config(num_registers=1)))
+    assert found["sink"][0].tolist() == pytest.approx([1, 2 / (P + 2)], abs=1e-5)
+    told = roles.Roles("", "", 1, {name: x.tolist() for name, x in found.items()}, {})
+    assert "sink" in told.names(0, 0) and "sink" not in told.names(0, 1)
+
+
+def test_the_opening_is_the_one_head_that_finds_objects_where_it_does_so_better_than_all_together(
+    monkeypatch,
+):
+    """Its own layer drowns it in noise: the layer that is best as a whole is another one."""
+    figures = {name: torch.zeros(2, 3) for name in ("distance", "row", "column", "colour", "sink")}
+    aucs = torch.tensor([[0.5, 0.4, 1.0], [0.6, 0.7, 0.6]])
+
+    def opening(fused: list[float]) -> dict[str, int]:
+        found = figures | {"object": aucs.clone(), "fused": torch.tensor(fused)}
+        monkeypatch.setattr(roles, "head_figures", lambda *about: {n: x.clone() for n, x in found.items()})
+        return roles.measure(model, [(image, image[0] > 0)] * 2, "").opening
+
+    model, image = randomised(ViT(tiny_config())), torch.randn(3, 12, 20)
+    assert opening([0.6, 0.8]) == {"layer": 0, "head": 2}
+    aucs[0, 2] = 0.75
+    assert opening([0.6, 0.8]) == {"layer": 1}
+
+
 def test_names_are_means_over_pictures_and_the_opening_finds_objects_best():
     model = randomised(ViT(tiny_config()))
     masks = [
