@@ -418,6 +418,9 @@ def test_smoothgrad_equals_captums_on_the_same_noise() -> None:
     torch.testing.assert_close(map, per_patch(pixels.detach().abs(), t), rtol=1e-4, atol=1e-5)
     torch.manual_seed(99)
     assert torch.equal(map, METHODS["smoothgrad"](t, model=model, samples=6, noise=0.1, seed=5))
+    with pytest.raises(ValueError, match="at least one sample, not 0"):
+        METHODS["smoothgrad"](t, model=model, samples=0)
+    assert METHODS["smoothgrad"](t, model=model, samples=1).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["smoothgrad", "integrated_gradients"])

@@ -3,6 +3,7 @@ and against the ledger where direct effects are all that there is."""
 
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -224,6 +225,25 @@ def test_whoever_hears_of_progress_may_end_it() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         patching.patching(source, receiver, model, progress=stop)
+
+
+def test_what_differs_by_next_to_nothing_beside_the_logits_spread_is_no_difference() -> None:
+    """Its effects would be rounding, over rounding. The unit is the spread, whatever the logits' size."""
+    model = model_of("cls")
+    one = trace(model, IMAGES[0])
+    for size in (1e-3, 1.0, 1e3):
+        flat = size * torch.tensor([1.0, -1.0, 0.5, 0.0, 0.3, -0.4, 0.2])
+        spread = float(torch.cat([flat, flat]).std())
+        for share, differs in ((0.9e-3, False), (1.1e-3, True)):
+            moved = flat.clone()
+            moved[2] += share * spread
+            source, receiver = replace(one, logits=moved), replace(one, logits=flat)
+            objective = patching.Objective(2, None)
+            if differs:
+                patching.patching(source, receiver, model, "stream", objective=objective)
+            else:
+                with pytest.raises(ValueError, match="nothing to carry over"):
+                    patching.patching(source, receiver, model, "stream", objective=objective)
 
 
 def test_what_cannot_be_carried_over_says_why() -> None:

@@ -346,6 +346,13 @@ def test_a_regression_asks_about_halves_that_are_left_out(family: str, monkeypat
     assert not torch.equal(METHODS["ridge"](t, model=model, passes=40, seed=1), found.map)
     with pytest.raises(ValueError, match="at least 8 passes, not 7"):
         regress(t, model=model, passes=7)
+    assert regress(t, model=model, passes=8).map.isfinite().all()
+
+
+def test_one_patch_has_no_halves() -> None:
+    model = randomised(ViT(tiny_config(image_size=(4, 4))))
+    with pytest.raises(ValueError, match="One patch has no halves"):
+        regress(trace(model, torch.randn(3, 4, 4), target=2), model=model, passes=8)
 
 
 def test_more_passes_mean_smaller_errors() -> None:
