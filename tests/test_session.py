@@ -78,6 +78,14 @@ def test_a_picture_stands_still_for_a_model_of_clips(tmp_path: Path) -> None:
     assert seen.size == (4 * 20, 12)  # one frame of each time, side by side
 
 
+def until_somebody_waits(cache: Cache) -> None:
+    """For a value that another is making."""
+    end = time.monotonic() + 20
+    while not any(made._condition._waiters for made in [*cache._making.values()]):  # type: ignore[attr-defined]
+        assert time.monotonic() < end, "nobody waits"
+        time.sleep(0.001)
+
+
 # ---- the cache -------------------------------------------------------------------------------------
 
 
@@ -92,6 +100,30 @@ def test_what_thirty_ask_for_at_once_is_made_once() -> None:
     cache: Cache[object] = Cache(100, lambda value: 1)
     values = together(30, lambda i: cache.get("key", make))
     assert len(made) == 1 and len({id(value) for value in values}) == 1
+
+
+def test_who_waited_for_a_value_holds_it_as_who_made_it_does() -> None:
+    """Else it would go with the one who asked first, while the other looks at it."""
+    cache: Cache[str] = Cache(100, len)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def make() -> str:
+        begun.set()
+        go_on.wait(10)
+        return "made"
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.get, "key", make, "ann")
+        begun.wait(10)
+        second = pool.submit(cache.get, "key", make, "bob")
+        until_somebody_waits(cache)
+        go_on.set()
+        assert first.result(20) == second.result(20) == "made"
+    assert cache.peek("key") == ("made", {"ann", "bob"})
+    cache.release("ann")
+    assert cache.peek("key") == ("made", {"bob"})
+    cache.release("bob")
+    assert cache.peek("key") is None
 
 
 def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
@@ -520,7 +552,7 @@ def test_what_others_wait_for_is_made_though_its_first_visitor_leaves(session, c
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(ask, index) for index in (0, 1)]
         begun.wait(10)
-        time.sleep(0.1)  # the second one waits for the first by now
+        until_somebody_waits(session.results)
         session.release("leaves")
         go_on.set()
         assert [answer.result(20) for answer in answers] == ["left", "made"] and made == ["stays"]
