@@ -21,7 +21,14 @@ from explorer.lesson.answer import shared
 from explorer.lesson.follow import Choice, Follow
 from explorer.lesson.steps import lesson_of, outline_of
 from explorer.maps import rollout_all
-from explorer.payload import cosine_bytes, embeddings_payload, head_payload, layer_payload, sent_rows
+from explorer.payload import (
+    cosine_bytes,
+    embeddings_payload,
+    head_payload,
+    layer_payload,
+    quantize,
+    sent_rows,
+)
 from explorer.site.folder import Shared, addresses, described, write_site
 from explorer.site.graph import (
     LEDGER,
@@ -48,6 +55,7 @@ from vit import ViT, load, trace
 from vit.card import Card
 from vit.clipdecoder import check, chosen, is_clip
 from vit.clips import MOST, Clip, ClipError, sampled, save_animated
+from vit.grid import Grid
 from vit.moves import moves_sample
 from vit.pictures import as_picture, preprocess, to_pixels
 from vit.trace import MaskPatches, ZeroHeads
@@ -337,6 +345,30 @@ def test_the_engine_in_javascript_makes_pythons_messages(graph_of_tiny, tmp_path
         (tmp_path / f"{name}.list.json").write_text(json.dumps(listed))
     (tmp_path / "weights.json").write_text(json.dumps([dict(name=n, bound=b) for n, _, b in packs]))
     passes_in_node("engine.test.mjs", tmp_path)
+
+
+def test_rows_and_bytes_in_javascript_are_pythons(tmp_path: Path) -> None:
+    """Also where there are too many rows for all to be sent: of long clips, of very large pictures."""
+    sent, small = [], ((1, 14, 14), 1, 12)
+    large = ((8, 14, 14), 0, 6), ((1, 60, 61), 5, 16), ((2, 37, 50), 1, 12), ((1, 3, 90), 0, 400)
+    for shape, prefix, heads in (*large, small):
+        grid = Grid(shape if shape[0] > 1 else shape[1:])
+        tokens, row_of = sent_rows(grid, prefix, heads)
+        t, h, w = shape
+        about = dict(grid=dict(t=t, h=h, w=w, prefix=prefix), heads=heads)
+        sent.append(about | dict(tokens=tokens.tolist(), rowOf=row_of.tolist()))
+    fewer = [len(each["tokens"]) < len(each["rowOf"]) for each in sent]
+    assert fewer == [True, True, True, True, False]
+    T, prefix, looked_at = 151, 2, [0, 1, 4, 7, 38, 39]
+    weights = (4 * torch.randn(40, T)).softmax(dim=-1)
+    weights[4] = 0
+    weights[7, prefix:] = 0
+    steps, maxima = quantize(weights[looked_at], prefix)
+    write(tmp_path, "rows.floats", weights.numpy())
+    (tmp_path / "rows.bytes").write_bytes(steps.tobytes())
+    rows = dict(count=40, T=T, prefix=prefix, chosen=looked_at, maxima=maxima.ravel().tolist())
+    (tmp_path / "figures.json").write_text(json.dumps(dict(sent=sent, rows=rows)))
+    passes_in_node("figures.test.mjs", tmp_path)
 
 
 def test_clips_are_taken_as_python_takes_them(tmp_path: Path) -> None:
