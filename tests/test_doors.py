@@ -156,6 +156,28 @@ def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeyp
     assert page.post(way, content=b"x").status_code == 200, "all is well again when there is room"
 
 
+def test_who_has_sent_much_may_send_again_when_a_window_has_passed(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(doors, "MAX_UPLOADED", 2 * doors.SMALLEST)
+    page, now = client(tmp_path), [1000.0]
+    monkeypatch.setattr(doors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def sends_at(moment: float) -> int:
+        now[0] = 1000 + moment
+        return page.post(doors.UPLOAD, content=b"x").status_code
+
+    assert [sends_at(0), sends_at(doors.WINDOW / 2), sends_at(doors.WINDOW - 1)] == [200, 200, 429]
+    assert [sends_at(doors.WINDOW), sends_at(doors.WINDOW + 1)] == [200, 429], "the first one alone is over"
+    assert sends_at(doors.WINDOW * 3 / 2) == 200
+
+
+def test_who_is_refused_is_shown_the_door(inside: TestClient) -> None:
+    """The rest of what they send must not be taken for their next request."""
+    answers = [inside.get("/docs"), inside.post("/gradio_api/queue/join", content=b"x" * (MAX_MESSAGE + 1))]
+    assert [answer.status_code for answer in answers] == [404, 413]
+    assert [answer.headers["connection"] for answer in answers] == ["close"] * 2
+    assert "connection" not in inside.get("/config").headers
+
+
 def test_an_addresss_oldest_uploads_make_room_for_its_new_ones(tmp_path, monkeypatch) -> None:
     """Gradio puts each file into a folder of its own and names it in its answer; folders elsewhere stay."""
     uploads, elsewhere = tmp_path / "uploads", tmp_path / "elsewhere" / "x.png"
@@ -214,6 +236,19 @@ def test_an_upload_does_not_ask_the_disk_for_all_others(tmp_path: Path, monkeypa
     assert kept.held() == {"ann": 950} and not (tmp_path / "3").exists() and (tmp_path / "5").exists()
     kept.look_again(tmp_path / "nowhere")
     assert kept.in_all(1) == 950
+
+
+def test_all_that_lies_among_uploads_is_counted_folders_too(tmp_path: Path) -> None:
+    kept = upkeep.Kept(10**6)
+    mine, unknown = tmp_path / "mine" / "x.png", tmp_path / "unknown" / "deep" / "x.png"
+    for file, size in ((mine, 10), (unknown, 300), (unknown.parent.parent / "y.png", 20)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * size)
+    (tmp_path / "tmp-part").write_bytes(b"x" * 7)
+    kept.add("ann", [mine])
+    assert kept.in_all(1) == 10, "nobody has looked yet"
+    kept.look_again(tmp_path)
+    assert kept.others == 327 and kept.in_all(1) == 337 and kept.held() == {"ann": 10}
 
 
 def test_what_is_made_of_an_upload_is_bounded_as_it_is(tmp_path: Path, monkeypatch) -> None:
@@ -347,7 +382,7 @@ async def pushed(queue: Any, page: str, address: str = "1.1.1.1") -> Any:
 class Fake:
     """As much of Gradio's queue as turns know."""
 
-    def __init__(self, lane: str, limit: int) -> None:
+    def __init__(self, lane: str, limit: int, *told: Any) -> None:
         self.name = lane
         self.lane = SimpleNamespace(queue=[], current_concurrency=0, concurrency_limit=limit)
         self.event_queue_per_concurrency_id = {lane: self.lane}
@@ -357,7 +392,7 @@ class Fake:
         self.pending_event_ids_session: dict[str, Any] = {}
         self.event_ids_to_events: dict[str, Any] = {}
         self.patient: list[bool] = []
-        take_turns(self)
+        take_turns(self, *told)
 
     def __len__(self) -> int:
         return len(self.lane.queue)
@@ -409,6 +444,18 @@ async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> 
     assert [each[0] for each in said] == [True, True, True, False, True]
     assert said[3][1].endswith("reload this one in a minute.")
     assert (await pushed(queue, "d", "2.2.2.2"))[0], "another address"
+
+
+@pytest.mark.anyio
+async def test_the_session_hears_which_page_is_whose_before_anything_is_made_for_it() -> None:
+    """What is kept is on the account of an address: page and address must not change places."""
+    heard: list[tuple[str, str]] = []
+    queue = Fake("slow", 1, lambda page, address: heard.append((page, address)))
+    for page, address in (("a", "1.1.1.1"), ("b", "2.2.2.2"), ("a", "1.1.1.1")):
+        await pushed(queue, page, address)
+    assert heard == [("a", "1.1.1.1"), ("b", "2.2.2.2"), ("a", "1.1.1.1")]
+    await pushed(queue, "a")
+    assert len(heard) == 3, "it was refused"
 
 
 def test_of_a_new_page_gradio_keeps_what_it_needs_and_no_description_of_every_component() -> None:
@@ -603,6 +650,21 @@ def test_what_came_in_part_goes_soon_and_the_rest_after_an_hour(tmp_path: Path) 
     upkeep.sweep(tmp_path, time.time() + upkeep.KEPT + 5)
     upkeep.sweep(tmp_path, time.time() + 2 * upkeep.KEPT)
     assert not list(tmp_path.iterdir())
+
+
+def test_only_what_came_in_part_goes_soon(tmp_path: Path) -> None:
+    """Halves lie beside the folders; a picture in one may be called anything, and a folder may be new."""
+    named_so, whole, part = tmp_path / "abc" / "tmp.png", tmp_path / "cat.png", tmp_path / "tmp1"
+    named_so.parent.mkdir()
+    (tmp_path / "new").mkdir()
+    for file in (named_so, whole, part):
+        file.write_bytes(b"x")
+    upkeep.sweep(tmp_path, time.time() + upkeep.CUT_OFF - 60)
+    assert part.exists() and (tmp_path / "new").exists()
+    upkeep.sweep(tmp_path, time.time() + upkeep.CUT_OFF + 5)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["abc", "cat.png", "tmp.png"]
+    upkeep.sweep(tmp_path, time.time() + upkeep.KEPT - 60)
+    assert named_so.exists() and whole.exists()
 
 
 # ---- words -----------------------------------------------------------------------------------------------
