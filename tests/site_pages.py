@@ -84,7 +84,9 @@ def visit(browser: Browser, url: str) -> Iterator[Callable[..., Page]]:
 
 
 def answers(page: Page) -> list[list]:
-    return page.evaluate(ANSWERS)
+    found: list[list] = page.evaluate(ANSWERS)
+    assert found, "the model has not answered"
+    return found
 
 
 @contextmanager
