@@ -182,14 +182,16 @@ def test_maps_of_another_picture_are_not_shown(visit) -> None:
             if len(held) == count:
                 return
             page.wait_for_timeout(50)
+        raise AssertionError(f"{len(held)} requests of {count}")
 
     page.evaluate("void vitSite.choose({ picture: vitSite.site.pictures[1] })")
     until_asked(1)
     page.evaluate("void vitSite.choose({ picture: vitSite.site.pictures[0] })")
     until_asked(2)
     assert page.evaluate("vitSite.now.picture.name") == "one"
-    held[0].continue_()
-    page.wait_for_timeout(300)
+    with page.expect_request_finished(lambda request: request == held[0].request):
+        held[0].continue_()
+    page.wait_for_timeout(100)  # in which it could have been shown
     assert page.evaluate("vitSite.viewer.data.maps.size") == 0
     held[1].continue_()
     page.wait_for_function(READY)
