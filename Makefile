@@ -11,7 +11,7 @@ lint: .venv/dev
 format: .venv/dev
 	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 bench: .venv/dev
-	for file in benchmarks/*.py; do $(PYTHON) $$file || exit 1; done
+	for name in maps capture training viewer site first visitors; do $(PYTHON) benchmarks/$$name.py || exit 1; done
 train: .venv/app
 	$(PYTHON) train.py shapes
 

@@ -7,6 +7,7 @@ starts them one after the other, each as a process of its own with the least cla
 measured is the work that they make the app do, not their own.
 """
 
+import argparse
 import io
 import os
 import random
@@ -233,7 +234,19 @@ ATTACKS: dict[str, Callable[[str, str], None]] = {
     for each in (pictures, own_classes, clips, moments, races, posts, pins, connections, uploads)
 }
 
-if __name__ == "__main__":
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "attacks.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=ATTACKS, help="the attack")
+    parser.add_argument("url", help="of the app, with its last slash")
+    parser.add_argument("checkpoint", help="a bundled name or a folder that the app offers")
+    args = parser.parse_args(argv)
     with suppress(AttributeError, OSError):  # where there is such a thing
         os.nice(19)
-    ATTACKS[sys.argv[1]](*sys.argv[2:])
+    ATTACKS[args.name](args.url, args.checkpoint)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -44,11 +44,9 @@ from vit.library import list_checkpoints, load  # noqa: E402
 from vit.pictures import preprocess  # noqa: E402
 from vit.trace import trace  # noqa: E402
 
-# measured after thirty of whom a third race and leave, and after 240 looks
 KEPT = (
-    "What visitors sent stays on the disk for an hour (explorer/upkeep.py). Of the memory some 40 MiB stay "
-    "after 240 looks and 90 after races, which no tensor and no result holds; and the moments of training "
-    "that were asked for are kept, 11 MiB each."
+    "What visitors sent stays on the disk for an hour (explorer/upkeep.py), and in memory the moments of "
+    "training that were asked for."
 )
 LOOKS = 6  # before and after an attack; twice as many in it
 COLOURS = 97  # a prime: consecutive visitors get colours far apart

@@ -9,6 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from benchmarks import attacks
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -87,6 +89,23 @@ def headings(text: str) -> set[str]:
     """Under which names a page's headings are linked to."""
     found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in found}
+
+
+def test_make_bench_runs_every_benchmark_that_needs_no_arguments() -> None:
+    listed = re.search(r"for name in (.+?); do \$\(PYTHON\) benchmarks/", (ROOT / "Makefile").read_text())
+    texts = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.py")}
+    run = {name for name, text in texts.items() if "__main__" in text}
+    with_arguments = {name for name in run if re.search(r'add_argument\("\w', texts[name])}
+    assert with_arguments == {"attacks", "gpu"}
+    assert listed and sorted(listed[1].split()) == sorted(run - with_arguments)
+
+
+def test_who_names_no_attack_is_told_of_all(capsys) -> None:
+    for argv, code in ((["--help"], 0), ([], 2), (["nothing", "url", "checkpoint"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            attacks.main(argv)
+        said = "".join(capsys.readouterr())
+        assert ended.value.code == code and all(name in said for name in attacks.ATTACKS)
 
 
 def test_links_in_the_docs_lead_somewhere() -> None:
