@@ -29,16 +29,28 @@ SMALL = """() => [...document.querySelectorAll('.les *')]
   .map((node) => node.outerHTML)"""
 HEAD = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">"""
-SWIPE = """() => {
+# what fingers do: [["touchstart", [{0: x, ...} of those that are down], the one that it is about], ...]
+FINGERS = """(events) => {
   const target = document.querySelector('.les-draw');
-  const say = (name, clientX) => {
-    const touch = [new Touch({ identifier: 1, target, clientX, clientY: 300 })];
-    const touches = name === 'touchend' ? [] : touch;
-    target.dispatchEvent(new TouchEvent(name, { touches, changedTouches: touch, bubbles: true }));
-  };
-  say('touchstart', 300);
-  say('touchend', 100);
+  for (const [name, down, [identifier, clientX]] of events) {
+    const touch = ([identifier, clientX]) => new Touch({ identifier, target, clientX, clientY: 300 });
+    const touches = down.map(touch), changedTouches = [touch([identifier, clientX])];
+    target.dispatchEvent(new TouchEvent(name, { touches, changedTouches, bubbles: true }));
+  }
 }"""
+SWIPE = [["touchstart", [[1, 300]], [1, 300]], ["touchend", [], [1, 100]]]
+PINCH = [["touchstart", [[1, 300]], [1, 300]], ["touchstart", [[1, 300], [2, 200]], [2, 200]],
+         ["touchend", [[1, 100]], [2, 350]], ["touchend", [], [1, 100]]]  # fmt: skip
+STOPPED = [["touchstart", [[1, 300]], [1, 300]], ["touchcancel", [], [1, 200]], ["touchend", [], [2, 100]]]
+# what a tap tells: in the middle of each of these drawings
+TAP = """(selector) => [...document.querySelectorAll(selector)].map((node) => {
+  const box = node.getBoundingClientRect(), says = () => document.querySelector('.les-drawing').textContent;
+  const before = says(), where = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2 };
+  const all = { ...where, pointerType: 'touch', bubbles: true };
+  node.dispatchEvent(new PointerEvent('pointerdown', all));
+  for (const name of ['pointerup', 'pointerleave']) node.dispatchEvent(new PointerEvent(name, all));
+  return says() !== before;
+})"""
 REVEAL = (
     "[...document.querySelectorAll('.les-quiz button')].find((b) => b.textContent === 'Show me')?.click()"
 )
@@ -56,6 +68,7 @@ def file(tmp_path_factory) -> Path:
     model, card = randomised(ViT(tiny_config(num_registers=1))), Card("tiny", tuple("abcdefg"))
     path = tmp_path_factory.mktemp("lesson") / "lesson.html"
     held = section(trace(model, torch.randn(3, 12, 20)), model, card, Choice(7, 1, 2))
+    held = held.replace("const lesson = ViT", "const lesson = window.lesson = ViT")
     path.write_text(HEAD + held + "</html>", encoding="utf-8")
     return path
 
@@ -112,6 +125,94 @@ def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk)
     expect(again.locator(".les h2")).to_have_text(OF_PICTURES[8].title)
 
 
+def test_the_browsers_back_leads_to_the_step_that_one_began_on(walk) -> None:
+    page = walk("#layer=2")
+    assert page.evaluate("location.hash") == "#layer=2", "until one walks an address stays what it was"
+    for _ in range(2):
+        page.get_by_role("button", name="Next").click()
+        page.wait_for_function("!document.activeElement.matches('button')")
+    expect(page.locator(".les h2")).to_have_text(OF_PICTURES[2].title)
+    page.wait_for_function("location.hash.includes('how=3')")
+    for step in OF_PICTURES[1::-1]:
+        page.go_back()
+        expect(page.locator(".les h2")).to_have_text(step.title)
+    assert page.evaluate("location.hash").startswith("#layer=2&how=1&")
+
+
+def test_numbers_that_do_not_come_can_be_asked_for_again(walk) -> None:
+    page = walk()
+    page.evaluate("""() => {
+      window.asked = [];
+      window.held = lesson.options.lessons;
+      Object.assign(lesson.options, { lessons: {}, emit: (_, choice) => asked.push(choice.patch) });
+    }""")
+    page.evaluate("lesson.choose({ patch: 3 })")
+    expect(page.locator(".les-status")).to_have_text("…")
+    page.evaluate("window.lost = { lesson: 'data:application/json,lost' }; lesson.receive(lost)")
+    expect(page.locator(".les-status")).to_contain_text("did not come")
+    page.evaluate("lesson.choose({ patch: 3 })")
+    assert page.evaluate("asked") == [3, 3]
+    page.evaluate("lesson.receive(lost).then(() => { lost.lesson = Object.values(held)[1]; })")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".les-status")).to_have_text("")
+    assert page.evaluate("lesson.lesson === lost.lesson && !lesson.wanted")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "picture: 'data:,other'",
+        "lesson: { ...first, model: 'another', choice: { ...first.choice, layer: 0 } }",
+    ],
+)
+def test_of_another_picture_or_model_nothing_is_guessed_or_pointed_at_yet(walk, other: str) -> None:
+    page = walk("#how=8")
+    left, top, width, height = page.evaluate(BOX)
+    page.mouse.click(left + width / 10, top + height / 2)
+    expect(page.locator(".les-quiz")).to_contain_text("2 to go")
+    expect(page.locator(".les-picture .les-read")).to_contain_text("square (1, 0)")
+    page.evaluate("lesson.state.answers.cut = { points: 1, of: 1 }; window.first = lesson.lesson")
+    page.evaluate(
+        f"lesson.receive({{ lesson: {{ ...first, choice: {{ ...first.choice, layer: 0 }} }}, {other} }})"
+    )
+    expect(page.locator(".les-quiz")).to_contain_text("3 to go")
+    expect(page.locator(".les-picture .les-read")).to_contain_text("our square")
+    assert page.evaluate("lesson.picture.at") == 0 and page.evaluate("lesson.state.answers") == {}
+
+
+def test_a_tap_is_as_good_as_a_mouse(walk) -> None:
+    page = walk()
+    for name, drawings in (
+        ("flatten", ".les-figure:first-child canvas"),
+        ("scores", ".les-drawing > div:last-child > canvas"),
+        ("mlp", ".les-drawing > canvas, .les-ribbon canvas"),
+    ):
+        page.evaluate(f"lesson.go({[step.name for step in OF_PICTURES].index(name)})")
+        told = page.evaluate(TAP, drawings)
+        assert told and all(told), name
+
+
+@pytest.mark.parametrize("name, hand", [("layers", "Depth"), ("layers", ""), ("why", "Squares taken away")])
+def test_what_plays_stops_where_a_hand_moves_it(walk, name: str, hand: str) -> None:
+    page = walk(f"#how={[step.name for step in OF_PICTURES].index(name) + 1}")
+    page.evaluate(REVEAL)
+    page.clock.install()
+    page.get_by_role("button", name="Play").click()
+    page.clock.run_for(700)
+    said = page.locator(".les-drawing .les-slider .les-number")
+    if hand:
+        page.get_by_role("slider", name=hand).fill("2")
+    else:
+        page.locator(".les-drawing .les-small").nth(2).click()
+    chosen = said.inner_text()
+    assert chosen.startswith(("after layer 1", "5 of 15", "4 of 15")), chosen
+    page.clock.run_for(3000)
+    assert said.inner_text() == chosen
+    page.get_by_role("button", name="Play").click()
+    page.clock.run_for(5000)
+    assert said.inner_text() != chosen
+
+
 @pytest.mark.parametrize("width, height, larger", [(1920, 1080, 1.25), (2560, 1440, 1.6)])
 def test_a_large_screen_is_used_and_a_square_is_where_one_points(walk, width, height, larger) -> None:
     small, page = walk(), walk(viewport={"width": width, "height": height})
@@ -133,6 +234,11 @@ def test_three_squares_are_guessed_on_the_picture_and_counted(walk) -> None:
     expect(page.locator(".les-quiz")).to_contain_text("of 3 are among the 3 it looks at most.")
     expect(page.locator(".les-score")).to_contain_text("of 3 points")
     expect(page.locator(".les-bars .les-row")).to_have_count(5)
+    page.evaluate("""() => { const { question } = lesson.step; question.right = [...Array(15).keys()];
+      lesson.state.answers[lesson.keyOf(lesson.step)] = { given: [3, 12, 14], points: 3, of: 3 }; }""")
+    assert page.evaluate("lesson.guessed().right") == [*range(10), 12, 14], (
+        "a square that earned a point is ticked"
+    )
     hand = page.get_by_label("Temperature")
     before = page.locator(".les-bars").inner_text()
     hand.fill("4")
@@ -207,6 +313,12 @@ def test_a_presenter_fills_the_screen_goes_black_and_draws_with_the_pointer(walk
     page.mouse.up()
     page.mouse.move(800, 700)  # lifted: no line
     assert page.evaluate(DRAWN, [400, 360]) and not page.evaluate(DRAWN, [650, 560])
+    page.evaluate(
+        "Object.defineProperty(window, 'innerWidth', { value: 700 }); dispatchEvent(new Event('resize'))"
+    )
+    assert page.evaluate("document.querySelector('.les-pen').width / devicePixelRatio") == 700, (
+        "a line would miss the pointer"
+    )
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[6].title)  # the pen chooses no square
     page.keyboard.press("PageDown")
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[7].title)
@@ -234,7 +346,10 @@ def test_a_phone_sees_picture_and_sentence_together_and_swipes(walk) -> None:
                           ".map((b) => Math.min(b.offsetWidth, b.offsetHeight))")  # fmt: skip
     assert min(sizes) >= 44
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[3].title)
-    page.evaluate(SWIPE)
+    for fingers in (PINCH, STOPPED):
+        page.evaluate(FINGERS, fingers)
+        expect(page.locator(".les h2")).to_have_text(OF_PICTURES[3].title)
+    page.evaluate(FINGERS, SWIPE)
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[4].title)
 
 

@@ -2,7 +2,7 @@
 
 import { el } from "../../viewer/js/elements.js";
 import { sheetOf, squareOf } from "./sheet.js";
-import { bars, canvas, dot, line, outline, place, ribbon, slider, text, topOf } from "./tools.js";
+import { bars, canvas, dot, line, outline, place, pointed, ribbon, slider, text, topOf } from "./tools.js";
 
 export function cut(box, _, view) {
   const { lesson, picture: { photo } } = view, sheet = sheetOf(lesson, 240), each = sheet.h * sheet.w, { frames } = lesson;
@@ -75,7 +75,7 @@ function pixels(colours, name, color, onhover) {
     context.fillStyle = color(pixel);
     context.fillRect(x * cell, y * cell, cell + 0.3, cell + 0.3);
   }));
-  if (onhover) node.addEventListener("pointermove", (event) => {
+  if (onhover) pointed(node, (event) => {
     const [x, y] = at(event).map((value) => Math.max(0, Math.min(side - 1, Math.floor(value / cell))));
     onhover(y, x, side);
   });

@@ -3,7 +3,7 @@
 import { el, svg } from "../../viewer/js/elements.js";
 import { percent } from "../../viewer/js/numbers.js";
 import { small } from "./picture.js";
-import { bars, dot, line, ribbon, slider, text } from "./tools.js";
+import { bars, dot, line, player, ribbon, slider, text } from "./tools.js";
 
 export function read(box, data, view) {
   view.picture.show({ map: data.map, words: data.kind === "mean" ? (value) => `changed by ${text(value)}` : percent });
@@ -53,17 +53,8 @@ export function why(box, data, view) {
     return `${gone} of ${count}`;
   };
   const hand = slider("Squares taken away", { min: 0, max: data.fractions.length - 1, step: 1, value: 0 }, show);
-  let timer = 0;
-  const play = el("button", { type: "button", class: "les-button", onclick: () => {
-    let i = 0;
-    clearInterval(timer);
-    timer = setInterval(() => {
-      if (!box.isConnected || i >= data.fractions.length) return clearInterval(timer);
-      hand.set(i++);
-    }, 600);
-  } }, "Play");
   const better = data.areas[0] < data.areas[1];
-  box.append(play, hand, seen, chart.node, line(better ? "Its squares mattered more than squares picked at random." : "Squares picked at random mattered as much or more: here attention does not show why."));
+  box.append(player(hand, data.fractions.length, 600).node, hand, seen, chart.node, line(better ? "Its squares mattered more than squares picked at random." : "Squares picked at random mattered as much or more: here attention does not show why."));
 }
 
 const value = (data, number) => (data.kind === "none" ? text(number) : percent(number));

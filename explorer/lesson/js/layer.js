@@ -3,7 +3,7 @@
 import { el } from "../../viewer/js/elements.js";
 import { percent } from "../../viewer/js/numbers.js";
 import { small } from "./picture.js";
-import { bars, canvas, columns, dot, line, ribbon, slider, softmax as share, text, topOf } from "./tools.js";
+import { bars, canvas, columns, dot, line, player, pointed, ribbon, slider, softmax as share, text, topOf } from "./tools.js";
 
 const patches = (view, values) => values.slice(view.lesson.prefix.length);
 const tokenOf = (view, patch) => patch + view.lesson.prefix.length;
@@ -91,7 +91,7 @@ export function mlp(box, data, view) {
     context.arc((i % across + 0.5) * cell, (Math.floor(i / across) + 0.5) * cell, 0.42 * cell, 0, 7);
     context.fill();
   });
-  node.addEventListener("pointermove", (event) => {
+  pointed(node, (event) => {
     const [x, y] = at(event), i = Math.floor(y / cell) * across + Math.floor(x / cell);
     if (i >= 0 && i < data.count) read.textContent = `detector ${i}: ${text(data.hidden[i])}`;
   });
@@ -109,19 +109,14 @@ export function layers(box, data, view) {
     return `${name(depth)}: length ${text(data.length[depth], 2)}`;
   };
   data.alike.forEach((map, depth) => {
-    const node = small(view, { map, signed: true, top: 1 }, name(depth), { side: last > 8 ? 72 : 96, onpick: () => hand.set(depth) });
+    const node = small(view, { map, signed: true, top: 1 }, name(depth), { side: last > 8 ? 72 : 96, onpick: () => {
+      play.stop();
+      hand.set(depth);
+    } });
     node.append(el("span", {}, depth ? `L${depth - 1}` : "start"));
     row.append(node);
   });
   const hand = slider("Depth", { min: 0, max: last, step: 1, value: last }, move);
-  let timer = 0;
-  const play = el("button", { type: "button", class: "les-button", onclick: () => {
-    let depth = 0;
-    clearInterval(timer);
-    timer = setInterval(() => {
-      if (!box.isConnected || depth > last) return clearInterval(timer);
-      hand.set(depth++);
-    }, 500);
-  } }, "Play");
-  box.append(play, hand, row);
+  const play = player(hand, data.alike.length, 500);
+  box.append(play.node, hand, row);
 }

@@ -21,6 +21,7 @@ import { GUESSES, grade, quiz, total } from "./quiz.js";
 import { line, tableOf } from "./tools.js";
 
 const BOTH = ["layer", "head"];  // what a step depends on beside the square; the others: on neither
+const TICKS = 10;  // on the squares that were asked for; where more are right, on the first of them
 const DEPENDS = { ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH, mlp: ["layer"], times: BOTH, spans: BOTH, read: ["head"] };
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
@@ -111,7 +112,10 @@ class Lesson {
 
   guessed() {
     const { question } = this.step;
-    return question?.kind === "squares" ? { guesses: this.state.guesses, right: this.revealed() ? question.right.slice(0, 10) : [] } : {};
+    if (question?.kind !== "squares") return {};
+    const { given = this.state.guesses } = this.state.answers[this.keyOf(this.step)] ?? {};
+    const right = question.right.filter((square, i) => i < TICKS || given.includes(square));  // what earned a point has a tick
+    return { guesses: given, right: this.revealed() ? right : [] };
   }
 
   // what is done to it ------------------------------------------------------------------------------------------
@@ -157,6 +161,7 @@ class Lesson {
   go(how, { history = true } = {}) {
     const to = Math.max(0, Math.min(this.lesson.steps.length - 1, how));
     if (to === this.state.how && this.drawn) return;
+    if (history && readLesson(location.hash).how === undefined) this.remember(false);  // the browser's Back leads here, too
     this.state.how = to;
     this.state.guesses = [];
     this.redraw();
@@ -178,14 +183,18 @@ class Lesson {
 
   swipes() {
     let from = null;
-    this.draw.addEventListener("touchstart", (event) => {
-      from = event.target.closest("input") ? null : [event.touches[0].clientX, event.touches[0].clientY];
-    }, { passive: true });
-    this.draw.addEventListener("touchend", (event) => {
-      if (!from) return;
-      const x = event.changedTouches[0].clientX - from[0], y = event.changedTouches[0].clientY - from[1];
+    const listen = (name, act) => this.draw.addEventListener(name, act, { passive: true });
+    listen("touchstart", ({ target, touches: [first, second] }) => {  // two fingers enlarge the page
+      from = second || target.closest("input") ? null : [first.clientX, first.clientY];
+    });
+    listen("touchcancel", () => { from = null; });
+    listen("touchend", ({ touches, changedTouches: [last] }) => {
+      const began = from;
+      from = null;
+      if (!began || touches.length) return;
+      const x = last.clientX - began[0], y = last.clientY - began[1];
       if (Math.abs(x) > 60 && Math.abs(x) > 2 * Math.abs(y)) this.go(this.state.how + (x < 0 ? 1 : -1));
-    }, { passive: true });
+    });
   }
 
   // address and history -----------------------------------------------------------------------------------------
@@ -212,18 +221,19 @@ class Lesson {
     if (value?.failed) this.wait(null);
     if (!value?.lesson) return;
     const asked = this.asked = Symbol();
-    const lesson = typeof value.lesson === "string" ? await fetch(value.lesson).then((answer) => answer.json()) : value.lesson;
+    const lesson = typeof value.lesson === "string" ? await fetched(value.lesson) : value.lesson;
     if (asked !== this.asked) return;  // another one came meanwhile
-    const isElsewhere = value.picture && value.picture !== this.shownPicture;
-    if (isElsewhere) {
+    if (!lesson) return this.missed(value);
+    const isOtherPicture = value.picture && value.picture !== this.shownPicture, before = this.lesson, { how } = this.state;
+    const isElsewhere = isOtherPicture || (before && !same([before.model, before.grid], [lesson.model, lesson.grid]));
+    if (isOtherPicture) {
       const photo = new Image();
       photo.src = value.picture;
       await photo.decode().catch(() => {});
       this.picture.photo = photo.naturalWidth ? photo : null;
       this.shownPicture = value.picture;
-      this.state.answers = {};
     }
-    const before = this.lesson, { how } = this.state;
+    if (isElsewhere) this.forget();
     // then nothing that is being played with is taken away
     const isSame = before && same([before.choice, before.steps[how]], [lesson.choice, lesson.steps[how]]);
     this.lesson = lesson;
@@ -232,11 +242,23 @@ class Lesson {
     this.state.how = Math.min(this.state.how, lesson.steps.length - 1);
     this.wait(isElsewhere || same(this.wanted, lesson.choice) ? null : this.wanted);
     this.node.classList.remove("is-waiting");
+    if (!isSame) this.state.guesses = [];  // they were of other squares
     if (!isSame || !this.drawn) this.redraw();
     const { patch, layer, head } = this.state;  // what the address asks for, once
     if (before) this.remember(false);
     else this.choose(Object.fromEntries(Object.entries({ patch, layer, head }).filter(([, value]) => value !== undefined)));
     this.node.dispatchEvent(new CustomEvent("les-shown", { bubbles: true }));
+  }
+
+  forget() {  // what was done on another picture, or with another model
+    Object.assign(this.state, { answers: {}, guesses: [], hover: -1 });
+    this.picture.at = 0;
+  }
+
+  missed(value) {
+    const again = el("button", { type: "button", class: "les-button", onclick: () => this.receive(value) }, "Try again");
+    this.wait(null);
+    this.status.replaceChildren("The numbers did not come. ", again);
   }
 
   redraw() {
@@ -266,6 +288,9 @@ class Lesson {
     if (mine && (!held.isConnected || held.disabled)) this.title.focus({ preventScroll: true });  // what had the focus is gone
   }
 }
+
+// The JSON at an address; null where it does not come.
+const fetched = (address) => fetch(address).then((answer) => (answer.ok ? answer.json() : null)).catch(() => null);
 
 const details = (name, content) => el("details", {}, el("summary", {}, name), content);
 

@@ -12,6 +12,7 @@ export class Presenter {
     this.hint = el("p", { class: "les-hint" }, "PageDown next · PageUp back · b black · f full screen · d draw · Esc leave");
     view.node.append(this.black, this.pen, this.hint);
     document.addEventListener("keydown", (event) => this.key(event));
+    addEventListener("resize", () => { if (!this.pen.hidden) this.draw(true); });  // what was drawn is somewhere else now
     this.draws();
   }
 

@@ -46,6 +46,11 @@ export function canvas(width, height, label) {  // in CSS pixels, drawn as sharp
   } };
 }
 
+// Where a pointer is over a drawing: a mouse that moves, or a finger that taps.
+export function pointed(node, act) {
+  for (const name of ["pointermove", "pointerdown"]) node.addEventListener(name, act);
+}
+
 // A long vector as coloured cells, all of them; the one under the pointer is read out.
 export function ribbon(view, name, values, { top = topOf(values), marked = -1, faint = 1, signed = true } = {}) {
   const perRow = values.length <= 96 ? values.length : Math.min(128, Math.ceil(values.length / Math.ceil(values.length / 128)));
@@ -60,12 +65,12 @@ export function ribbon(view, name, values, { top = topOf(values), marked = -1, f
   context.globalAlpha = 1;
   if (marked >= 0) outline(context, marked % perRow * cell, Math.floor(marked / perRow) * height, Math.max(cell, 4), height);
   const read = el("output", { class: "les-read" }, summary(values));
-  node.addEventListener("pointermove", (event) => {
+  pointed(node, (event) => {
     const [x, y] = at(event);
     const i = Math.min(perRow - 1, Math.floor(x / cell)) + perRow * Math.min(rows - 1, Math.floor(y / height));
     if (i >= 0 && i < values.length) read.textContent = `number ${i}: ${text(values[i], 4)}`;
   });
-  node.addEventListener("pointerleave", () => { read.textContent = summary(values); });
+  node.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") read.textContent = summary(values); });  // a finger is lifted
   return el("div", { class: "les-ribbon" }, el("span", { class: "les-name" }, name), node, read);
 }
 
@@ -108,7 +113,7 @@ export function columns(view, values, { signed = false, label, chosen, onhover }
     context.fillStyle = i === chosen ? view.ink : view.bar;
     context.fillRect(i * step, base - Math.max(tall, 0), Math.max(step - 0.4, 0.6), Math.max(Math.abs(tall), 0.5));
   });
-  if (onhover) node.addEventListener("pointermove", (event) => onhover(Math.max(0, Math.min(values.length - 1, Math.floor(at(event)[0] / step)))));
+  if (onhover) pointed(node, (event) => onhover(Math.max(0, Math.min(values.length - 1, Math.floor(at(event)[0] / step)))));
   return node;
 }
 
@@ -124,4 +129,17 @@ export function slider(label, { min, max, step, value }, onmove) {
   node.set = (to) => { input.value = to; move(); };
   move();
   return node;
+}
+
+// A button that moves a slider through all its places, each for some milliseconds, until it is moved by hand.
+export function player(hand, places, each) {
+  let timer = 0;
+  const stop = () => clearInterval(timer);
+  hand.addEventListener("input", stop);
+  const node = el("button", { type: "button", class: "les-button", onclick: () => {
+    let at = 0;
+    stop();
+    timer = setInterval(() => (hand.isConnected && at < places ? hand.set(at++) : stop()), each);
+  } }, "Play");
+  return { node, stop };
 }
