@@ -54,6 +54,18 @@ TAP = """(selector) => [...document.querySelectorAll(selector)].map((node) => {
 REVEAL = (
     "[...document.querySelectorAll('.les-quiz button')].find((b) => b.textContent === 'Show me')?.click()"
 )
+# the lines that add up, for every pattern that is offered, or in every head
+ADDED = """(name) => {
+  lesson.go(lesson.lesson.steps.findIndex((step) => step.name === name), { history: false });
+  const patterns = [...document.querySelectorAll('.les-drawing .les-small')];
+  return (patterns.length ? patterns : [0, 1, 2, 3]).flatMap((each) => {
+    if (patterns.length) each.click();
+    else lesson.choose({ head: each });
+    if (!lesson.revealed()) lesson.answer(lesson.step, { given: [] });
+    const said = [...document.querySelectorAll('.les-live')].map((node) => node.textContent);
+    return said.filter((words) => / [=≈] /.test(words));
+  });
+}"""
 RIGHT = "\ue014"  # the arrow, to WebDriver
 # is something drawn around this point of the screen?
 DRAWN = """([x, y]) => { const pen = document.querySelector('.les-pen').getContext('2d');
@@ -68,9 +80,7 @@ def file(tmp_path_factory) -> Path:
     model, card = randomised(ViT(tiny_config(num_registers=1))), Card("tiny", tuple("abcdefg"))
     path = tmp_path_factory.mktemp("lesson") / "lesson.html"
     held = section(trace(model, torch.randn(3, 12, 20)), model, card, Choice(7, 1, 2))
-    held = held.replace("const lesson = ViT", "const lesson = window.lesson = ViT")
-    path.write_text(HEAD + held + "</html>", encoding="utf-8")
-    return path
+    return written(path, held)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +89,13 @@ def clip(tmp_path_factory) -> Path:
     model, card = load("moves")
     path = tmp_path_factory.mktemp("lesson") / "clip.html"
     image = preprocess_clip(Clip(moves_sample(1, 0)[0], ()), card)  # a moon goes right
-    path.write_text(
-        HEAD + section(trace(model, image), model, card, Choice(173, 3, 1)) + "</html>", encoding="utf-8"
-    )
+    return written(path, section(trace(model, image), model, card, Choice(173, 3, 1)))
+
+
+def written(path: Path, held: str) -> Path:
+    """A page whose lesson has a name."""
+    held = held.replace("const lesson = ViT", "const lesson = window.lesson = ViT")
+    path.write_text(HEAD + held + "</html>", encoding="utf-8")
     return path
 
 
@@ -402,6 +416,19 @@ def middle_of(page: Page, time: int, row: int, column: int) -> tuple[float, floa
     x = time % 2 * (side + gap) + (column + 0.5) * side / 8
     y = time // 2 * (side + gap + head) + head + (row + 0.5) * side / 8
     return left + x * scale, top + y * scale
+
+
+def test_printed_numbers_add_up_or_are_said_to_be_near(walk, clip: Path) -> None:
+    page = walk("", clip, len(OF_CLIPS))
+    said = [words for name in ("embed", "tubelet", "times", "answer") for words in page.evaluate(ADDED, name)]
+    assert len(said) == 8 + 8 + 4 + 4, "patterns and heads"
+    for words in said:
+        made, sign, result = re.fullmatch(
+            r"\D*?(−?[\d.]+.*) ([=≈]) .*?(−?[\d.]+).*", words.replace("\xa0", " ")
+        ).groups()
+        parts = [float(part.replace("−", "-")) for part in re.findall(r"−?\d+(?:\.\d+)?", made)]
+        exact = "<" not in made and round(sum(parts) - float(result.replace("−", "-")), 6) == 0
+        assert (sign == "=") == exact, words
 
 
 def test_what_a_head_looks_at_in_time_is_asked_for_each_head(walk, clip: Path) -> None:

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { lessonHash, readLesson } from "../../explorer/lesson/js/address.js";
 import { grade, total } from "../../explorer/lesson/js/quiz.js";
-import { dot, place, softmax, strength, tableOf, text } from "../../explorer/lesson/js/tools.js";
+import { dot, equals, place, softmax, strength, tableOf, text, valueOf } from "../../explorer/lesson/js/tools.js";
 
 test("a colour is the nearest of the table, and covers by its strength", () => {
   assert.deepEqual([0, 0.5, 1, 2, -1].map((value) => place(value, 1, false)), [0, 128, 255, 255, 0]);
@@ -25,6 +25,14 @@ test("shares add up to one and sharpen as the temperature falls", () => {
 test("numbers have a true minus, and zero has none", () => {
   assert.deepEqual([-1.2345, -0.0001, 2].map((value) => text(value)), ["−1.234", "0.000", "2.000"]);
   assert.equal(dot([1, 2], [3, 4]), 11);
+});
+
+test("a result equals what the numbers in front of it make as they are printed, or nearly", () => {
+  assert.deepEqual(["−1.250", "12\u00a0%", "<\u00a00.01\u00a0%"].map(valueOf), [-1.25, 12, NaN]);
+  assert.equal(equals(valueOf("0.100") + valueOf("−0.300"), "−0.200"), "=");
+  assert.equal(equals(valueOf("0.100") + valueOf("0.200"), "0.301"), "≈");
+  assert.equal(equals(valueOf("12\u00a0%") + valueOf("88\u00a0%"), "100"), "=");
+  assert.equal(equals(valueOf("<\u00a00.01\u00a0%") + valueOf("100\u00a0%"), "100"), "≈");
 });
 
 test("a guess earns what it got right", () => {

@@ -2,7 +2,7 @@
 
 import { el } from "../../viewer/js/elements.js";
 import { sheetOf, squareOf } from "./sheet.js";
-import { bars, canvas, dot, line, outline, place, pointed, ribbon, slider, text, topOf } from "./tools.js";
+import { bars, canvas, dot, equals, line, outline, place, pointed, ribbon, slider, text, topOf, valueOf } from "./tools.js";
 
 export function cut(box, _, view) {
   const { lesson, picture: { photo } } = view, sheet = sheetOf(lesson, 240), each = sheet.h * sheet.w, { frames } = lesson;
@@ -85,11 +85,12 @@ function pixels(colours, name, color, onhover) {
 export function embed(box, data, view) {
   const seen = el("div"), deep = view.lesson.frames / view.times;
   const choose = (filter) => {
-    const products = filter.weights.map((weight, i) => weight * data.values[i]), sum = dot(filter.weights, data.values);
+    const products = filter.weights.map((weight, i) => weight * data.values[i]), sum = text(dot(filter.weights, data.values));
+    const bias = text(filter.bias), result = text(filter.result);
     seen.replaceChildren(
       el("div", { class: "les-side" }, grey(view, filter.weights, "pattern", deep), el("b", {}, "·"),
         grey(view, data.values, "our square", deep), el("b", {}, "="), grey(view, products, "products", deep)),
-      line(`products added: ${text(sum)}; + bias ${text(filter.bias)} = `, el("b", {}, text(filter.result)), `, number ${filter.index} of ${data.output.length}`),
+      line(`products added: ${sum}; + bias ${bias} ${equals(valueOf(sum) + valueOf(bias), result)} `, el("b", {}, result), `, number ${filter.index} of ${data.output.length}`),
       ribbon(view, "all results", data.output, { marked: filter.index }));
   };
   box.append(line("The patterns that answer our square most strongly:"), patterns(data.filters, deep, choose), seen);

@@ -3,12 +3,13 @@
 import { el, svg } from "../../viewer/js/elements.js";
 import { percent } from "../../viewer/js/numbers.js";
 import { small } from "./picture.js";
-import { bars, dot, line, player, ribbon, slider, text } from "./tools.js";
+import { bars, dot, equals, line, player, ribbon, slider, text, valueOf } from "./tools.js";
 
 export function read(box, data, view) {
   view.picture.show({ map: data.map, words: data.kind === "mean" ? (value) => `changed by ${text(value)}` : percent });
   if (data.kind === "mean") {
-    box.append(line(`Every square counts the same: 1 / ${view.count} = `, el("b", {}, percent(data.share)), "."),
+    const share = percent(data.share);
+    box.append(line(`Every square counts the same: 1 / ${view.count} ${equals(100 / view.count, share)} `, el("b", {}, share), "."),
       small(view, { map: data.map }, "How much the last layer changed every square", { side: 240 }));
     return;
   }
@@ -35,9 +36,10 @@ export function answer(box, data, view) {
   };
   box.append(slider("Hide what it looked at", { min: 0, max: data.without.length - 1, step: 1, value: 0 }, show), rows);
   if (!data.vector) return;
-  const products = data.vector.map((value, i) => value * data.weights[i]), sum = dot(data.vector, data.weights);
+  const products = data.vector.map((value, i) => value * data.weights[i]), sum = text(dot(data.vector, data.weights));
+  const bias = text(data.bias), result = text(first.logit);
   box.append(ribbon(view, "what the head reads", data.vector), ribbon(view, `list of ${first.name}`, data.weights), ribbon(view, "products", products),
-    line(`added up: ${text(sum)}; + bias ${text(data.bias)} = `, el("b", {}, text(first.logit)), ` for ${first.name}`));
+    line(`added up: ${sum}; + bias ${bias} ${equals(valueOf(sum) + valueOf(bias), result)} `, el("b", {}, result), ` for ${first.name}`));
 }
 
 export function why(box, data, view) {

@@ -3,7 +3,7 @@
 import { el } from "../../viewer/js/elements.js";
 import { percent } from "../../viewer/js/numbers.js";
 import { small } from "./picture.js";
-import { bars, canvas, columns, dot, line, player, pointed, ribbon, slider, softmax as share, text, topOf } from "./tools.js";
+import { bars, canvas, columns, dot, equals, line, player, pointed, ribbon, slider, softmax as share, text, topOf, valueOf } from "./tools.js";
 
 const patches = (view, values) => values.slice(view.lesson.prefix.length);
 const tokenOf = (view, patch) => patch + view.lesson.prefix.length;
@@ -19,12 +19,14 @@ export function scores(box, data, view) {
   const show = (token) => {
     const at = data.tokens.indexOf(token), score = data.scores[token], name = view.nameOf(token);
     const products = at < 0 ? null : data.keys[at].map((value, i) => value * data.q[i]);
-    const apart = data.distance?.[token] ?? 0, sum = at < 0 ? (score - apart) * data.root : dot(data.q, data.keys[at]);
+    const apart = data.distance?.[token] ?? 0, sum = text(at < 0 ? (score - apart) * data.root : dot(data.q, data.keys[at]));
+    const root = text(data.root, data.root % 1 ? 3 : 0), result = text(score);
     const top = topOf([...data.q, ...(at < 0 ? [] : data.keys[at])]);
     work.replaceChildren(ribbon(view, "our query", data.q, { top }),
       ...(products ? [ribbon(view, `key of ${name}`, data.keys[at], { top }), ribbon(view, "products", products)]
         : [line(`The key of ${name} is not in this file; its score is.`)]),
-      line(`added up: ${text(sum)}; / ${text(data.root, data.root % 1 ? 3 : 0)}${data.distance ? `; ${text(apart)} for the distance` : ""} = `, el("b", {}, text(score)), ` for ${name}`));
+      line(`added up: ${sum}; / ${root}${data.distance ? `; + ${text(apart)} for the distance` : ""} ${
+        equals(valueOf(sum) / valueOf(root) + valueOf(text(apart)), result)} `, el("b", {}, result), ` for ${name}`));
     all.replaceChildren(columns(view, data.scores, {
       signed: true, chosen: token, label: `The scores of all ${data.scores.length} tokens`, onhover: show }));
   };
@@ -39,12 +41,13 @@ export function softmax(box, data, view) {
   const show = (temperature) => {
     const shares = temperature === 1 ? data.shares : share(data.scores, temperature);
     const order = shares.map((_, i) => i).sort((a, b) => shares[b] - shares[a]).slice(0, 5);
-    const most = Math.max(...data.scores);
+    const most = Math.max(...data.scores), largest = text((data.scores[order[0]] - most) / temperature, 2);
+    const all = text(data.scores.reduce((sum, score) => sum + Math.exp((score - most) / temperature), 0), 2);
+    const first = percent(shares[order[0]]);
     work.replaceChildren(bars(order.map((token) => ({
       name: view.nameOf(token), share: shares[token], of: 1, strong: token === order[0],
       words: `${text(data.scores[token], 2)} → ${percent(shares[token])}`,
-    }))), line(`exp(${text((data.scores[order[0]] - most) / temperature, 2)}) / ${text(data.scores.reduce(
-      (sum, score) => sum + Math.exp((score - most) / temperature), 0), 2)} = `, el("b", {}, percent(shares[order[0]])),
+    }))), line(`exp(${largest}) / ${all} ${equals(100 * Math.exp(valueOf(largest)) / valueOf(all), first)} `, el("b", {}, first),
       "  (the largest score is taken off first: the shares stay the same)"),
     columns(view, shares, { label: "The shares of all tokens", chosen: order[0] }));
     if (view.revealed()) view.picture.show({ ...view.guessed(), map: patches(view, shares), words: percent });

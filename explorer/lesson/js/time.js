@@ -4,17 +4,18 @@ import { el } from "../../viewer/js/elements.js";
 import { percent } from "../../viewer/js/numbers.js";
 import { grey, patterns } from "./first.js";
 import { partOf } from "./sheet.js";
-import { bars, canvas, line, ribbon, text, topOf } from "./tools.js";
+import { bars, canvas, equals, line, ribbon, text, topOf, valueOf } from "./tools.js";
 
 export function tubelet(box, data, view) {
   const seen = el("div"), deep = data.colours.length, top = topOf([...data.stays, ...data.changes]);
   const choose = (filter) => {
-    const { index, bias, result } = filter, stays = data.stays[index], changes = data.changes[index];
+    const { index, bias, result } = filter, parts = [data.stays[index], data.changes[index], bias].map((part) => text(part));
+    const [stays, changes] = parts, together = text(result), made = parts.reduce((sum, part) => sum + valueOf(part), 0);
     seen.replaceChildren(
       el("div", { class: "les-side" }, grey(view, filter.weights, `pattern, ${deep} frames`, deep), el("b", {}, "·"),
-        grey(view, data.change, "what changes in our square", deep), el("b", {}, `= ${text(changes)}`)),
-      line(`from what the frames share ${text(stays)}, from what changes ${text(changes)}, bias ${text(bias)}: together `,
-        el("b", {}, text(result)), `, number ${index} of ${data.stays.length}`),
+        grey(view, data.change, "what changes in our square", deep), el("b", {}, `= ${changes}`)),
+      line(`from what the frames share ${stays} + from what changes ${changes} + bias ${parts[2]} ${equals(made, together)} `,
+        el("b", {}, together), `, number ${index} of ${data.stays.length}`),
       ribbon(view, "from what they share", data.stays, { top, marked: index }), ribbon(view, "from what changes", data.changes, { top, marked: index }));
   };
   box.append(line("The patterns that answer most to what changes:"), patterns(data.filters, deep, choose), seen);
@@ -24,11 +25,12 @@ export function times(box, data, view) {
   if (!view.revealed()) return view.picture.show({});
   const front = view.lesson.prefix.length, most = Math.max(...data.times);
   const sum = (some) => some.reduce((a, b) => a + b, 0), { ours } = data;
+  const parts = [["earlier", sum(data.times.slice(0, ours))], ["our own time", data.times[ours]], ["later", sum(data.times.slice(ours + 1))],
+    ...(front ? [["in front", data.front]] : [])].map(([name, share]) => [name, percent(share)]);
   box.append(bars([
     ...data.times.map((share, time) => ({ name: view.timeName(time), share, of: 1, strong: share === most, words: percent(share) })),
     ...(front ? [{ name: `${view.lesson.prefix[0]}${front > 1 ? " and others" : ""}`, share: data.front, of: 1, words: percent(data.front) }] : []),
-  ]), line(`earlier ${percent(sum(data.times.slice(0, ours)))} + our own time ${percent(data.times[ours])} + later `,
-    `${percent(sum(data.times.slice(ours + 1)))}${front ? ` + in front ${percent(data.front)}` : ""} = 100 %`));
+  ]), line(`${parts.map((part) => part.join(" ")).join(" + ")} ${equals(sum(parts.map(([, share]) => valueOf(share))), "100")} 100 %`));
   view.picture.show({ map: data.shares.slice(front), words: percent });
 }
 

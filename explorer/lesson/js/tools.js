@@ -5,6 +5,10 @@ import { number } from "../../viewer/js/numbers.js";
 
 export const text = (value, digits = 3) => number(value, digits);
 
+// What stands in front of a result, given as it is printed: "=" where the printed numbers make just that, else "≈".
+export const equals = (made, result) => (Math.abs(made - valueOf(result)) < 1e-9 ? "=" : "≈");
+export const valueOf = (words) => Number.parseFloat(words.replace("−", "-"));  // of "<\u00a00.01\u00a0%": no number
+
 export function tableOf(hex) {  // 256 colours as CSS
   return Array.from({ length: 256 }, (_, i) => "#" + hex.slice(6 * i, 6 * i + 6));
 }
