@@ -17,7 +17,7 @@ from PIL import Image
 import vit
 from explorer.lesson import answer, attention, page, through_time
 from explorer.lesson.follow import Choice, Follow, liveliest
-from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of, steps_for, told
+from explorer.lesson.steps import MOST_WORDS, STEPS, lesson_of, lines_of, outline_of, steps_for, told
 from explorer.payload import class_name
 from vit import Card, ViT, trace
 from vit.pictures import as_picture
@@ -142,6 +142,7 @@ def test_queries_keys_and_values_are_the_heads(follow: Follow, seen: dict) -> No
     before = seen["resid_post", 0][follow.token]
     close(data["before"], before)
     close(data["reads"], before if follow.config.post_norm else seen["norm1", 1][follow.token])
+    assert data["normed"] != follow.config.post_norm
 
 
 def test_scores_are_sums_of_products(follow: Follow, seen: dict) -> None:
@@ -175,8 +176,9 @@ def test_heads_change_the_token_by_what_they_write(follow: Follow, seen: dict) -
     close(data["z"], seen["z", 1][:, follow.token])
     close(data["added"], seen["attn_out", 1][follow.token])
     close(data["after"], seen["resid_mid", 1][follow.token])
-    if not follow.config.post_norm:
+    if not data["normed"]:
         close(np.add(data["before"], data["added"]), data["after"])
+    assert data["normed"] == follow.config.post_norm == attention.mlp(follow)["normed"]
 
 
 def test_the_mlp_counts_what_responds(follow: Follow, seen: dict) -> None:
@@ -392,6 +394,73 @@ def test_every_step_has_few_words_code_and_all_its_numbers(follow: Follow) -> No
     assert said["choice"] == {"patch": follow.choice.patch, "layer": 1, "head": 2}
     by_name = {step["name"]: step["data"] for step in said["steps"]}
     assert by_name["scores"] == attention.scores(follow)
+
+
+def said_of(**changes) -> dict[str, dict]:
+    """What the steps say of a model, by their names."""
+    model = ViT(tiny_config(**changes))
+    card = CARD if model.config.num_classes else Card("headless")
+    return {step["name"]: step for step in outline_of(model, card, model.config.image_size)["steps"]}
+
+
+NO_CLS = dict(class_token=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "field", "said"),
+    [
+        ({}, "prefix", "sentence", "[CLS] stands in front of the squares. In the end [CLS] must answer;"),
+        (dict(pool="mean"), "prefix", "sentence", "[CLS] stands in front of the squares. It only helps."),
+        (dict(pool="mean", num_registers=1), "prefix", "sentence", "They only help."),
+        (dict(pool="attention"), "prefix", "sentence", "one learned query reads it and all squares."),
+        (dict(pool="attention"), "read", "sentence", "One learned query looks at all tokens of"),
+        (dict(pool="attention") | NO_CLS, "read", "sentence", "One learned query looks at all squares of"),
+        (dict(pool="attention", pool_prefix=False), "read", "sentence", "looks at all squares of"),
+        (dict(pool="attention"), "read", "code", "read = scores[..., self.past :].softmax"),
+        ({}, "prefix", "note", "it is the same, whatever is shown"),
+        (dict(num_registers=1), "prefix", "note", "they are the same, whatever is shown"),
+        (dict(pool="mean") | NO_CLS, "prefix", "note", "no square knows of another"),
+        (dict(pool="mean"), "answer", "note", "Hide what changed most"),
+        (dict(pool="mean"), "why", "formula", "{looked} changed most first"),
+        (dict(distillation=True), "answer", "sentence", "Each of two heads keeps one list"),
+        (dict(distillation=True), "answer", "code", "logits = (logits + self.head_dist"),
+        (dict(post_norm=True), "heads", "formula", "normalised (before + change) = after"),
+        (dict(post_norm=True), "mlp", "formula", "added again, then normalised"),
+        (dict(num_heads=1), "heads", "sentence", "This model has one head in each layer."),
+        (dict(num_heads=1), "ask", "formula", "in the only head"),
+        (dict(depth=1), "layers", "sentence", "This model has a single layer;"),
+        (dict(num_classes=0), "prefix", "sentence", "The model ends with [CLS]; it has seen nothing yet."),
+        (dict(num_classes=0), "read", "sentence", "Now follow [CLS], whose numbers the model ends with:"),
+    ],
+)
+def test_what_is_said_is_true_of_the_kind(changes: dict, step: str, field: str, said: str) -> None:
+    assert said in said_of(**changes)[step][field]
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "attention"])
+@pytest.mark.parametrize(
+    "kind", [{}, NO_CLS, dict(num_registers=1), dict(depth=1, num_heads=1), dict(num_frames=4)], ids=str
+)
+def test_without_classes_nothing_answers(pool: str, kind: dict) -> None:
+    if pool == "cls" and kind == NO_CLS:
+        return
+    for step in said_of(num_classes=0, pool=pool, **kind).values():
+        texts = [step[field] for field in ("chapter", "title", "sentence", "formula", "note")]
+        told = " ".join(texts).replace("This model gives no answer", "").replace("Who needs answers", "")
+        assert "answer" not in told
+        assert 3 < len(step["sentence"].split()) <= MOST_WORDS and not re.search(r"\b1 (heads|layers)", told)
+
+
+def test_of_an_average_nothing_is_said_to_be_looked_at_in_the_end() -> None:
+    torch.manual_seed(0)
+    model, card = randomised(ViT(tiny_config(pool="mean"))), replace(CARD, scores="none")
+    lesson = lesson_of(trace(model, torch.randn(3, 12, 20)), model, card, CHOICE)
+    steps = {step["name"]: step for step in lesson["steps"]}
+    for name in ("read", "answer", "why"):
+        told = " ".join(str(steps[name][field]) for field in ("sentence", "formula", "note", "question"))
+        assert not re.search("look|Attention|token", told), told
+    assert "that changed most" in steps["why"]["question"]["ask"]
+    assert steps["why"]["data"]["kind"] == "none" == steps["answer"]["data"]["kind"]
 
 
 def test_what_a_browser_asks_for_is_brought_within_the_model() -> None:

@@ -367,6 +367,41 @@ def test_a_phone_sees_picture_and_sentence_together_and_swipes(walk) -> None:
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[4].title)
 
 
+# other kinds of model -------------------------------------------------------------------------------------
+
+
+def told_of(walk, path: Path, model: ViT, card: Card) -> dict[str, str]:
+    """What the drawings say of a small model, by the names of their steps, all questions answered."""
+    held = section(trace(model, torch.randn(3, 12, 20)), model, card, Choice(7, 0, 0))
+    page = walk("", written(path / "other.html", held), len(steps_for(model)))
+    return page.evaluate("""() => Object.fromEntries(lesson.lesson.steps.map(({ name }, how) => {
+      lesson.go(how, { history: false });
+      if (!lesson.revealed()) lesson.answer(lesson.step, { given: [] });
+      const hand = document.querySelector('.les-drawing input');
+      if (hand) hand.value = hand.max, hand.dispatchEvent(new Event('input'));
+      return [name, document.querySelector('.les-drawing').textContent];
+    }))""")
+
+
+def test_squares_that_changed_most_are_not_called_looked_at_nor_numbers_percents(walk, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = randomised(ViT(tiny_config(pool="mean", num_registers=1)))
+    told = told_of(walk, tmp_path, model, Card("tiny", tuple("abcdefg"), scores="none"))
+    last = told["answer"] + told["why"]
+    assert "Hide what changed most" in last and "squares that changed most, it says" in last
+    assert re.search(r"changed most: −?\d+\.\d{3}at random: −?\d+\.\d{3}", last), "numbers as they are"
+    assert not re.search("look|attention", last)
+
+
+def test_where_a_norm_comes_last_the_sums_say_so(walk, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = randomised(ViT(tiny_config(post_norm=True, num_heads=1, depth=1)))
+    told = told_of(walk, tmp_path, model, Card("tiny", tuple("abcdefg")))
+    assert "normalised" not in told["ask"] and "what is read" not in told["ask"]
+    assert "= (then normalised)" in told["heads"] and "= (then normalised)" in told["mlp"]
+    assert "side by side" not in told["heads"] and "all heads" not in told["read"]
+
+
 # a clip ---------------------------------------------------------------------------------------------------
 
 

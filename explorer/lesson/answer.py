@@ -122,6 +122,7 @@ def why(f: Follow) -> Numbers:
     looked, random = perturbation_curves(f.model, traced, torch.stack(orders), "grey", STEPS, f.card)
     return {
         "class": class_name(f.card, target),
+        "kind": f.card.scores,
         "fractions": rounded(looked.fractions),
         "looked": rounded(looked.deletion),
         "random": rounded(random.deletion),

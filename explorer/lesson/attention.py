@@ -81,11 +81,12 @@ def prefix(f: Follow) -> Numbers:
 
 
 def ask(f: Follow) -> Numbers:
-    """Query, key and value of our token in this head."""
+    """Query, key and value of our token in this head. normed: is it normalised before it is read?"""
     x, head, token = f.here, f.choice.head, f.token
-    reads = f.trace.tokens[f.choice.layer, token] if f.config.post_norm else x["norm1"][token]
+    before, normed = f.trace.tokens[f.choice.layer, token], not f.config.post_norm
     parts = {name: rounded(x[name][head, token]) for name in ("q", "k", "v")}
-    return {"before": rounded(f.trace.tokens[f.choice.layer, token]), "reads": rounded(reads)} | parts
+    reads = x["norm1"][token] if normed else before
+    return {"before": rounded(before), "reads": rounded(reads), "normed": normed} | parts
 
 
 def scores(f: Follow) -> Numbers:
@@ -126,7 +127,7 @@ def mix(f: Follow) -> Numbers:
 
 
 def heads(f: Follow) -> Numbers:
-    """The same in every head; what they add to our token."""
+    """The same in every head; what they add to our token. normed: is the sum normalised?"""
     x, token = f.here, f.token
     return {
         "shares": rounded(x["attn"][:, token]),
@@ -134,11 +135,12 @@ def heads(f: Follow) -> Numbers:
         "added": rounded(x["attn_out"][token]),
         "before": rounded(f.trace.tokens[f.choice.layer, token]),
         "after": rounded(x["resid_mid"][token]),
+        "normed": f.config.post_norm,
     }
 
 
 def mlp(f: Follow) -> Numbers:
-    """The hidden numbers, and what they make of our token."""
+    """The hidden numbers, and what they make of our token. normed: is the sum normalised?"""
     x, token = f.here, f.token
     hidden = x["mlp_post"][token]
     return {
@@ -147,6 +149,7 @@ def mlp(f: Follow) -> Numbers:
         "count": hidden.numel(),
         "before": rounded(x["resid_mid"][token]),
         "after": rounded(f.trace.tokens[f.choice.layer + 1, token]),
+        "normed": f.config.post_norm,
     }
 
 

@@ -13,6 +13,7 @@ import torch
 
 from explorer.lesson import answer, attention, through_time
 from explorer.lesson.follow import Choice, Follow, Numbers, read_name_of, reads_of, strongest
+from explorer.lesson.kinds import ATTEND, changes_of, words_of_kind
 from explorer.payload import class_name
 from explorer.render import COLORMAPS, DEFAULT, DEFAULT_SIGNED, OPACITY, number
 from vit import model as code
@@ -34,7 +35,7 @@ class Step:
     name: str  # of its drawing
     chapter: str
     title: str
-    sentence: str
+    sentence: str  # empty where every kind of model has its own: kinds.py
     formula: str
     numbers: Callable[[Follow], Numbers]
     where: Any  # what of vit/model.py, or near it, does it,
@@ -51,10 +52,6 @@ def answers(config: ViTConfig) -> bool:
     return config.num_classes > 0
 
 
-ATTEND = code.Attention.forward
-# of tokens in front that are not read: where attention does not pool over them, and where it does
-IN_FRONT = ("They only help.", "In the end one learned query reads them and all squares.")
-COLLECTED = ("the average of all squares", "what one learned query collects from them")
 STEPS = (
     Step(
         "cut", "Squares become numbers", "Cut",
@@ -97,7 +94,7 @@ STEPS = (
         "Ask first: would the answer be the same with the squares in any order?",
     ),
     Step(
-        "prefix", "Squares become numbers", "Who will answer?", "{prefix}",
+        "prefix", "Squares become numbers", "Who will answer?", "",
         "{T} tokens = {before} in front + {P} squares",
         attention.prefix, code.ViT.embed, ("tokens = [token for token", "x = torch.cat"),
         "Until the first layer has run it is the same, whatever is shown.",
@@ -170,12 +167,16 @@ STEPS = (
         "Play it. Squares of one thing often become alike.",
     ),
     Step(
-        "read", "The answer", "What the answer is read from", "{read}", "{read_formula}",
+        "read", "The answer", "What the answer is read from", "",
+        "{read_name}: q · k / √{d}, then shares, then the mix",
         answer.read, code.ViT.read_out, ("pooled = x",),
-        "The same drawing as before, now for the token that must answer.",
+        "The same drawing as before, now for what is read at the end.",
     ),
     Step(
-        "answer", "The answer", "The answer", "{answer}", "{answer_formula}",
+        "answer", "The answer", "The answer",
+        "For each answer the model keeps one list of numbers. The list that fits what was collected best "
+        "wins.",
+        "list · numbers + bias = logit",
         answer.answer, code.ViT.read_out, ("logits = self.head",),
         "Hide what it looked at: does the answer stay?",
     ),
@@ -211,68 +212,8 @@ def steps_for(model: ViT) -> tuple[Step, ...]:
     """Those that this model has, with the words and the lines of its kind."""
     config = model.config
     found = [step for step in STEPS if step.needs(config)]
-    variants = {"position": position_of(config), "read": READ_BY.get(config.pool, {})}
-    variants |= OF_CLIPS if config.is_clip else {}
-    variants["scores"] = {"formula": "q · k / √{d} + a number for the distance"} if config.rel_pos else {}
-    return tuple(replace(step, **variants.get(step.name, {})) for step in found)
-
-
-OF_CLIPS: dict[str, dict[str, Any]] = {
-    "cut": dict(
-        sentence="The clip falls apart into {h} × {w} squares at each of {t} times, {n_frames} deep. Choose "
-        "one: it is ours in every step.",
-        formula="{frames} frames of {height} × {width} pixels = {t} · {h} · {w} squares of {n_frames} with "
-        "{p} · {p} pixels",
-        lines=("kernel = ", "self.proj = nn.Conv3d"),
-    ),
-    "flatten": dict(
-        sentence="Every pixel has a red, a green and a blue value, in {n_frames}. Our square becomes a "
-        "list of {n} numbers.",
-        formula="{n_frames} · {p} · {p} pixels · 3 colours = {n} numbers",
-    ),
-}
-READ_BY: dict[str, dict[str, Any]] = {
-    "mean": dict(lines=("patches = x", "pooled = patches")),
-    "attention": dict(where=code.AttentionPool.forward, lines=("scores = tap", "attn = tap", "pooled =")),
-}
-TURN = dict(where=ATTEND, lines=("if turn is not None", "q, k = (rotate"))
-
-
-def position_of(config: ViTConfig) -> dict[str, Any]:
-    """What is different in "Where am I?" where positions are not, or not only, added."""
-    if config.rel_pos:
-        added = config.pos_embed != "none"
-        return dict(
-            sentence=("Numbers for the place are added." if added else "Nothing is added here.")
-            + " Every layer also adds to each score a learned number for how far apart two squares are.",
-            formula="in every layer: q · k / √{d} + a number for the distance",
-            where=ATTEND, lines=("scores = tap",),
-        )  # fmt: skip
-    if config.rope == "none":
-        if config.pos_embed != "none" and config.is_clip:
-            return dict(
-                title="Where and when am I?",
-                sentence="Numbers for place and time are added. Without them the model would know neither "
-                "where a square was nor when.",
-            )
-        if config.pos_embed != "none":
-            return {}
-        return dict(
-            sentence="This model is told no places: to it, the squares could stand in any order.",
-            formula="embedding = what the first layer reads",
-            where=code.ViT.embed, lines=("if self.pos_embed is not None",),
-        )  # fmt: skip
-    if config.pos_embed == "none":
-        return TURN | dict(
-            sentence="Nothing is added. Instead every layer turns what a square looks for and what it offers "
-            "by angles that depend on its place.",
-            formula="(turned q) · (turned k): what counts is how far apart two squares are",
-        )
-    return TURN | dict(
-        sentence="Numbers for the place are added. Every layer also turns what a square looks for and offers "
-        "by angles that depend on its place.",
-        formula="embedding + position; in every layer (turned q) · (turned k)",
-    )
+    changes = changes_of(config)
+    return tuple(replace(step, **changes.get(step.name, {})) for step in found)
 
 
 @cache
@@ -302,47 +243,15 @@ def words_of_model(config: ViTConfig, size: tuple[int, int]) -> dict[str, Any]:
     """Those of them that are the same for every picture or clip of this size, (height, width) in pixels."""
     grid, p, n = config.grid_at(size), config.patch_size, config.tubelet
     h, w = grid.space
-    names, reads, pools = config.prefix_names, reads_of(config), config.pool == "attention"
-    read_name = read_name_of(config)
-    front = (
-        f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} "
-        f"{'stands' if len(names) == 1 else 'stand'} in front of the squares. "
-        + (
-            f"In the end {read_name} must answer; it has seen nothing yet."
-            if reads
-            else IN_FRONT[pools and config.pool_prefix]
-        )
-        if names
-        else f"No extra token stands in front: in the end the answer comes from {COLLECTED[pools]}."
-    )
     return {
         "t": grid.frames, "h": h, "w": w, "p": p, "frames": config.num_frames, "height": size[0],
         "width": size[1], "n": config.in_chans * n * p * p, "n_frames": f"{n} frame{'s' * (n > 1)}",
         "D": config.embed_dim, "d": config.head_dim, "H": config.num_heads, "L": config.depth,
-        "P": grid.count, "T": len(names) + grid.count, "before": len(names),
-        "count": config.mlp_dim // (2 if config.activation == "swiglu" else 1), "prefix": front,
+        "P": grid.count, "T": len(config.prefix_names) + grid.count, "before": len(config.prefix_names),
+        "count": config.mlp_dim // (2 if config.activation == "swiglu" else 1),
         "still": "A single frame is shown all the time: nothing moves."
         + (f" Then one time, {n} frames over and over." if n > 1 else ""),
-        "read": "The answer is read from the average of all squares: "
-        "here is how much the last layer changed each one."
-        if not (reads or pools)
-        else "One learned query looks at all tokens of the last layer: the answer is made from what it finds."
-        if pools
-        else f"Now follow {read_name}, from which the answer is read: "
-        "in the last layer it collects from these squares.",
-        "read_formula": f"average over {grid.count} squares"
-        if not (reads or pools)
-        else "learned query · k / √d, then shares, then the mix"
-        if pools
-        else f"{read_name}: q · k / √{config.head_dim}, then shares, then the mix",
-        "answer": "For each answer the model keeps one list of numbers. "
-        "The list that fits what was collected best wins."
-        if config.num_classes
-        else "This model gives no answer: it ends with these numbers, for others to build on.",
-        "answer_formula": "list · numbers + bias = logit"
-        if config.num_classes
-        else f"{config.embed_dim} features",
-    }  # fmt: skip
+    } | words_of_kind(config)  # fmt: skip
 
 
 def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str, Numbers]:
@@ -374,8 +283,9 @@ def questions(f: Follow, data: dict[str, Numbers], shared: Numbers) -> dict[str,
             "right": options.index(top),
         }
     if why := shared.get("why"):
+        those = "that changed most" if data["read"]["kind"] == "mean" else "it looked at"
         asked["why"] = yes_or_no(
-            "Will the squares it looked at matter more than squares picked at random?",
+            f"Will the squares {those} matter more than squares picked at random?",
             why["areas"][0] < why["areas"][1],
         )
     return asked

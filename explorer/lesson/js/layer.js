@@ -9,7 +9,8 @@ const patches = (view, values) => values.slice(view.lesson.prefix.length);
 const tokenOf = (view, patch) => patch + view.lesson.prefix.length;
 
 export function ask(box, data, view) {
-  box.append(ribbon(view, "our token", data.before), el("b", { class: "les-sign" }, "↓ normalised"), ribbon(view, "what is read", data.reads),
+  box.append(ribbon(view, "our token", data.before),
+    ...(data.normed ? [el("b", { class: "les-sign" }, "↓ normalised"), ribbon(view, "what is read", data.reads)] : []),
     el("b", { class: "les-sign" }, "↓ three views of it"),
     ribbon(view, "query: looks for", data.q), ribbon(view, "key: offers", data.k), ribbon(view, "value: passes on", data.v));
 }
@@ -79,10 +80,12 @@ export function heads(box, data, view) {
     row.append(node);
   });
   const top = topOf([...data.before, ...data.after]);
-  box.append(row, el("b", { class: "les-sign" }, "↓ side by side, through one matrix"), ribbon(view, "before", data.before, { top }),
-    el("b", { class: "les-sign" }, "+"), ribbon(view, "change", data.added, { top }), el("b", { class: "les-sign" }, "="), ribbon(view, "after", data.after, { top }));
+  box.append(row, el("b", { class: "les-sign" }, `↓ ${view.lesson.heads > 1 ? "side by side, " : ""}through one matrix`), ribbon(view, "before", data.before, { top }),
+    el("b", { class: "les-sign" }, "+"), ribbon(view, "change", data.added, { top }), made(data), ribbon(view, "after", data.after, { top }));
   view.picture.show({ map: patches(view, data.shares[view.lesson.choice.head]), words: percent });
 }
+
+const made = ({ normed }, before = "") => el("b", { class: "les-sign" }, `${before}=${normed ? " (then normalised)" : ""}`);
 
 export function mlp(box, data, view) {
   const across = Math.ceil(Math.sqrt(data.hidden.length * 4)), down = Math.ceil(data.hidden.length / across), cell = 640 / across;
@@ -99,7 +102,7 @@ export function mlp(box, data, view) {
     if (i >= 0 && i < data.count) read.textContent = `detector ${i}: ${text(data.hidden[i])}`;
   });
   const most = topOf([...data.before, ...data.after]);
-  box.append(node, read, ribbon(view, "before", data.before, { top: most }), el("b", { class: "les-sign" }, "+ what they write ="),
+  box.append(node, read, ribbon(view, "before", data.before, { top: most }), made(data, "+ what they write "),
     ribbon(view, "after", data.after, { top: most }));
 }
 

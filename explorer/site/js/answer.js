@@ -114,7 +114,7 @@ export function shared(f, logits) {
     }),
     without: [withoutSome(f, [], seen.logits), ...passes.filter((pass) => pass.hidden).map((pass) => withoutSome(f, pass.hidden, at(pass)))],
     why: {
-      class: nameOf(f, target), fractions: numbers(fractions), looked: numbers(curves[0]), random: numbers(curves[1]),
+      class: nameOf(f, target), kind: scores, fractions: numbers(fractions), looked: numbers(curves[0]), random: numbers(curves[1]),
       orders: [order, chance], areas: curves.map((curve) => number(area(curve))),
     },
   };

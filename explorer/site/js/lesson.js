@@ -123,8 +123,8 @@ function prefix(f) {
 
 function ask(f) {
   const { choice: { layer, head }, token } = f, before = f.row("tokens", layer, token);
-  const [q, k, v] = ["q", "k", "v"].map((name) => numbers(f.ofHead(name, layer, head, token)));
-  return { before: numbers(before), reads: numbers(f.outline.post_norm ? before : f.row("norm1", layer, token)), q, k, v };
+  const [q, k, v] = ["q", "k", "v"].map((name) => numbers(f.ofHead(name, layer, head, token))), normed = !f.outline.post_norm;
+  return { before: numbers(before), reads: numbers(normed ? f.row("norm1", layer, token) : before), normed, q, k, v };
 }
 
 function scores(f) {
@@ -156,7 +156,7 @@ function heads(f) {
   return {
     shares: all.map((head) => numbers(f.attn(layer, head, token))), z: all.map((head) => numbers(f.ofHead("z", layer, head, token))),
     added: numbers(f.row("attn_out", layer, token)), before: numbers(f.row("tokens", layer, token)),
-    after: numbers(f.row("resid_mid", layer, token)),
+    after: numbers(f.row("resid_mid", layer, token)), normed: f.outline.post_norm,
   };
 }
 
@@ -165,6 +165,7 @@ function mlp(f) {
   return {
     hidden: numbers(hidden), active: hidden.reduce((count, value) => count + (value > 0), 0), count: hidden.length,
     before: numbers(f.row("resid_mid", layer, token)), after: numbers(f.row("tokens", layer + 1, token)),
+    normed: f.outline.post_norm,
   };
 }
 
@@ -204,7 +205,7 @@ const NUMBERS = {
 const yesOrNo = (question, yes) => ({ kind: "choice", ask: question, options: ["Yes", "No"], right: yes ? 0 : 1 });
 
 // What is asked before the reveal, with the right answer.
-function questions(f, { bag, why, order, frozen }, { times: through }) {
+function questions(f, { bag, why, order, frozen }, { times: through, read: { kind } }) {
   const { choice: { layer, head }, token, about, outline, seen } = f, looked = f.attn(layer, head, token).subarray(about.prefix);
   const asked = {
     softmax: {
@@ -230,7 +231,8 @@ function questions(f, { bag, why, order, frozen }, { times: through }) {
     const names = options.map((k) => about.classNames[k] ?? `class ${k}`);
     asked.answer = { kind: "choice", ask: "What will it say?", options: names, right: options.indexOf(likeliest[0]) };
   }
-  if (why?.areas) asked.why = yesOrNo("Will the squares it looked at matter more than squares picked at random?", why.areas[0] < why.areas[1]);
+  const those = kind === "mean" ? "that changed most" : "it looked at";
+  if (why?.areas) asked.why = yesOrNo(`Will the squares ${those} matter more than squares picked at random?`, why.areas[0] < why.areas[1]);
   return asked;
 }
 
