@@ -52,9 +52,9 @@ async function tryGpu({ prepared, weights, list, ...files }) {
   }
 }
 
-async function start(weights, list) {
+async function start(content, weights, list) {
   await fold();
-  const next = await opened(graph, weights, list);
+  const next = await opened(content, weights, list);
   await session?.release();
   session = next;
   looks.clear();
@@ -114,16 +114,20 @@ const ASKED = {
     ort = await runtime(files);
   },
   async open({ described, graph: content, related, weights, list }) {
-    about = described.words ? asking(described, [...described.classNames.keys()]) : described;
-    whole = described;
-    graph = content;
+    const next = await ort.InferenceSession.create(new Uint8Array(related), { executionProviders: ["wasm"], logSeverityLevel: 3 });
+    try {
+      await start(content, weights, list);
+    } catch (error) {  // all is as it was
+      await next.release();
+      throw error;
+    }
     await relating?.release();
-    relating = await ort.InferenceSession.create(new Uint8Array(related), { executionProviders: ["wasm"], logSeverityLevel: 3 });
-    await start(weights, list);
+    [relating, graph, whole] = [next, content, described];
+    about = described.words ? asking(described, [...described.classNames.keys()]) : described;
   },
   async moment({ weights, list, described, trained }) {
+    await start(graph, weights, list);
     about = trained ? described : { ...described, head: unmeasured(described.head) };
-    await start(weights, list);
   },
   words({ chosen }) { about = asking(whole, chosen); },
   where: ({ key }) => whereOf(looks.get(key).patches, looks.get(key).about),
@@ -167,7 +171,7 @@ const ASKED = {
 
 function plain(error) {
   const text = String(error?.message ?? error);
-  if (/memory|allocat|RangeError/i.test(text + error?.name)) return "This device has too little memory for this model: choose a smaller one.";
+  if (/memory|alloc|RangeError/i.test(text + error?.name)) return "This device has too little memory for this model: choose a smaller one.";
   if (/protobuf|onnx|ERROR_CODE/i.test(text)) return UNFIT;
   return text;
 }
