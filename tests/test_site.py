@@ -271,6 +271,15 @@ def test_a_look_does_not_wait_for_pieces_of_earlier_ones(tmp_path: Path) -> None
     passes_in_node("turns.test.mjs", tmp_path)
 
 
+def test_a_model_that_cannot_be_opened_changes_nothing(tmp_path: Path) -> None:
+    passes_in_node("worker.test.mjs", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["again", "camera", "player"])
+def test_small_modules_of_the_page_do_what_they_say(name: str, tmp_path: Path) -> None:
+    passes_in_node(f"{name}.test.mjs", tmp_path)
+
+
 def test_the_faster_way_to_run_the_model_is_kept(tmp_path: Path) -> None:
     passes_in_node("race.test.mjs", tmp_path)
 
@@ -387,12 +396,13 @@ def test_clips_are_taken_as_python_takes_them(tmp_path: Path) -> None:
         still[0].save(tmp_path / name, save_all=True, append_images=still[1:])
     for name in ("still.webp", "still.png", "still.jpg"):
         picture.save(tmp_path / name)
+    picture.save(tmp_path / "still.gif", comment=b"none")
     for brand in ("isom", "avif", "avis", "heic", "heix", "mif1", "msf1", "crx "):
         (tmp_path / f"{brand}.mp4").write_bytes(b"\0\0\0 ftyp" + brand.encode() + bytes(99))
     (tmp_path / "video.webm").write_bytes(b"\x1a\x45\xdf\xa3" + bytes(99))
     (tmp_path / "empty.gif").write_bytes(b"")
     files = [dict(name=f.name, moves=is_clip(f)) for f in sorted(tmp_path.iterdir())]
-    assert sum(each["moves"] for each in files) == 7
+    assert sum(each["moves"] for each in files) == 8
     refused = []
     for told in [(9000, 10, 9, 1), (10, 8193, 0, 0), (64, 64, 20001, 0), (64, 64, 0, 601), (64, 64, 9, 9)]:
         try:

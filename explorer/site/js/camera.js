@@ -11,6 +11,9 @@ const WORDS = {
   NotReadableError: "The camera is in use elsewhere: close the other program and try again.",
 };
 
+const ENDED = "The camera has ended: connect or allow it again, or choose a picture.";
+
+/* onError: hears a sentence, where it does not start or ends by itself. */
 export class Camera {
   constructor(video, onFrame, onError) {
     Object.assign(this, { video, onFrame, onError, on: false, asked: null });  // asked: the start that holds
@@ -23,6 +26,7 @@ export class Camera {
       if (!navigator.mediaDevices) throw new DOMException("", "SecurityError");
       const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: MOST } });
       if (off()) return release(stream);
+      for (const track of stream.getTracks()) track.onended = () => off() || this.onError(ENDED);
       this.stream = this.video.srcObject = stream;
       this.video.hidden = false;
       await this.video.play();
@@ -39,7 +43,8 @@ export class Camera {
   }
 
   async loop() {
-    while (this.on) {
+    const mine = this.asked;
+    while (this.on && mine === this.asked) {
       const painted = new Promise(requestAnimationFrame);  // of a page that nobody sees: never
       if (this.video.readyState >= 2) await this.onFrame();
       await painted;

@@ -14,6 +14,20 @@ export function clipKind(head) {
   return text(head, 0, 4) === "\x1a\x45\xdf\xa3" || text(head, 8, 12) === "AVI " ? "video" : "";
 }
 
+/* Does a GIF hold one picture only? bytes: all of it; what is cut off counts for what has come. */
+export function isStill(bytes) {
+  const table = (flags) => (flags & 128 ? 3 * 2 ** ((flags & 7) + 1) : 0);
+  let count = 0, at = 13 + table(bytes[10]);
+  while (count < 2 && (bytes[at] === 0x21 || bytes[at] === 0x2c)) {
+    const isImage = bytes[at] === 0x2c;
+    count += isImage;
+    at += isImage ? 11 + table(bytes[at + 9]) : 2;
+    while (bytes[at]) at += bytes[at] + 1;  // blocks, the last one empty
+    at += 1;
+  }
+  return count < 2;
+}
+
 /* The middle of each of so many equal parts of a whole. */
 const middles = (parts, whole) => Array.from({ length: parts }, (_, i) => (i + 0.5) * whole / parts);
 

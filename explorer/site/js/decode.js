@@ -1,8 +1,8 @@
 /* A clip's file -> its frames, by what the browser decodes: ImageDecoder for pictures that move, a video element that is
    sent from place to place for videos. Rejects with one sentence of `rules`, `clips` of site.json. */
 
-import { pixelsOf } from "./client.js";
-import { chosen, moments, tooMuch } from "./clips.js";
+import { pixelsOf, pixelsOfFile } from "./client.js";
+import { chosen, isStill, moments, tooMuch } from "./clips.js";
 
 const CANNOT = "This browser cannot take a moving picture apart: save the clip as MP4 or WebM.";
 const SOON = 150;  // milliseconds in which a frame that is there is presented
@@ -30,8 +30,12 @@ export async function decoded(file, kind, rules) {
 }
 
 async function animation(file, type, rules) {
-  if (!self.ImageDecoder) throw new ClipError(CANNOT);
-  const decoder = new ImageDecoder({ data: await file.arrayBuffer(), type, colorSpaceConversion: "none", preferAnimation: true });
+  const data = await file.arrayBuffer();
+  if (!self.ImageDecoder) {
+    if (type !== "image/gif" || !isStill(new Uint8Array(data))) throw new ClipError(CANNOT);
+    return { frames: [await pixelsOfFile(file, rules.largest)], times: [0] };
+  }
+  const decoder = new ImageDecoder({ data, type, colorSpaceConversion: "none", preferAnimation: true });
   try {
     await Promise.all([decoder.tracks.ready, decoder.completed]);
     const count = decoder.tracks.selectedTrack.frameCount, frames = [], times = [];

@@ -1,8 +1,7 @@
 /* One look at one picture, made in the page: the model's outputs as the messages that the viewer reads
    (explorer/schema.json), the same sections that explorer/payload.py writes.
 
-   run: async ({image, hidden, gate}) => {logits, attn, tokens}, typed arrays. about: what the exporter said of the
-   model (site/model.json). */
+   about: what the exporter said of the model (explorer/site/folder.py, `described`). */
 
 import { classValues, headFigures, lagShare, patchDistances, quantise, sentRows, tokenNorms, uniformLags } from "./figures.js";
 import { pcaColours } from "./pca.js";
@@ -138,7 +137,10 @@ export class Look {
   relatedTo(l) {
     const of = async (before, k) => this.relate({
       attn: this.attnOf(k), rolled: (await before)?.rollout ?? eye(this.about.T), tokens: this.tokensAt(k + 1) });
-    for (let k = this.mixed.length; k <= l; k++) this.mixed.push(of(this.mixed[k - 1], k));
+    for (let k = this.mixed.length; k <= l; k++) {
+      const made = this.mixed[k] = of(this.mixed[k - 1], k);
+      made.catch(() => { if (this.mixed[k] === made) this.mixed.length = k; });  // it is asked for anew
+    }
     return this.mixed[l];
   }
 

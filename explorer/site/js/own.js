@@ -14,7 +14,10 @@ export class Own {
   constructor(page) {
     // seen: the latest frames of the camera, {pixels, at, about, ready: as this model takes it}; ahead: the look that is under way while one is shown
     Object.assign(this, { page, frames: 0, seen: [], ahead: null });
-    this.camera = new Camera(byId("video"), () => this.frame(), (text) => page.say(text, true));
+    this.camera = new Camera(byId("video"), () => this.frame(), async (text) => {
+      await this.watch(false);
+      page.say(text, true);
+    });
     byId("own").onclick = () => byId("file").click();
     byId("file").onchange = ({ target }) => { this.bring(target.files[0]); target.value = ""; };
     addEventListener("paste", (event) => this.bring([...event.clipboardData.files][0]));
@@ -47,7 +50,7 @@ export class Own {
     const { page, camera } = this, watched = camera.on;
     if (!on) {
       this.stop();
-      if (watched) await page.choose({}, true);  // what is frozen is seen whole
+      if (watched) await page.choose({});  // what is frozen is seen whole
       return;
     }
     page.open("explore");
@@ -70,8 +73,8 @@ export class Own {
 
   /* Each frame is made ready once, and is then one of several clips. */
   async record() {
-    const { camera } = this, { about } = this.page.now.model;
-    if (!about.frames || camera.video.readyState < 2) return;
+    const { camera } = this, { about } = this.page.now.model ?? {};
+    if (!about?.frames || camera.video.readyState < 2) return;
     const at = performance.now() / 1000, pixels = await camera.pixels();
     this.seen.push({ pixels, at, about, ready: prepare(pixels, about) });
     this.seen = this.seen.filter((each) => each.about === about).slice(-about.frames);
@@ -106,27 +109,31 @@ export class Own {
   /* As fast as the machine allows: the next one is looked at while this one is painted. */
   async frame() {
     const { page } = this;
-    if (page.wanted) return this.leave();  // what is chosen meanwhile comes first
-    const taking = this.ahead ??= this.take(), { pixels, look, ...begun } = await taking ?? {};
-    if (taking !== this.ahead) return;  // it was left
-    if (!pixels || page.wanted || ["model", "moment", "words"].some((name) => begun[name] !== page.now[name])) return this.leave();
-    this.ahead = null;
-    const turn = ++page.turn, { edits } = page.now, before = this.at;
-    this.at = performance.now();
-    this.frames += 1;
-    page.prepared = null;
-    page.passing = true;
-    page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
+    if (page.wanted || !page.now.model) return this.leave();  // what is chosen meanwhile comes first
+    let { turn } = page;
     try {
+      const taking = this.ahead ??= this.take(), { pixels, look, ...begun } = await taking ?? {};
+      if (taking !== this.ahead) return;  // it was left
+      if (!pixels || page.wanted || ["model", "moment", "words"].some((name) => begun[name] !== page.now[name])) return this.leave();
+      this.ahead = null;
+      turn = ++page.turn;
+      const { edits } = page.now, before = this.at;
+      this.at = performance.now();
+      this.frames += 1;
+      page.prepared = null;
+      page.passing = true;
+      page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
       await page.look(turn, false, look);
       if (turn !== page.turn) return;
       this.ahead = this.take();  // what is wanted of this one has been asked for
+      this.ahead.catch(() => {});  // the next frame hears of it
       if (edits) await page.edit(edits);
       if (before) byId("rate").textContent = `${(1000 / (this.at - before)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
     } catch (error) {
       if (turn !== page.turn) return;
-      page.say(error.message, true);
       this.stop();
+      await page.back(turn);
+      page.say(error.message, true);
     }
     page.marks();
     if (page.tab === "lesson") page.followed.show();  // it was opened meanwhile

@@ -23,10 +23,12 @@ export class Timeline {
     });
   }
 
-  /* The look at one frame. */
+  /* The look at one frame; one that failed is made anew. */
   at(frame) {
-    this.looks[frame] ??= this.engine.look({ picture: this.clip[frame].pixels });
-    return this.looks[frame];
+    return this.looks[frame] ??= this.engine.look({ picture: this.clip[frame].pixels }).catch((error) => {
+      delete this.looks[frame];
+      throw error;
+    });
   }
 
   /* The numbers under which the engine has all frames. */

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
 
-import { chosen, clipKind, fromSheet, moments, sampled, tooMuch } from "../../../explorer/site/js/clips.js";
+import { chosen, clipKind, fromSheet, isStill, moments, sampled, tooMuch } from "../../../explorer/site/js/clips.js";
 import { frozen } from "../../../explorer/site/js/engine.js";
 import { asClip, prepare } from "../../../explorer/site/js/pixels.js";
 
@@ -28,6 +28,14 @@ test("a picture is a clip that stands still", () => {
 
 test("files are told apart as Python does", () => {
   for (const { name, moves } of python.files) assert.equal(clipKind(new Uint8Array(read(name))) !== "", moves, name);
+});
+
+test("a GIF of one picture stands still, with or without tables and comments", () => {
+  for (const [name, still] of [["moving.gif", false], ["still.gif", true]]) {
+    const whole = new Uint8Array(read(name));
+    assert.equal(isStill(whole), still, name);
+    for (let end = 0; end < whole.length; end++) assert.equal(typeof isStill(whole.subarray(0, end)), "boolean");
+  }
 });
 
 test("what is too long or too large is said in Python's words", () => {
