@@ -14,6 +14,8 @@ from firefox import Firefox
 from playwright.sync_api import Browser, Page, expect
 from site_pages import READY, answers, served, two_models, visits
 
+from explorer.site.onefile import packed
+
 pytestmark = pytest.mark.browser
 LOOKED = READY.removeprefix("() => ")
 SAID = "document.getElementById('said').textContent"
@@ -193,6 +195,65 @@ def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path)
     expect(page.locator("#said")).to_have_text(
         re.compile(r"^models/second/\S+ could not be fetched: check the connection, and reload\.$")
     )
+
+
+def test_one_visit_is_enough_to_open_whole_without_a_network(visit) -> None:
+    page = visit()
+    page.wait_for_function("() => navigator.serviceWorker.controller")
+    page.context.set_offline(True)
+    page.reload()
+    page.wait_for_function(READY)
+    assert page.evaluate("vitSite.viewer.data.maps.size") > 0
+    expect(page.locator("#said")).to_have_text("")
+
+
+def test_a_picture_whose_maps_do_not_come_is_shown(visit, folder: Path) -> None:
+    (folder / "models" / "first" / "maps" / "1.bin").unlink()
+    page = visit()
+    choose(page, "two")
+    expect(page.locator("#said")).to_contain_text("A file of this page is missing (models/first/maps/1.bin)")
+    expect(page.locator("#said")).not_to_have_class("site-error")
+
+
+def test_a_first_visit_hears_of_a_renewed_page_too(visit, folder: Path) -> None:
+    page = visit()
+    page.wait_for_function("() => navigator.serviceWorker.controller")
+    expect(page.locator("#said")).to_have_text("")
+    renew(folder, page)
+
+
+def test_other_pages_of_the_host_are_their_own(visit, folder: Path) -> None:
+    for name in ("other.html", "data.txt"):
+        (folder / name).write_text("not ours", encoding="utf-8")
+    page = visit()
+    page.wait_for_function("() => navigator.serviceWorker.controller")
+    assert page.evaluate("fetch('data.txt').then((answer) => answer.text())") == "not ours"
+    kept = "caches.open(await caches.keys().then(([name]) => name)).then((cache) => cache.keys())"
+    names = page.evaluate(f"(async () => (await {kept}).map((each) => each.url))()")
+    assert any(name.endswith("/site.js") for name in names) and not any("data.txt" in name for name in names)
+    address = page.url.split("?")[0]
+    page.goto(address + "other.html")
+    assert page.locator("body").text_content() == "not ours"
+    page.goto(address + "index.html?model=second")
+    page.wait_for_function(READY)
+    assert page.evaluate("vitSite.now.model.name") == "second"
+
+
+def test_a_page_without_an_address_opens(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    packed(folder, tmp_path / "one.html")
+    with served(folder) as url, visits(browser, url) as go:
+        go("/", service_workers="block").locator('[data-picture="two"]').click()  # a path like a host's
+        page = go()
+        frame = """(text) => document.body.replaceChildren(Object.assign(document.createElement("iframe"),
+            { sandbox: "allow-scripts", srcdoc: text, width: 900, height: 900 }))"""
+        page.evaluate(frame, (tmp_path / "one.html").read_text(encoding="utf-8"))
+        inside = page.frame_locator("iframe")
+        inside.locator('[data-picture="two"][aria-pressed="false"]').click()
+        expect(inside.locator('[data-picture="two"]')).to_have_attribute("aria-pressed", "true")
+        inside.locator("#to-lesson").click()
+        expect(inside.locator(".les-dots li").first).to_be_visible()
+        inside.get_by_role("button", name="Next").click()
+        expect(inside.locator("#said")).to_have_text("")
 
 
 FULL = "Cache.prototype.put = () => Promise.reject(new DOMException('', 'QuotaExceededError'));"

@@ -138,7 +138,9 @@ def write_site(
     first = [about["runtime"]["script"], about["runtime"]["wasm"], *(each["thumb"] for each in listed)]
     entry = about["models"][0]
     first += [entry[key] for key in ("graph", "related", "weights", "constants")]
-    first += [each["file"] for each in listed[:1]]
+    of_clips = models[0].model.config.is_clip  # as fitting in js/asked.js
+    for opening in ([each for each in listed if ("clip" in each) == of_clips] or listed)[:1]:
+        first += [opening["file"], *filter(None, [entry["maps"].get(opening["name"])])]
     write_page(folder, title, first)
 
 

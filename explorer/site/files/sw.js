@@ -1,8 +1,11 @@
 /* Keeps what the page has fetched, so that it opens without a network from then on. The version is the content's:
-   another export has another one, and the old files go. */
+   another export has another one, and the old files go. At the root of a host other things live, too: only what the
+   export wrote is answered here. */
 
 const OURS = `vit-explorer ${registration.scope} `, VERSION = `${OURS}%VERSION%`;  // other pages may live at the same host
 const FIRST = "%FIRST%".split(" ").map((path) => new Request(decodeURI(path), { cache: "no-cache" }));  // not the last export's
+const HOME = new URL("./", location).href, FIRSTS = new Set(FIRST.map(({ url }) => url));
+const FOLDERS = ["models/", "pictures/", "runtime/"].map((name) => HOME + name);
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(FIRST)).then(() => self.skipWaiting()));
@@ -16,9 +19,10 @@ self.addEventListener("activate", (event) => {
 });
 
 self.addEventListener("fetch", (event) => {
-  const url = new URL(event.request.url);
-  if (event.request.method !== "GET" || url.origin !== location.origin) return;
-  const asked = event.request.mode === "navigate" ? new Request(new URL("./", location).href) : event.request;
+  const { request } = event, [url] = request.url.split(/[?#]/), opens = request.mode === "navigate";
+  const isOurs = opens ? [HOME, `${HOME}index.html`].includes(url) : FIRSTS.has(url) || FOLDERS.some((folder) => url.startsWith(folder));
+  if (request.method !== "GET" || !isOurs) return;
+  const asked = opens ? new Request(HOME) : request;
   event.respondWith((async () => {
     const cache = await caches.open(VERSION).catch(() => null);  // what cannot be kept is fetched each time
     const kept = await cache?.match(asked, { ignoreSearch: true });

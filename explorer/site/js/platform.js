@@ -48,9 +48,13 @@ const RENEWED = "This page has been renewed since it was opened: reload it to go
 /* The page opens without a network from now on, if the browser keeps files. renewed: hears a sentence, once another export
    of the page has taken the place of this one. */
 export function keep(renewed) {
+  if (inside.size || !navigator.serviceWorker) return;
   const { serviceWorker } = navigator;
-  if (inside.size || !serviceWorker) return;
-  if (serviceWorker.controller) serviceWorker.addEventListener("controllerchange", () => renewed(RENEWED));
+  let { controller: last } = serviceWorker;  // of a first visit none: then the first one is of this page
+  serviceWorker.addEventListener("controllerchange", () => {
+    if (last) renewed(RENEWED);
+    last = serviceWorker.controller;
+  });
   serviceWorker.register("sw.js").catch(() => {});
 }
 
