@@ -43,10 +43,11 @@ class Held:
     """Requests for weights, which wait until they are let go."""
 
     def __init__(self, page: Page):
-        self.routes: list[Route] = []
+        self.page, self.routes = page, list[Route]()
         page.route("**/weights.bin.gz", lambda route: self.routes.append(route))
 
     def release(self) -> None:
+        self.page.unroute("**/weights.bin.gz")  # one that is still to come passes
         for route in self.routes:
             route.continue_()
         self.routes.clear()
@@ -97,6 +98,31 @@ def test_what_could_not_be_loaded_can_be_chosen_again(visit) -> None:
     page.unroute("**/second/weights.bin.gz")
     page.locator("#model").select_option("second")
     page.wait_for_function("() => vitSite.settled && vitSite.now.model.name === 'second'")
+
+
+def test_what_is_said_of_a_model_that_goes_is_not_asked_of_the_one_that_comes(visit) -> None:
+    page = visit(service_workers="block")
+    held = Held(page)
+    page.locator("#model").select_option("second")
+    page.evaluate("void vitSite.choose({ words: [0], moment: 0 })")
+    held.release()
+    page.wait_for_function(READY)
+    assert page.evaluate("[...Object.values(vitSite.now)].slice(2)") == [-1, None, None]
+    assert page.evaluate(SHOWN) == ["second", "one"]
+
+
+def test_a_look_that_fails_leaves_what_is_shown(visit) -> None:
+    page = visit()
+    page.evaluate("""() => { const { engine } = vitSite; engine.look = async () => {
+        delete engine.look;
+        throw new Error('No look.'); }; }""")
+    page.locator("#model").select_option("second")
+    expect(page.locator("#said")).to_have_text("No look.")
+    expect(page.locator("#model")).to_have_value("first")
+    page.evaluate("vitSite.edit({ patches: [0], heads: [], frozen: -1, frame: 0 })")
+    page.wait_for_function("() => vitSite.viewer.after")
+    assert page.evaluate("vitSite.viewer.after.meta?.name ?? vitSite.viewer.after.name") == "first"
+    assert page.evaluate("vitSite.opened === vitSite.now.model")
 
 
 def test_the_way_back_keeps_an_own_picture(visit) -> None:
@@ -156,6 +182,55 @@ def test_a_camera_that_was_called_off_stays_off(visit) -> None:
     page.wait_for_function("() => vitSite.own.frames > 2 && streams.length === 2 && live() === 1")
     camera.click()
     page.wait_for_function("() => live() === 0 && vitSite.settled")
+
+
+def test_frames_take_no_error_back(visit) -> None:
+    page = visit()
+    page.evaluate(ASKED)
+    page.locator("#camera").click()
+    page.evaluate("allow()")
+    page.wait_for_function("() => vitSite.own.frames > 2")
+    page.evaluate("vitSite.say('Wrong.', true)")
+    page.wait_for_function("(seen) => vitSite.own.frames > seen + 2", arg=page.evaluate("vitSite.own.frames"))
+    expect(page.locator("#said")).to_have_text("Wrong.")
+    page.evaluate("streams[0].getTracks()[0].dispatchEvent(new Event('ended'))")
+    expect(page.locator("#said")).to_contain_text("The camera has ended")
+    expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
+    assert "picture=" not in page.url, "what it has left is the visitor's own"
+
+
+def test_a_camera_before_the_first_model_waits_for_one(browser: Browser, site: Path) -> None:
+    with served(site) as url:
+        page = browser.new_page(service_workers="block")
+        wrong: list[str] = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.route("**/first/weights.bin.gz", lambda route: route.fulfill(status=404))
+        page.goto(url)
+        expect(page.locator("#said")).to_contain_text("A file of this page is missing", timeout=60_000)
+        page.evaluate(ASKED)
+        page.locator("#camera").click()
+        page.evaluate("allow()")
+        page.wait_for_function("() => vitSite.own.camera.on")
+        page.wait_for_timeout(300)
+        page.locator("#model").select_option("second")
+        page.wait_for_function("() => vitSite.own.frames > 2")
+        assert not wrong
+        page.context.close()
+
+
+def test_a_square_that_does_not_come_is_waited_for_no_more(visit) -> None:
+    page = visit("?tab=lesson")
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    assert page.evaluate("fetch(vitSite.followed.lesson.shownPicture).catch(() => 'gone')") == "gone"
+    page.evaluate("""() => { const { engine } = vitSite; engine.ask = async () => {
+        delete engine.ask;
+        throw new Error('no'); }; }""")
+    page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
+    page.wait_for_function("() => Object.hasOwn(vitSite.engine, 'ask') === false")
+    page.wait_for_function("() => vitSite.followed.lesson.wanted === null")
+    page.evaluate("vitSite.wanted = {}; vitSite.followed.lesson.choose({ patch: 1 })")  # another choice comes
+    page.evaluate("vitSite.wanted = null")
+    assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") != 1
 
 
 def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:

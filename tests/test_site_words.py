@@ -279,6 +279,14 @@ def test_chosen_words_are_in_the_address(page: Page, site: Site) -> None:
     page.wait_for_function(READY)
     assert page.evaluate("vitSite.now.words") == [1, 2]
     expect(page.get_by_role("checkbox", name="a dog")).not_to_be_checked()
+    page.goto(f"{site.url}?model=clip&words=grass,a cat,a red ball,a fish")
+    page.wait_for_function(READY)
+    assert page.evaluate("vitSite.now.words") == [1, 2]
+    expect(page.locator("#said")).to_have_text(
+        "This page has no word “a cat” and no word “a fish”: it shows what it has."
+    )
+    page.go_back()
+    page.wait_for_function(READY)
     page.go_back()
     page.wait_for_function("() => vitSite.settled && vitSite.now.words.length === 3")
     for word in WORDS:

@@ -8,6 +8,7 @@
 // options: lessons: {"patch.layer.head": JSON}, all that a page without a server can show; address: keep the state
 // in the address bar; link: false where nobody draws a code of a link.
 
+import { addressed, here } from "../../viewer/js/address.js";
 import { el } from "../../viewer/js/elements.js";
 import * as first from "./first.js";
 import * as layer from "./layer.js";
@@ -199,12 +200,12 @@ class Lesson {
 
   // address and history -----------------------------------------------------------------------------------------
 
-  url() { return location.href.split("#")[0] + lessonHash(location.hash, { how: this.state.how, ...this.lesson.choice }); }
+  url() { return here() + lessonHash(location.hash, { how: this.state.how, ...this.lesson.choice }); }
 
   remember(push) {
-    if (!this.options.address || !this.lesson) return;
+    if (!this.options.address || !addressed() || !this.lesson) return;
     const hash = lessonHash(location.hash, { how: this.state.how, ...this.lesson.choice });
-    if (hash !== location.hash) history[push ? "pushState" : "replaceState"](history.state, "", location.pathname + location.search + hash);
+    if (hash !== location.hash) history[push ? "pushState" : "replaceState"](history.state, "", here() + hash);
   }
 
   returned() {

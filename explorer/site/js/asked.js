@@ -1,5 +1,7 @@
 /* What the address of the page asks for, as far as the page has it, and the address of what is shown. */
 
+import { here } from "../../viewer/js/address.js";
+
 export const TABS = ["explore", "lesson"];
 
 export const ofClips = (model) => !!model?.described.frames;
@@ -17,7 +19,7 @@ export function urlOf({ model, picture, moment, words }, tab) {
   if (moment >= 0) asked.set("step", model.moments[moment].step);
   if (words && words.length < classNames.length) asked.set("words", words.map((k) => classNames[k]).join(","));
   if (tab !== TABS[0]) asked.set("tab", tab);
-  return `${location.pathname}?${asked}${location.hash}`;
+  return `${here().split("?")[0]}?${asked}${location.hash}`;
 }
 
 /* -> {model, picture: or none, moment, words, tab, lacks: a sentence about what is asked for and not here, or ""} */
@@ -31,9 +33,11 @@ export function askedOf({ models, pictures }) {
   const known = named("model", models), model = known ?? models[0], picture = named("picture", pictures);
   const step = asked.get("step"), moment = model.moments.findIndex((each) => String(each.step) === step);
   if (known && step !== null && moment < 0) lacks.push(`step ${step} of the training of ${known.name}`);
-  const words = asked.get("words")?.split(",").map((name) => model.described.classNames.indexOf(name)).filter((k) => k >= 0);
+  const { classNames, words: speaks } = model.described, wanted = speaks ? asked.get("words")?.split(",") ?? [] : [];
+  const words = wanted.map((name) => classNames.indexOf(name)).filter((k) => k >= 0);
+  if (known) lacks.push(...wanted.filter((name) => !classNames.includes(name)).map((name) => `word “${name}”`));
   return {
-    model, picture, moment, words: words?.length && model.described.words ? words : null,
+    model, picture, moment, words: words.length ? words : null,
     tab: TABS.includes(asked.get("tab")) ? asked.get("tab") : TABS[0],
     lacks: lacks.length ? `This page has no ${lacks.join(" and no ")}: it shows what it has.` : "",
   };

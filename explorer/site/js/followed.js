@@ -5,7 +5,9 @@ import { mount } from "../../lesson/js/lesson.js";
 export class Followed {
   constructor(page, node) {
     Object.assign(this, { page, turn: 0, prepared: null, weights: null });
-    this.lesson = mount(node, { address: true, link: false, emit: (name, choice) => name === "choose" && this.choose(choice) });
+    this.lesson = mount(node, { address: true, link: false, emit: (name, choice) => {
+      if (name === "choose") this.choose(choice).catch(() => this.lesson.receive({ failed: true }));
+    } });
   }
 
   /* What is followed is no longer what is shown: what is still on its way is dropped. */
@@ -23,9 +25,12 @@ export class Followed {
         if (!current()) return;
         await ask("follow", { prepared: { image: prepared.image, pixels: prepared.pixels } });
         const picture = await addressOfPixels(prepared), made = await ask("lesson", { choice: lesson.choice ?? this.start() });
+        if (current()) {
+          Object.assign(this, { prepared, weights: weighed, missing: true });
+          await lesson.receive({ lesson: made, picture });
+        }
+        URL.revokeObjectURL(picture);  // it has been read
         if (!current()) return;
-        Object.assign(this, { prepared, weights: weighed, missing: true });
-        await lesson.receive({ lesson: made, picture });
       }
       if (!this.missing) return;
       const logits = [];
@@ -46,8 +51,9 @@ export class Followed {
   }
 
   async choose(choice) {
-    if (this.prepared !== this.page.prepared || this.weights !== this.page.weighed) return;  // it is of another picture
-    const made = await this.page.engine.ask("lesson", { choice });
+    const { page } = this;
+    if (page.wanted || this.prepared !== page.prepared || this.weights !== page.weighed) return;  // it is of another picture
+    const made = await page.engine.ask("lesson", { choice });
     await this.lesson.receive({ lesson: made });
   }
 

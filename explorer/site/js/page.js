@@ -1,5 +1,6 @@
 /* The page without a server: which model, which picture, which moment; the viewer shows what the engine finds. */
 
+import { addressed, here } from "../../viewer/js/address.js";
 import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
 import { TABS, askedOf, fitting, ofClips, urlOf } from "./asked.js";
@@ -8,6 +9,7 @@ import { sampled } from "./clips.js";
 import { buttons, mapsOf, mark, pixelsOfExample } from "./examples.js";
 import { Followed } from "./followed.js";
 import { Own } from "./own.js";
+import { Player } from "./player.js";
 import { Timeline } from "./timeline.js";
 import { WordPage } from "./wordpage.js";
 import { bytesOf, keep, pace, scriptOf, startWorker } from "./platform.js";
@@ -32,6 +34,7 @@ class Page {
     this.viewer = mount(byId("viewer"), null, this.options);
     this.followed = new Followed(this, byId("lesson"));
     this.own = new Own(this);
+    this.player = new Player(this, byId("play"));
     this.words = new WordPage(byId("words"), byId("where"), (words) => this.ask(words));
     this.build();
   }
@@ -42,7 +45,7 @@ class Page {
     byId("model").onchange = (event) => this.choose({ model: event.target.value });
     byId("examples").replaceChildren(...buttons(pictures, (picture) => this.choose({ picture })));
     byId("moment").oninput = (event) => this.choose({ moment: Number(event.target.value) });
-    byId("play").onclick = () => this.play();
+    byId("play").onclick = () => this.player.press();
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
     addEventListener("popstate", () => location.search !== this.search && this.choose(this.address(), true));
@@ -61,7 +64,7 @@ class Page {
 
   write() {
     const address = urlOf(this.now, this.tab), { own } = this.now.picture;
-    if (address !== location.pathname + location.search + location.hash) history.pushState({ own }, "", address);
+    if (addressed() && address !== here() + location.hash) history.pushState({ own }, "", address);
     this.search = location.search;
   }
 
@@ -74,14 +77,15 @@ class Page {
     if (picture) this.own.stop();
     const turn = ++this.turn, { coming: before, shown } = this, { models } = this.site;
     const model = models.find((each) => each.name === (name ?? before.model?.name)) ?? models[0];
+    const told = name || model === this.now.model ? { moment, words } : {};  // else it is said of a model that goes
     const next = this.wanted = {
-      model, picture: picture ?? fitting(this.site, model, before.picture, before.model), moment: moment ?? (name ? -1 : before.moment),
-      words: words ?? (name ? null : before.words), edits: this.own.camera.on && model === before.model ? before.edits : null,
+      model, picture: picture ?? fitting(this.site, model, before.picture, before.model), moment: told.moment ?? (name ? -1 : before.moment),
+      words: told.words ?? (name ? null : before.words), edits: this.own.camera.on && model === before.model ? before.edits : null,
     };
-    if (model.described.words) next.words ??= [...model.described.classNames.keys()];
+    next.words = model.described.words ? next.words ?? [...model.described.classNames.keys()] : null;
     if (next.picture.own) this.ours = next.picture;
     byId("model").value = model.name;
-    if (name) byId("play").setAttribute("aria-pressed", "false");
+    if (name) this.player.stop();
     try {
       this.say(model !== this.now.model ? `Loading ${model.name} …` : "", false);
       await this.ready(turn, model, next);
@@ -93,7 +97,7 @@ class Page {
       if (turn !== this.turn) return;
       if (!restored) this.write();
       this.marks();
-      await this.explain(turn);
+      await this.explain(turn).catch((error) => { lacks ||= error.message; });  // without them there is much to see
       if (turn !== this.turn) return;
       this.settled = true;
       this.say(lacks, false);
@@ -101,11 +105,20 @@ class Page {
       if (this.tab === "lesson") await this.followed.show();
     } catch (error) {
       if (turn !== this.turn) return;
-      if (this.now.model) this.marks();
-      this.say(error.message, true);
+      await this.back(turn);
+      if (turn === this.turn) this.say(error.message, true);
     } finally {
       if (this.wanted === next) this.wanted = null;
     }
+  }
+
+  /* What is on the screen is what is chosen, and what the engine has. */
+  async back(turn) {
+    const { shown } = this;
+    if (!shown) return;
+    if (this.now !== shown) Object.assign(this, { now: shown, prepared: shown.picture.prepared.get(shown.model) });
+    this.marks();
+    await this.ready(turn, shown.model, shown).catch(() => {});
   }
 
   /* Other words: of a picture that is looked at again, or of the next one that the camera shows. */
@@ -113,6 +126,7 @@ class Page {
     if (!this.own.camera.on) return this.choose({ words });
     this.now = { ...this.now, words };
     this.viewer.set({ target: -1 }, true);
+    this.write();
     await this.engine.ask("words", { chosen: words });
   }
 
@@ -134,7 +148,7 @@ class Page {
     }
     if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
     const [graph, related, weights] = await Promise.all([model.graph, model.related, model.weights].map(bytesOf));
-    this.opened = this.unfolded = null;
+    this.unfolded = null;
     await this.engine.ask("open", { described: model.about, graph, related, weights, list: model.list }, [graph, related, weights]);
     this.opened = this.weighed = model;
   }
@@ -208,7 +222,7 @@ class Page {
     const places = this.now.words && await look.where();
     if (turn !== this.turn) return;
     if (places) this.words.show(places, look.prepared, viewer.data, about);
-    this.say("", false);
+    if (!begun) this.say("", false);  // a frame of the camera takes nothing back
     byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${this.lookedBy}.`;
   }
 
@@ -266,7 +280,7 @@ class Page {
     viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[words ? words[index] : index] }, arrays: { logit_ledger: map } });
   }
 
-  // ---- tabs, training
+  // ---- tabs
 
   open(tab) {
     if (this.tab === tab) return;
@@ -280,19 +294,6 @@ class Page {
       this.followed.leave();
       this.viewer.set({}, true);  // what was hidden had no size
     }
-  }
-
-  async play() {
-    const button = byId("play"), on = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", String(on));
-    const { moments } = this.now.model;
-    for (let at = 0; at <= moments.length; at++) {
-      if (button.getAttribute("aria-pressed") !== "true") return;
-      const begun = performance.now();
-      await this.choose({ moment: at < moments.length ? at : -1 }, at < moments.length);
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 700 - (performance.now() - begun))));
-    }
-    button.setAttribute("aria-pressed", "false");
   }
 
   // ---- words and marks

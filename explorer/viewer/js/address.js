@@ -2,6 +2,12 @@
 
 import { START } from "./state.js";
 
+// A notebook's frame has no address that could be written.
+export const addressed = () => /^(https?|file):$/.test(location.protocol);
+
+// The page without its state: whole, because a page may have a <base>, and a path may begin as a host does.
+export const here = () => location.href.split("#")[0];
+
 export function readAddress() {
   const found = {};
   for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
@@ -31,8 +37,7 @@ export function addressOf(state, defaults) {
 export function writeAddress(state, defaults) {
   const hash = addressOf(state, defaults);
   if (location.hash.slice(1) === hash) return;
-  const whole = location.pathname + location.search + (hash && "#" + hash);  // a page may have a <base>
-  history.replaceState(history.state, "", whole);
+  history.replaceState(history.state, "", here() + (hash && "#" + hash));
   if ([...(location.ancestorOrigins ?? [])].includes("https://huggingface.co"))  // a Space lives in a frame
     window.parent.postMessage({ hash }, "https://huggingface.co");
 }
@@ -46,7 +51,7 @@ export async function copied(link, own) {
 export async function copyLink(viewer) {
   const { state, defaults, options, parts, timers } = viewer;
   writeAddress(state, defaults);
-  const link = location.href.split("#")[0] + "#" + addressOf(state, defaults);
+  const link = `${here()}#${addressOf(state, defaults)}`;
   parts.copyText.textContent = parts.live.textContent = await copied(link, options.own?.());
   parts.copy.classList.add("is-told");
   clearTimeout(timers.copied);

@@ -10,7 +10,7 @@
               tellFrame(), answer(), addMaps(message), refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 
-import { readAddress } from "./address.js";
+import { addressed, readAddress } from "./address.js";
 import { commit, preview, set, tellEdits, tellFrame, tellPick } from "./changes.js";
 import { sync } from "./controls.js";
 import { observe } from "./debug.js";
@@ -61,10 +61,10 @@ export function mount(root, source, options = {}) {
 
 // What the parts of a viewer share. The verbs at the end are how a part reaches those that stand above it.
 function create(root, options) {
-  const addressed = options.address && /^(https?|file):$/.test(location.protocol);  // a notebook's frame has no address
-  const defaults = { ...START, ...options.state }, named = addressed ? readAddress() : {};
+  const isAddressed = options.address && addressed();
+  const defaults = { ...START, ...options.state }, named = isAddressed ? readAddress() : {};
   const viewer = {
-    root, options, addressed, defaults, named,
+    root, options, addressed: isAddressed, defaults, named,
     emit: options.emit ?? (() => {}), methods: (options.methods ?? []).slice(),
     state: { ...defaults, ...named }, depthChosen: "layer" in named || "layer" in (options.state ?? {}),
     hover: {},                          // query, layer, head, fuse, method: what the pointer previews
