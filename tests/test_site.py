@@ -16,6 +16,9 @@ import torch
 from conftest import CI, clip_config, randomised, tiny_config
 from PIL import Image
 
+from explorer.cli.commands import main
+from explorer.cli.request import Usage
+from explorer.cli.site import check_free
 from explorer.ledger import ledger
 from explorer.lesson.answer import shared
 from explorer.lesson.follow import Choice, Follow
@@ -29,7 +32,7 @@ from explorer.payload import (
     quantize,
     sent_rows,
 )
-from explorer.site.folder import Shared, addresses, described, write_site
+from explorer.site.folder import Shared, addresses, begin, described, is_export, write_site
 from explorer.site.graph import (
     LEDGER,
     Inside,
@@ -56,6 +59,7 @@ from vit.card import Card
 from vit.clipdecoder import check, chosen, is_clip
 from vit.clips import MOST, Clip, ClipError, sampled, save_animated
 from vit.grid import Grid
+from vit.library import folder_of
 from vit.moves import moves_sample
 from vit.pictures import as_picture, preprocess, to_pixels
 from vit.trace import MaskPatches, ZeroHeads
@@ -445,6 +449,83 @@ def test_what_a_browser_cannot_run_is_refused_before_anything_is_written(
     with pytest.raises(SiteError, match="Two of these models have one name"):
         write_site(folder, [Shared("a", model, CARD), Shared("a", model, CARD)], [])
     assert not folder.exists()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_export_takes_the_place_of_one_that_was_there_or_begun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("explorer.site.folder.runtime_files", lambda *_: {SCRIPT: b"", f"{WASM}.gz": b""})
+    folder, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    small = ViT(tiny_config(depth=1))
+    pictures = [Picture(name, name, Image.new("RGB", (8, 8))) for name in ("one", "two")]
+
+    def interrupt(text: str) -> None:
+        if text.endswith("graph"):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        write_site(folder, [Shared("old", small, CARD)], pictures, progress=interrupt)
+    check_free(folder, is_export(folder))
+    (folder / "CNAME").write_text("mine")
+    (elsewhere / "models").mkdir(parents=True)
+    (elsewhere / "models" / "kept.bin").write_text("mine")
+    (folder / "models").symlink_to(elsewhere / "models")
+    for name in ("old", "new"):
+        write_site(folder, [Shared(name, small, CARD)], pictures)
+        pictures.pop()
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["0-small.webp", "0.webp"]
+    assert [path.name for path in (folder / "models").iterdir()] == ["new"]
+    assert (folder / "CNAME").exists() and (elsewhere / "models" / "kept.bin").exists()
+    site = json.loads((folder / "site.json").read_bytes())
+    assert [each["name"] for each in site["models"]] == ["new"]
+
+
+@pytest.mark.parametrize("theirs", ["{}", '{"title": "Mine"}', '{"title": "", "runtime": []}', "[]", "", "{"])
+def test_another_folder_with_a_list_of_that_name_keeps_what_it_has(theirs: str, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "site.json").write_text(theirs)
+    with pytest.raises(Usage, match="holds something else"):
+        check_free(tmp_path, is_export(tmp_path))
+    begin(tmp_path, "Mine")
+    assert (tmp_path / "models").is_dir()
+
+
+def test_a_site_says_which_pictures_it_leaves_out_and_takes_a_model_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list = []
+    monkeypatch.setattr("explorer.cli.site.write_site", lambda where, *told, **_: given.append(told))
+    folder, out = tmp_path / "pictures", tmp_path / "the site"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"no picture")
+    words = [
+        "site",
+        str(out),
+        "--model",
+        "shapes",
+        "--model",
+        str(folder_of("shapes")),
+        "--image",
+        str(folder),
+    ]
+    assert main(words) == 2
+    assert "None of these pictures can be read: name others." in capsys.readouterr().err
+    Image.new("RGB", (8, 8)).save(folder / "whole.png")
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert "broken.png: " in said.err and f"python '{out / 'serve.py'}'" in said.out
+    ((models, pictures),) = given
+    assert [each.name for each in models] == ["shapes"] and [each.name for each in pictures] == ["whole"]
+
+
+def test_a_runtime_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.tgz", tmp_path):
+        with pytest.raises(SiteError, match=r" cannot be read: make it with `npm pack onnxruntime-web@1"):
+            runtime_files(path)
 
 
 def test_no_two_models_have_one_address() -> None:

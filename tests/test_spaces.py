@@ -17,7 +17,7 @@ from explorer import zero
 from explorer.cli.commands import main
 from explorer.methods import METHODS
 from explorer.site.runtime import SiteError
-from explorer.site.spaces import check_space, front_matter
+from explorer.site.spaces import check_space, front_matter, next_step
 from vit import ViT, trace
 
 
@@ -95,6 +95,10 @@ def test_what_would_not_run_there_is_one_sentence(
 
     with pytest.raises(SiteError, match=said):
         check_space(broken(change, zerogpu, tmp_path), "zerogpu")
+
+
+def test_the_next_step_runs_as_it_is_printed() -> None:
+    assert "hf upload YOU/NAME 'my space' . " in next_step(Path("my space"), "static")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import html
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ from explorer.site.pictures import CLIPS, Picture, write_picture
 from explorer.site.runtime import GPU_SCRIPT, GPU_WASM, SCRIPT, WASM, SiteError, runtime_files
 from explorer.viewer.script import joined
 from vit.card import Card
-from vit.checkpoint import load_snapshot
+from vit.checkpoint import load_snapshot, write_atomically
 from vit.cost import cost
 from vit.model import ViT
 from vit.trace import trace
@@ -63,6 +64,7 @@ LIMIT = 120_000_000  # parameters: a ViT-B takes 350 MB of a browser's memory, a
 SLOW = 30_000_000  # beyond, each look takes more than a second, and the page says so
 ATTENTION = 640 * 2**20  # bytes of a look's attention, all layers: a browser holds it twice beside all else
 LONGEST = 60  # letters of a folder's name
+LIST, PARTS = "site.json", ("runtime", "models", "pictures")
 OFFERED = [method for method in METHODS.values() if not method.is_long]
 MADE = "logit_ledger"  # by js/page.js; why the others are not: do they need gradients?
 ALONG = "it comes along for the {} only, and of these for what the trained model answers."
@@ -80,7 +82,7 @@ class Shared:
     name: str
     model: ViT
     card: Card
-    snapshots: Sequence[tuple[int, dict[str, float], Path]] = ()  # (step, metrics, file)
+    snapshots: Sequence[tuple[int, Path]] = ()  # (step, file)
     roles: Roles | None = None  # what was measured of its heads,
     believed: str = ""  # and the method whose maps were measured to lead
     tower: Tower | None = None  # `model` is `with_projection` of it,
@@ -105,7 +107,8 @@ def write_site(
 ) -> None:
     """Write all of it; with webgpu also the runtime for graphics chips, which a browser that has one tries.
 
-    Raises SiteError for what a browser cannot run, before anything is written.
+    An export that is there, or was begun there, gives up its models and pictures. Raises SiteError for what a
+    browser cannot run, before anything is written.
     """
     for shared in models:
         check(shared)
@@ -113,7 +116,7 @@ def write_site(
         raise SiteError("Two of these models have one name: rename the folder of one.")
     progress("runtime")
     files = runtime_files(runtime, webgpu)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder, title)
     for name, content in files.items():
         write(folder / "runtime" / name, content)
     listed = []
@@ -134,7 +137,7 @@ def write_site(
             for address, shared in zip(addresses([shared.name for shared in models]), models)
         ],
     }
-    write(folder / "site.json", json.dumps(about, separators=(",", ":")).encode())
+    write_atomically(folder / LIST, json.dumps(about, separators=(",", ":")).encode())
     first = [about["runtime"]["script"], about["runtime"]["wasm"], *(each["thumb"] for each in listed)]
     entry = about["models"][0]
     first += [entry[key] for key in ("graph", "related", "weights", "constants")]
@@ -142,6 +145,29 @@ def write_site(
     for opening in ([each for each in listed if ("clip" in each) == of_clips] or listed)[:1]:
         first += [opening["file"], *filter(None, [entry["maps"].get(opening["name"])])]
     write_page(folder, title, first)
+
+
+def is_export(folder: Path) -> bool:
+    """Is this a folder that `write_site` has written, or began to?"""
+    try:
+        about = json.loads((folder / LIST).read_bytes())
+        return str(about["runtime"]["script"]).startswith("runtime/ort.") and "title" in about
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def begin(folder: Path, title: str) -> None:
+    """Make the folder, and say whose it is, so that what is interrupted can be repeated. What an export there
+    made of other models and pictures goes; links are removed, never followed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_export(folder):
+        for path in (folder / name for name in PARTS):
+            if path.is_symlink():
+                path.unlink()
+            elif path.is_dir():
+                shutil.rmtree(path)
+    begun = {"title": title, "runtime": {"script": f"runtime/{SCRIPT}"}}
+    write_atomically(folder / LIST, json.dumps(begun).encode())
 
 
 def plain(name: str) -> str:
@@ -205,13 +231,13 @@ def write_model(
     entry["refused"] = refusals(model, cost(model.config, size).tokens)
     entry["slow"] = sum(p.numel() for p in model.parameters()) > SLOW
     entry["moments"] = []
-    for step, metrics, file in shared.snapshots:
+    for step, file in shared.snapshots:
         progress(f"{shared.name}: step {step}")
         moment, _ = load_snapshot(file)
         if moment.config.input_shape() != model.config.input_shape():
             continue  # an earlier stage, at another size: another graph
         written = written_weights(folder, f"{where}/moments/{step:07d}.bin.gz", moment, weights, 8)
-        entry["moments"].append({"step": step, "metrics": metrics, **written})
+        entry["moments"].append({"step": step, **written})
     entry["maps"] = {}
     for number, each in enumerate(pictures):
         if not each.fits(model.config):

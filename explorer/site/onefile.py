@@ -12,7 +12,7 @@ from explorer.site.pictures import Picture
 from vit.checkpoint import write_atomically
 
 # what a file cannot use: it has no address of its own
-LEFT_OUT = {"README.md", "serve.py", "sw.js", "page.webmanifest", "site.js"}
+LEFT_OUT = {"README.md", "serve.py", "sw.js", "page.webmanifest", "site.js", "icon.svg"}
 
 
 def write_one_file(

@@ -36,11 +36,13 @@ def runtime_files(package: Path | None = None, webgpu: bool = False) -> dict[str
 
     Raises SiteError.
     """
-    content = package.read_bytes() if package else kept_or_fetched()
+    make = f"make it with `npm pack {PACKAGE}@{RELEASE}`"
+    try:
+        content = package.read_bytes() if package else kept_or_fetched()
+    except OSError as error:
+        raise SiteError(f"{package or PACKAGE} cannot be read: {make}, and name that file.") from error
     if not is_right(content):
-        raise SiteError(
-            f"{package or PACKAGE} is not {PACKAGE} {RELEASE}: make it with `npm pack {PACKAGE}@{RELEASE}`."
-        )
+        raise SiteError(f"{package or PACKAGE} is not {PACKAGE} {RELEASE}: {make}.")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
         names = (SCRIPT, WASM, *((GPU_SCRIPT, GPU_WASM) if webgpu else ()))
         files = {name: archive.extractfile(f"package/dist/{name}") for name in names}

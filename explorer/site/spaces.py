@@ -10,6 +10,7 @@ November 2026.
 
 import ast
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -105,4 +106,5 @@ def next_step(folder: Path, kind: str) -> str:
     """How the folder becomes a Space."""
     hardware = {"static": "", "zerogpu": ", hardware ZeroGPU", "cpu": ", hardware CPU basic"}[kind]
     sdk = "static" if kind == "static" else "Gradio"
-    return f"Make a Space (SDK {sdk}{hardware}), then: hf upload YOU/NAME {folder} . --repo-type space"
+    upload = f"hf upload YOU/NAME {shlex.quote(str(folder))} . --repo-type space"
+    return f"Make a Space (SDK {sdk}{hardware}), then: {upload}"
