@@ -47,10 +47,10 @@ class Held:
         page.route("**/weights.bin.gz", lambda route: self.routes.append(route))
 
     def release(self) -> None:
-        self.page.unroute("**/weights.bin.gz")  # one that is still to come passes
         for route in self.routes:
             route.continue_()
         self.routes.clear()
+        self.page.unroute("**/weights.bin.gz")  # one that is still to come passes
 
 
 def bring(page: Page) -> None:
@@ -228,8 +228,7 @@ def test_a_square_that_does_not_come_is_waited_for_no_more(visit) -> None:
     page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
     page.wait_for_function("() => Object.hasOwn(vitSite.engine, 'ask') === false")
     page.wait_for_function("() => vitSite.followed.lesson.wanted === null")
-    page.evaluate("vitSite.wanted = {}; vitSite.followed.lesson.choose({ patch: 1 })")  # another choice comes
-    page.evaluate("vitSite.wanted = null")
+    page.evaluate("vitSite.settled = false; vitSite.followed.lesson.choose({ patch: 1 })")  # another choice comes
     assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") != 1
 
 

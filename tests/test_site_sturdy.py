@@ -197,8 +197,10 @@ def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path)
     )
 
 
-def test_one_visit_is_enough_to_open_whole_without_a_network(visit) -> None:
+def test_one_visit_is_enough_to_open_whole_without_a_network(visit, folder: Path) -> None:
     page = visit()
+    first = (folder / "sw.js").read_text(encoding="utf-8").split('const FIRST = "')[1].split('"')[0]
+    assert {"pictures/0.webp", "models/first/maps/0.bin"} <= set(first.split())  # or it is there by chance
     page.wait_for_function("() => navigator.serviceWorker.controller")
     page.context.set_offline(True)
     page.reload()

@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from site_pages import served
 from test_site import run
+from test_site_choices import ASKED
 from test_words import FAMILIES, WORDS, clip, siglip, tokenizer
 
 from explorer.classes import Words, words_of
@@ -300,6 +301,21 @@ def test_chosen_words_are_in_the_address(page: Page, site: Site) -> None:
     expect(page.locator("#words")).to_be_hidden()
     expect(page.locator("#where")).to_be_hidden()
     assert values(page).keys() <= set("abcdefg") and "words" not in page.url
+
+
+@pytest.mark.browser
+def test_words_ticked_beside_a_camera_are_in_the_address(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}?model=clip")
+    page.wait_for_function(READY)
+    page.evaluate(ASKED)
+    page.locator("#camera").click()
+    page.evaluate("allow()")
+    page.wait_for_function("() => vitSite.own.frames > 2")
+    page.get_by_role("checkbox", name="a dog").press("Space")
+    page.wait_for_function("() => location.search.includes('words=grass%2Ca+red+ball')")
+    page.locator("#camera").click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.words.length === 2")
+    assert "words=grass%2Ca+red+ball" in page.url
 
 
 @pytest.mark.browser

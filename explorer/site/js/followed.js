@@ -52,7 +52,7 @@ export class Followed {
 
   async choose(choice) {
     const { page } = this;
-    if (page.wanted || this.prepared !== page.prepared || this.weights !== page.weighed) return;  // it is of another picture
+    if (!page.settled || this.prepared !== page.prepared || this.weights !== page.weighed) return;  // it is of another picture, or will be
     const made = await page.engine.ask("lesson", { choice });
     await this.lesson.receive({ lesson: made });
   }

@@ -133,6 +133,7 @@ export class Own {
       if (turn !== page.turn) return;
       this.stop();
       await page.back(turn);
+      if (turn !== page.turn) return;
       page.say(error.message, true);
     }
     page.marks();

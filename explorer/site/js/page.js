@@ -119,6 +119,7 @@ class Page {
     if (this.now !== shown) Object.assign(this, { now: shown, prepared: shown.picture.prepared.get(shown.model) });
     this.marks();
     await this.ready(turn, shown.model, shown).catch(() => {});
+    this.settled ||= turn === this.turn;
   }
 
   /* Other words: of a picture that is looked at again, or of the next one that the camera shows. */
