@@ -121,7 +121,7 @@ class Prototypes:
 
     def and_also(self, name: str, features: Tensor) -> "Prototypes":
         """One class more, or one in the place of that of the same name. Raises ValueError for too many."""
-        kept = {n: x for n, x in zip(self.names, self.features) if n != name} | {name: features}
+        kept = dict(zip(self.names, self.features)) | {name: features}
         if len(kept) > MOST:
             raise ValueError(f"{len(kept)} classes are more than {MOST}.")
         return Prototypes(tuple(kept), tuple(kept.values()))
