@@ -25,6 +25,7 @@ const BOTH = ["layer", "head"];  // what a step depends on beside the square; th
 const TICKS = 10;  // on the squares that were asked for; where more are right, on the first of them
 const DEPENDS = { ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH, mlp: ["layer"], times: BOTH, spans: BOTH, read: ["head"] };
 
+const PATIENCE = 20000;  // milliseconds after which an answer is taken for lost
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 export const DRAWINGS = { ...first, ...layer, ...time, ...last };
@@ -150,13 +151,20 @@ class Lesson {
       this.status.textContent = "This page holds the numbers of one square in one layer, of some of its heads; the app has those of all.";
       return;
     }
-    this.wait(next);
-    this.options.emit("choose", next);
+    this.wanted = next;
+    this.status.textContent = "…";
+    if (!this.sent || performance.now() - this.sent > PATIENCE) this.ask();
   }
 
-  wait(wanted) {  // null: for nothing more
-    this.wanted = wanted;
+  ask() {  // one after the other, the last for what is wanted by then: answers may come in another order
+    this.sent = performance.now();
+    this.options.emit("choose", this.wanted);
+  }
+
+  answered(wanted) {  // wanted: null for nothing more
+    Object.assign(this, { wanted, sent: 0 });
     this.status.textContent = wanted ? "…" : "";
+    if (wanted) this.ask();
   }
 
   go(how, { history = true } = {}) {
@@ -219,7 +227,7 @@ class Lesson {
 
   async receive(value) {
     if (value?.qr) showLink(this, value.qr);
-    if (value?.failed) this.wait(null);
+    if (value?.failed) this.answered(null);
     if (!value?.lesson) return;
     const asked = this.asked = Symbol();
     const lesson = typeof value.lesson === "string" ? await fetched(value.lesson) : value.lesson;
@@ -241,7 +249,7 @@ class Lesson {
     this.opacity = lesson.colours.opacity;
     this.tables = { map: tableOf(lesson.colours.map), signed: tableOf(lesson.colours.signed) };
     this.state.how = Math.min(this.state.how, lesson.steps.length - 1);
-    this.wait(isElsewhere || same(this.wanted, lesson.choice) ? null : this.wanted);
+    this.answered(isElsewhere || same(this.wanted, lesson.choice) ? null : this.wanted);
     this.node.classList.remove("is-waiting");
     if (!isSame) this.state.guesses = [];  // they were of other squares
     if (!isSame || !this.drawn) this.redraw();
@@ -258,7 +266,7 @@ class Lesson {
 
   missed(value) {
     const again = el("button", { type: "button", class: "les-button", onclick: () => this.receive(value) }, "Try again");
-    this.wait(null);
+    this.answered(null);
     this.status.replaceChildren("The numbers did not come. ", again);
   }
 
