@@ -376,6 +376,16 @@ def test_keys_that_nobody_has_go_to_the_main_viewer_alone(visit: Open):
     page.locator(".vit-picture").nth(2).focus()
     page.keyboard.press("ArrowDown")
     assert layers() == [1, 1], "the other viewer has the focus"
+    page.evaluate("""() => {
+      const html = `<a href="#layer=1&query=4">to</a><details><summary>more</summary></details>`;
+      document.body.insertAdjacentHTML("afterbegin", html);
+    }""")
+    for key, opened in (("Enter", True), ("Space", False)):
+        page.locator("body > details > summary").press(key)
+        assert page.locator("body > details").evaluate("(details) => details.open") is opened
+    page.locator("body > a").press("Enter")
+    page.wait_for_function("main.state.query === 4")
+    assert not page.evaluate("main.state.pinned")
     page.evaluate("document.activeElement.blur(); document.querySelector('footer').style.height = '5000px'")
     page.evaluate("scrollTo(0, 4000)")
     page.keyboard.press("ArrowDown")

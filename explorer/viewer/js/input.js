@@ -130,15 +130,17 @@ function onKey(viewer, event) {
     if (state.pinned) viewer.commit({ pinned: false, query: 0 }, event);
     return;
   }
-  const native = key.startsWith("Arrow") || key === " " || key === "Home";  // what an input does with a key, it keeps
+  const native = key.startsWith("Arrow") || [" ", "Home", "PageUp", "PageDown"].includes(key);  // what an input does with a key, it keeps
   if (target.tagName === "SELECT" || target.tagName === "INPUT" && native) return;
-  if (target.tagName === "BUTTON" && (key === " " || key === "Enter")) return;
+  if ((key === " " || key === "Enter") && target.closest?.(PRESSED)) return;
   const patch = answerTo(viewer, event);
   if (patch === undefined) return;
   event.preventDefault();
   if (patch) viewer.commit(patch, event);
 }
 
+// What Enter or Space opens, wherever on the page it stands.
+const PRESSED = "a[href], summary, button, [role=button]";
 // Who keeps the keys: whatever is typed into or has a choice of its own, and other viewers.
 const KEEPERS = "input, select, textarea, dialog, [contenteditable], [role=listbox], [role=slider], [role=combobox], .vit-viewer";
 
