@@ -478,7 +478,7 @@ class Look:
         `explorer.viewer.host`."""
         nonce = secrets.token_hex(4)  # so that the same value once more is heard, too
         value = {**self.addresses(), **self.timeline(), "nonce": nonce, **more}
-        return value | {"after": self.addresses(edits)} if edits else value
+        return value | {"after": {**self.addresses(edits), "edits": as_told(edits)}} if edits else value
 
     def timeline(self) -> dict[str, Any]:
         """Of a clip that a model of pictures looks at: the addresses of each frame, and of where patches are
@@ -539,6 +539,14 @@ def map_key(method: Method, target: int | None) -> tuple[str, str, int | None]:
 
 def is_list(values: Any) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str)
+
+
+def as_told(edits: Sequence[Hook]) -> dict[str, Any]:
+    """Interventions as a browser names them: what `Look.edits` reads."""
+    patches = [patch for each in edits if isinstance(each, MaskPatches) for patch in each.patches]
+    heads = [pair for each in edits if isinstance(each, ZeroHeads) for pair in each.heads]
+    frozen = [each.time for each in edits if isinstance(each, FreezeTime)]
+    return {"patches": patches, "heads": heads, "frozen": frozen[0] if frozen else -1}
 
 
 def as_ints(values: Any) -> list[int]:

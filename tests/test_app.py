@@ -508,6 +508,7 @@ def test_before_and_after_an_intervention_are_two_passes(checkpoints, picture) -
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     edits = look.edits([3], [[0, 1]])
     value = look.viewer_value(edits)
+    assert look.edits(**value["after"]["edits"]) == edits, "whose they are is said with them"
     for sent, trace in ((value, look.trace()), (value["after"], look.trace(edits=edits))):
         rolled = maps.rollout_all(trace)
         for layer in (0, 2):

@@ -435,13 +435,27 @@ def test_the_picture_keeps_still_under_a_pointer_that_paints(visit: Visit) -> No
       for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
       for (const name of ["pointerdown", "pointerup"]) picture.dispatchEvent(new PointerEvent(name, at));
     }""")
-    expect(said).not_to_have_text(re.compile("→"), timeout=2000)
     expect(said).to_have_text(re.compile(r"^5 patches hidden · (now it says .+ · )?.+ → .+$"))
+    expect(page.locator("#viewer .vit-lead")).to_contain_text("says:")
     page.get_by_role("button", name="Intervene").click()
     undo = page.get_by_role("button", name="Undo all")
     undo.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Intervene")).to_be_focused()
+
+
+def test_what_the_server_refuses_gets_no_answer_and_says_so(visit: Visit) -> None:
+    page = visit()
+    all_of_it = f"""() => {{
+      const {{ state, data, set }} = {VIEWER};
+      set({{patches: [...Array(data.P).keys()].slice(1), query: data.pre}});
+    }}"""
+    page.evaluate(all_of_it)
+    page.get_by_role("button", name="Intervene").click()
+    page.get_by_role("button", name="Hide query patch").click()
+    expect(page.locator("#viewer .vit-lead")).to_contain_text("it gives no answer")
+    page.get_by_role("button", name="Undo all").click()
+    expect(page.locator("#viewer .vit-lead")).to_contain_text("The model cut this picture")
 
 
 def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, session: Session) -> None:

@@ -905,6 +905,46 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
     )
 
 
+HOST = """async () => {
+  document.getElementById("a").remove();
+  const url = async (message) => URL.createObjectURL(new Blob([await message]));
+  const of = async (source) => ({head: await url(source.head()), layers: await Promise.all([0, 1, 2].map((l) => url(source.layer(l))))});
+  const [before, after] = await Promise.all(sources.map(of));
+  const host = ViTViewer.host(document.getElementById("b"), {intervene: true});
+  window.say = (after) => host.receive({...before, nonce: Math.random(), ...(after && {after})});
+  window.one = (...patches) => ({...after, head: after.head + "#" + patches, edits: {patches, heads: [], frozen: -1}});
+  await say();
+}"""
+
+
+def test_an_answer_is_said_of_the_interventions_that_it_is_of(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    after = trace(model, found.image, edits=[ZeroHeads(((0, 1),))])
+    page = visit(blank_page(tmp_path / "host.html", (found, model), (after, model)))
+    page.evaluate(HOST)
+    page.wait_for_function(READY)
+    lead = page.locator("#b .vit-lead")
+    page.evaluate("__vit.set({patches: [3]}); say(one(3))")
+    expect(lead).to_contain_text(re.compile(r"Without 1 of its 15 squares, it (still|now) says"))
+    page.evaluate("__vit.set({patches: [3, 4]})")
+    expect(lead).to_contain_text("looking again")
+    page.evaluate("__vit.set({patches: [3]})")
+    expect(lead).to_contain_text("says", timeout=2000)  # undone before it was told: that answer is there
+    page.evaluate("__vit.set({patches: [3, 4]}); say(one(3))")  # any other news
+    expect(lead).to_contain_text("looking again")
+    page.evaluate("say({...one(3, 4), head: 'data:,broken'})")
+    expect(lead).to_contain_text("Without 2 of its 15 squares, it gives no answer.")
+    expect(page.locator("#b .vit-working")).not_to_be_empty()
+    page.evaluate("say(one(3, 4))")
+    expect(lead).to_contain_text(re.compile(r"Without 2 of its 15 squares, it (still|now) says"))
+    page.evaluate("__vit.set({patches: [1, 2, 3]}); __vit.unanswered()")
+    expect(lead).to_contain_text("it gives no answer")
+    page.evaluate("__vit.set({patches: []}); say()")
+    expect(lead).to_contain_text("The model cut this picture")
+    assert page.evaluate("__vit.after") is None
+
+
 def test_charts_point_at_heads(visit: Open):
     page = visit()
     page.get_by_role("button", name="More").click()

@@ -21,6 +21,8 @@ from explorer.views.page import (
 )
 from explorer.views.parts import note
 
+UNANSWERED = "() => document.querySelector('#viewer .vit-viewer').viewer.unanswered()"
+
 # the page -------------------------------------------------------------------------------------------
 
 
@@ -118,4 +120,5 @@ def build(page: Page) -> None:
     said = gr.State(Edits())
     heard = page.viewer.edits(on_said, None, [said], queue=False, **EACH, **QUIET)
     edited = [page.viewer, page.edits]
-    heard.success(on_edits, [page.shown, said], edited, **LATEST, **QUIET, **MODEL_QUEUE)
+    answered = heard.success(on_edits, [page.shown, said], edited, **LATEST, **QUIET, **MODEL_QUEUE)
+    answered.failure(None, None, None, js=UNANSWERED)

@@ -109,18 +109,24 @@ test("the first sentence is everyday words with the model's own numbers", () => 
   };
   const said = (viewer) => lead({ options: { intervene: true }, ...viewer }).map(([words]) => words).join("").replaceAll("\u00a0", " ");
   const state = { patches: [], heads: [] };
-  assert.equal(said({ data, state, answered: true }), "The model cut this picture into 256 squares and says: cat, 97 %.");
-  const after = { classes: [{ index: 2, name: "dog", value: 0.6 }] }, edited = { patches: [1, 2], heads: ["1.0"] };
-  assert.equal(said({ data, after, state: edited, answered: true }),
-    "Without 2 of its 256 squares and with L1.H0 switched off, it now says: dog, 60 % (before: cat, 97 %).");
-  assert.match(said({ data, after, state: edited, answered: false }), /looking again/);
-  const same = { classes: [{ index: 1, name: "cat", value: 0.5 }] };
-  assert.match(said({ data, after: same, state: edited, answered: true }), /it still says: cat, 50 % \(before: 97 %\)\.$/);
-  assert.match(said({ data: { ...data, classes: [] }, state, answered: true }), /gives no answer/);
-  const asks = { options: { asks: "type words" }, data: { ...data, classes: [] }, state, answered: true };
+  assert.equal(said({ data, state }), "The model cut this picture into 256 squares and says: cat, 97 %.");
+  const source = {}, after = { source, classes: [{ index: 2, name: "dog", value: 0.6 }] };
+  const edited = { patches: [1, 2], heads: ["1.0", "0.3"], frozen: -1 }, told = { patches: [2, 1], heads: [[0, 3], [1, 0]], frozen: -1 };
+  assert.equal(said({ data, after, state: edited, reply: "there" }),
+    "Without 2 of its 256 squares and with L1.H0, L0.H3 switched off, it now says: dog, 60 % (before: cat, 97 %).");
+  assert.match(said({ data, after, state: edited, reply: "coming" }), /looking again/);
+  source.edits = told;  // from here on it says of which interventions it is
+  assert.match(said({ data, after, state: edited, reply: "coming" }), /it now says: dog/, "those of now, undone in time");
+  const more = { ...edited, patches: [1, 2, 3] };
+  assert.match(said({ data, after, state: more, reply: "there" }), /looking again/, "those before: they are not labelled as these");
+  assert.match(said({ data, after, state: more, reply: "none" }), /switched off, it gives no answer\.$/);
+  const same = { source, classes: [{ index: 1, name: "cat", value: 0.5 }] };
+  assert.match(said({ data, after: same, state: edited }), /it still says: cat, 50 % \(before: 97 %\)\.$/);
+  assert.match(said({ data: { ...data, classes: [] }, state }), /gives no answer/);
+  const asks = { options: { asks: "type words" }, data: { ...data, classes: [] }, state };
   assert.match(said(asks), /256 squares\. It has no answer of its own yet: type words\.$/);
   const number = { ...data, scores: "none", classes: [{ index: 0, name: "age", value: 31.25 }] };
-  assert.match(said({ data: number, state, answered: true }), /says: age 31\.25\.$/);
+  assert.match(said({ data: number, state }), /says: age 31\.25\.$/);
 });
 
 test("what it can answer at all is said, and when to be wary", () => {

@@ -2,7 +2,7 @@
 
 import { writeAddress } from "./address.js";
 import { tell } from "./link.js";
-import { clamp, shown } from "./state.js";
+import { clamp, sameEdits, shown } from "./state.js";
 import { keyOf } from "./weights.js";
 
 export function later({ timers }, name, wait, action) {
@@ -15,9 +15,11 @@ export function set(viewer, patch, quiet = false) {
   const moved = ["mode", "embedding", "direction"].some((name) => name in patch && patch[name] !== state[name]);
   const frame = viewer.timeline.length && "frame" in patch && patch.frame !== state.frame;
   if ("query" in patch && !("frame" in patch)) viewer.anchor = { frame: state.frame, query: patch.query };
+  const before = { ...state };
   Object.assign(state, patch);
   if ("layer" in patch) viewer.depthChosen = true;
   clamp(viewer);
+  if (!sameEdits(before, state)) viewer.reply = "coming";
   if (moved) viewer.layout();
   viewer.sync();
   viewer.draw();

@@ -3,7 +3,7 @@
 import { el, icon, ICONS } from "./elements.js";
 import { isFrameHidden } from "./edits.js";
 import { written } from "./numbers.js";
-import { compares, directional, edited, embeddings, lowestLayer, modes, shown } from "./state.js";
+import { answerNow, compares, directional, edited, embeddings, lowestLayer, modes, shown } from "./state.js";
 import { canAnswer, lead } from "./story.js";
 import { term, VIEWS } from "./terms.js";
 import { frameCount, frameNow, frameSaid } from "./time.js";
@@ -124,7 +124,7 @@ function sayLead(viewer) {
   parts.canAnswer.textContent = canAnswer(viewer);
 }
 
-export function syncEdits(viewer) {
+function syncEdits(viewer) {
   const { state, data, parts } = viewer, focused = document.activeElement, held = parts.edits.contains(focused);
   parts.edits.hidden = !viewer.intervening && !edited(state);
   if (parts.edits.hidden) return held && parts.intervene.focus();
@@ -150,11 +150,12 @@ export function syncEdits(viewer) {
 }
 
 // "2 patches hidden · L1.H2 off · now church 34 % (was springer 45 %)", or nothing.
-function editsInWords({ state, data, after, answered }) {
+function editsInWords(viewer) {
+  const { state, data, after } = viewer;
   const frozen = state.frozen >= 0 && `it stands still at time ${state.frozen}`;
   const hidden = state.patches.length, off = state.heads.map((k) => "L" + k.replace(".", ".H")).join(", ");
   const said = [hidden && `${hidden} ${hidden > 1 ? "patches" : "patch"} hidden`, off && `${off} off`, frozen].filter(Boolean);
-  const before = data.classes[0], now = answered && after?.classes[0];
+  const before = data.classes[0], now = answerNow(viewer);
   if (!said.length || !before || !now) return said.join(" · ");
   const change = (one, other) => `${one.name} ${written(one.value, data)} → ${written(other, data)}`;
   if (now.index !== before.index) said.push(`now it says ${now.name} ${written(now.value, data)}`);

@@ -7,7 +7,6 @@ import { frameNow } from "./time.js";
 import { fused } from "./weights.js";
 
 export function edit(viewer, patch) {
-  viewer.answered = false;
   viewer.set(patch);
   tellEdits(viewer);
 }

@@ -18,6 +18,7 @@ function sourceOf(viewer, value) {
 export function host(element, options) {
   const viewer = mount(element, null, { ...options, own: () => window.vitPage?.own() });  // of explorer/views/page.js
   const seen = new Set();
+  const onScreen = () => viewer.moment?.head ?? head;
   let head = "", after = "", heard = null, frames = [];
 
   function showTrace(value) {
@@ -31,15 +32,23 @@ export function host(element, options) {
     });
   }
 
+  function showAfter(value) {
+    const mine = after = value?.head ?? "";
+    viewer.setAfter(value ? { ...addresses(value), edits: value.edits } : null).then((shown) => {
+      if (!shown && after === mine) after = null;  // the same once more is another try
+    });
+  }
+
   async function addMaps(value) {
     for (const url of value.maps ?? []) if (!seen.has(url)) {
       seen.add(url);
       try {
         const bytes = await download(url);
-        if (value.head === head) await viewer.addMaps(bytes);
+        if (value.head === onScreen()) await viewer.addMaps(bytes);
+        else seen.delete(url);  // somebody has moved through time
       } catch (error) {
         seen.delete(url);  // to be tried again
-        viewer.working(error.message);
+        if (value.head === onScreen()) viewer.working(error.message);
       }
     }
   }
@@ -47,9 +56,8 @@ export function host(element, options) {
   return {
     async receive(value) {
       if (!value?.head) return;
-      const now = viewer.moment?.head ?? head;
-      if (now !== head) {  // somebody has moved through time
-        head = now;
+      if (onScreen() !== head) {  // somebody has moved through time
+        head = onScreen();
         after = "";
         seen.clear();
       }
@@ -59,10 +67,7 @@ export function host(element, options) {
       heard = value.nonce;
       if (value.head !== head) showTrace(value);
       if (value.refused) viewer.refuse(value.refused);
-      if ((value.after?.head ?? "") !== after) {
-        after = value.after?.head ?? "";
-        viewer.setAfter(value.after ? addresses(value.after) : null);
-      } else if (viewer.after) viewer.answer();  // what was undone in time: it is there already
+      if ((value.after?.head ?? "") !== after) showAfter(value.after);
       await addMaps(value);
     },
   };

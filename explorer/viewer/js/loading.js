@@ -1,7 +1,6 @@
 // Traces come and go: another picture or model, the same one after an intervention, maps that were asked for.
 
 import { tellEdits, tellPick, wantMore } from "./changes.js";
-import { syncEdits } from "./controls.js";
 import { hear, lastSaid, tell } from "./link.js";
 import { buildClasses, buildTrace } from "./parts.js";
 import { nearest, need, open } from "./sources.js";
@@ -21,6 +20,7 @@ const needLayer = ({ state }, data, l) => need(data, ...(data.source.related && 
 export async function fetchMore(viewer, data, what) {
   try {
     await (Number.isInteger(what) ? needLayer(viewer, data, what) : need(data, what));
+    allIsWell(viewer);
     viewer.draw();
     return true;
   } catch (error) {
@@ -30,7 +30,7 @@ export async function fetchMore(viewer, data, what) {
 }
 
 export async function setSource(viewer, next) {  // -> false if what is wanted could not be shown
-  const { root, state, parts } = viewer, mine = ++viewer.generation, current = () => mine === viewer.generation;
+  const { root, state } = viewer, mine = ++viewer.generation, current = () => mine === viewer.generation;
   expectArrival(viewer);
   root.classList.add("is-loading");
   next.expect?.(state.layer);
@@ -51,7 +51,7 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
     if (!next.passing || !early) await prefetch(viewer, opened, layer, current);
     if (current()) {
       root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
-      if (parts.working.textContent === viewer.complaint) working(viewer, "");  // that was of another picture
+      allIsWell(viewer);  // what was said was of another picture
     }
     return true;
   } catch (error) {
@@ -71,6 +71,7 @@ function adopt(viewer, opened) {
   const tokens = other ? [state.query, ...state.patches.map((patch) => before.pre + patch)] : [];
   viewer.data = opened;
   viewer.after = null;
+  viewer.reply = "coming";
   if (other) {  // everything stays at its place on the picture; what the pointer was over is gone
     const [query, ...patches] = tokens.map((token) => absolute(relative(token, before), opened));
     state.query = query;
@@ -108,6 +109,7 @@ async function prefetch(viewer, from, layer, current) {
   await Promise.all([work(), work(), work()]);
 }
 
+// next: a source, and in it `edits`, those that it shows, as they were told. -> false if it could not be shown
 export async function setAfter(viewer, next) {
   const asked = viewer.intervention = {}, mine = viewer.generation, layer = () => Math.max(0, viewer.state.layer);
   const current = () => asked === viewer.intervention && mine === viewer.generation;
@@ -115,25 +117,30 @@ export async function setAfter(viewer, next) {
   try {
     if (next) {
       [opened] = await Promise.all([open(next), viewer.arrival]);
-      if (!current()) return;
+      if (!current()) return true;
       await needLayer(viewer, opened, layer());
-      if (!current()) return;
+      if (!current()) return true;
     }
     viewer.after = opened;
-    viewer.answered = true;
+    viewer.reply = "there";
+    allIsWell(viewer);
     buildClasses(viewer);
     viewer.refresh();
     wantMore(viewer);
     if (opened && !next.passing) await prefetch(viewer, opened, layer(), current);
   } catch (error) {
-    if (current()) complain(viewer, error);
+    if (!current()) return true;
+    complain(viewer, error);
+    if (!opened || viewer.after !== opened) return unanswered(viewer);
   }
+  return true;
 }
 
-// `after` is the answer to the interventions of now: what was undone in time.
-export function answer(viewer) {
-  viewer.answered = true;
-  syncEdits(viewer);
+// What was asked for last gets no answer. -> false
+export function unanswered(viewer) {
+  viewer.reply = "none";
+  viewer.sync();
+  return false;
 }
 
 export async function addMaps(viewer, buffer) {
@@ -162,6 +169,10 @@ export async function refuse(viewer, why) {  // {method: why its map does not co
 
 function complain(viewer, error) {
   working(viewer, viewer.complaint = error?.message ?? "The viewer could not be loaded.");
+}
+
+function allIsWell(viewer) {
+  if (viewer.parts.working.textContent === viewer.complaint) working(viewer, "");
 }
 
 export function working({ parts }, text) { parts.working.textContent = text; }

@@ -7,7 +7,7 @@
               lead: false where the viewer is not what a page is about: no sentence, nothing to try, no tabs,
               tries: [{label, ...}] more things to try, lesson: {...}: told as the DOM event "vit-try"}
      handle   {state, data, after, hover, moment, set(patch), setSource(source), setAfter(source), setTimeline(moments, follow),
-              tellFrame(), answer(), addMaps(message), refuse({method: why}), working(text), destroy()}
+              tellFrame(), unanswered(), addMaps(message), refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 
 import { addressed, readAddress } from "./address.js";
@@ -18,10 +18,10 @@ import { draw } from "./frame.js";
 import { listenToKeys, listenToMaps } from "./input.js";
 import { layout } from "./layout.js";
 import { join, leave } from "./link.js";
-import { addMaps, answer, expectArrival, fetchMore, refuse, setAfter, setSource, working } from "./loading.js";
+import { addMaps, expectArrival, fetchMore, refuse, setAfter, setSource, unanswered, working } from "./loading.js";
 import { buildParts } from "./parts.js";
 import { play } from "./play.js";
-import { START } from "./state.js";
+import { sameEdits, START } from "./state.js";
 import { setTimeline, showFrame } from "./time.js";
 
 export function mount(root, source, options = {}) {
@@ -41,7 +41,7 @@ export function mount(root, source, options = {}) {
     setAfter: (next) => setAfter(viewer, next),
     setTimeline: (moments, follow) => setTimeline(viewer, moments, follow),
     tellFrame: () => tellFrame(viewer),
-    answer: () => answer(viewer),
+    unanswered: () => unanswered(viewer),
     addMaps: (message) => addMaps(viewer, message),
     refuse: (why) => refuse(viewer, why),
     working: (text) => working(viewer, text),
@@ -69,7 +69,7 @@ function create(root, options) {
     state: { ...defaults, ...named }, depthChosen: "layer" in named || "layer" in (options.state ?? {}),
     hover: {},                          // query, layer, head, fuse, method: what the pointer previews
     pointer: { pane: -1, token: -1 },   // the patch under the pointer, pinned or not
-    data: null, after: null, answered: true,  // whether `after` is the answer to the interventions of now
+    data: null, after: null, reply: "coming",  // coming | there | none: what is heard of the interventions that were asked for last
     generation: 0, intervention: null, complaint: "",
     more: false, intervening: false, everyFrame: false, painting: null,  // what a stroke does: true hides, false brings back
     timeline: [], matches: null, anchor: {},  // of a clip that a model of pictures looks at: see time.js
@@ -119,11 +119,11 @@ function listen(viewer) {
 function onAddress(viewer) {  // another link in the same tab
   const { state, data, defaults, options } = viewer;
   if (!data) return;
-  const edited = () => JSON.stringify([state.patches, state.heads, state.frozen]), before = edited(), { target } = state;
+  const before = { ...state };
   const layer = defaults.layer < 0 ? data.L - 1 : defaults.layer;
   viewer.set({ ...defaults, layer, ...readAddress() });
   viewer.anchor = {};
-  if (options.intervene && edited() !== before) tellEdits(viewer);
-  if (state.target !== target) viewer.emit("target", { target: state.target });
+  if (options.intervene && !sameEdits(before, state)) tellEdits(viewer);
+  if (state.target !== before.target) viewer.emit("target", { target: state.target });
   tellPick(viewer);
 }

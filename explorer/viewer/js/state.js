@@ -49,6 +49,13 @@ export const modes = ({ options, methods, data }) => (options.modes ?? ALL)
 export const embeddings = ({ data }) => data?.source.embeddings ? data.embeddings : ["similarity", "norms"];
 
 export const edited = ({ patches, heads, frozen }) => patches.length > 0 || heads.length > 0 || frozen >= 0;
+// The same interventions, in whatever order? Heads are "layer.head" in a state, [layer, head] where they are told.
+export const sameEdits = (...both) => new Set(both.map(({ patches, heads, frozen }) =>
+  [[...patches].sort(), heads.map((head) => [head].flat().join(".")).sort(), frozen].join(" "))).size === 1;
+// What the model says after the interventions of now, or null: `after` may be of others. It names its own, or is taken for
+// the answer to what was asked last.
+export const answerNow = ({ after, state, reply }) =>
+  after && (after.source.edits ? sameEdits(after.source.edits, state) : reply === "there") ? after.classes[0] : null;
 
 // The pinned, under what is hovered.
 export function shown({ state, hover, data }) {

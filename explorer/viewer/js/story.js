@@ -1,5 +1,6 @@
 // The first screen in everyday words, with the model's own numbers. No element.
 
+import { answerNow } from "./state.js";
 import { largest } from "./weights.js";
 import { written } from "./numbers.js";
 
@@ -19,16 +20,16 @@ function without({ state, data }) {
 
 // -> [[text, kind], ...]; kind is "answer" for what the model says.
 export function lead(viewer) {
-  const { data, after, answered, options } = viewer, edited = options.intervene ? without(viewer) : "";
+  const { data, reply, options } = viewer, edited = options.intervene ? without(viewer) : "";
   const clip = data.t > 1, before = data.classes[0], what = clip ? "clip" : "picture";
   const squares = pieces(data) + (clip ? `, ${data.P / data.t} at each of ${data.t} times` : "");
-  const now = !edited ? before : answered ? after?.classes[0] : null;
+  const now = edited ? answerNow(viewer) : before;
   const none = options.asks ? `It has no answer of its own yet: ${options.asks}.` : "It gives no answer, but its heads can be watched.";
   if (!before) return [[`The model cut this ${what} into ${squares}. ${none}`]];
   const say = ({ name, value }) => data.scores === "none" ? [`${name} ${written(value, data)}`, "answer"]
     : [`${name}, ${written(value, data)}`, "answer"];
   if (!edited) return [[`The model cut this ${what} into ${squares}${clip ? "," : ""} and says: `], say(before), ["."]];
-  if (!now) return [[`${edited}, it is looking again …`]];
+  if (!now) return [[`${edited}, ${reply === "none" ? "it gives no answer." : "it is looking again …"}`]];
   const same = now.index === before.index, was = written(before.value, data);
   const told = same ? ` (before: ${was}).` : ` (before: ${before.name}, ${was}).`;
   return [[`${edited}, it ${same ? "still" : "now"} says: `], say(now), [told]];
