@@ -122,5 +122,11 @@ def pair_depth_payload(a: Trace, b: Trace, depth: int) -> bytes:
     """What is like what at one depth: 0 after the embedding, l after l blocks."""
     cosines = similarity(a, b, depth)
     found = matches(cosines)
-    arrays = {"similarity": cosine_bytes(cosines), "matches": found.pairs.int().numpy()}
-    return pack(arrays | {"cosine": found.cosine.numpy()}, {"kind": "pair_depth", "depth": depth})
+    arrays = {
+        "similarity": cosine_bytes(cosines),
+        "matches": found.pairs.int().numpy(),
+        "cosine": found.cosine.numpy(),
+        "nearest": cosines.argmax(dim=1).int().numpy(),  # of the bytes several may be the largest
+        "nearest2": cosines.argmax(dim=0).int().numpy(),
+    }
+    return pack(arrays, {"kind": "pair_depth", "depth": depth})

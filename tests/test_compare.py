@@ -165,6 +165,11 @@ def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 20)
     expect(said).to_contain_text("Patch (0,\u00a00) of the first picture is most like patch")
+    pinned = "document.querySelector('#pair-viewer .vit-pair').pair.state.pinned"
+    for kept in (True, False):  # the same again lets go of it
+        page.mouse.click(box["x"] + 20, box["y"] + 20)
+        assert page.evaluate(pinned + " !== null") is kept
+        expect(said).to_contain_text("is most like" if kept else "pairs of patches chose each other")
     page.mouse.move(2, 2)
     canvas.focus()
     for _ in range(6):  # five patches, then the other picture
@@ -176,7 +181,13 @@ def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
     page.keyboard.press("Tab")
     expect(said).to_contain_text("of the second picture is most like")  # it was kept
     before = page.evaluate(MESSAGE + ".cosine.length")
-    page.locator("#pair-viewer").get_by_role("slider", name="Depth").fill("0")
+    depth = page.locator("#pair-viewer").get_by_role("slider", name="Depth")
+    page.route("**/shard/*.bin", lambda route: route.fulfill(body="a proxy's error page, say"))
+    depth.fill("1")
+    expect(said).to_contain_text("no message")
+    expect(depth).to_have_value("3")  # what is shown is what is named
+    page.unroute("**/shard/*.bin")
+    depth.fill("0")
     expect(page.locator("#pair-viewer")).to_contain_text("after the embedding")
     assert before > 0
     page.locator('[data-second="tower"]').click()

@@ -117,6 +117,8 @@ def test_messages_hold_what_they_say() -> None:
     assert about["depth"] == 2
     np.testing.assert_allclose(arrays["similarity"] / 127 - 1, cosines.numpy(), atol=0.5 / 127 + 1e-6)
     assert arrays["matches"].tolist() == pairs.matches(cosines).pairs.tolist()
+    nearest = {"nearest": cosines.argmax(1), "nearest2": cosines.argmax(0)}
+    assert {name: arrays[name].tolist() for name in nearest} == {k: v.tolist() for k, v in nearest.items()}
 
 
 # ---- files ---------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { unpack } from "../../explorer/viewer/js/bytes.js";
-import { alike, centre, drawn, matchOf, moved, places, sentence, under } from "../../explorer/viewer/js/pairing.js";
+import { alike, centre, drawn, moved, nearestOf, places, sentence, under } from "../../explorer/viewer/js/pairing.js";
 import { number, written } from "../../explorer/viewer/js/numbers.js";
 import { short } from "../../explorer/viewer/js/words.js";
 import { bytes, truth } from "./fixtures.mjs";
@@ -28,17 +28,18 @@ test("how alike patches are is what Python says, from either side", async () => 
     assert.equal(alike({ side: 1, patch: j }, arrays)[i], alike({ side: 0, patch: i }, arrays)[j]);
   }
   for (const [i, j] of matches) {
-    assert.equal(matchOf({ side: 0, patch: i }, arrays).patch, j);
-    assert.equal(matchOf({ side: 1, patch: j }, arrays).patch, i);
+    assert.equal(nearestOf({ side: 0, patch: i }, arrays).patch, j);
+    assert.equal(nearestOf({ side: 1, patch: j }, arrays).patch, i);
     assert.match(sentence({ side: 0, patch: i }, arrays, GRIDS), /They chose each other\.$/);
   }
   const alone = similarity.findIndex((_, i) => !matches.some(([one]) => one === i));
-  assert.equal(matchOf({ side: 0, patch: alone }, arrays), null);
+  const { patch, match } = nearestOf({ side: 0, patch: alone }, { ...arrays, similarity: Object.assign(arrays.similarity.map(() => 200), { shape: arrays.similarity.shape }) });
+  assert.deepEqual([patch, match], [similarity[alone].indexOf(Math.max(...similarity[alone])), -1], "whatever ties the bytes have");
   assert.match(sentence({ side: 0, patch: alone }, arrays, GRIDS), /^Patch .* of the first picture is most like patch .* That one is more like another patch\.$/);
 });
 
 test("a negative number has a true minus, and zero has none", () => {
-  const unlike = { similarity: Object.assign(Uint8Array.of(32), { shape: [1, 1] }), matches: [], cosine: [] };
+  const unlike = { similarity: Object.assign(Uint8Array.of(32), { shape: [1, 1] }), matches: [], cosine: [], nearest: [0] };
   assert.match(sentence({ side: 0, patch: 0 }, unlike, [[1, 1], [1, 1]]), /cosine −0\.75\./);
   assert.deepEqual([-0.001, -1.5].map((value) => number(value)), ["0.00", "−1.50"]);
   assert.deepEqual([-0.00012, -25.04, 0].map(short), ["−1.2e−4", "−25.0", "0"]);

@@ -8,7 +8,7 @@
 import { unpack } from "./bytes.js";
 import { choice, el } from "./elements.js";
 import { number } from "./numbers.js";
-import { alike, centre, depthName, drawn, moved, places, sentence, under } from "./pairing.js";
+import { alike, centre, depthName, drawn, moved, NARROW, nearestOf, places, sentence, under } from "./pairing.js";
 import { download } from "./sources.js";
 
 const TALLEST = 620;  // pixels of a picture
@@ -16,7 +16,12 @@ const FIRST = 40;  // lines at first
 
 export function mountPair(root) {
   const state = { depth: -1, ground: "pictures", count: FIRST, least: -1, pinned: null };
-  const pair = { root, state, data: null, hover: null, cursor: null, message: null, generation: 0, queued: false };
+  const pair = {
+    root, state, asked: "", generation: 0, queued: false,  // asked: the head of the pair that was named last
+    value: null, data: null, wanted: null,                 // the one that is shown
+    message: null, at: -1,                                 // of one of its depths: this one
+    hover: null, cursor: null,
+  };
   build(pair);
   listen(pair);
   new ResizeObserver(() => ask(pair)).observe(root);
@@ -56,24 +61,24 @@ function build(pair) {
 // ---- what comes
 
 async function receive(pair, value) {
-  if (!value?.head || value.head === pair.value?.head) return;
+  if (!value?.head || value.head === pair.asked) return;
   const mine = ++pair.generation;
-  Object.assign(pair, { value, hover: null, cursor: null, wanted: new Map() });
+  pair.asked = value.head;
   pair.root.classList.add("is-loading");
   try {
     const { meta, arrays } = await unpack(await download(value.head));
     const images = await Promise.all([arrays.image, arrays.image2].map((bytes) => createImageBitmap(new Blob([bytes]))));
     if (mine !== pair.generation) return;
     const last = meta.num_layers, { state, parts } = pair;
-    pair.data = { ...meta, images, colours: [arrays.colours, arrays.colours2], colormap: arrays.colormap };
-    Object.assign(pair, { message: null });
+    const data = { ...meta, images, colours: [arrays.colours, arrays.colours2], colormap: arrays.colormap };
+    Object.assign(pair, { value, data, wanted: new Map(), message: null, hover: null, cursor: null });
     Object.assign(state, { pinned: null, depth: state.depth < 0 || state.depth > last ? last : state.depth });
     parts.depth.input.max = last;
     pair.root.dataset.mode = "pair";
     await need(pair);
   } catch (error) {
     if (mine === pair.generation) {
-      pair.value = null;  // the same once more is another try
+      pair.asked = "";  // the same once more is another try
       say(pair, error.message);
     }
   } finally {
@@ -82,15 +87,18 @@ async function receive(pair, value) {
 }
 
 async function need(pair) {
-  const { value, state, generation } = pair, depth = state.depth;
-  if (!pair.wanted.has(depth)) pair.wanted.set(depth, download(value.depths[depth]).then(unpack).then(({ arrays }) => arrays));
+  const { value, wanted, state, parts } = pair, { depth } = state, current = () => value === pair.value && depth === state.depth;
+  if (!value) return;
+  if (!wanted.has(depth)) wanted.set(depth, download(value.depths[depth]).then(unpack).then(({ arrays }) => arrays));
   try {
-    const message = await pair.wanted.get(depth);
-    if (generation !== pair.generation || depth !== state.depth) return;
-    pair.message = message;
+    const message = await wanted.get(depth);
+    if (!current()) return;
+    Object.assign(pair, { message, at: depth });
     ask(pair);
   } catch (error) {
-    pair.wanted.delete(depth);
+    wanted.delete(depth);
+    if (!current()) return;
+    if (pair.message) parts.depth.input.value = state.depth = pair.at;  // what is shown stays
     say(pair, error.message);
   }
 }
@@ -101,9 +109,9 @@ const say = (pair, words) => { pair.parts.readout.textContent = pair.parts.live.
 
 function listen(pair) {
   const { canvas } = pair.parts, { state } = pair;
-  const at = (event) => pair.layout && under(event.offsetX, event.offsetY, pair.layout.boxes, pair.data.grids);
+  const at = (event) => pair.message && pair.layout && under(event.offsetX, event.offsetY, pair.layout.boxes, pair.data.grids);
   const same = (a, b) => !!a && !!b && a.side === b.side && a.patch === b.patch;
-  const pin = (found) => { state.pinned = same(found, state.pinned) ? null : found; pair.cursor = found ?? pair.cursor; tell(pair); };
+  const pin = (found) => { state.pinned = same(found, state.pinned) ? null : found; };
   canvas.addEventListener("pointermove", (event) => {
     const found = at(event);
     if (event.pointerType === "touch" || same(found, pair.hover)) return;
@@ -111,12 +119,17 @@ function listen(pair) {
     ask(pair);
   });
   canvas.addEventListener("pointerleave", () => { pair.hover = null; ask(pair); });
-  canvas.addEventListener("click", (event) => { pair.hover = null; pin(at(event)); });
+  canvas.addEventListener("click", (event) => {
+    pin(at(event));
+    pair.hover = null;
+    pair.cursor = state.pinned;
+    tell(pair);
+  });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!pair.message) return;
     if (step) pair.cursor = pair.cursor ? moved(pair.cursor, ...step, pair.data.grids, pair.layout.stacked) : { side: 0, patch: 0 };
-    else if (event.key === "Enter" || event.key === " ") return event.preventDefault(), pin(pair.cursor ?? { side: 0, patch: 0 });
+    else if (event.key === "Enter" || event.key === " ") pin(pair.cursor ??= { side: 0, patch: 0 });
     else if (event.key === "Escape") { state.pinned = null; pair.cursor = null; } else return;
     event.preventDefault();
     pair.hover = null;
@@ -145,7 +158,7 @@ function draw(pair) {
   const { root, data, message, parts } = pair;
   if (!data || !message || !root.clientWidth) return;
   const tallest = Math.max(240, Math.min(TALLEST, innerHeight - 220));
-  const layout = pair.layout = places(root.clientWidth, data.sizes, root.clientWidth < TALLEST ? 2 * tallest : tallest);
+  const layout = pair.layout = places(root.clientWidth, data.sizes, root.clientWidth < NARROW ? 2 * tallest : tallest);
   const dpr = devicePixelRatio || 1, right = Math.max(...layout.boxes.map((box) => box.x + box.width));
   const { canvas } = parts, width = Math.round(right * dpr), height = Math.round(layout.height * dpr);
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
@@ -162,15 +175,15 @@ function paintSide(pair, pen, image, side, now) {
   const { data, message, state, layout } = pair, { x, y, width, height } = layout.boxes[side], [h, w] = data.grids[side];
   pen.imageSmoothingEnabled = state.ground === "pictures";
   if (state.ground === "pictures") pen.drawImage(image, x, y, width, height);
-  else pen.drawImage(pixels(h, w, (k) => data.colours[side].subarray(3 * (state.depth * h * w + k), 3 * (state.depth * h * w + k) + 3), 255), x, y, width, height);
+  else pen.drawImage(pixels(h, w, (k) => data.colours[side].subarray(3 * (pair.at * h * w + k), 3 * (pair.at * h * w + k) + 3)), x, y, width, height);
   pen.imageSmoothingEnabled = false;
   if (now && now.side !== side) {
     const values = alike(now, message);
     pen.globalAlpha = 0.82;
-    pen.drawImage(pixels(h, w, (k) => colourOf(values[k], data.colormap), 255), x, y, width, height);
+    pen.drawImage(pixels(h, w, (k) => colourOf(values[k], data.colormap)), x, y, width, height);
     pen.globalAlpha = 1;
   }
-  if (now?.side === side) frame(pen, now, layout.boxes, data.grids, "#ffffff");
+  if (now?.side === side) frame(pen, now, layout.boxes, data.grids);
 }
 
 const colourOf = (cosine, bytes) => {
@@ -178,17 +191,17 @@ const colourOf = (cosine, bytes) => {
   return bytes.subarray(3 * step, 3 * step + 3);
 };
 
-function pixels(h, w, colour, alpha) {
+function pixels(h, w, colour) {
   const canvas = new OffscreenCanvas(w, h), image = new ImageData(w, h);
-  for (let k = 0; k < h * w; k++) image.data.set([...colour(k), alpha], 4 * k);
+  for (let k = 0; k < h * w; k++) image.data.set([...colour(k), 255], 4 * k);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
 
-function frame(pen, { side, patch }, boxes, grids, colour) {
+function frame(pen, { side, patch }, boxes, grids) {
   const [h, w] = grids[side], box = boxes[side], wide = box.width / w, tall = box.height / h;
   const x = box.x + patch % w * wide, y = box.y + Math.floor(patch / w) * tall;
-  for (const [width, style] of [[5, "#000000"], [2.5, colour]]) {
+  for (const [width, style] of [[5, "#000000"], [2.5, "#ffffff"]]) {
     Object.assign(pen, { lineWidth: width, strokeStyle: style });
     pen.strokeRect(x, y, wide, tall);
   }
@@ -213,14 +226,9 @@ function paintLines(pair, pen, now) {
     }
   };
   if (now) {
-    const values = alike(now, message);
-    let best = 0;
-    for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
-    for (let k = 0; k < cosine.length; k++) if (matches[2 * k + now.side] === now.patch) {
-      best = matches[2 * k + 1 - now.side];
-      line(matches[2 * k], matches[2 * k + 1], cosine[k]);
-    }
-    return frame(pen, { side: 1 - now.side, patch: best }, layout.boxes, data.grids, "#ffffff");
+    const { patch, match } = nearestOf(now, message);
+    if (match >= 0) line(matches[2 * match], matches[2 * match + 1], cosine[match]);
+    return frame(pen, { side: 1 - now.side, patch }, layout.boxes, data.grids);
   }
   for (let k = drawn(message, state) - 1; k >= 0; k--) line(matches[2 * k], matches[2 * k + 1], cosine[k]);
 }
@@ -243,7 +251,7 @@ function sync(pair, now) {
   const pen = parts.legend.getContext("2d");
   for (let k = 0; k < 256; k++) { pen.fillStyle = `rgb(${colourOf(k / 255, data.colormap).join()})`; pen.fillRect(k, 0, 1, 1); }
   parts.readout.textContent = now ? sentence(now, message, data.grids)
-    : `${depthName(state.depth)}, ${all} ${all === 1 ? "pair" : "pairs"} of patches chose each other; joined: ${count === all ? "all" : `the ${count} most alike`}.`;
+    : `${depthName(pair.at)}, ${all} ${all === 1 ? "pair" : "pairs"} of patches chose each other; joined: ${count === all ? "all" : `the ${count} most alike`}.`;
   if (parts.more.open && pair.told !== message) fillTable(pair);
 }
 

@@ -3,7 +3,7 @@
 import { number } from "./numbers.js";
 
 export const GAP = 28;  // pixels between the pictures, which lines cross
-const NARROW = 620;  // below, the second picture stands under the first
+export const NARROW = 620;  // below, the second picture stands under the first
 
 // Where both pictures lie in `width` pixels: {boxes: [{x, y, width, height}, ...], height, stacked}
 export function places(width, sizes, tallest) {
@@ -45,10 +45,12 @@ export function alike({ side, patch }, { similarity }) {
   return Float32Array.from({ length: P }, (_, i) => cosineOf(similarity[i * P2 + patch]));
 }
 
-// Its match, {patch, cosine}, if the two chose each other.
-export function matchOf({ side, patch }, { matches, cosine }) {
-  for (let k = 0; k < cosine.length; k++) if (matches[2 * k + side] === patch) return { patch: matches[2 * k + 1 - side], cosine: cosine[k] };
-  return null;
+// The patch of the other picture that is most like it, how much, and the place of the two among the matches; -1: that one is
+// more like another patch.
+export function nearestOf(at, message) {
+  const { matches, cosine, nearest, nearest2 } = message, patch = (at.side ? nearest2 : nearest)[at.patch];
+  const match = cosine.findIndex((_, k) => matches[2 * k + at.side] === at.patch);
+  return { patch, match, cosine: match < 0 ? alike(at, message)[patch] : cosine[match] };
 }
 
 // How many matches are drawn: at most `count` of those that are at least `least` alike; they come in falling order.
@@ -74,13 +76,10 @@ export const nameOf = ({ side, patch }, grids) =>
   `patch (${Math.floor(patch / grids[side][1])},\u00a0${patch % grids[side][1]}) of the ${side ? "second" : "first"} picture`;
 
 export function sentence(at, message, grids) {
-  const values = alike(at, message), other = 1 - at.side;
-  let best = 0;
-  for (let k = 1; k < values.length; k++) if (values[k] > values[best]) best = k;
-  const match = matchOf(at, message), nearest = match ?? { patch: best, cosine: values[best] };
-  const who = nameOf(at, grids), whom = nameOf({ side: other, patch: nearest.patch }, grids);
-  const start = `${who[0].toUpperCase()}${who.slice(1)} is most like ${whom}: cosine ${number(nearest.cosine)}.`;
-  return start + (match ? " They chose each other." : " That one is more like another patch.");
+  const { patch, match, cosine } = nearestOf(at, message);
+  const who = nameOf(at, grids), whom = nameOf({ side: 1 - at.side, patch }, grids);
+  const start = `${who[0].toUpperCase()}${who.slice(1)} is most like ${whom}: cosine ${number(cosine)}.`;
+  return start + (match >= 0 ? " They chose each other." : " That one is more like another patch.");
 }
 
 export const depthName = (depth) => depth === 0 ? "After the embedding" : `After layer ${depth - 1}`;
