@@ -545,7 +545,7 @@ def test_it_fits_a_phone(visit: Visit, theme: str, width: int, above: float) -> 
     page = visit(f"?__theme={theme}", viewport=PHONE | {"width": width}, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     tops = set()
-    for button in page.get_by_role("tab").filter(visible=True).all():
+    for button in page.locator("[role=tab], .vit-tab").filter(visible=True).all():
         box = button.bounding_box()
         assert box and min(box["width"], box["height"]) >= 44, "for a finger"
         tops.add(box["y"])

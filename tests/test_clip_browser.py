@@ -186,6 +186,7 @@ def test_on_a_phone_frames_wrap_and_a_tap_picks(opened: Page):
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
     opened.touchscreen.tap(*place_of(opened, 2, 1, 1))
     opened.wait_for_function(f"__vit.state.query === {token(2, 1, 1)} && __vit.state.pinned")
-    opened.get_by_role("tab", name="Heads").tap()
+    opened.get_by_role("button", name="Heads", exact=True).tap()
+    expect(opened.get_by_role("button", name="Answer", exact=True)).to_have_attribute("aria-pressed", "false")
     box = opened.get_by_role("button", name="Play through time").bounding_box()
     assert box and box["width"] >= 44 and box["height"] >= 44

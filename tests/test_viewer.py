@@ -634,6 +634,8 @@ def test_another_source_keeps_the_state_and_never_shows_nothing(
     later = replace(found, attn=found.attn.flip(0))
     page = visit(blank_page(tmp_path / "two.html", (found, model), (later, model)))
     page.evaluate("a.set({layer: 1, head: 2, fuse: 'one', query: 9, pinned: true, scale: 'layer'})")
+    chip = page.locator(".vit-chip").nth(1)
+    chip.focus()
     settle(page)
     before = state(page)
     blank = page.evaluate(
@@ -654,6 +656,7 @@ def test_another_source_keeps_the_state_and_never_shows_nothing(
     settle(page)
     assert blank == 0
     assert state(page) == before
+    expect(chip).to_be_focused()
     truth = patch_map(later, 1, 2, 9)
     high = later.attn[1, :, 9, PRE:].max().item()
     assert_shows(small_map(page, 1, 2), truth, high)
@@ -878,6 +881,8 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
         "frozen": -1,
         "frame": 0,
     }
+    button = page.get_by_role("button", name="Hide what it looks at")
+    button.focus()
     page.evaluate("a.setAfter(sources[1])")
     label = page.locator(".vit-pane:visible .vit-pane-label")
     expect(label).to_have_text(["Looks at, after the intervention"])
@@ -887,6 +892,7 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
     assert_shows(small_map(page, 2, 0), truth, truth.max().item())
     assert picture.bounding_box() == place, "what is painted stays where it is"
     expect(page.locator(".vit-class .vit-share").first).to_contain_text("→")
+    expect(button).to_be_focused()  # whoever works it by keyboard goes on from there
     winner = CARD.class_names[int(after.logits.argmax())]
     expect(page.locator(".vit-class .vit-name").first).to_have_text(winner)
     expect(page.locator(".vit-lead")).to_contain_text(

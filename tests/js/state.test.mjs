@@ -62,6 +62,10 @@ test("keys go around every end", () => {
   assert.deepEqual(moveLayer(one, 1), { layer: 0 });
   assert.deepEqual(moveHead(one, 1), { head: 0, fuse: "one" });
   assert.equal(moveQuery(one, 1, 0).query, 3 + 1 * 5 + 2, "from [CLS] to the middle");
+  for (const embedding of ["positions", "filters"]) {
+    const flat = viewer({ mode: "embeddings", embedding, layer: 1 });
+    assert.deepEqual([moveLayer(flat, 1), moveHead(flat, 1)], [undefined, undefined], "there is no layer to be seen");
+  }
   one.state.query = 3;
   assert.equal(moveQuery(one, -1, -1).query, 17);
 });

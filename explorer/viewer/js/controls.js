@@ -3,7 +3,7 @@
 import { el, icon, ICONS } from "./elements.js";
 import { isFrameHidden } from "./edits.js";
 import { written } from "./numbers.js";
-import { answerNow, compares, directional, edited, embeddings, lowestLayer, modes, shown } from "./state.js";
+import { answerNow, compares, depthless, directional, edited, embeddings, lowestLayer, modes, shown } from "./state.js";
 import { canAnswer, lead } from "./story.js";
 import { term, VIEWS } from "./terms.js";
 import { frameCount, frameNow, frameSaid } from "./time.js";
@@ -75,10 +75,8 @@ function syncSettings(viewer) {
 
 function syncTransport(viewer) {
   const { state, parts, data, axis } = viewer;
-  const depthless = state.mode === "method"
-    || state.mode === "embeddings" && ["positions", "filters"].includes(state.embedding);
-  parts.transport.hidden = depthless;
-  if (depthless && axis === "depth") return viewer.play();  // nothing is left to play through
+  parts.transport.hidden = depthless(viewer);
+  if (parts.transport.hidden && axis === "depth") return viewer.play();  // nothing is left to play through
   parts.depth.min = lowestLayer(viewer);
   parts.depth.max = data.L - 1;
   parts.depth.value = state.layer;

@@ -55,6 +55,13 @@ export function svg(tag, attributes, text) {
   return node;
 }
 
+// Other children in place of these; the focus stays with the one that has the same name.
+export function renew(parent, children, nameOf) {
+  const held = [...parent.children].find((child) => child === document.activeElement), name = held && nameOf(held);
+  parent.replaceChildren(...children);
+  if (held) (children.find((child) => nameOf(child) === name) ?? children[0])?.focus({ preventScroll: true });
+}
+
 // A row is pushed along until all of this element of it is seen; the page stays where it is.
 export function reach(element) {
   const row = element.parentElement, { left, right } = element.getBoundingClientRect(), edge = row.getBoundingClientRect();

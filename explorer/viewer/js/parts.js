@@ -2,7 +2,7 @@
 
 import { wantMore } from "./changes.js";
 import { freeze, hideFrame, hideMostLookedAt, hideQuery, switchHead, undoAll } from "./edits.js";
-import { choice, el, icon, ICONS, toggle } from "./elements.js";
+import { choice, el, icon, ICONS, renew, toggle } from "./elements.js";
 import { KEYS, listenToPicture } from "./input.js";
 import { copyLink } from "./address.js";
 import { explained, listenToTerms, term } from "./terms.js";
@@ -69,13 +69,13 @@ function tabs(viewer) {
   const open = (name) => {
     if (name === "lesson") return viewer.tell("try", options.lesson);
     root.dataset.tab = name;
-    for (const node of list.children) node.ariaSelected = String(node.dataset.name === name);
+    for (const node of list.children) if (node.ariaPressed) node.ariaPressed = String(node.dataset.name === name);
     viewer.refresh();
   };
-  const list = el("div", { class: "vit-tabs", role: "tablist", "aria-label": "Under the picture" }, ...names.map((name) =>
+  const list = el("div", { class: "vit-tabs", role: "group", "aria-label": "Under the picture" }, ...names.map((name) =>
     el("button", {
-      type: "button", class: "vit-tab", role: "tab", "data-name": name, "aria-selected": String(name === "answer"),
-      onclick: () => open(name),
+      type: "button", class: "vit-tab", "data-name": name, onclick: () => open(name),
+      ...(name !== "lesson" && { "aria-pressed": String(name === "answer") }),  // that one leads away
     }, TABS[name])));
   return list;
 }
@@ -104,11 +104,11 @@ export function openMore(viewer) {
 const more = (viewer, part) => el("section", { class: "vit-more", hidden: true, "aria-label": "More" },
   part("settings", settings(viewer, part)),
   el("div", { class: "vit-figures" },
-    part("matrixBox", el("div", { class: "vit-block" },
+    el("div", { class: "vit-block" },
       el("h3", {}, term("matrix", "Token × token"), part("matrixNote", el("span", { class: "vit-quiet" }))),
       part("matrix", el("canvas", {
         class: "vit-matrix", tabIndex: 0, role: "application", "aria-roledescription": "token matrix",
-      })))),
+      }))),
     part("charts", el("div", { class: "vit-block vit-charts" }))));
 
 function edits(viewer, part) {
@@ -204,7 +204,7 @@ const help = ({ touch }) => el("dialog", { class: "vit-help", "aria-label": "Key
 
 export function buildTrace(viewer) {
   const { data, parts, state } = viewer;
-  parts.chips.replaceChildren(...data.prefix_names.map((name, token) => {
+  renew(parts.chips, data.prefix_names.map((name, token) => {
     const pin = (event) => viewer.commit({ query: token, pinned: true }, event);
     const kind = { CLS: "cls", REG: "register" }[name.slice(1, 4)];
     const chip = el("button", { type: "button", class: "vit-chip", onclick: pin, ...explained(kind) },
@@ -212,7 +212,7 @@ export function buildTrace(viewer) {
     chip.addEventListener("pointerenter", (event) => !state.pinned && viewer.preview({ query: token }, event));
     chip.addEventListener("pointerleave", (event) => viewer.preview({}, event));
     return chip;
-  }));
+  }), (chip) => chip.querySelector(".vit-name").textContent);
   parts.head.replaceChildren(...Array.from({ length: data.H }, (_, head) => el("option", { value: head }, "Head " + head)),
     el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
   const tables = Object.keys(data.tables).filter((name) => !data.signed_colormaps.includes(name));
@@ -231,7 +231,7 @@ export function buildClasses(viewer) {
   const both = (some, others) => some.filter((index) => others.includes(index)).join();
   const overtaken = !still.matches && both(was, is) !== both(is, was);  // else nothing is measured, which takes a layout
   const places = new Map((overtaken ? old : []).map((node) => [node.dataset.index, place(node)]));
-  parts.classes.replaceChildren(...rows.map((one) => classRow(viewer, one)));
+  renew(parts.classes, rows.map((one) => classRow(viewer, one)), (row) => row.dataset.index);
   for (const node of overtaken ? parts.classes.children : []) {  // who has overtaken whom
     const moved = (places.get(node.dataset.index) ?? NaN) - place(node);
     if (moved) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
@@ -250,7 +250,8 @@ function buildTries(viewer) {
     { label: "Who looks at this square?", run: () => viewer.commit({ mode: "attention", direction: "column" }) },
   ].filter(Boolean).slice(0, 4);
   parts.triesBox.hidden = options.lead === false;
-  parts.tries.replaceChildren(...own.map(({ label, run, ...what }) => press(run ?? (() => viewer.tell("try", what)), label)));
+  const buttons = own.map(({ label, run, ...what }) => press(run ?? (() => viewer.tell("try", what)), label));
+  renew(parts.tries, buttons, ({ textContent }) => textContent);
 }
 
 function classRow(viewer, { index, name }) {

@@ -37,6 +37,9 @@ export const directional = ({ state }) => state.mode === "attention" || state.mo
 export const ofImage = ({ state }) => state.mode !== "embeddings" || state.embedding !== "filters";
 export const asksQuery = (viewer) => directional(viewer)
   || viewer.state.mode === "embeddings" && ["similarity", "positions"].includes(viewer.state.embedding);
+// Nothing to see of a layer: neither a slider nor a key leads through them.
+export const depthless = ({ state }) => state.mode === "method"
+  || state.mode === "embeddings" && ["positions", "filters"].includes(state.embedding);
 export const lowestLayer = ({ state }) => state.mode === "embeddings" ? -1 : 0;
 export const compares = ({ after, state }) => !!after && state.mode !== "method";  // maps are of the picture as it is
 export const twoPanes = (viewer) => viewer.state.direction === "both" && directional(viewer);
@@ -147,6 +150,7 @@ export function placeOf(token, { pre, w, h }) {
 }
 
 export function moveLayer(viewer, step) {
+  if (depthless(viewer)) return undefined;
   const low = lowestLayer(viewer), count = viewer.data.L - low;
   return { layer: low + (viewer.state.layer - low + step + count) % count };
 }
