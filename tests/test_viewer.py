@@ -290,6 +290,7 @@ def test_both_directions_stand_side_by_side(visit: Open, found: Trace):
     expect(page.locator(".vit-pane:visible")).to_have_count(2)
     sides = found.attn[1, 1, 10, PRE:], found.attn[1, 1, PRE:, 10]
     high = max(side.max().item() for side in sides)  # one scale for both
+    expect(page.locator(".vit-legend .vit-quiet")).to_have_text("both maps, √")
     for index, values in enumerate(sides):
         seen, truth = stage(page, index).reshape(-1, 3), values
         keep = torch.arange(15) != 10 - PRE  # the query's frame lies over its own patch
@@ -727,6 +728,7 @@ def test_every_picture_asks_for_its_own_maps(visit: Open, model: ViT, found: Tra
         "colormap=constructor",
         "fuse=all&direction=up&scale=huge&basis=none&matrix=x&mode=none&embedding=none",
         "target=1e99&layer=-7",
+        "patches=3&heads=0.1&frozen=0",  # nothing can be hidden in a file, nor brought back
     ],
 )
 def test_a_damaged_link_shows_the_nearest_thing_that_exists(visit: Open, garbage: str):
@@ -914,11 +916,13 @@ def test_intervening_hides_patches_and_heads_and_shows_before_and_after(
 HOST = """async () => {
   document.getElementById("a").remove();
   const url = async (message) => URL.createObjectURL(new Blob([await message]));
-  const of = async (source) => ({head: await url(source.head()), layers: await Promise.all([0, 1, 2].map((l) => url(source.layer(l))))});
+  const layers = (source) => Promise.all([0, 1, 2].map((l) => url(source.layer(l))));
+  const of = async (source) => ({head: await url(source.head()), layers: await layers(source)});
   const [before, after] = await Promise.all(sources.map(of));
   const host = ViTViewer.host(document.getElementById("b"), {intervene: true});
   window.say = (after) => host.receive({...before, nonce: Math.random(), ...(after && {after})});
-  window.one = (...patches) => ({...after, head: after.head + "#" + patches, edits: {patches, heads: [], frozen: -1}});
+  const edits = (patches) => ({patches, heads: [], frozen: -1});
+  window.one = (...patches) => ({...after, head: after.head + "#" + patches, edits: edits(patches)});
   await say();
 }"""
 
@@ -1031,6 +1035,27 @@ def test_nothing_overflows_or_jumps(visit: Open, width: int, height: int, touch:
     for patch in (0, 7, 14):
         point_at(page, patch)
         assert page.evaluate(places) == before
+
+
+def test_a_screen_with_smaller_pixels_is_drawn_for(visit: Open, model: ViT, found: Trace, tmp_path: Path):
+    page = visit(blank_page(tmp_path / "screen.html", (found, model)))
+    page.evaluate("""() => {
+      const { matchMedia } = window, screens = window.screens = [];
+      window.matchMedia = (query) => {
+        const found = matchMedia(query);
+        if (query.includes("resolution")) screens.push(found);
+        return found;
+      };
+      start("b", sources[0]);
+    }""")
+    page.wait_for_function(READY)
+    wide = "document.querySelector('#b .vit-picture').width"
+    before = page.evaluate(wide)
+    metrics = {"width": 1440, "height": 900, "deviceScaleFactor": 2, "mobile": False}
+    page.context.new_cdp_session(page).send("Emulation.setDeviceMetricsOverride", metrics)
+    page.evaluate("screens[0].dispatchEvent(new Event('change'))")  # which this emulation leaves out
+    assert page.evaluate(wide) > 1.5 * before
+    assert page.evaluate("screens.at(-1).matches"), "and the next one is waited for"
 
 
 def test_a_finger_pins(visit: Open):

@@ -69,6 +69,8 @@ test("a sentence names who gives what to whom", () => {
   assert.equal(sentence(state, now, data, { ...view, sheet: { ...view.sheet, ready: [0] } }, [])[1], "on its way …");
   const exact = new Float32Array([0.4, 0.3, 0.3, 0]);
   assert.match(sentence(state, now, data, { ...view, exact }, [])[1], /gives 40\u00a0% to \[CLS\]/, "as it is: without ≈");
+  const hidden = { ...view, direction: "column", sheet: { ...view.sheet, values: new Float32Array(4) } };
+  assert.match(sentence(state, now, data, hidden, [])[1], /^no token looks at patch \(0,\u00a01\)$/);
   assert.equal(titleOf(state, { fuse: "mean", layer: 1 }, data, []), "L1, mean of 2 heads");
   const measured = { ...data, head_names: [[[], ["local", "row"]]] };
   assert.equal(titleOf(state, { fuse: "one", layer: 0, head: 0 }, measured, []), "L0.H0");
@@ -97,9 +99,9 @@ test("on the square-root scale an outlier leaves the rest to be seen, and signs 
   const out = new Uint32Array(1), table = Uint32Array.from({ length: 256 }, (_, i) => i);
   colorize(out, { cellWidth: 1, cellHeight: 1, size: 1, first: 0, values: new Float32Array([0.25]) }, 0, range, table);
   assert.equal(out[0], 128, "in the small maps, too");
-  const views = [0.2, 0.8].map((high) => ({ sheet: { unit: "share" }, range: { low: 0, high } }));
+  const views = [0.2, 0.8].map((high) => ({ sheet: { unit: "share" }, range: { low: 0, high }, toRange: { low: 0, high: high / 2 } }));
   shareRange(views);
-  assert.deepEqual(views.map(({ range }) => range.high), [0.8, 0.8]);
+  assert.deepEqual(views.map(({ range, toRange }) => [range.high, range.shared, toRange.high]), [[0.8, true, 0.4], [0.8, true, 0.4]]);
 });
 
 test("the first sentence is everyday words with the model's own numbers", () => {

@@ -1,4 +1,4 @@
-// Messages as bytes, and what they unpack to: {meta, arrays, bytes}. The container is that of explorer/payload.py.
+// Messages as bytes, and what they unpack to: {meta, arrays}. The container is that of explorer/payload.py.
 
 const MAGIC = 0x56695458, VERSION = 1;
 const ARRAYS = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
@@ -12,7 +12,7 @@ async function inflate(buffer) {
 
 // An ArrayBuffer, or a message that is unpacked already: an engine in the browser has its arrays at hand.
 export async function unpack(message) {
-  if (message.arrays) return { bytes: 0, ...message };
+  if (message.arrays) return message;
   const raw = await inflate(message);
   const view = new DataView(raw);
   if (raw.byteLength < 16 || view.getUint32(0) !== MAGIC) throw new Error("This is no message for the viewer.");
@@ -25,7 +25,7 @@ export async function unpack(message) {
     arrays[name] = new ARRAYS[dtype](raw, start + offset, count);
     arrays[name].shape = shape;
   }
-  return { meta: header.meta, arrays, bytes: message.byteLength };
+  return { meta: header.meta, arrays };
 }
 
 export function fromBase64(text) {

@@ -62,7 +62,7 @@ export function tellFrame(viewer) {
 }
 
 // What is to be seen and not there yet: embeddings are fetched, a method's map is asked for.
-export function wantMore(viewer) {
+export function wantMore(viewer, again = false) {
   const { state, data, after, methods } = viewer;
   if (state.mode === "embeddings" && !["similarity", "norms"].includes(state.embedding))
     for (const one of [data, after]) if (one?.source.embeddings && !one.pca_joint)
@@ -76,9 +76,9 @@ export function wantMore(viewer) {
   const { query, layer, head, target, frame } = now, mine = viewer.generation;
   later(viewer, "need", 60, () => {
     asked.add(key);
-    setTimeout(() => {  // it may have been passed over for one that was wanted after it
+    setTimeout(() => {  // it may have been passed over for one that was wanted after it: once more, then when something changes
       asked.delete(key);
-      if (mine === viewer.generation && !viewer.data.refused[method.name]) wantMore(viewer);
+      if (!again && mine === viewer.generation && !viewer.data.refused[method.name]) wantMore(viewer, true);
     }, 15000);
     viewer.emit("need_maps", { method: method.name, target, query, layer, head, frame });
   });

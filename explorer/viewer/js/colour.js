@@ -38,10 +38,13 @@ export function level(value, range) {  // 0 ... 1
   return t < 0 ? 0 : t > 1 ? 1 : t;
 }
 
-// Sides that stand together share one scale.
+// Sides that stand together share one scale, and while the layers play that of the next one, too.
 export function shareRange(views) {
-  const high = Math.max(...views.map(({ range }) => range.high ?? 0));
-  for (const view of views) if (view.range.high !== undefined && view.sheet.unit === "share") view.range = { ...view.range, high };
+  for (const name of ["range", "toRange"]) {
+    const high = Math.max(...views.map((view) => view[name]?.high ?? 0));
+    for (const view of views) if (view[name]?.high !== undefined && view.sheet.unit === "share")
+      view[name] = { ...view[name], high, shared: true };
+  }
 }
 
 export function tableFor(range, state, data) {

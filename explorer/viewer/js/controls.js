@@ -123,8 +123,8 @@ function sayLead(viewer) {
 }
 
 function syncEdits(viewer) {
-  const { state, data, parts } = viewer, focused = document.activeElement, held = parts.edits.contains(focused);
-  parts.edits.hidden = !viewer.intervening && !edited(state);
+  const { state, data, parts, options } = viewer, focused = document.activeElement, held = parts.edits.contains(focused);
+  parts.edits.hidden = !options.intervene || !viewer.intervening && !edited(state);
   if (parts.edits.hidden) return held && parts.intervene.focus();
   const query = state.query - data.pre, head = `L${state.layer}.H${state.head}`, said = editsInWords(viewer);
   const how = viewer.touch.matches ? "Draw over patches to hide them. Choose one head to switch it off."

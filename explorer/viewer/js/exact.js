@@ -2,6 +2,7 @@
 // Until then, and where nobody has it, they come from the rounded bytes of the picture, and say so: ≈.
 
 import { unpack } from "./bytes.js";
+import { once } from "./sources.js";
 
 // (T,) of a view of attention, or null: there is none, or it has not come.
 export function exactOf({ data, sheet, direction }, now) {
@@ -15,11 +16,8 @@ export function exactOf({ data, sheet, direction }, now) {
   return out;
 }
 
-// Fetched at most once; what fails leaves the rounded numbers there.
-export async function needExact(data, layer) {
-  data.exact ??= new Map();
-  data.exactAsked ??= new Set();
-  if (data.exactAsked.has(layer)) return;
-  data.exactAsked.add(layer);
-  data.exact.set(layer, (await unpack(await data.source.exact(layer))).arrays.exact);
-}
+// What fails leaves the rounded numbers there.
+export const needExact = (data, layer) => once(data, `exact ${layer}`, async () => {
+  const { arrays } = await unpack(await data.source.exact(layer));
+  (data.exact ??= new Map()).set(layer, arrays.exact);
+});

@@ -47,13 +47,15 @@ function wanted({ data, sheet }, state, layer) {
   return state.mode === "method" ? [] : nearest(data, layer).filter(lacks);
 }
 
-// A view: {data, direction, sheet, cell, label, range}.
+// A view: {data, direction, sheet, cell, label, range}, and while the layers play the next one's: {to, toRange}.
 function viewsOf(viewer, now) {
-  const { after, state, methods, memories, size } = viewer, oriented = directional(viewer);
+  const { after, state, methods, memories, size, mix } = viewer, oriented = directional(viewer);
   const view = (from, direction, index, label) => {
     const sheet = fillSheet(arrange(sheetOf(from, state, now, direction, methods), size), memories[index]);
     const cell = Math.min(cellOf(viewer, now, sheet), sheet.count - 1);
-    return { data: from, direction, sheet, cell, label, range: rangeOf(sheet, cell, state, from) };
+    const next = cell + (state.mode === "attention" ? sheet.cols : 1), to = mix && next < sheet.count && sheet.ready[next] ? next : -1;
+    const rangeAt = (i) => i < 0 ? null : rangeOf(sheet, i, state, from);
+    return { data: from, direction, sheet, cell, label, range: rangeAt(cell), to, toRange: rangeAt(to) };
   };
   const direction = oriented && state.direction === "column" ? "column" : "row";
   const from = seen(viewer), when = !after ? "" : from === after ? ", after the intervention" : ", before the intervention";
@@ -136,15 +138,13 @@ function photoOf({ photos, size, theme }, data, index, { width, height }, dim) {
 }
 
 // The map of a view into the pixels of `overlay`; while the layers play, on its way to that of the next one.
-function paintMap({ state, mix }, { sheet, cell, range, data }) {
+function paintMap({ state, mix }, { sheet, cell, range, to, toRange, data }) {
   const pixels = mapPixels(data.w, data.h, data.t);
   if (sheet.colors) {
     for (let from = 0; from < data.P; from += data.w * data.h) colorize(pixels.subarray(from), sheet, cell, range, null, from);
     return;
   }
-  const table = tableFor(range, state, data), stride = state.mode === "attention" ? sheet.cols : 1;
-  const to = mix && cell + stride < sheet.count && sheet.ready[cell + stride] ? cell + stride : -1;
-  const toRange = to < 0 ? null : rangeOf(sheet, to, state, data);
+  const table = tableFor(range, state, data);
   for (let k = 0; k < data.P; k++) {
     let t = level(sheet.values[cell * sheet.size + sheet.first + k], range);
     if (to >= 0) t += mix * (level(sheet.values[to * sheet.size + sheet.first + k], toRange) - t);

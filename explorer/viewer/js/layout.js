@@ -73,7 +73,6 @@ function layoutSheet(viewer, room, columns) {
   arrange(sheet, size);
   const wide = sheet.cols * size.stepX - size.gap + size.spread;
   sizeCanvas(parts.sheetCanvas, wide, sheet.rows * size.stepY - size.gap, dpr);
-  size.sheet = Math.ceil(wide / dpr) + size.gutter;
   parts.sheetBox.style.padding = `${size.head}px 0 0 ${size.gutter}px`;
   layoutLabels(viewer, sheet);
 }

@@ -21,7 +21,7 @@ import { join, leave } from "./link.js";
 import { addMaps, expectArrival, fetchMore, refuse, setAfter, setSource, unanswered, working } from "./loading.js";
 import { buildParts } from "./parts.js";
 import { play } from "./play.js";
-import { sameEdits, START } from "./state.js";
+import { EDITS, sameEdits, START } from "./state.js";
 import { setTimeline, showFrame } from "./time.js";
 
 export function mount(root, source, options = {}) {
@@ -62,7 +62,7 @@ export function mount(root, source, options = {}) {
 // What the parts of a viewer share. The verbs at the end are how a part reaches those that stand above it.
 function create(root, options) {
   const isAddressed = options.address && addressed();
-  const defaults = { ...START, ...options.state }, named = isAddressed ? readAddress() : {};
+  const defaults = { ...START, ...options.state }, named = isAddressed ? fromAddress(options) : {};
   const viewer = {
     root, options, addressed: isAddressed, defaults, named,
     emit: options.emit ?? (() => {}), methods: (options.methods ?? []).slice(),
@@ -108,7 +108,17 @@ function listen(viewer) {
   on(root, "vit-pick", (event) => viewer.commit(event.detail));  // other parts of a page may point, too
   on(matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
   if (viewer.addressed) on(window, "hashchange", () => onAddress(viewer));
-  const watcher = new ResizeObserver(() => { viewer.layout(); viewer.draw(); }), skin = new MutationObserver(repaint);
+  const relayout = () => { viewer.layout(); viewer.draw(); };
+  const watcher = new ResizeObserver(relayout), skin = new MutationObserver(repaint);
+  let screen = null;
+  const onScreen = () => {  // another one may have smaller pixels
+    screen?.removeEventListener("change", onScreen);
+    screen = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+    screen.addEventListener("change", onScreen);
+    relayout();
+  };
+  onScreen();
+  ends.push(() => screen.removeEventListener("change", onScreen));
   watcher.observe(root);
   for (const node of [document.documentElement, document.body])
     skin.observe(node, { attributes: true, attributeFilter: ["class", "data-theme"] });
@@ -116,12 +126,19 @@ function listen(viewer) {
   return () => ends.forEach((end) => end());
 }
 
+// What cannot be undone here is not done.
+function fromAddress({ intervene }) {
+  const found = readAddress();
+  if (!intervene) for (const name of EDITS) delete found[name];
+  return found;
+}
+
 function onAddress(viewer) {  // another link in the same tab
   const { state, data, defaults, options } = viewer;
   if (!data) return;
   const before = { ...state };
   const layer = defaults.layer < 0 ? data.L - 1 : defaults.layer;
-  viewer.set({ ...defaults, layer, ...readAddress() });
+  viewer.set({ ...defaults, layer, ...fromAddress(options) });
   viewer.anchor = {};
   if (options.intervene && !sameEdits(before, state)) tellEdits(viewer);
   if (state.target !== before.target) viewer.emit("target", { target: state.target });

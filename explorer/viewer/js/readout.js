@@ -45,10 +45,10 @@ function speak(viewer, now, views) {
 }
 
 // Somebody rests on a layer: from then on its numbers are exact. They are many bytes, and wait for the pictures.
-async function readExactly({ data, after, state, root, draw }, layer) {
-  const traces = [data, after].filter((trace) => trace?.source.exact);
-  if (state.mode !== "attention" || !traces.length || root.classList.contains("is-loading")) return;
-  await Promise.all(traces.map((trace) => needExact(trace, layer))).then(() => draw(), () => {});
+function readExactly({ data, after, state, root, draw }, layer) {
+  if (state.mode !== "attention" || root.classList.contains("is-loading")) return;
+  for (const trace of [data, after]) if (trace?.source.exact && !trace.exact?.has(layer))
+    needExact(trace, layer).then(() => draw(), () => {});
 }
 
 function valueText({ pointer }, { sheet, cell, data, exact }, index) {
@@ -96,8 +96,10 @@ function showLegend(viewer, { sheet, cell, range, data }) {
     : { map: "this map", layer: "this map", all: "all depths", uniform: "× uniform" };
   parts.legendLow.textContent = range.uniform ? "1/" + 2 ** OCTAVES : range.low === 0 ? "0" : text(range.low);
   parts.legendHigh.textContent = range.uniform ? String(2 ** OCTAVES) : sheet.unit === "cosine" ? "1" : text(range.high);
-  parts.legendName.textContent = sheet.unit === "cosine" ? "cosine" : sheet.unit === "value" ? "this map"
+  const name = sheet.unit === "cosine" ? "cosine" : sheet.unit === "value" ? "this map"
     : sheet.unit === "norm" && state.scale !== "all" ? "this depth" : names[state.scale];
+  const both = range.shared && name === "this map";
+  parts.legendName.textContent = both ? "both maps" : name;
   if (range.root) parts.legendName.textContent += ", √";
-  retell(parts.legendName, sheet.unit !== "share" ? "" : range.uniform ? "uniform" : range.root && state.scale === "map" ? "scale" : "");
+  retell(parts.legendName, sheet.unit !== "share" ? "" : range.uniform ? "uniform" : range.root && state.scale === "map" && !both ? "scale" : "");
 }

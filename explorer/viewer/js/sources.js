@@ -26,10 +26,10 @@ function framesOf({ image, frames, frame_ends: ends }) {
 }
 
 export async function open(source) {
-  const { meta, arrays, bytes } = await unpack(await source.head());
+  const { meta, arrays } = await unpack(await source.head());
   const [h, w] = meta.grid_size.slice(-2), frames = await framesOf(arrays);
   return {
-    ...meta, ...arrays, frames, source, h, w, bytes,
+    ...meta, ...arrays, frames, source, h, w,
     t: frames.length, P: frames.length * h * w, T: meta.num_tokens, L: meta.num_layers, H: meta.num_heads, pre: meta.num_prefix_tokens,
     Q: arrays.tokens_sent.length,
     tables: Object.fromEntries(meta.colormaps.map((name, i) => [name, tableOf(arrays.colormaps, i)])),
@@ -39,23 +39,28 @@ export async function open(source) {
   };
 }
 
-// "embeddings", "figures", a layer or "related" of one: fetched once; if that failed, once more after a while.
+// Fetched once; if that failed, once more after a while.
+export function once(data, key, fetcher) {
+  const { wanted } = data;
+  if (!wanted.has(key)) {
+    wanted.set(key, fetcher());
+    wanted.get(key).catch(() => setTimeout(() => wanted.delete(key), RETRY_MS));
+  }
+  return wanted.get(key);
+}
+
+// "embeddings", "figures", a layer or "related" of one.
 export function need(data, what, l) {
   if (Number.isInteger(what)) return need(data, "layer", what);
-  const key = [what, l].join(" ");
-  if (data.wanted.has(key)) return data.wanted.get(key);
-  const layer = what === "related" && need(data, l);  // comes first
-  const coming = Promise.all([data.source[what](l).then(unpack), layer]).then(([{ arrays, bytes }]) => {
+  return once(data, [what, l].join(" "), async () => {
+    const layer = what === "related" && need(data, l);  // comes first
+    const [{ arrays }] = await Promise.all([data.source[what](l).then(unpack), layer]);
     if (l === undefined) Object.assign(data, arrays);
     else {
       data.layers[l] = { ...data.layers[l], ...arrays };
       data.loaded += 1;
     }
-    data.bytes += bytes;
   });
-  data.wanted.set(key, coming);
-  coming.catch(() => setTimeout(() => data.wanted.delete(key), RETRY_MS));
-  return coming;
 }
 
 // The layers that are held beside one that is looked at, nearest first: all, or of large ones its neighbours.
@@ -68,8 +73,9 @@ const SAYS_WHY = [422, 429, 503, 507];  // the app's own sentences
 const NO_ANSWER = "The server does not answer: check the connection, or reload the page.";
 
 export async function download(url, gone = "This view has expired: open the image again.") {
-  const response = await fetch(new URL(url, document.baseURI)).catch(() => { throw new Error(NO_ANSWER); });
-  if (response.ok) return response.arrayBuffer();
+  const lost = () => { throw new Error(NO_ANSWER); };  // before the first byte, or in the middle
+  const response = await fetch(new URL(url, document.baseURI)).catch(lost);
+  if (response.ok) return response.arrayBuffer().catch(lost);
   const said = SAYS_WHY.includes(response.status) && (response.headers.get("content-type") ?? "").startsWith("text/plain");
   throw new Error(said ? await response.text() : gone);
 }

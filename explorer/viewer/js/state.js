@@ -51,6 +51,7 @@ export const modes = ({ options, methods, data }) => (options.modes ?? ALL)
   .filter((name) => name !== "method" || methods.length || !data);
 export const embeddings = ({ data }) => data?.source.embeddings ? data.embeddings : ["similarity", "norms"];
 
+export const EDITS = ["patches", "heads", "frozen"];
 export const edited = ({ patches, heads, frozen }) => patches.length > 0 || heads.length > 0 || frozen >= 0;
 // The same interventions, in whatever order? Heads are "layer.head" in a state, [layer, head] where they are told.
 export const sameEdits = (...both) => new Set(both.map(({ patches, heads, frozen }) =>
@@ -114,11 +115,9 @@ export function clamp(viewer) {
   if (!(state.target in data.class_values)) state.target = -1;
   state.frozen = data.t > 1 ? fit(state.frozen, -1, data.t - 1) : -1;
   state.opacity = Math.max(0, Math.min(1, state.opacity));
-  state.patches = state.patches.filter((patch) => patch >= 0 && patch < data.P);
-  state.heads = state.heads.filter((key) => {
-    const [layer, head] = key.split(".").map(Number);
-    return layer >= 0 && layer < data.L && head >= 0 && head < data.H;
-  });
+  state.patches = [...new Set(state.patches)].filter((patch) => patch >= 0 && patch < data.P);
+  const heads = state.heads.filter((key) => /^\d+\.\d+$/.test(key)).map((key) => key.split(".").map(Number));
+  state.heads = [...new Set(heads.filter(([layer, head]) => layer < data.L && head < data.H).map((pair) => pair.join(".")))];
   for (const [name, choices] of Object.entries(ONE_OF)) if (!choices.includes(state[name])) state[name] = START[name];
   if (!Object.hasOwn(data.tables, state.colormap)) state.colormap = Object.keys(data.tables)[0];
   const known = (name) => methods.some((m) => m.name === name);

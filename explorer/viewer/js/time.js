@@ -25,11 +25,12 @@ export function stepTime(viewer, step) {
 }
 
 // The patch of a frame that is most like the one that was picked, wherever that was.
-function followed({ state, data, matches, anchor }, frame) {
+function followed(viewer, frame) {
+  const { state, data, matches } = viewer;
   if (!state.pinned || state.query < data.pre) return {};
-  const from = anchor.query === undefined ? { frame: state.frame, query: state.query } : anchor;
+  if (viewer.anchor.query === undefined) viewer.anchor = { frame: state.frame, query: state.query };  // picked by a link
   if (!matches) return {};
-  const [F, , P] = matches.shape, patch = matches[(from.frame * F + frame) * P + from.query - data.pre];
+  const { anchor } = viewer, [F, , P] = matches.shape, patch = matches[(anchor.frame * F + frame) * P + anchor.query - data.pre];
   return { query: data.pre + patch };
 }
 

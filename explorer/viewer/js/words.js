@@ -35,6 +35,7 @@ const SENTENCES = {
     const best = largest(values, 0, data.T, 4);
     const parts = best.filter((k) => values[k] > 0).map((k) => [values[k], among(k, token, data)]);
     if (direction === "column") {
+      if (!parts.length) return `no token looks at ${who}`;
       const list = parts.map(([v, name]) => `${name} (${percent(v)})`).join(", ");
       return `${who} gets most from ${about}${list}, in shares of what each of them gives`;
     }
