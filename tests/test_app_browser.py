@@ -135,6 +135,15 @@ def test_what_a_phone_takes_is_shrunk_before_it_is_sent(visit: Visit, tmp_path: 
     page.set_input_files("#picture input[type=file]", str(tmp_path / "phone.jpg"))
     page.wait_for_function("() => new URL(location.href).searchParams.get('example') === 'own'")
     assert sent and all(len(request.post_data_buffer or b"") < 2 * 2**20 for request in sent)
+    page.evaluate("""() => {
+      vitPage.shrunk = (file) => new Promise((done) => { window.shrunk = () => done(file); });
+    }""")
+    page.set_input_files("#picture input[type=file]", str(tmp_path / "phone.jpg"))
+    sent.clear()
+    choose_example(page, "tower")  # while the picture is still being shrunk
+    page.evaluate("window.shrunk()")
+    page.evaluate(FRAMES)
+    assert not sent
 
 
 def own(address: str, url: str) -> bool:
@@ -577,6 +586,9 @@ def test_back_and_forward_go_through_pages_and_pictures(visit: Visit) -> None:
 def test_other_pages_say_that_an_intervention_is_not_theirs(visit: Visit) -> None:
     page = visit("?tab=why#patches=3_4")
     expect(page.locator(".vx-without")).to_contain_text("your 2 hidden patches are for Explore alone")
+    page.evaluate("history.replaceState(null, '', '#frozen=2'); vitPage.sayWithout()")
+    expect(page.locator(".vx-without")).to_contain_text("lets time run: your frozen time is for Explore")
+    page.evaluate("history.replaceState(null, '', '#patches=3_4')")
     page.get_by_role("tab", name="Explore", exact=True).click()
     expect(page.locator(".vx-without")).to_be_hidden()
 

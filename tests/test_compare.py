@@ -156,7 +156,7 @@ def visit(browser: Browser, url: str) -> Iterator:
 
 @pytest.mark.browser
 def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
-    page = visit("?tab=compare")
+    page = visit("?tab=compare&from=%0Ax")  # of a damaged link, too
     expect(page.locator("[id^=compare-answer-]").first).not_to_be_empty()  # Gradio has put its widgets there
     page.get_by_label("two pictures", exact=True).check()
     page.wait_for_function(MESSAGE)
@@ -166,10 +166,10 @@ def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
     page.mouse.move(box["x"] + 20, box["y"] + 20)
     expect(said).to_contain_text("Patch (0,\u00a00) of the first picture is most like patch")
     pinned = "document.querySelector('#pair-viewer .vit-pair').pair.state.pinned"
-    for kept in (True, False):  # the same again lets go of it
+    for held in (True, False):  # the same again lets go of it
         page.mouse.click(box["x"] + 20, box["y"] + 20)
-        assert page.evaluate(pinned + " !== null") is kept
-        expect(said).to_contain_text("is most like" if kept else "pairs of patches chose each other")
+        assert page.evaluate(pinned + " !== null") is held
+        expect(said).to_contain_text("is most like" if held else "pairs of patches chose each other")
     page.mouse.move(2, 2)
     canvas.focus()
     for _ in range(6):  # five patches, then the other picture

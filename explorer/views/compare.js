@@ -18,7 +18,7 @@ document.documentElement.dataset.compare = named().get("compare") === "pictures"
 
 page.pairInputs = (shown, second, choice, example, ...rest) =>
   [shown, second, page.compared(choice), first("with") || example, ...rest];
-const SIDES = ["from", "to"], AT = /^(.*?)(?:@(\d+))?$/;  // a model's name may have an @, too
+const SIDES = ["from", "to"], AT = /^(.*?)(?:@(\d+))?$/s;  // a model's name may have an @, too
 page.sideModels = (...models) => SIDES.map((key, i) => asked.has(key) ? models[i] : named().get(key)?.match(AT)[1] ?? models[i]);
 page.sideInputs = (shown, ...sides) => [shown, ...SIDES.flatMap((key, i) => {
   const [model, step] = sides.slice(2 * i, 2 * i + 2), text = first(key);

@@ -34,9 +34,13 @@ page.frame = ([left, top, width, height]) => {
     width: `${width * across}px`, height: `${height * down}px`,
   });
   frame.dataset.tip = `The model sees what is in the frame: ${Math.round(100 * width * height)} % of the picture.`;
+  if (frame.parentElement === box) return;
   box.style.position = "relative";
   box.append(frame);
+  resized.disconnect();
+  resized.observe(box);
 };
+const resized = new ResizeObserver(() => page.frame(page.seen));
 document.addEventListener("load", ({ target }) => target.closest?.("#picture") && page.seen && page.frame(page.seen), true);
 
 // ---- the address: what was chosen is in it, and is there before anything is painted; Back and Forward go through it
@@ -144,11 +148,11 @@ without.className = "vx-note vx-without";
 without.setAttribute("role", "status");
 page.sayWithout = () => {
   const held = new URLSearchParams(location.hash.slice(1)), count = (name) => held.get(name)?.split("_").length ?? 0;
-  const patches = count("patches"), heads = count("heads");
-  const what = [patches && `${patches} hidden ${patches > 1 ? "patches" : "patch"}`, heads && `${heads} ${heads > 1 ? "heads" : "head"} switched off`];
+  const patches = count("patches"), heads = count("heads"), frozen = count("frozen");
+  const what = [patches && `${patches} hidden ${patches > 1 ? "patches" : "patch"}`, heads && `${heads} ${heads > 1 ? "heads" : "head"} switched off`, frozen && "frozen time"];
   const said = what.filter(Boolean).join(" and ");
   without.hidden = !said || page.open === page.tabs[0];
-  without.textContent = `This page shows the whole picture and every head: your ${said} ${patches + heads > 1 ? "are" : "is"} for Explore alone.`;
+  without.textContent = `This page shows the whole picture and every head${frozen ? ", and lets time run" : ""}: your ${said} ${patches + heads + frozen > 1 ? "are" : "is"} for Explore alone.`;
   if (!without.isConnected) document.getElementById("tabs")?.before(without);
 };
 
@@ -195,7 +199,6 @@ page.refresh = () => {
 };
 
 page.forget = (tab) => { delete page.fresh[tab]; };  // so that it asks when it is opened again
-page.move = (tab) => { page.forget(tab); page.refresh(); };  // and now, if it is open
 
 // Read-outs: any element with data-tip says it beside the pointer.
 const tip = document.createElement("div");

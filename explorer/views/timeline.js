@@ -18,10 +18,21 @@ function show(index) {
   slider.value = index;
   const moment = moments[index];
   slider.ariaValueText = moment.words;
-  said.textContent = moment.words + (moment.ready ? "" : moment.failed ? " · could not be loaded" : " …");
+  tell(moment);
   for (const point of charts().querySelectorAll("[data-step]")) point.classList.toggle("is-now", +point.dataset.step === moment.step);
-  if (shown !== moment) { shown = moment; viewer().setSource(moment.source); }
+  if (shown === moment) return;
+  shown = moment;
+  viewer().setSource(moment.source).then((there) => {
+    if (shown !== moment) return;
+    if (!there) shown = null;  // the same once more is another try
+    else if (!moment.failed) return;
+    Object.assign(moment, { ready: there, failed: !there });
+    tell(moment);
+  });
 }
+const tell = (moment) => {
+  said.textContent = moment.words + (moment.ready ? "" : moment.failed ? " · could not be loaded" : " …");
+};
 
 // A moment that somebody chose is in the address; the last one needs no name.
 function choose(index) {

@@ -28,10 +28,15 @@ page.shrunk = async (file, most = MAX_SENT, side = MAX_SIDE) => {
   return content ? new File([content], file.name.replace(/\.\w+$/, "") + ".jpg", { type: "image/jpeg" }) : file;
 };
 
-// Gradio's own listeners get the smaller file, as if it had been chosen.
-const chooseShrunk = async (input, file) => {
-  const chosen = new DataTransfer();
-  chosen.items.add(await page.shrunk(file));
+// Gradio's own listeners get the smaller files, as if they had been chosen; not if another choice was made meanwhile.
+let choices = 0;
+const passOn = async (event, input, files, ...limits) => {
+  if (!input) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const mine = choices, chosen = new DataTransfer();
+  for (const file of files) chosen.items.add(await page.shrunk(file, ...limits));
+  if (mine !== choices) return;
   input.files = chosen.files;
   page.passing = true;
   input.dispatchEvent(new Event("change", { bubbles: true }));
@@ -39,38 +44,28 @@ const chooseShrunk = async (input, file) => {
 };
 
 const ofClips = () => document.querySelector("input[type=file][accept*='.mp4']");
+const asFrames = (event, files) => passOn(event, ofClips(), files, MAX_SENT / files.length, FRAME_SIDE);
 
 // A video or GIF goes the way of "Bring a clip", and so do several pictures: the frames of one, sent all at once.
-const passOn = async (event, files, input = ofClips()) => {
-  if (!input) return;
-  event.preventDefault();
-  event.stopImmediatePropagation();
-  const chosen = new DataTransfer(), each = files.length > 1 ? MAX_SENT / files.length : Infinity;
-  for (const file of files) chosen.items.add(await page.shrunk(file, each, FRAME_SIDE));
-  input.files = chosen.files;
-  page.passing = true;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
-  page.passing = false;
-};
-
 const takeOver = (event, files, input) => {
   const [file] = files ?? [], several = files?.length > 1 && [...files].every(({ type }) => type.startsWith("image/"));
-  if (/^video\/|^image\/gif$/.test(file?.type)) return passOn(event, [file]);
-  if (several) return passOn(event, [...files]);
-  if (page.passing || !input || !file || file.size <= MAX_SENT) return;
-  event.preventDefault();
-  event.stopImmediatePropagation();
-  chooseShrunk(input, file);
+  if (/^video\/|^image\/gif$/.test(file?.type)) passOn(event, ofClips(), [file], Infinity);
+  else if (several) asFrames(event, [...files]);
+  else if (file?.size > MAX_SENT) passOn(event, input, [file]);
 };
 addEventListener("change", (event) => {
-  const input = event.target.closest?.("#picture input[type=file]");
-  if (event.target === ofClips() && event.target.files.length > 1 && !page.passing) return passOn(event, [...event.target.files]);
-  takeOver(event, input?.files, input);
+  const input = event.target.closest?.("#picture input[type=file]"), clips = event.target === ofClips();
+  if (page.passing || !input && !clips) return;
+  choices += 1;
+  if (input) takeOver(event, input.files, input);
+  else if (event.target.files.length > 1) asFrames(event, [...event.target.files]);
 }, true);
+addEventListener("click", (event) => { if (event.target.closest?.("[data-example]")) choices += 1; }, true);
 for (const kind of ["drop", "paste"]) {
   addEventListener(kind, (event) => {
     if (!event.target.closest?.("#picture")) return;
     const files = (event.dataTransfer ?? event.clipboardData)?.files;
+    if (files?.length) choices += 1;
     takeOver(event, files, document.querySelector("#picture input[type=file]"));
   }, true);
 }
