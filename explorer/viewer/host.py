@@ -7,8 +7,8 @@ Its value is small JSON: addresses, never tensors. All keys but `head` and `laye
       "layers": [url, ...],         payload.layer_payload of every layer, fetched when first wanted
       "embeddings": url,            payload.embeddings_payload, fetched when first wanted
       "maps": [url, ...],           payload.maps_payload: class-specific maps, as they come
-      "after": {"head": url, ..., "edits": {"patches", "heads", "frozen"}},   the same image after an edit, shown
-                                    beside the first; edits: this one, named as in viewer.edits
+      "after": {"head": url, ..., "edits": {"patches", "heads", "frozen"}},   the same image after an edit,
+                                    shown beside the first; edits: this one, named as in viewer.edits
       "state": {"layer": 3, ...},   what to show: a patch of the viewer's state, `START` in js/state.js
       "timeline": [{"head", "layers", "embeddings", "exact", "words"}, ...],   the addresses of every frame
                                     of a clip that a model of pictures looks at; "head" is that of one of them
