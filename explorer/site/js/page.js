@@ -261,7 +261,7 @@ class Page {
 
   heard(name, payload) {
     if (name === "edits" && this.own.camera.on) this.now.edits = payload;  // the next picture is looked at so
-    else if (name === "edits") this.edit(payload).catch((error) => this.say(error.message, true));
+    else if (name === "edits") this.edit(payload).catch((error) => { this.viewer.unanswered(); this.say(error.message, true); });
     if (name === "frame") this.moved(payload).catch((error) => this.say(error.message, true));
     if (name === "need_maps") this.map(payload).catch((error) => this.say(error.message, true));
     if (name === "target") this.viewer.set({ target: payload.target }, true);
