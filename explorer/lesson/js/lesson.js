@@ -25,7 +25,7 @@ const BOTH = ["layer", "head"];  // what a step depends on beside the square; th
 const TICKS = 10;  // on the squares that were asked for; where more are right, on the first of them
 const DEPENDS = { ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH, mlp: ["layer"], times: BOTH, spans: BOTH, read: ["head"] };
 
-const PATIENCE = 20000;  // milliseconds after which an answer is taken for lost
+const PATIENCE = 8000;  // milliseconds after which an answer is taken for lost
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 export const DRAWINGS = { ...first, ...layer, ...time, ...last };
