@@ -8,7 +8,7 @@
 // options: lessons: {"patch.layer.head": JSON}, all that a page without a server can show; address: keep the state
 // in the address bar; link: false where nobody draws a code of a link.
 
-import { addressed, here } from "../../viewer/js/address.js";
+import { addressed, here } from "../../viewer/js/here.js";
 import { el } from "../../viewer/js/elements.js";
 import * as first from "./first.js";
 import * as layer from "./layer.js";

@@ -1,6 +1,6 @@
 /* What the address of the page asks for, as far as the page has it, and the address of what is shown. */
 
-import { here } from "../../viewer/js/address.js";
+import { here } from "../../viewer/js/here.js";
 
 export const TABS = ["explore", "lesson"];
 

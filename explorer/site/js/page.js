@@ -1,6 +1,6 @@
 /* The page without a server: which model, which picture, which moment; the viewer shows what the engine finds. */
 
-import { addressed, here } from "../../viewer/js/address.js";
+import { addressed, here } from "../../viewer/js/here.js";
 import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
 import { TABS, askedOf, fitting, ofClips, urlOf } from "./asked.js";

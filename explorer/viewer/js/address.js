@@ -1,12 +1,7 @@
 // The state in the address bar.
 
+import { here } from "./here.js";
 import { START } from "./state.js";
-
-// A notebook's frame has no address that could be written.
-export const addressed = () => /^(https?|file):$/.test(location.protocol);
-
-// The page without its state: whole, because a page may have a <base>, and a path may begin as a host does.
-export const here = () => location.href.split("#")[0];
 
 export function readAddress() {
   const found = {};

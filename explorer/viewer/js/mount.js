@@ -10,11 +10,12 @@
               tellFrame(), unanswered(), addMaps(message), refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 
-import { addressed, readAddress } from "./address.js";
+import { readAddress } from "./address.js";
 import { commit, preview, set, tellEdits, tellFrame, tellPick } from "./changes.js";
 import { sync } from "./controls.js";
 import { observe } from "./debug.js";
 import { draw } from "./frame.js";
+import { addressed } from "./here.js";
 import { listenToKeys, listenToMaps } from "./input.js";
 import { layout } from "./layout.js";
 import { join, leave } from "./link.js";
