@@ -61,7 +61,6 @@ def test_a_moment_of_training_is_in_the_address_and_its_link_can_be_copied(page:
     page.goto(url + "?tab=training&moment=10")
     said = page.locator("#training-timeline output")
     expect(said).to_contain_text("step 10 ", timeout=PATIENCE)
-    expect(said).to_have_attribute("aria-live", "polite")  # all of them have come
     page.evaluate("""() => {
       const { viewer } = document.querySelector("#training-viewer .vit-viewer"), { setSource } = viewer;
       viewer.setSource = async () => { viewer.setSource = setSource; return false; };

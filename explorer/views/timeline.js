@@ -45,18 +45,21 @@ addEventListener("popstate", () => { if (moments.length) { stop(); show(asked() 
 
 async function load(mine) {
   let done = 0, failed = "";
+  for (const moment of mine) moment.failed = false;  // this is another try
   for (const moment of [...moments].reverse()) {
     if (moments !== mine) return;
     try {
       await moment.source.head();
       await Promise.all(moment.layers.map((_, layer) => moment.source.layer(layer)));
-      moment.ready = true;
+      moment.ready = !moment.failed;
     } catch (error) { moment.failed = true; failed = " · " + error.message; }
     done += 1;
     said.ariaLive = done < mine.length ? "off" : "polite";  // the count is for the eyes
     if (moments === mine && done < mine.length) said.textContent = `${moments[at]?.words ?? ""} · ${done} of ${mine.length} moments loaded`;
   }
-  if (moments === mine && moments[at]) said.textContent = moments[at].words + failed;
+  if (moments !== mine || !moments[at]) return;
+  if (failed) said.textContent = moments[at].words + failed;
+  else tell(moments[at]);
 }
 
 function stop() { clearInterval(playing); playing = null; play.textContent = "▶"; play.ariaLabel = "Play the training"; }
