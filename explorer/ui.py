@@ -44,6 +44,7 @@ from explorer.views.page import (
     ADDRESS_QUEUE,
     EACH,
     FILE_QUEUE,
+    HEARD,
     HUB_QUEUE,
     LATEST,
     MODEL_QUEUE,
@@ -445,17 +446,16 @@ def show_what_is_chosen(
         return on_show(picture, model, size, shown, target, edits, failed, request)
 
     then = {**LATEST, **QUIET, **MODEL_QUEUE}
-    tried = [*page.chosen, page.failed]
+    tried, tried_last = [*page.chosen, page.failed], [*page.chosen, page.shown, page.failed]
     sized = page.size.input(on_show, page.asked, values, **then)
     dropped = page.picture.input(on_drop, tried, None, **EACH, **QUIET, **FILE_QUEUE)
     fetched, named_again = page.fetched(page.model, lambda last: last.model if last else gr.skip())
-    picked = screen.thumbs.choose(on_choose, None, [page.picture], queue=False, **EACH, **QUIET)
+    picked = screen.thumbs.choose(on_choose, None, [page.picture], **HEARD)
     brought = clip.upload(on_clip, [clip], [page.picture], **EACH, **QUIET, **FILE_QUEUE)
     # none of these answers touches the widgets: there may be another choice in them by then
     chosen = dropped, fetched, named_again, picked, brought
     shows = [step.success(on_show, page.asked, values, **then) for step in chosen]
     for step in (sized, dropped, *shows):
-        tried_last = [*page.chosen, page.shown, page.failed]
         back = step.failure(put_back, tried_last, page.chosen, queue=False, **QUIET)
         if step is not dropped:
             back.success(on_left_out, page.asked, values, **then)
@@ -506,7 +506,7 @@ def arrive_and_leave(
     came = model_of_the_address(page, wanted)
     came.success(on_show, page.asked, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
-    page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], queue=False, **EACH, **QUIET)
+    page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], **HEARD)
     demo.unload(on_close)
 
 

@@ -60,6 +60,13 @@ def bring(page: Page) -> None:
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
 
 
+def film(page: Page) -> None:
+    """Ask for the camera, and have it."""
+    page.evaluate(ASKED)
+    page.locator("#camera").click()
+    page.evaluate("allow()")
+
+
 def test_a_picture_chosen_before_the_first_is_there_is_the_first(browser: Browser, site: Path) -> None:
     with served(site) as url:
         page = browser.new_page(service_workers="block")
@@ -186,9 +193,7 @@ def test_a_camera_that_was_called_off_stays_off(visit) -> None:
 
 def test_frames_take_no_error_back(visit) -> None:
     page = visit()
-    page.evaluate(ASKED)
-    page.locator("#camera").click()
-    page.evaluate("allow()")
+    film(page)
     page.wait_for_function("() => vitSite.own.frames > 2")
     page.evaluate("vitSite.say('Wrong.', true)")
     page.wait_for_function("(seen) => vitSite.own.frames > seen + 2", arg=page.evaluate("vitSite.own.frames"))
@@ -207,9 +212,7 @@ def test_a_camera_before_the_first_model_waits_for_one(browser: Browser, site: P
         page.route("**/first/weights.bin.gz", lambda route: route.fulfill(status=404))
         page.goto(url)
         expect(page.locator("#said")).to_contain_text("A file of this page is missing", timeout=60_000)
-        page.evaluate(ASKED)
-        page.locator("#camera").click()
-        page.evaluate("allow()")
+        film(page)
         page.wait_for_function("() => vitSite.own.camera.on")
         page.wait_for_timeout(300)
         page.locator("#model").select_option("second")
@@ -236,9 +239,7 @@ def test_a_square_that_does_not_come_is_waited_for_no_more(visit) -> None:
 
 def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:
     page = visit()
-    page.evaluate(ASKED)
-    page.locator("#camera").click()
-    page.evaluate("allow()")
+    film(page)
     page.wait_for_function("() => vitSite.own.frames > 2")
     page.get_by_role("button", name="Intervene").click()
     page.locator("canvas.vit-picture").first.focus()

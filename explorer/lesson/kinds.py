@@ -109,28 +109,23 @@ KINDS: tuple[tuple[Callable[[ViTConfig], bool], Changes], ...] = (
     (lambda config: len(config.prefix_names) > 1, SEVERAL_IN_FRONT),
     (lambda config: not config.num_classes, NO_CLASSES),
 )
-# (who pools, are there classes?): what the answer is read from, or what the model ends with
+# by who pools: what the answer is read from; what a model without classes ends with
 READ = {
-    (
-        "cls",
-        True,
-    ): "Now follow {read_name}, from which the answer is read: in the last layer it collects from "
-    "these squares.",
-    (
-        "cls",
-        False,
-    ): "Now follow {read_name}, whose numbers the model ends with: in the last layer it collects "
-    "from these squares.",
-    ("mean", True): "The answer is read from the average of all squares: here is how much the last layer "
-    "changed each one.",
-    ("mean", False): "The model ends with the average of all squares: here is how much the last layer "
-    "changed each one.",
-    (
-        "attention",
-        True,
-    ): "One learned query looks at {pooled} of the last layer: the answer is made from what it finds.",
-    ("attention", False): "One learned query looks at {pooled} of the last layer: the model ends with what "
-    "it finds.",
+    "cls": (
+        "Now follow {read_name}, from which the answer is read: in the last layer it collects from these "
+        "squares.",
+        "Now follow {read_name}, whose numbers the model ends with: in the last layer it collects from these "
+        "squares.",
+    ),
+    "mean": (
+        "The answer is read from the average of all squares: here is how much the last layer changed each "
+        "one.",
+        "The model ends with the average of all squares: here is how much the last layer changed each one.",
+    ),
+    "attention": (
+        "One learned query looks at {pooled} of the last layer: the answer is made from what it finds.",
+        "One learned query looks at {pooled} of the last layer: the model ends with what it finds.",
+    ),
 }
 COLLECTED = {
     "mean": "the average of all squares",
@@ -144,7 +139,7 @@ def changes_of(config: ViTConfig) -> Changes:
     found: Changes = {
         "position": position_of(config),
         "prefix": dict(sentence=front_of(config)),
-        "read": dict(sentence=READ[config.pool, config.num_classes > 0]),
+        "read": dict(sentence=READ[config.pool][config.num_classes == 0]),
     }
     for is_so, changes in KINDS:
         if is_so(config):

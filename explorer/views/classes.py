@@ -19,8 +19,8 @@ from explorer.refusals import Left
 from explorer.render import number
 from explorer.views import prose
 from explorer.views.page import (
-    EACH,
     FILE_QUEUE,
+    HEARD,
     HUB_QUEUE,
     LATEST,
     MODEL_QUEUE,
@@ -133,11 +133,6 @@ def build(page: Page) -> None:
     page.when_open("explore", on_open, [page.shown], [box, where])
 
 
-# What stands in a box is only heard, at once: by the time that it can be done, there may be something else.
-# What cannot be done is said then: of what is not queued, Gradio shows no error.
-HEARD: dict[str, Any] = {"queue": False, **EACH, **QUIET}
-
-
 def chosen_on(page: Page) -> list[Any]:
     """What changes with the classes."""
     return [page.shown, page.target, page.classes_chosen]
@@ -151,7 +146,7 @@ def connect_words(page: Page, words: gr.Textbox, use_words: gr.Button) -> None:
 
     def on_link(event: gr.EventData):
         text = as_text(getattr(event, "words", ""))
-        return (text, ", ".join(text.split(","))) if text else (None, gr.skip())
+        return (text, text.replace(",", ", ")) if text else (None, gr.skip())
 
     def on_tower(shown_now, text, request: gr.Request):
         """In HUB_QUEUE, in front of what needs the text tower: it is fetched here."""

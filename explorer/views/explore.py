@@ -10,6 +10,7 @@ from explorer.look import Look, too_many_tokens
 from explorer.methods import METHODS
 from explorer.views.page import (
     EACH,
+    HEARD,
     LATEST,
     MODEL_QUEUE,
     QUIET,
@@ -118,7 +119,7 @@ def build(page: Page) -> None:
     made = wish.change(on_slow_map, [page.shown, wish], None, **QUIET, **SLOW_QUEUE)
     made.success(on_slow_map_made, [*inputs, wish], [page.viewer], **QUIET, **MODEL_QUEUE)
     said = gr.State(Edits())
-    heard = page.viewer.edits(on_said, None, [said], queue=False, **EACH, **QUIET)
+    heard = page.viewer.edits(on_said, None, [said], **HEARD)
     edited = [page.viewer, page.edits]
     answered = heard.success(on_edits, [page.shown, said], edited, **LATEST, **QUIET, **MODEL_QUEUE)
     answered.failure(None, None, None, js=UNANSWERED)

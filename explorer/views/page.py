@@ -35,14 +35,16 @@ FILE_QUEUE: dict[str, Any] = {"concurrency_id": "file", "concurrency_limit": 4}
 ADDRESS_QUEUE: dict[str, Any] = {"concurrency_id": "address", "concurrency_limit": 4}
 # a download holds up only other downloads; it waits for the network, not for a core
 HUB_QUEUE: dict[str, Any] = {"concurrency_id": "hub", "concurrency_limit": 4}
-# an event that says something: none may be skipped while another is being answered, and of `LATEST`, Gradio
-# says what the first one said once more
+# an event that says something: none may be skipped while another is being answered; of `LATEST`, Gradio says
+# what the first one said once more
 EACH: dict[str, Any] = {"trigger_mode": "multiple"}
 # one that says only that something has changed: after the answer, what is chosen by then is asked for
 LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
 # an event of the page's own: no spinner, not on the API page; callable by anyone, so it checks its inputs
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-
+# what stands in a box, or was pointed at, is only heard, at once: by the time that it can be done, there may
+# be something else. What cannot be done is said then: of what is not queued, Gradio shows no error
+HEARD: dict[str, Any] = {"queue": False, **EACH, **QUIET}
 
 ONE_CHOICE = 1.0  # seconds: what is said again within them is the same choice
 NOT_FROM_HERE = "This is not what the page sends."

@@ -285,10 +285,8 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...], outputs: list[Any]) -
     js, linked = "(...x) => vitPage.pairInputs(...x)", ([choice], "(choice) => vitPage.compared(choice)")
     page.when_open("compare", on_open, inputs, outputs, linked, js=js)
     options = {**LATEST, **QUIET, **MODEL_QUEUE}
-    chosen = choice.input(
-        None, [choice], None, js="(choice) => { vitPage.compares(choice); }", **EACH, **QUIET
-    )
-    chosen.success(on_open, inputs, outputs, js=js, **options)
+    told = choice.input(None, [choice], None, js="(choice) => { vitPage.compares(choice); }", **EACH, **QUIET)
+    told.success(on_open, inputs, outputs, js=js, **options)
     brought = own.upload(page.on_file, [own], None, **EACH, **QUIET, **FILE_QUEUE)
     for chosen in (
         thumbs.choose(on_choose, [page.shown], [*outputs, named], **EACH, **QUIET, **MODEL_QUEUE),

@@ -18,7 +18,7 @@ from explorer.methods import METHODS
 from explorer.site.folder import plain
 from explorer.site.lent import can_be_lent, megabytes
 from explorer.subject import Subject
-from explorer.views.page import EACH, LATEST, QUIET, Page
+from explorer.views.page import HEARD, LATEST, QUIET, Page
 from explorer.views.parts import file_row, note
 
 MOST_PUBLIC = 128 * 2**20  # bytes of attention in a file of all tensors, where strangers ask for it
@@ -143,7 +143,7 @@ def build(page: Page) -> None:
         return picked | ({"fuse": fuse} if fuse in FUSES else {})
 
     inputs = [page.shown, page.target, page.picked]
-    pinned = page.viewer.pick(on_pick, None, [page.picked], queue=False, **EACH, **QUIET)
+    pinned = page.viewer.pick(on_pick, None, [page.picked], **HEARD)
     page.when_open("explore", on_news, [opened, *inputs], [files])
     pinned.success(on_news, [opened, *inputs], [files], queue=False, **LATEST, **QUIET)
     unfolded = list_of_files.expand(lambda: True, None, [opened], queue=False, **QUIET)

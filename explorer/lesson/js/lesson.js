@@ -1,7 +1,7 @@
 // The lesson on the screen: one step at a time, the picture beside it, and what was chosen travels along.
 //
 // `mount(element, options)` gives a handle whose receive(value) shows a lesson:
-//   {lesson: the JSON of explorer/lesson/steps.py or its address, picture: address, qr: {url, qr}, open: true,
+//   {lesson: the JSON of explorer/lesson/steps.py or its address, picture: address, qr: {url, qr},
 //   failed: true, where what was asked for last does not come}
 // and which says through options.emit("choose", {patch, layer, head}) and emit("link", {url}) what it would like.
 // A step whose data are {missing: a sentence} says so in place of its drawing.
