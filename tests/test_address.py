@@ -77,7 +77,7 @@ def test_a_moment_of_training_is_in_the_address_and_its_link_can_be_copied(page:
     play = page.get_by_label("Play the training")
     expect(play).not_to_have_css("background-color", "rgba(0, 0, 0, 0)")
     expect(play).to_have_css("border-radius", "50%")
-    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    assert page.evaluate("navigator.clipboard.readText().then((text) => text === location.href)")
     page.get_by_label("Moment of training").press("End")
     page.wait_for_function("() => !location.search.includes('moment')")
     page.get_by_role("tab", name="Explore", exact=True).click()

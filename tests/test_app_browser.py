@@ -341,14 +341,14 @@ def test_a_link_names_the_page_and_focus_goes_where_it_leads(visit: Visit) -> No
     page = visit()
     tab(page, "Why")
     expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
-    assert "tab=why" in page.url
+    expect(page).to_have_url(re.compile("tab=why"))
     page.reload()
     expect(page.get_by_role("tab", name="Why")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
     page.locator("#why-maps [data-method=rollout]").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#viewer canvas.vit-picture").first).to_be_focused()
-    assert "tab=" not in page.url
+    expect(page).not_to_have_url(re.compile("tab="))
 
 
 def test_the_timeline_shows_every_moment_and_follows_a_run_that_goes_on(visit: Visit, run: str) -> None:
@@ -568,7 +568,7 @@ def test_it_fits_a_phone(visit: Visit, theme: str, width: int, above: float) -> 
 def test_back_and_forward_go_through_pages_and_pictures(visit: Visit) -> None:
     page = visit("?tab=why&example=tower")
     expect(page.get_by_role("tab", name="Why", exact=True)).to_have_attribute("aria-selected", "true")
-    assert "tab=why" in page.url, "a link is not forgotten while the page comes"
+    expect(page).to_have_url(re.compile("tab=why"))  # a link is not forgotten while the page comes
     page.get_by_role("tab", name="Explore", exact=True).click()
     page.wait_for_function("() => !location.search.includes('tab=')")
     page.locator("[data-example=cheetah]").click()

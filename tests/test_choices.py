@@ -1,5 +1,6 @@
 """What a visitor chooses while an answer is on its way: it stands, and it is what is shown in the end."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,4 +143,4 @@ def test_what_is_compared_does_not_flip_back(visit, monkeypatch) -> None:
     page.wait_for_timeout(2000 * SLOW)
     expect(page.get_by_label("two models or moments", exact=True)).to_be_checked()
     expect(page.locator("#compare-A")).to_be_visible()
-    assert "compare=" not in page.url
+    expect(page).not_to_have_url(re.compile("compare="))

@@ -414,7 +414,7 @@ def test_an_answer_on_its_way_leaves_what_is_typed_meanwhile(page, monkeypatch) 
     page.go_forward()  # before the answer
     page.wait_for_function("() => window.heard")
     expect(answers).to_contain_text("a red ball")
-    assert "words=a+red+ball" in page.url
+    expect(page).to_have_url(re.compile(re.escape("words=a+red+ball")))
     expect(box).to_have_value("a red ball, grass")
 
 
@@ -428,7 +428,7 @@ def test_typed_words_are_in_the_address(page) -> None:
     expect(answers).to_contain_text("grass", timeout=90_000)
     expect(box).to_have_value("a dog, grass")
     expect(page.locator("#where .vx-map")).to_have_count(3)
-    assert "words=a+dog%2Cgrass" in page.url
+    expect(page).to_have_url(re.compile(re.escape("words=a+dog%2Cgrass")))
     box.fill("a red ball, grass")
     box.press("Enter")
     expect(answers).to_contain_text("a red ball")
@@ -436,7 +436,7 @@ def test_typed_words_are_in_the_address(page) -> None:
     expect(answers).to_contain_text("a dog", timeout=90_000)
     page.go_back()  # to before there were any
     expect(page.locator("#where .vx-map")).to_have_count(0, timeout=90_000)
-    assert "words" not in page.url
+    expect(page).not_to_have_url(re.compile("words"))
 
 
 def test_words_of_a_link_that_cannot_be_had(demo, models, pictures) -> None:

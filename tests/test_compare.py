@@ -2,6 +2,7 @@
 the address, one spot on a phone."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,6 +186,9 @@ def test_two_pictures_by_mouse_keyboard_and_link(visit) -> None:
     page.route("**/shard/*.bin", lambda route: route.fulfill(body="a proxy's error page, say"))
     depth.fill("1")
     expect(said).to_contain_text("no message")
+    page.locator("#pair-viewer").evaluate("(node) => { node.style.width = '99%'; }")  # drawn once more
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    expect(said).to_contain_text("no message")
     expect(depth).to_have_value("3")  # what is shown is what is named
     page.unroute("**/shard/*.bin")
     depth.fill("0")
@@ -217,4 +221,4 @@ def test_two_moments_by_link_and_on_one_spot_of_a_phone(visit) -> None:
     page.get_by_label("Moment B").click()
     page.get_by_role("option", name="finished").click()
     page.wait_for_function("() => !new URL(location.href).searchParams.has('to')")
-    assert "from=%401" in page.url
+    expect(page).to_have_url(re.compile("from=%401"))

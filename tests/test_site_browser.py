@@ -201,7 +201,7 @@ def test_an_own_picture_is_looked_at_and_stays_here(visit, shared: Shared) -> No
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.own")
     theirs = expected(shared, shape(31))
     assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in answers(page))
-    assert "picture=" not in page.url
+    expect(page).not_to_have_url(re.compile("picture="))
     expect(page.locator("footer")).to_contain_text("stay on your machine")
     page.set_input_files("#file", {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
     expect(page.locator("#said")).to_contain_text("not a picture")
@@ -216,7 +216,7 @@ def test_a_moment_of_training_shows_its_own_weights(visit, shared: Shared, pictu
     moment, card = load_snapshot(shared.snapshots[0][1])
     theirs = expected(Shared("x", moment, card), pictures[2].picture)
     assert all(abs(value - float(theirs[index])) < 1e-3 for index, value in answers(page))
-    assert "step=0" in page.url
+    expect(page).to_have_url(re.compile("step=0"))
     page.reload()
     page.wait_for_function(READY)
     assert page.evaluate("[vitSite.now.moment, vitSite.now.picture.name]") == [0, "shape-2"]

@@ -1,5 +1,6 @@
 """The page without a server: one choice follows another before that is shown, and the last one counts."""
 
+import re
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_frames_take_no_error_back(visit) -> None:
     page.evaluate("streams[0].getTracks()[0].dispatchEvent(new Event('ended'))")
     expect(page.locator("#said")).to_contain_text("The camera has ended")
     expect(page.locator("#camera")).to_have_attribute("aria-pressed", "false")
-    assert "picture=" not in page.url, "what it has left is the visitor's own"
+    expect(page).not_to_have_url(re.compile("picture="))  # what it has left is the visitor's own
 
 
 def test_a_camera_before_the_first_model_waits_for_one(browser: Browser, site: Path) -> None:

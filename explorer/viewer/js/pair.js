@@ -20,7 +20,7 @@ export function mountPair(root) {
     root, state, asked: "", generation: 0, queued: false,  // asked: the head of the pair that was named last
     value: null, data: null, wanted: null,                 // the one that is shown
     message: null, at: -1,                                 // of one of its depths: this one
-    hover: null, cursor: null,
+    hover: null, cursor: null, wrong: "",                  // wrong: what did not come, until something else is done
   };
   build(pair);
   listen(pair);
@@ -88,6 +88,7 @@ async function receive(pair, value) {
 
 async function need(pair) {
   const { value, wanted, state, parts } = pair, { depth } = state, current = () => value === pair.value && depth === state.depth;
+  pair.wrong = "";
   if (!value) return;
   if (!wanted.has(depth)) wanted.set(depth, download(value.depths[depth]).then(unpack).then(({ arrays }) => arrays));
   try {
@@ -103,7 +104,7 @@ async function need(pair) {
   }
 }
 
-const say = (pair, words) => { pair.parts.readout.textContent = pair.parts.live.textContent = words; };
+const say = (pair, words) => { pair.wrong = pair.parts.readout.textContent = pair.parts.live.textContent = words; };
 
 // ---- what is done
 
@@ -115,7 +116,7 @@ function listen(pair) {
   canvas.addEventListener("pointermove", (event) => {
     const found = at(event);
     if (event.pointerType === "touch" || same(found, pair.hover)) return;
-    pair.hover = found;
+    Object.assign(pair, { hover: found, wrong: "" });
     ask(pair);
   });
   canvas.addEventListener("pointerleave", () => { pair.hover = null; ask(pair); });
@@ -142,6 +143,7 @@ const shown = ({ hover, cursor, state }) => hover ?? cursor ?? state.pinned;
 
 function tell(pair) {
   const now = shown(pair);
+  pair.wrong = "";
   pair.parts.live.textContent = now && pair.message ? sentence(now, pair.message, pair.data.grids) : "";
   ask(pair);
 }
@@ -250,8 +252,8 @@ function sync(pair, now) {
   parts.least.said.textContent = number(parts.least.input.value);
   const pen = parts.legend.getContext("2d");
   for (let k = 0; k < 256; k++) { pen.fillStyle = `rgb(${colourOf(k / 255, data.colormap).join()})`; pen.fillRect(k, 0, 1, 1); }
-  parts.readout.textContent = now ? sentence(now, message, data.grids)
-    : `${depthName(pair.at)}, ${all} ${all === 1 ? "pair" : "pairs"} of patches chose each other; joined: ${count === all ? "all" : `the ${count} most alike`}.`;
+  parts.readout.textContent = pair.wrong || (now ? sentence(now, message, data.grids)
+    : `${depthName(pair.at)}, ${all} ${all === 1 ? "pair" : "pairs"} of patches chose each other; joined: ${count === all ? "all" : `the ${count} most alike`}.`);
   if (parts.more.open && pair.told !== message) fillTable(pair);
 }
 
