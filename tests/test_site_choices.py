@@ -140,6 +140,7 @@ def test_the_way_back_keeps_an_own_picture(visit) -> None:
     page.wait_for_function("() => vitSite.settled && vitSite.followed.missing === false")
     page.evaluate("window.lesson = vitSite.followed.lesson.lesson")
     page.evaluate("vitSite.followed.lesson.go(2)")
+    page.wait_for_function("location.hash.includes('how=3')")
     page.go_back()  # a step of the lesson
     assert page.evaluate("vitSite.now.picture.own && window.lesson === vitSite.followed.lesson.lesson")
     page.go_back()  # the lesson
@@ -236,6 +237,20 @@ def test_a_square_that_does_not_come_is_waited_for_no_more(visit) -> None:
     page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
     page.evaluate("vitSite.engine.ask('plan')")  # what was asked before has been answered by then
     assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") != 1
+
+
+def test_a_square_is_told_of_although_the_model_chosen_before_it_does_not_come(visit) -> None:
+    page = visit("?tab=lesson", service_workers="block")
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    held = Held(page)
+    page.evaluate("void vitSite.choose({ model: 'second' })")
+    expect(page.locator("#said")).to_have_text("Loading second …")
+    page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
+    expect(page.locator(".les-status")).to_have_text("…")
+    held.routes.pop().fulfill(status=404)
+    expect(page.locator("#said")).to_contain_text("is missing")
+    expect(page.locator(".les-status")).to_have_text("")
+    assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") == 1
 
 
 def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:

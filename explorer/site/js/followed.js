@@ -32,7 +32,7 @@ export class Followed {
         URL.revokeObjectURL(picture);  // it has been read
         if (!current()) return;
       }
-      if (!this.missing) return;
+      if (!this.missing) return lesson.wanted && await this.choose(lesson.wanted);
       const logits = [];
       for (const pass of await ask("plan")) {  // one by one: another square may be chosen between two of them
         if (!current()) return;

@@ -106,7 +106,9 @@ class Page {
     } catch (error) {
       if (turn !== this.turn) return;
       await this.back(turn);
-      if (turn === this.turn) this.say(error.message, true);
+      if (turn !== this.turn) return;
+      this.say(error.message, true);
+      if (this.tab === "lesson") await this.followed.show();  // a square may have been asked for meanwhile
     } finally {
       if (this.wanted === next) this.wanted = null;
     }
