@@ -207,9 +207,14 @@ def team_of(args: argparse.Namespace) -> Team:
 
 def teacher_folder(options: Options, folder: Path) -> Path:
     """Where a run's teacher is: the folder that was named, or beside the run where it was a recipe."""
-    if options.teacher in RECIPES:
+    if is_recipe(options.teacher):
         return folder.with_name(f"{folder.name}-{options.teacher}")
     return Path(options.teacher)
+
+
+def is_recipe(teacher: str) -> bool:
+    """Whether this names what trains a teacher."""
+    return teacher in RECIPES and RECIPES[teacher].options.get("network") == "conv"
 
 
 def begin_with_teacher(
@@ -218,7 +223,7 @@ def begin_with_teacher(
     """The run, and before it that of its teacher, where this is a recipe that has not been followed to its
     end. Interrupted, the same command goes on with either."""
     at = teacher_folder(options, folder)
-    if options.teacher in RECIPES and not (at / TEACHER).is_file():
+    if is_recipe(options.teacher) and not (at / TEACHER).is_file():
         same = dict(data=options.data, seed=options.seed, patch_size=options.patch_size)
         first = Options(**RECIPES[options.teacher].options | same)
         again = argparse.Namespace(**{**vars(args), "fresh": False})
@@ -240,6 +245,9 @@ def load_pictures(options: Options) -> tuple[Split, Split]:
         differ = ", ".join(sorted({*data.class_names} ^ {*test.class_names}))
         raise ValueError(f"{options.data} has other classes for training than for testing: {differ}.")
     frames = data.images.shape[1] if data.images.dim() > 4 else 1
+    if options.init and 1 == frames < options.num_frames:
+        what = f"{options.init} reads clips of {options.num_frames} frames, and {options.data} holds pictures"
+        raise ValueError(f"{what}: begin with another checkpoint.")
     if frames != options.num_frames:
         raise ValueError(f"{options.data} needs --num-frames {frames}, not {options.num_frames}.")
     if len(data) < options.batch_size:
@@ -476,7 +484,9 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
                 raise ValueError(f"ViT-{args.dry_run} has its own shape: leave out {', '.join(more)}.")
             class_names = class_names_of(options.data) if options.data else [""] * 1000
             variant = ViTConfig.variant(args.dry_run, num_classes=len(class_names)) if args.dry_run else None
-            config = variant or build_model(with_init(options, told), class_names).config
+            config = (
+                variant or build_model(with_init(options, told), () if options.mask else class_names).config
+            )
             name = f"ViT-{args.dry_run}" if variant else args.recipe or "this model"
             from explorer.tensors import lines_of, shapes_of  # here: training needs no pictures
 

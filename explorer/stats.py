@@ -373,7 +373,7 @@ def depth_features(model: ViT, images: Tensor) -> Tensor:
 
 def cka(batches: Iterable[Tensor | Sequence[Tensor]]) -> Tensor:
     """(N, N): linear CKA between N layers, from batches of the same B images at each layer, (B, D) each:
-    a tensor (N, B, D), or a list where the layers are of models of other widths.
+    a tensor or array (N, B, D), or a list where the layers are of models of other widths.
 
     Σ HSIC(K, L) / √(Σ HSIC(K, K) · Σ HSIC(L, L)) with the unbiased HSIC of each batch (Song et al. 2012),
     summed over batches (Nguyen et al. 2021): the plain form calls anything similar when features
@@ -385,7 +385,8 @@ def cka(batches: Iterable[Tensor | Sequence[Tensor]]) -> Tensor:
         n = len(features[0])
         if n < 4:
             raise ValueError(f"Unbiased CKA needs at least 4 images in each batch; this one has {n}.")
-        centred = [x.double() - x.double().mean(dim=0) for x in features]  # changes nothing but rounding
+        layers = [torch.as_tensor(x).double() for x in features]
+        centred = [x - x.mean(dim=0) for x in layers]  # changes nothing but rounding
         gram = torch.stack([x @ x.mT for x in centred])  # (N, B, B)
         gram = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
         sums = gram.sum(dim=-1)  # (N, B)

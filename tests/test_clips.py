@@ -88,6 +88,9 @@ def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path):
     Image.fromarray(FRAMES[0]).save(tmp_path / "one.png")
     assert not is_clip(tmp_path / "one.png")
     assert as_clip(tmp_path / "one.png").frames.shape == (1, 32, 48, 3)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ClipError, match="there is none"):
+        as_clip(tmp_path / "none")
 
 
 @pytest.mark.parametrize("brand", ["avif", "heic", "heix", "mif1", "crx "])

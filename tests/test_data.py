@@ -184,3 +184,13 @@ def test_preprocess_keeps_the_name_under_which_it_is_public():
     from vit import data, pictures
 
     assert data.preprocess is pictures.preprocess
+
+
+def test_photographs_have_the_names_of_their_folders(tmp_path, monkeypatch):
+    make_folder(tmp_path / "imagenette", classes=("tench", "English springer"))
+    make_folder(tmp_path / "catsdogs", classes=("cat", "dog", "fox"))
+    monkeypatch.setenv("VIT_DATA", str(tmp_path))
+    split = load_split("photos", "test", (8, 8))
+    names = [load_split(data, "test", (8, 8)) for data in ("catsdogs", "imagenette")]
+    assert split.class_names == names[0].class_names + names[1].class_names and len(split.class_names) == 5
+    assert sorted({*split.labels.tolist()}) == [*range(5)]

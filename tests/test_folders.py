@@ -220,3 +220,32 @@ def test_without_a_home_the_cache_is_below_the_temporary_folder(tmp_path, monkey
     monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert cache_folder().parent == tmp_path
+
+
+def test_a_picture_that_may_not_be_read_ends_nothing(tmp_path, monkeypatch):
+    root = classes(tmp_path / "pets", "cat", "dog")
+    opened = Path.open
+
+    def open_unless_closed(path: Path, *args, **kwargs):
+        if path.name == "1.png" and path.parent.name == "cat":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    whole = Folder(root, "train").content()
+    monkeypatch.setattr(Path, "open", open_unless_closed)
+    split = load_split(str(root), "train", (4, 4))
+    assert split.content == Folder(root, "train").content() != whole
+
+
+def test_a_folder_that_may_not_be_looked_at_is_left_out(tmp_path, monkeypatch):
+    root, stat = classes(tmp_path / "pets", "cat", "dog"), os.stat
+    draw(root / "dog" / "closed" / "1.png")
+
+    def stat_unless_closed(path, **kwargs):
+        if Path(os.fsdecode(path)).name == "closed" and "follow_symlinks" not in kwargs:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **kwargs)
+
+    monkeypatch.setattr("vit.folders.os.stat", stat_unless_closed)
+    found = pictures_in(root)
+    assert len(found.files) == 4 and "that may not be read" in found.left_out

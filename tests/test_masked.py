@@ -189,3 +189,17 @@ def test_options_for_labels_change_nothing(pictures, tmp_path):
     assert Options(mask=0.5).mask == 0.5 and vit_of(torch.nn.Linear(1, 1)) is None
     plain = run(pictures, tmp_path / "a", *MASKED, "--epochs", "1")
     assert same(run(pictures, tmp_path / "b", *MASKED, "--epochs", "1", "--mix", "1"), plain)
+
+
+def test_a_run_without_labels_may_begin_with_a_model_that_knows_classes(pictures, tmp_path):
+    run(pictures, tmp_path / "first")
+    found = run(pictures, tmp_path / "run", *MASKED, "--init", str(tmp_path / "first"))
+    assert not [name for name in found if "head" in name]
+
+
+@pytest.mark.parametrize("pooled", [{"pool": "attention"}, {"pool": "mean", "norm_after_pool": True}])
+def test_what_only_an_answer_needs_does_not_learn(pooled):
+    """Processes that learn together wait for the gradient of everything that does."""
+    masked = Masked(ViT(tiny_config(num_classes=0, **pooled)), 0.5)
+    masked(torch.randn(2, 3, 12, 20)).backward()
+    assert [name for name, x in masked.named_parameters() if x.requires_grad and x.grad is None] == []

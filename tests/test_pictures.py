@@ -461,3 +461,14 @@ def test_a_decoder_that_hangs_is_ended_by_the_clock(monkeypatch):
     with pytest.raises(PictureError, match="takes more than 2 s"):
         open_safely(file)
     assert time.monotonic() - began < 2 and hanging.process.returncode == -signal.SIGKILL
+
+
+def test_passes_are_counted_up_to_the_end_of_the_picture():
+    plain = saved(noise(64, 64), "JPEG", progressive=True).getvalue()
+    film = b"\xff\xda" * 500  # telephones put one behind a picture
+    assert open_safely(plain + film).size == (64, 64)
+    comment = b"\xff\xfe" + (2 + len(film)).to_bytes(2) + film  # so may a comment say
+    assert open_safely(plain[:2] + comment + plain[2:]).size == (64, 64)
+    hidden = many_scans(200)
+    with pytest.raises(PictureError, match="more than 100 passes"):
+        open_safely(hidden[:2] + b"\xff\xfe\0\4\xff\xd9" + hidden[2:])  # no end: that of a thumbnail, say

@@ -306,6 +306,7 @@ def test_cka_equals_its_definition_over_distinct_images() -> None:
         hsic += [[unbiased_hsic(a, b) for b in grams] for a in grams]
     reference = hsic / np.sqrt(np.outer(hsic.diagonal(), hsic.diagonal()))
     np.testing.assert_allclose(result.numpy(), reference, rtol=1e-4, atol=1e-5)
+    assert torch.equal(stats.cka([[*batch.numpy()] for batch in batches]), result)  # as a file holds them
 
 
 def test_cka_knows_rotations_and_does_not_take_noise_for_likeness() -> None:

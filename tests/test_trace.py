@@ -12,7 +12,7 @@ from torch import Tensor
 import vit
 from vit import MaskPatches, Recorder, Replace, Trace, ViT, ZeroHeads, trace
 from vit.model import HOOK_POINTS
-from vit.trace import attention_at
+from vit.trace import FreezeTime, attention_at
 
 IMAGE = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(1))
 
@@ -360,3 +360,21 @@ def test_a_gradient_that_is_cut_is_an_error_and_no_map_of_zeros(tiny_vit: ViT) -
     tiny_vit.norm = Cut()
     with pytest.raises(ValueError, match="something in this model cuts them"):
         trace(tiny_vit, IMAGE, target=1)
+
+
+@pytest.mark.parametrize("pooled", [dict(pool="mean"), dict(pool="attention", pool_prefix=False)])
+def test_one_patch_at_least_is_left_to_an_answer_from_patches(pooled: dict) -> None:
+    model = randomised(ViT(tiny_config(num_registers=2, class_token=False, **pooled)))
+    prefix = model.config.num_prefix_tokens
+    assert trace(model, IMAGE, edits=[MaskPatches(range(14), prefix)]).logits.isfinite().all()
+    with pytest.raises(ValueError, match="leave at least one of them to see"):
+        trace(model, IMAGE, edits=[MaskPatches(range(15), prefix)])
+
+
+def test_attention_of_a_clip_at_its_own_size_has_its_times() -> None:
+    model = randomised(ViT(clip_config()))
+    clip = torch.randn(8, 3, 12, 20)
+    freeze = FreezeTime(1, 4)
+    whole = trace(model, clip, edits=[freeze])
+    found = attention_at(model, whole.tokens[1], 1, [freeze])
+    torch.testing.assert_close(found, whole.attn[1])

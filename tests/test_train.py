@@ -429,6 +429,9 @@ def test_a_recipe_makes_a_model_of_the_shape_of_the_bundled_one(name, capsys):
         ("shapes --min-area 60", "--min-area must be between 1e-09 and 1, not 60"),
         ("shapes --snapshots 2", "--snapshots must be between 3"),
         ("shapes --device foo", "--device foo cannot be used here"),
+        ("shapes --device meta", "--device meta cannot be used here"),
+        ("moves --mix 0.5", "--mix blends pictures: leave it out for clips"),
+        ("shapes --teacher imagenette", "imagenette holds no teacher"),
         ("shapes --init shapes --depth 4", "--depth of shapes is 6: leave the option out"),
         (
             "shapes --network conv --depth 4 --calibrate",

@@ -86,11 +86,12 @@ def build_model(options: Options, class_names: Sequence[str]) -> ViT:
         weights["rel_pos"] = torch.stack([resample_relative(table, *grids) for table in old.rel_pos])
     if model.config.is_clip and not old.config.is_clip:
         inflate(weights, model.config)
-    if tuple(class_names) != card.class_names:
-        weights |= {name: x for name, x in model.state_dict().items() if name.startswith("head")}
+    if tuple(class_names) != card.class_names or len(class_names) != old.config.num_classes:
+        heads = {name: x for name, x in model.state_dict().items() if name.startswith("head")}
+        weights = {name: x for name, x in weights.items() if not name.startswith("head")} | heads
         then = {name: k for k, name in enumerate(card.class_names) if name in class_names}
         for name, k in then.items():  # of a class that it knew it keeps what it knew
-            for part in ("head.weight", "head.bias"):
+            for part in heads:
                 weights[part][class_names.index(name)] = old.state_dict()[part][k]
     model.load_state_dict(weights)
     return model

@@ -84,6 +84,8 @@ def clip_of_pictures(
     many, evenly. When each was is not known: they are taken for a tenth of a second apart, as in a GIF that
     says nothing. Raises ClipError and PictureError."""
     in_order = sorted(files, key=lambda file: [*map(whole, re.split(r"(\d+)", file.name.lower()))])
+    if not in_order:
+        raise ClipError("A clip is made of pictures, and there is none.")
     at = chosen(len(in_order), most)
     frames = [shrunk(np.asarray(read(in_order[i]).convert("RGB")), LARGEST) for i in at]
     if len({frame.shape for frame in frames}) > 1:

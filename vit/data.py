@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Protocol
 
@@ -111,7 +111,8 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
         where = local_folder(data) if known else Path(os.path.expanduser(data))
         folder = Folder(where, split, IMAGENETTE_CLASSES)
         return folder, folder.class_names
-    return known.pictures(split, seed), known.class_names
+    pictures = known.pictures(split, seed)
+    return pictures, pictures.class_names if isinstance(pictures, Joined) else known.class_names
 
 
 def local_folder(data: str) -> Path:
@@ -199,6 +200,7 @@ class Joined:
     def __init__(self, names: Sequence[str], split: str, seed: int):
         self.names = tuple(names)
         self.parts = [find_pictures(name, split, seed) for name in names]
+        self.class_names = tuple(chain.from_iterable(class_names for _, class_names in self.parts))
 
     def __len__(self) -> int:
         return sum(len(pictures) for pictures, _ in self.parts)
@@ -355,7 +357,7 @@ def digest_of(pictures: Folder, digest: Callable[[Folder], str]) -> str:
     """What this digest says of all files. Raises DataError."""
     try:
         return digest(pictures)
-    except OSError as error:  # a file that was there a moment ago
+    except FileNotFoundError as error:  # a file that was there a moment ago
         said = f"{readable(str(error.filename))} is gone since its folder was looked at"
         raise DataError(f"{said}: run the same command again.") from error
 

@@ -7,6 +7,7 @@ of a file, and writes (width, height, length) and RGB bytes or, with a width of 
 
 import io
 import os
+import re
 import signal
 import struct
 import sys
@@ -22,6 +23,7 @@ SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", "
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # their size is told undecoded
 # of a stranger's JPEG and TIFF; a camera writes some ten, a scanner hundreds
 MAX_SCANS, MAX_TILES = 100, 20_000
+MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # of a JPEG: a segment's, or the end's
 ROOM = 300 * 2**20  # bytes that a stranger's picture may take beyond what the process has at its start
 NICE = 5  # a third of the claim to the processor that a usual process has
 JOB, REPLY = struct.Struct("<dIQ"), struct.Struct("<IIQ")
@@ -188,9 +190,23 @@ def to_eight_bits(values: np.ndarray) -> np.ndarray:
 # A process of its own ---------------------------------------------------------------------------------
 
 
+def passes(jpeg: bytes) -> int:
+    """How often a JPEG draws over its picture: its SOS markers up to the one that ends it (ITU-T T.81, B.1).
+    A telephone may put a film behind that."""
+    found, at = 0, 2
+    while match := MARKER.search(jpeg, at):
+        if match[1] == b"\xd9":  # the end
+            break
+        found += match[1] == b"\xda"
+        at = match.end() + int.from_bytes(
+            jpeg[match.end() : match.end() + 2]
+        )  # a segment says how long it is
+    return found
+
+
 def check_passes(content: bytes) -> None:
     """Refuse files that are small to send and endless to decode. Raises PictureError."""
-    if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
+    if content.startswith(b"\xff\xd8") and passes(content) > MAX_SCANS:
         raise PictureError(f"This JPEG is drawn in more than {MAX_SCANS} passes: save it as a plain one.")
     tiles = 0
     if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

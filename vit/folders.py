@@ -72,7 +72,11 @@ def look_into(
     for entry in entries:
         path, wanted = folder / entry.name, Path(entry.name).suffix.lower() in suffixes
         if entry.is_dir():
-            its = os.stat(path)
+            try:
+                its = os.stat(path)
+            except OSError:  # in a folder that may be listed and not entered; or it was removed just now
+                found.leave_out("that may not be read", entry.name)
+                continue
             if of_the_system(entry.name):
                 found.leave_out("of the system", entry.name)
             elif (its.st_dev, its.st_ino) in above:
@@ -249,12 +253,15 @@ class Folder:
 
     def content(self) -> str:
         """Changes whenever what is in a file does, or its name; the same wherever the folder is copied to.
-        Every file is read for it."""
+        Every file is read for it that may be."""
         digest = hashlib.sha256()
         for file in self.files:
-            with file.open("rb") as opened:
-                digest.update(os.fsencode(f"{file.relative_to(self.root)} "))
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(os.fsencode(f"{file.relative_to(self.root)} "))
+            try:
+                with file.open("rb") as opened:
+                    digest.update(hashlib.file_digest(opened, "sha256").digest())
+            except PermissionError:
+                continue  # such a picture is left out
         return digest.hexdigest()
 
     def warn_of_the_rest(self) -> None:

@@ -121,7 +121,7 @@ def resolve(name: str | Path) -> Place:
     """Where the model of this name is. Raises CheckpointError if there can be none."""
     text = str(name)
     path = Path(os.path.expanduser(text))
-    if path.suffix.lower() in PICKLES:
+    if path.suffix.lower() in PICKLES and not os.path.isdir(path):
         raise CheckpointError(
             f"{path.name} may run code when it is loaded, so it is refused: convert it to safetensors first."
         )

@@ -35,6 +35,8 @@ class Masked(nn.Module):
         width = math.ceil(c.embed_dim / 2 / step) * step
         config = ViTConfig(embed_dim=width, depth=DEPTH, num_heads=c.num_heads)
         self.encoder, self.hidden = encoder, hidden
+        for pooling in filter(None, (encoder.attn_pool, encoder.fc_norm)):  # nothing is pooled
+            pooling.requires_grad_(False)
         self.part = (0, 1)  # which of how many equal parts of a batch it is given
         self.narrow = nn.Linear(c.embed_dim, width)
         self.unseen = nn.Parameter(0.02 * torch.randn(width))  # stands for every patch that is hidden

@@ -19,7 +19,9 @@ class Options:
     """Everything that decides what a run learns."""
 
     data: str = option(
-        "", "shapes, moves, cifar10, imagenette, photos, or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg"
+        "",
+        "shapes, moves, cifar10, imagenette, catsdogs, photos, "
+        "or a folder of train/CLASS/*.jpg and val/CLASS/*.jpg",
     )
     image_size: int = option(64, "side of the pictures, in pixels: a multiple of the patch size")
     sizes: str = option(
@@ -120,6 +122,8 @@ class Options:
             raise ValueError("--network conv has no teacher and begins anew: leave out --init and --teacher.")
         if self.num_frames > 1 and (self.network == "conv" or self.teacher):
             raise ValueError("--network conv and --teacher are for pictures: leave them out for clips.")
+        if self.num_frames > 1 and self.mix:
+            raise ValueError("--mix blends pictures: leave it out for clips.")
         if self.mask and (self.network == "conv" or self.teacher or self.calibrate):
             raise ValueError("--mask learns from no labels: leave out --network, --teacher and --calibrate.")
         if parts < 1:

@@ -325,7 +325,9 @@ def in_one_sentence() -> Iterator[None]:
 def usable(name: str) -> torch.device:
     """The device of this name. Raises ValueError."""
     try:
-        return torch.empty(0, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.item()  # "meta" has no numbers
+        return probe.device
     except (RuntimeError, AssertionError) as problem:
         raise ValueError(f"--device {name} cannot be used here: give cpu, or leave it out.") from problem
 

@@ -91,6 +91,9 @@ class MaskPatches:
             raise ValueError(
                 f"There is no patch {max(self.patches)} to hide: this image has {grid.count}, counted from 0."
             )
+        alone = config.pool == "mean" or (config.pool == "attention" and not config.pool_prefix)
+        if alone and len({*self.patches}) == grid.count:
+            raise ValueError("This model answers from its patches alone: leave at least one of them to see.")
         if self.num_prefix_tokens != config.num_prefix_tokens:
             raise ValueError(
                 f"This model has {config.num_prefix_tokens} tokens in front of its patches, not "
@@ -408,7 +411,8 @@ def attention_at(
         last = model.config.depth - 1
         raise ValueError(f"There is no layer {layer}: this model has {last + 1}, 0 to {last}.")
     patches = tokens.shape[0] - model.config.num_prefix_tokens
-    check_edits(edits, model.config, grid or Grid((1, patches)))
+    own = model.config.grid
+    check_edits(edits, model.config, grid or (own if own.count == patches else Grid((1, patches))))
     found: list[Tensor] = []
 
     def find(name: str, layer: int | None, x: Tensor) -> Tensor:

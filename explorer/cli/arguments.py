@@ -91,7 +91,11 @@ QUERY = Option(
     help="token that looks: cls, reg1 ... or ROW,COLUMN of a patch, from 0, of a clip TIME,ROW,COLUMN "
     "(default: what the head reads)",
 )
-LAYER = Option("--layer", type=int, help="from 0; -1 is the last (default)")
+LAYER = Option(
+    "--layer",
+    type=int,
+    help="from 0; -1 is the last (default; of input_gradient, layernorm_rule and cp_lrp: 0)",
+)
 HEAD = Option("--head", type=int, help="from 0 (default: mean of all)")
 TARGET = Option("--target", help="class to explain, by name or number (default: the model's answer)")
 CONTRAST = Option(
@@ -150,7 +154,9 @@ BOXES = Option(
     "--boxes", metavar="CSV", help="where objects are: path,x0,y0,x1,y1,width,height, paths below --data"
 )
 MASKS = Option(
-    "--masks", metavar="DIR", help="where objects are: PATH.png for each picture PATH below --data, white"
+    "--masks",
+    metavar="DIR",
+    help="where objects are, white: train/cat.png for the picture train/cat.jpg below --data",
 )
 MODE = Option(
     "--mode",

@@ -38,6 +38,8 @@ from explorer.cli.arguments import (
     SCALE_OF_ALL,
     SIZE,
     SMOOTH,
+    SOME,
+    SPLITS,
     TARGET,
     THEME,
     THROUGH,
@@ -105,15 +107,24 @@ SHEET = (PICTURES, SIZE, THEME, COLORMAP)
 MAPS = (*SHEET, SMOOTH, LINES)
 EDITS = (OFF, HIDE)
 CLASSES = (TARGET, WORDS, PROTOTYPES)
-LAYER_THEN = LAYER.but(help="through training: from 0; -1 is the last (default)")
+LAYER_THEN = LAYER.but(help="through training and time: from 0; -1 is the last (default)")
 TOKEN = QUERY.but(help="of heads: the token at which it is carried over (default: all tokens)")
 OTHER = CONTRAST.but(help="what the class is told from (default: the second picture's answer)")
 INSTEAD_OF_DATA = PICTURES.but(help="files or folders, in place of --data")
 ONE_OR_MANY = PICTURES.but(
     help="one file: the race of its maps; folders or several files: a table over them, as with --data"
 )
-DATA_OF_OBJECTS = DATA.but(help="folder of pictures, with --boxes or --masks; or shapes")
+LAYER_OF_PAGE = LAYER.but(
+    help="from 0; -1 is the last (default: where the model was measured to find objects)"
+)
+HEAD_OF_PAGE = HEAD.but(help="from 0 (default: as measured, else the mean of all)")
+DATA_OF_OBJECTS = DATA.but(help="folder of pictures, with --boxes or --masks; or shapes, moves")
 RECORD_ROLES = RECORD.but(help="write heads.json beside the weights, where the page finds it")
+PICTURES_OF_CLASSES = DATA.but(
+    required=True, help=f"test split to measure on: {SPLITS.replace(', moves', '')} or a folder of classes"
+)
+IMAGES_OF_TABLE = IMAGES.but(help=f"how many of them (default {SOME}; with --record: 200)")
+ALL_IMAGES = IMAGES.but(help=f"how many of them (default: all; of generated ones {SOME})")
 MANY = IMAGES.but(help="how many of them (default 500)")
 
 FOLDER = Option("folder", metavar="FOLDER", help="where it is written; with --one-file: NAME.html")
@@ -194,13 +205,14 @@ ROWS = (
     ),
     Command(
         "html", "one page to explore offline, or all numbers", pictures.run_on_pictures, (".html", ".npz"),
-        (PICTURES, SIZE, QUERY, LAYER, HEAD, TARGET), pictures.make_html,
+        (PICTURES, SIZE, QUERY, LAYER_OF_PAGE, HEAD_OF_PAGE, TARGET), pictures.make_html,
     ),
     Command(
         "faithfulness", "which maps are true, measured", data.run_faithfulness,
         (".md", ".csv", ".png", ".svg", ".npz"),
         (
-            ONE_OR_MANY, SIZE, THEME, METHOD, TARGET, DATA, IMAGES, MODE, POINTS, ROAD, WATCH, KEEP, RECORD,
+            ONE_OR_MANY, SIZE, THEME, METHOD, TARGET, DATA, IMAGES_OF_TABLE, MODE, POINTS, ROAD, WATCH, KEEP,
+            RECORD,
         ),
         defaults={"methods": ("all",)},
     ),
@@ -210,11 +222,12 @@ ROWS = (
     ),
     Command(
         "objects", "does attention land on things, measured", objects.run_objects,
-        (".md", ".csv", ".png", ".svg", ".npz"), (SIZE, THEME, METHOD, DATA_OF_OBJECTS, BOXES, MASKS, IMAGES),
+        (".md", ".csv", ".png", ".svg", ".npz"),
+        (SIZE, THEME, METHOD, DATA_OF_OBJECTS, BOXES, MASKS, ALL_IMAGES),
     ),
     Command(
         "roles", "what each head does, named by figures over many pictures", objects.run_roles,
-        (".md", ".csv"), (SIZE, DATA_OF_OBJECTS, BOXES, MASKS, IMAGES, RECORD_ROLES),
+        (".md", ".csv"), (SIZE, DATA_OF_OBJECTS, BOXES, MASKS, ALL_IMAGES, RECORD_ROLES),
     ),
     Command(
         "weights", "patch filters and positions, as they were learned", models.run_weights,
@@ -223,7 +236,7 @@ ROWS = (
     Command("training", "a training run's curves", models.run_training, FIGURE, (THEME,)),
     Command(
         "confusion", "what the model takes for what", data.run_confusion, FIGURE,
-        (THEME, DATA.but(required=True), MANY),
+        (THEME, PICTURES_OF_CLASSES, MANY),
     ),
     Command(
         "shapes", "the shape of every tensor from pixels to logits", models.run_shapes, (".md", ".csv"),
