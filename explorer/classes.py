@@ -54,6 +54,8 @@ class Head:
         for name, x in (("weight", self.weight), ("bias", self.bias)):
             setattr(worn.head, name, nn.Parameter(x.to(like), requires_grad=False))
         worn.config = self.config
+        if not self.config.distillation:
+            worn.head_dist = None  # of the model that was: these classes are read from one token
         return worn.eval()
 
 

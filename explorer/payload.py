@@ -342,7 +342,7 @@ def class_scores(trace: Trace, card: Card) -> list[dict[str, Any]]:
             "value": values[index].item(),
             "logit": trace.logits[index].item(),
         }
-        for index in values.argsort(descending=True)[:TOP_CLASSES].tolist()
+        for index in trace.logits.argsort(descending=True)[:TOP_CLASSES].tolist()
     ]
 
 

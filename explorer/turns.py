@@ -7,6 +7,7 @@ does.
 """
 
 import asyncio
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
@@ -135,7 +136,10 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
 
     async def push_in_turn(body: Any, request: Any, username: Any) -> Any:
         function = queue.blocks.fns.get(body.fn_index)
-        lane = str(function.concurrency_id) if function else ""
+        if function is None:  # of a page that is older than the app, say
+            return False, "There is no such question: reload the page.", "error"
+        body.session_hash = body.session_hash or secrets.token_hex(16)  # who names no page is one
+        lane = str(function.concurrency_id)
         waiting = [key_of(event) for event in lanes[lane].queue] if lane in lanes else []
         key = (address_of(request.scope), str(body.session_hash))
         if why_not := refusal(waiting, key, lane, len(queue)) or flood(queue, newcomers, key):

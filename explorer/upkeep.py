@@ -33,22 +33,25 @@ class Workplace:
     """The folder of this process: all temporary files, its own and Gradio's, lie in it.
 
     A folder of its own, so that nobody else who uses this machine is in the way; locked, so that the next
-    start removes what a killed process has left.
+    start removes what a killed process has left. It lies in $GRADIO_TEMP_DIR, where that is set.
     """
 
     def __init__(self) -> None:
-        parent = Path(tempfile.gettempdir())
+        parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
         remove_left_behind(parent)
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         self._lock = lock(self.folder / LOCK)
         self._before = tempfile.tempdir, os.environ.get("GRADIO_TEMP_DIR")
         tempfile.tempdir = str(self.folder)
-        os.environ.setdefault("GRADIO_TEMP_DIR", str(self.folder / "uploads"))
+        os.environ["GRADIO_TEMP_DIR"] = str(self.folder / "uploads")
 
     def close(self) -> None:
         tempfile.tempdir, uploads = self._before
         if uploads is None:
             os.environ.pop("GRADIO_TEMP_DIR", None)
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = uploads
         if self._lock is not None:
             self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)

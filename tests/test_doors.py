@@ -436,6 +436,28 @@ async def test_the_queue_serves_in_turn_and_refuses_with_a_sentence() -> None:
 
 
 @pytest.mark.anyio
+async def test_what_nothing_answers_is_refused_and_the_queue_goes_on() -> None:
+    queue = Fake("slow", 1)
+    request = SimpleNamespace(scope={"type": "http", "client": ("1.1.1.1", 1), "headers": []})
+    for index in (None, 9999):
+        body = SimpleNamespace(fn_index=index, session_hash="x")
+        ok, why_not, state = await queue.push(body=body, request=request, username=None)
+        assert not ok and state == "error" and why_not.endswith(".")
+    assert (await pushed(queue, "a"))[0]
+    assert [event.session_hash for event in queue.begun()] == ["a"]
+
+
+@pytest.mark.anyio
+async def test_who_names_no_page_has_one_that_everybody_knows() -> None:
+    told: list[tuple[str, str]] = []
+    queue = Fake("slow", 1, lambda page, address: told.append((page, address)))
+    for _ in range(2):
+        assert (await pushed(queue, ""))[0]
+    pages = [event.session_hash for event in queue.lane.queue]
+    assert pages == [page for page, _ in told] and all(pages) and len({*pages}) == 2
+
+
+@pytest.mark.anyio
 async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> None:
     monkeypatch.setattr(turns, "MOST_PAGES", 2)
     queue = Fake("model", 2)
@@ -636,6 +658,19 @@ def test_gradio_gets_a_folder_of_this_process_so_that_another_users_is_not_in_th
     place.close()
     assert not place.folder.exists() and upkeep.tempfile.tempdir == before
     assert "GRADIO_TEMP_DIR" not in os.environ
+
+
+def test_what_else_lies_where_uploads_are_to_be_is_nobodys_to_remove(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "given"))
+    place = upkeep.Workplace()
+    theirs = tmp_path / "given" / "thesis.txt"
+    theirs.write_text("mine")
+    os.utime(theirs, (0, 0))
+    assert upkeep.upload_folder().is_relative_to(tmp_path / "given")
+    upkeep.sweep(upkeep.upload_folder())
+    place.close()
+    assert [*(tmp_path / "given").iterdir()] == [theirs]
+    assert os.environ["GRADIO_TEMP_DIR"] == str(tmp_path / "given")
 
 
 def test_what_came_in_part_goes_soon_and_the_rest_after_an_hour(tmp_path: Path) -> None:

@@ -276,8 +276,9 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
         return []
     try:
         lines = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
-        return [{column: float(x) for column, x in line.items()} for line in lines]
-    except (OSError, TypeError, ValueError, csv.Error) as error:  # a cell too few, or no number
+        rows = [{column: float(x) for column, x in line.items()} for line in lines]
+        return [row | {"step": int(row["step"])} if "step" in row else row for row in rows]
+    except (OSError, TypeError, ValueError, OverflowError, csv.Error) as error:  # a cell too few, or none
         raise CheckpointError(
             f"{told(file)} has a row that is not all numbers: mend it or remove the row."
         ) from error

@@ -145,7 +145,7 @@ class Inside(nn.Module):
         found["filter_bias"] = proj.weight.new_zeros(config.embed_dim) if proj.bias is None else proj.bias + 0
         added = self.vit.pos_embed
         if added is not None and has_positions(self.vit):
-            table = resample_pos_embed(added, config.grid_size, grid.shape)
+            table = resample_pos_embed(added, config.pos_grid, grid.shape, crop=config.pos_square > 0)
             found["positions"] = table[0, -grid.count :]  # (P, D)
         return found
 

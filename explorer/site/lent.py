@@ -95,6 +95,7 @@ class Shelf:
         self._made: OrderedDict[str, Future[Path]] = OrderedDict()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="site")
         self._lock = threading.Lock()
+        self._packing = threading.Lock()  # takes long: nobody who asks for a folder waits for it
 
     def find(self, address: str) -> Future[Path] | None:
         """The folder of the model at this address, begun now if it is not there; None for no such model.
@@ -128,7 +129,7 @@ class Shelf:
     def one_file(self, address: str, folder: Path) -> Path:
         """The folder as one file, packed when it is first asked for."""
         file = folder / "one-file.html"
-        with self._lock:
+        with self._packing:
             if not file.is_file():
                 packed(folder, file)
         return file
