@@ -237,6 +237,17 @@ def test_a_picture_that_may_not_be_read_ends_nothing(tmp_path, monkeypatch):
     assert split.content == Folder(root, "train").content() != whole
 
 
+def test_a_disk_that_fails_is_one_sentence_and_not_told_as_a_file_that_is_gone(tmp_path, monkeypatch):
+    root = classes(tmp_path / "pets", "cat", "dog")
+
+    def fail(folder: Folder) -> str:
+        raise OSError(5, "Input/output error", "cat/1.png")
+
+    monkeypatch.setattr(Folder, "content", fail)
+    with pytest.raises(DataError, match=r"cat/1.png cannot be read \(Input/output error\)"):
+        load_split(str(root), "train", (4, 4))
+
+
 def test_a_folder_that_may_not_be_looked_at_is_left_out(tmp_path, monkeypatch):
     root, stat = classes(tmp_path / "pets", "cat", "dog"), os.stat
     draw(root / "dog" / "closed" / "1.png")

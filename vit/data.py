@@ -357,9 +357,13 @@ def digest_of(pictures: Folder, digest: Callable[[Folder], str]) -> str:
     """What this digest says of all files. Raises DataError."""
     try:
         return digest(pictures)
-    except FileNotFoundError as error:  # a file that was there a moment ago
-        said = f"{readable(str(error.filename))} is gone since its folder was looked at"
-        raise DataError(f"{said}: run the same command again.") from error
+    except OSError as error:
+        name = readable(str(error.filename))
+        if isinstance(error, FileNotFoundError):  # it was there a moment ago
+            said = f"{name} is gone since its folder was looked at: run the same command again."
+        else:
+            said = f"{name} cannot be read ({error.strerror}): mend that, or move it away."
+        raise DataError(said) from error
 
 
 def name_of(pictures: Pictures, index: int) -> str:

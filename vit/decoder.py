@@ -198,9 +198,8 @@ def passes(jpeg: bytes) -> int:
         if match[1] == b"\xd9":  # the end
             break
         found += match[1] == b"\xda"
-        at = match.end() + int.from_bytes(
-            jpeg[match.end() : match.end() + 2]
-        )  # a segment says how long it is
+        length = jpeg[match.end() : match.end() + 2]  # of a segment
+        at = match.end() + int.from_bytes(length)
     return found
 
 

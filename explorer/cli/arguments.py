@@ -147,7 +147,8 @@ THROUGH = Option(
     help="layer by layer (default), snapshot by snapshot as train.py left them, or frame by frame of a clip",
 )
 FPS = Option("--fps", type=frame_rate, help="frames per second (default 2)")
-SPLITS = "imagenette, photos, catsdogs, cifar10, shapes, moves"
+SPLITS_OF_PICTURES = "imagenette, photos, catsdogs, cifar10, shapes"
+SPLITS = f"{SPLITS_OF_PICTURES}, moves"
 DATA = Option("--data", help=f"test split to measure on: {SPLITS} or a folder of classes")
 IMAGES = Option("--images", type=positive, help=f"how many of them (default {SOME})")
 BOXES = Option(

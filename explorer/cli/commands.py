@@ -39,7 +39,7 @@ from explorer.cli.arguments import (
     SIZE,
     SMOOTH,
     SOME,
-    SPLITS,
+    SPLITS_OF_PICTURES,
     TARGET,
     THEME,
     THROUGH,
@@ -121,9 +121,9 @@ HEAD_OF_PAGE = HEAD.but(help="from 0 (default: as measured, else the mean of all
 DATA_OF_OBJECTS = DATA.but(help="folder of pictures, with --boxes or --masks; or shapes, moves")
 RECORD_ROLES = RECORD.but(help="write heads.json beside the weights, where the page finds it")
 PICTURES_OF_CLASSES = DATA.but(
-    required=True, help=f"test split to measure on: {SPLITS.replace(', moves', '')} or a folder of classes"
+    required=True, help=f"test split to measure on: {SPLITS_OF_PICTURES} or a folder of classes"
 )
-IMAGES_OF_TABLE = IMAGES.but(help=f"how many of them (default {SOME}; with --record: 200)")
+IMAGES_OF_TABLE = IMAGES.but(help=f"how many of them (default {SOME}; with --record: {data.RECORDED})")
 ALL_IMAGES = IMAGES.but(help=f"how many of them (default: all; of generated ones {SOME})")
 MANY = IMAGES.but(help="how many of them (default 500)")
 
