@@ -387,6 +387,12 @@ def test_keys_that_nobody_has_go_to_the_main_viewer_alone(visit: Open):
     page.locator("body > a").press("Enter")
     page.wait_for_function("main.state.query === 4")
     assert not page.evaluate("main.state.pinned")
+    page.evaluate("""() => {
+      const before = location.href;
+      location.hash = "layer=1&query=5";
+      history.replaceState(null, "", before);  // as the viewer does, a moment after an act
+    }""")
+    page.wait_for_function("main.state.query === 5 && location.hash.includes('query=5')")
     page.evaluate("document.activeElement.blur(); document.querySelector('footer').style.height = '5000px'")
     page.evaluate("scrollTo(0, 4000)")
     page.keyboard.press("ArrowDown")

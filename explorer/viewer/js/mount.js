@@ -108,7 +108,7 @@ function listen(viewer) {
   const repaint = () => { viewer.theme = {}; viewer.draw(); };
   on(root, "vit-pick", (event) => viewer.commit(event.detail));  // other parts of a page may point, too
   on(matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
-  if (viewer.addressed) on(window, "hashchange", () => onAddress(viewer));
+  if (viewer.addressed) on(window, "hashchange", ({ newURL }) => onAddress(viewer, newURL));
   const relayout = () => { viewer.layout(); viewer.draw(); };
   const watcher = new ResizeObserver(relayout), skin = new MutationObserver(repaint);
   let screen = null;
@@ -128,18 +128,19 @@ function listen(viewer) {
 }
 
 // What cannot be undone here is not done.
-function fromAddress({ intervene }) {
-  const found = readAddress();
+function fromAddress({ intervene }, url) {
+  const found = readAddress(url);
   if (!intervene) for (const name of EDITS) delete found[name];
   return found;
 }
 
-function onAddress(viewer) {  // another link in the same tab
+// Another link in the same tab. It is read from the event: the bar may have been written to before that came.
+function onAddress(viewer, url) {
   const { state, data, defaults, options } = viewer;
   if (!data) return;
   const before = { ...state };
   const layer = defaults.layer < 0 ? data.L - 1 : defaults.layer;
-  viewer.set({ ...defaults, layer, ...fromAddress(options) });
+  viewer.set({ ...defaults, layer, ...fromAddress(options, url) });
   viewer.anchor = {};
   if (options.intervene && !sameEdits(before, state)) tellEdits(viewer);
   if (state.target !== before.target) viewer.emit("target", { target: state.target });
