@@ -132,8 +132,9 @@ function paintPane(viewer, canvas, view, now, index) {
 }
 
 function photoOf({ photos, size, theme }, data, index, { width, height }, dim) {
-  if (photos[index]?.of !== data || photos[index].dim !== dim || photos[index].theme !== theme)
-    photos[index] = Object.assign(photo(data, width, height, size, dim, theme), { of: data, dim, theme });
+  const of = [width, height, size.patch, size.dpr, dim, theme, data.w, ...data.frames], { length } = of;
+  if (photos[index]?.of.length !== length || of.some((each, i) => each !== photos[index].of[i]))
+    photos[index] = Object.assign(photo(data, width, height, size, dim, theme), { of });
   return photos[index];
 }
 

@@ -34,7 +34,6 @@ export function layout(viewer) {
   parts.body.style.gridTemplateColumns = ["minmax(0, 1fr)", `${picture}px minmax(0, 1fr)`,
     `${picture}px ${SIDE}px minmax(0, 1fr)`][columns - 1];
   if (viewer.more) layoutFigures(viewer, width);
-  viewer.photos.length = 0;
   size.key = "";  // whatever was cached in pixels is stale
 }
 

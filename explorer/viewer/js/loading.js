@@ -99,6 +99,7 @@ function introduce(viewer) {  // what was said before this viewer came, and what
 }
 
 async function prefetch(viewer, from, layer, current) {
+  await afterFrame();  // what is seen goes before what may be
   const rest = nearest(from, layer);
   const work = async () => {
     while (rest.length && current()) {
@@ -142,6 +143,12 @@ export function unanswered(viewer) {
   viewer.sync();
   return false;
 }
+
+// Soon where nothing is drawn, as in a tab behind another.
+const afterFrame = () => new Promise((resolve) => {
+  requestAnimationFrame(() => setTimeout(resolve));
+  setTimeout(resolve, 100);
+});
 
 export async function addMaps(viewer, buffer) {
   const mine = viewer.generation, coming = viewer.arrival, { methods } = viewer;

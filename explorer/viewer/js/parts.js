@@ -203,6 +203,13 @@ const help = ({ touch }) => el("dialog", { class: "vit-help", "aria-label": "Key
 // ---- of a trace
 
 export function buildTrace(viewer) {
+  const { data, size } = viewer, named = JSON.stringify([data.prefix_names, data.H, Object.keys(data.tables)]);
+  if (size.named !== named) buildChoices(viewer);  // else they stay: one may be open
+  size.named = named;
+  buildClasses(viewer);
+}
+
+function buildChoices(viewer) {
   const { data, parts, state } = viewer;
   renew(parts.chips, data.prefix_names.map((name, token) => {
     const pin = (event) => viewer.commit({ query: token, pinned: true }, event);
@@ -217,7 +224,6 @@ export function buildTrace(viewer) {
     el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
   const tables = Object.keys(data.tables).filter((name) => !data.signed_colormaps.includes(name));
   parts.colormap.replaceChildren(...tables.map((name) => el("option", { value: name }, name)));
-  buildClasses(viewer);
 }
 
 export function buildClasses(viewer) {
@@ -226,14 +232,14 @@ export function buildClasses(viewer) {
   const rows = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
   if (now && !rows.some((c) => c.index === now.index)) rows.push(now);
   if (after) rows.sort((a, b) => after.class_values[b.index] - after.class_values[a.index]);
-  const place = (node) => node.getBoundingClientRect().top, old = [...parts.classes.children];
+  const old = [...parts.classes.children];
   const was = old.map((node) => node.dataset.index), is = rows.map(({ index }) => String(index));
   const both = (some, others) => some.filter((index) => others.includes(index)).join();
   const overtaken = !still.matches && both(was, is) !== both(is, was);  // else nothing is measured, which takes a layout
-  const places = new Map((overtaken ? old : []).map((node) => [node.dataset.index, place(node)]));
+  const places = overtaken ? old.map((node) => node.getBoundingClientRect().top) : [];  // the new rows will stand at the same ones
   renew(parts.classes, rows.map((one) => classRow(viewer, one)), (row) => row.dataset.index);
-  for (const node of overtaken ? parts.classes.children : []) {  // who has overtaken whom
-    const moved = (places.get(node.dataset.index) ?? NaN) - place(node);
+  for (const [rank, node] of Object.entries(overtaken ? parts.classes.children : [])) {  // who has overtaken whom
+    const moved = places[was.indexOf(node.dataset.index)] - places[rank];
     if (moved) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
   }
   buildTries(viewer);
