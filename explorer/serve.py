@@ -22,7 +22,7 @@ from explorer.refusals import Left, sentence_of
 from explorer.session import MAX_PAGES, ROUTE, Session
 from explorer.site.lent import Shelf
 from explorer.site.lent import routes as lent_routes
-from explorer.turns import Gate, let_by, place_of, take_turns
+from explorer.turns import AtOnce, Gate, let_by, place_of, take_turns
 from explorer.upkeep import upload_folder
 
 FILES_AT_ONCE = 2  # files to take home that are made at the same time; each may take a GiB
@@ -105,7 +105,10 @@ def options(session: Session, front: Front) -> dict[str, Any]:
     routes = [shard_route(session), Route("/turn/{page}", turn), *front.routes, *lent]
     headed = Middleware(Headed, front=front)
     return {
-        "app_kwargs": {"routes": routes, "middleware": [doors, Middleware(Squeezed), headed]},
+        "app_kwargs": {
+            "routes": routes,
+            "middleware": [doors, Middleware(AtOnce), Middleware(Squeezed), headed],
+        },
         "max_file_size": f"{MAX_FILE // MiB}mb",
         "max_threads": THREADS,
         "state_session_capacity": 2 * MAX_PAGES,  # `open_queue` has them forgotten before
@@ -127,6 +130,8 @@ def open_queue(demo: Any, session: Session) -> None:
     def forget(page: str) -> None:
         """What Gradio keeps of a page: of too many, the oldest of the address that has most open."""
         demo.state_holder.session_data.pop(page, None)
+        demo.state_holder.time_last_used.pop(page, None)
+        session.stopped.pop(page, None)
 
     session.pages.dropped = forget
     demo.queue(api_open=False, default_concurrency_limit=4)

@@ -7,6 +7,7 @@ does.
 """
 
 import asyncio
+import json
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -16,7 +17,11 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from explorer.doors import MANY_PAGES, MOST_PAGES, PerMinute, address_of
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from explorer.doors import API, MANY_PAGES, MOST_PAGES, PerMinute, address_of
 from explorer.patience import PATIENT
 
 E = TypeVar("E")
@@ -26,6 +31,10 @@ MOST_OF_A_PAGE = {"model": 24, "slow": 2, "hub": 4}  # by lane; more than a hand
 MOST_ELSEWHERE = 64  # in any other lane
 MUCH = 4  # events of an address that wait: more than a page asks for at once, and they let others go first
 LET_BY = 3.0  # seconds that somebody who sees something already waits for those who see nothing yet
+LONGEST_NAME = 64  # letters of a page's name; Gradio's have a dozen, those of programs 36
+RUN, CALL = API + "run/", API + "call/"  # what is answered without the queue; what comes to it by name
+NO_SUCH_NAME = 'There is no such question: the page "Use via API" has the names of all.'
+NO_QUESTION = "There is no such question: reload the page."
 UNREAD = 60.0  # seconds after which answers that a page has not begun to read are thrown away
 
 
@@ -59,9 +68,11 @@ def refusal(waiting: Sequence[tuple[str, str]], key: tuple[str, str], lane: str,
     return ""
 
 
-def flood(queue: Any, newcomers: PerMinute, key: tuple[str, str]) -> str:
+def stranger(queue: Any, newcomers: PerMinute, key: tuple[str, str]) -> str:
     """Why this (address, page) may ask for nothing yet, in a sentence; empty if it may: something is kept of
     each page that is new."""
+    if len(key[1]) > LONGEST_NAME:
+        return f"A page's name has {LONGEST_NAME} letters at most: reload the page."
     if key[1] in queue.blocks.state_holder.session_data or newcomers.with_this(*key) <= MOST_PAGES:
         return ""
     return MANY_PAGES
@@ -127,25 +138,34 @@ def key_of(event: Any) -> tuple[str, str]:
 
 
 def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, address: None) -> None:
-    """Make a `gradio.queueing.Queue` serve those who wait in turn. came_from: told each (page, address)."""
+    """Make a `gradio.queueing.Queue` serve those who wait in turn. came_from: told each (page, address).
+
+    It gets a method more, `welcome`, by which come those who ask for what is answered without it (`AtOnce`).
+    """
     push, process = queue.push, queue.process_events
     lanes = queue.event_queue_per_concurrency_id
     at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
     newcomers = PerMinute()  # pages, by address
     changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
 
+    def welcome(key: tuple[str, str]) -> str:
+        """Why this (address, page) may not ask, in a sentence; empty if it may, and then it is known."""
+        if why_not := stranger(queue, newcomers, key):
+            return why_not
+        came_from(key[1], key[0])
+        describe_no_page(queue.blocks)
+        return ""
+
     async def push_in_turn(body: Any, request: Any, username: Any) -> Any:
         function = queue.blocks.fns.get(body.fn_index)
         if function is None:  # of a page that is older than the app, say
-            return False, "There is no such question: reload the page.", "error"
+            return False, NO_QUESTION, "error"
         body.session_hash = body.session_hash or secrets.token_hex(16)  # who names no page is one
         lane = str(function.concurrency_id)
         waiting = [key_of(event) for event in lanes[lane].queue] if lane in lanes else []
         key = (address_of(request.scope), str(body.session_hash))
-        if why_not := refusal(waiting, key, lane, len(queue)) or flood(queue, newcomers, key):
+        if why_not := refusal(waiting, key, lane, len(queue)) or welcome(key):
             return False, why_not, "error"
-        came_from(key[1], key[0])
-        describe_no_page(queue.blocks)
         answer = await push(body=body, request=request, username=username)
         if known := lanes.get(lane):
             known.queue[:] = in_turn(known.queue, key_of)
@@ -182,8 +202,62 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
             asyncio.get_running_loop().call_later(UNREAD, forget_unread, queue, page, unread(queue, page))
 
     queue.push, queue.get_events, queue.process_events = push_in_turn, next_event, process_in_turn
+    queue.welcome = welcome
     # after every event, of the last 10,000, and nobody is shown it (`enable_monitoring`)
     queue.compute_analytics_summary = lambda records: {}
+
+
+class AtOnce:
+    """The layer before what Gradio answers without its queue: who asks there is as welcome as in it, and a
+    question that nothing answers is refused before Gradio fails at it."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", "")).rstrip("/")
+        if scope["type"] != "http" or scope["method"] != "POST" or not path.startswith((RUN, CALL)):
+            return await self.app(scope, receive, send)
+        blocks, why_not, status = scope["app"].get_blocks(), "", 404
+        if path.startswith(CALL):
+            names = {function.api_name for function in blocks.fns.values()}
+            why_not = "" if path.rpartition("/")[2] in names else NO_SUCH_NAME
+        else:
+            body = await Request(scope, receive).body()
+            receive = once_more(body, receive)
+            asked = dict_in(body)
+            number, page = asked.get("fn_index"), asked.get("session_hash")
+            if (
+                not isinstance(number, int)
+                or number not in blocks.fns
+                or not (isinstance(page, str) and page)
+            ):
+                why_not = NO_QUESTION
+            elif why_not := blocks._queue.welcome((address_of(scope), page)):
+                status = 429
+        answer = JSONResponse({"error": why_not}, status) if why_not else self.app
+        await answer(scope, receive, send)
+
+
+def dict_in(body: bytes) -> dict[str, Any]:
+    """What a request says as JSON; nothing where it is something else."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def once_more(body: bytes, receive: Receive) -> Receive:
+    """`receive` after a body was read: it comes again, as a whole."""
+    whole: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def receive_again() -> Message:
+        nonlocal whole
+        message, whole = whole, None
+        return message or await receive()
+
+    return receive_again
 
 
 def unread(queue: Any, page: str) -> Any:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -466,6 +466,51 @@ async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> 
     assert [each[0] for each in said] == [True, True, True, False, True]
     assert said[3][1].endswith("reload this one in a minute.")
     assert (await pushed(queue, "d", "2.2.2.2"))[0], "another address"
+
+
+@pytest.mark.anyio
+async def test_who_asks_beside_the_queue_is_as_welcome_as_in_it(monkeypatch) -> None:
+    monkeypatch.setattr(turns, "MOST_PAGES", 2)
+    told: list[tuple[str, str]] = []
+    queue = Fake("model", 2, lambda page, address: told.append((page, address)))
+    queue.blocks.fns[0].api_name, queue.blocks._queue = "look", queue
+
+    async def answer(request: Request) -> Response:
+        return PlainTextResponse(await request.body())
+
+    routes = [
+        Route(path, answer, methods=["POST"])
+        for path in ("/gradio_api/run/predict", "/gradio_api/call/{name}")
+    ]
+    inside = Starlette(routes=routes, middleware=[Middleware(turns.AtOnce)])
+    inside.get_blocks = lambda: queue.blocks  # type: ignore[attr-defined]
+    page = TestClient(inside)
+
+    def status(path: str, **said: Any) -> int:
+        sent = (
+            {"json": {"data": [], "fn_index": 0, **said}} if "body" not in said else {"content": said["body"]}
+        )
+        found = page.post(f"/gradio_api/{path}", **sent)
+        if found.status_code == 200:
+            assert found.content == found.request.content, "all of it comes in"
+        else:
+            assert found.json()["error"].endswith((".", "all."))
+        return found.status_code
+
+    asked = [status("run/predict", session_hash=each) for each in ("a", "b", "a", "c", "d" * 65)]
+    assert asked == [200, 200, 200, 429, 429]
+    assert [page for page, _ in told] == ["a", "b", "a"]
+    nothing = [
+        {"fn_index": 9},
+        {"fn_index": [0]},
+        {"session_hash": None},
+        {"body": b"no JSON"},
+        {"body": b"[" * 9999},
+    ]
+    assert [status("run/predict", **{"session_hash": "a", **said}) for said in nothing] == [404] * 5
+    assert [status("call/look"), status("call/none")] == [200, 404]
+    with pytest.raises(Exception, match="64 letters"):
+        raise Exception((await pushed(queue, "e" * 65))[1])
 
 
 @pytest.mark.anyio

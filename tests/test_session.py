@@ -211,11 +211,15 @@ def test_what_is_held_is_what_lies_there(steps) -> None:
 def test_many_pages_of_one_address_push_out_nobody_elses(session: Session, monkeypatch) -> None:
     monkeypatch.setattr(session, "pages", Cache(5, lambda page: 1))
     demo = SimpleNamespace(queue=lambda **options: None, _queue=SimpleNamespace(**NO_QUEUE))
-    demo.state_holder = SimpleNamespace(session_data={})
+    demo.state_holder = SimpleNamespace(session_data={}, time_last_used={})
     serve.open_queue(demo, session)
     for page, address in [("ann", "1.1.1.1"), *((f"bob{n}", "2.2.2.2") for n in range(20))]:
         demo.state_holder.session_data[page] = "what Gradio keeps of it"
         session.came_from(page, address)
+    assert list(demo.state_holder.session_data) == ["ann", "bob16", "bob17", "bob18", "bob19"]
+    session.release("bob17")
+    demo.state_holder.session_data["who only left"] = "what Gradio keeps of it"
+    session.release("who only left")
     assert list(demo.state_holder.session_data) == ["ann", "bob16", "bob17", "bob18", "bob19"]
     assert session.address_of("ann") == "1.1.1.1" and session.address_of("nobody") == "nobody"
     promised = [session.promise((page, n), bytes, owner=page) for page in ("ann", "bob19") for n in range(3)]

@@ -182,7 +182,7 @@ def connect_pictures(page: Page, widgets: tuple[Any, ...]) -> None:
 
     def on_bring(brought, name, sent):
         files = [Path(file) for file in sent if isinstance(file, str)] if isinstance(sent, list) else []
-        brought.append((as_text(name), files))
+        brought[:] = [*brought, (as_text(name), files)][-MOST:]
         return ""
 
     def on_pictures(shown_now, kept_now, brought, request: gr.Request):
