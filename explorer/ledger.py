@@ -170,7 +170,7 @@ def objective_of(trace: Trace, model: ViT, target: int | None, contrast: Contras
 def pooled_rows(model: ViT, num_tokens: int) -> list[int]:
     """The tokens that the head reads: [CLS] (and DeiT's distillation token), all patches, or all tokens."""
     config = model.config
-    if config.pool == "mean":
+    if config.pool == "mean" or not config.pool_prefix:
         return list(range(config.num_prefix_tokens, num_tokens))
     if config.pool == "attention":
         return list(range(num_tokens))

@@ -29,6 +29,7 @@ from vit.model import ViT
 from vit.trace import Trace, trace
 
 FILE = "heads.json"
+READ = "what the answer is read from"  # [CLS], or the mean of `pooled_rows`
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Rule:
 
 
 RULES = (
-    Rule("finds the object", "[CLS] looks at patches on the object rather than beside it", "object", 0.75),
-    Rule("background", "[CLS] looks beside the object rather than at it", "object", 0.35, above=False),
+    Rule("finds the object", f"{READ} looks at patches on the object rather than beside it", "object", 0.75),
+    Rule("background", f"{READ} looks beside the object rather than at it", "object", 0.35, above=False),
     Rule("local", "patches look near themselves, half as far as looking everywhere", "distance", 0.5, False),
     Rule("row", "patches look along their own row, twice as much as looking everywhere", "row", 2.0),
     Rule("column", "patches look along their own column, twice as much as looking everywhere", "column", 2.0),
@@ -55,8 +56,8 @@ RULES = (
     Rule("sink", "patches give half of their attention to tokens that are no patch, or to one", "sink", 0.5),
 )
 FIGURES = {
-    "object": "AUC of [CLS]'s row against the object",
-    "distance": "mean distance over that of looking everywhere alike",
+    "object": "AUC of the attention of what the answer is read from against the object",
+    "distance": "mean distance over that of looking everywhere alike, and 1 for looking at no patch",
     "row": "share on the patch's own row over that of looking everywhere alike",
     "column": "share on its own column over that of looking everywhere alike",
     "colour": "correlation of attention with nearness in colour",
@@ -69,7 +70,9 @@ def head_figures(seen: Trace, model: ViT, mask: Tensor | None = None) -> dict[st
     part of the patches also "object", and (L,) "fused", the same of each layer's mean of heads."""
     attn, prefix = seen.all_attn(), seen.num_prefix_tokens
     patches = attn[..., prefix:, prefix:]  # (L, H, P, P)
-    patches = patches / patches.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+    given = patches.sum(dim=-1, keepdim=True)  # (L, H, P, 1)
+    patches = patches / given.clamp(min=1e-12)
+    nowhere = (given <= 1e-12).float().mean(dim=(-2, -1))  # (L, H): of the patches, those that look at none
     if len(seen.grid.shape) > 2:
         raise ValueError("Heads are named by rows, columns and colours of one picture: a clip has no names.")
     h, w = seen.grid.shape
@@ -77,7 +80,7 @@ def head_figures(seen: Trace, model: ViT, mask: Tensor | None = None) -> dict[st
     colours = F.adaptive_avg_pool2d(seen.image, (h, w)).flatten(1).T  # (P, 3)
     near = standardised(-torch.cdist(colours, colours))  # (P, P)
     found = {
-        "distance": stats.attention_distance(seen) / stats.uniform_distance(seen),
+        "distance": stats.attention_distance(seen) / stats.uniform_distance(seen) + nowhere,
         "row": (patches * (rows[:, None] == rows)).sum(dim=-1).mean(dim=-1) * h,
         "column": (patches * (columns[:, None] == columns)).sum(dim=-1).mean(dim=-1) * w,
         "colour": (standardised(patches) * near).mean(dim=(-2, -1)),

@@ -123,7 +123,7 @@ def head_columns(trace: Trace) -> dict[str, Tensor]:
         "self_share": self_share(trace),
         "sink_share": sink_share(trace),
     }
-    if prefix:
+    if prefix and trace.prefix_names[0].startswith("[CLS"):  # and no register
         columns["effective_tokens_cls"] = effective[..., 0]
     if trace.grid.frames > 1:
         columns |= {"times_away": time_distance(trace), "same_time_share": same_time_share(trace)}
@@ -360,7 +360,7 @@ def over_images(
 
 @torch.no_grad()
 def depth_features(model: ViT, images: Tensor) -> Tensor:
-    """(L+1, B, D): the token that the head reads ([CLS], or the mean patch) at every depth."""
+    """(L+1, B, D): the mean of the tokens that the head reads, at every depth."""
     tokens = model.embed(images.to(next(model.parameters())))
     places = model.places(model.config.grid_of(images.shape))
     rows = pooled_rows(model, tokens.shape[1])

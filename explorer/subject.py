@@ -66,11 +66,11 @@ class Subject:
 
 
 def what_is_read(config: ViTConfig) -> str:
-    """What the head reads, in words."""
+    """What the head reads, in words: `explorer.ledger.pooled_rows`."""
     if config.pool == "mean":
         return "the mean over patches"
     if config.pool == "attention":
-        return "the pooling's query"
+        return f"the {'tokens' if config.pool_prefix else 'patches'} that are pooled"
     return " and ".join(config.prefix_names[: config.num_class_tokens + config.distillation])
 
 

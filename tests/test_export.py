@@ -286,6 +286,19 @@ def test_a_distilled_model_is_read_from_two_tokens() -> None:
     assert "What patches give to all prefix tokens" in texts
 
 
+@pytest.mark.parametrize(("past", "named"), [({}, "tokens"), ({"pool_prefix": False}, "patches")])
+def test_a_model_that_pools_by_attention_is_drawn_from_what_is_pooled(past: dict, named: str) -> None:
+    """Not from the pool's query: the rows that are drawn are those of the layers."""
+    model = randomised(ViT(tiny_config(num_registers=2, pool="attention", **past)))
+    subject = subject_of("x", torch.randn(3, 12, 20), model, CARD)
+    assert subject.token_name(None) == f"the {named} that are pooled"
+    t = subject.trace
+    rows = t.attn[1, 2, 3 if past else 0 :, t.num_prefix_tokens :].mean(dim=0)
+    torch.testing.assert_close(export.head_maps(subject)[1, 2].flatten(), rows)
+    made = export.heads(model, CARD, torch.randn(2, 3, 12, 20), "noise")
+    assert f"the mean of the tokens that the head reads (the {named}" in str(made.arrays()["README"])
+
+
 def drawn_words(figure) -> list[str]:
     return [text.get_text().replace("\n", " ") for text in figure.findobj(lambda x: hasattr(x, "get_text"))]
 

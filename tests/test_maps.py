@@ -258,7 +258,7 @@ def logit(model: ViT, image: Tensor, target: int) -> float:
 
 
 def pooled(model: ViT, t: Trace) -> list[int]:
-    if model.config.pool == "mean":
+    if model.config.pool == "mean" or not model.config.pool_prefix:
         return list(range(t.num_prefix_tokens, t.num_prefix_tokens + h * w))
     if model.config.pool == "attention":
         return list(range(t.tokens.shape[1]))

@@ -68,7 +68,8 @@ def test_a_head_that_gives_all_its_attention_to_a_token_that_is_no_patch_is_a_si
     found = roles.head_figures(seen, ViT(tiny_config(num_registers=1)))
     assert found["sink"][0].tolist() == pytest.approx([1, 2 / (P + 2)], abs=1e-5)
     told = roles.Roles("", "", 1, {name: x.tolist() for name, x in found.items()}, {})
-    assert "sink" in told.names(0, 0) and "sink" not in told.names(0, 1)
+    assert told.names(0, 0) == ["sink"], "who looks at no patch does not look near"
+    assert "sink" not in told.names(0, 1)
 
 
 def test_the_opening_is_the_one_head_that_finds_objects_where_it_does_so_better_than_all_together(
@@ -176,4 +177,5 @@ def test_the_page_says_what_was_measured_and_on_what():
     assert "&lt;" not in page, "no tag is shown as text"
     assert "<b>L0.H0</b> sink" in page and "<b>L0.H1</b> finds the object" in page and "L1.H1</b>" not in page
     assert "366 pictures of boxes of photos" in page and page.count('class="vx-dot"') == 4
+    assert "[CLS]" not in page, "not every model answers from it"
     assert roles_panels(SimpleNamespace(loaded=SimpleNamespace(roles=None))) == ""

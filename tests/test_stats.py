@@ -98,6 +98,8 @@ def test_the_head_table_has_a_row_for_every_head(prefix: int) -> None:
     assert [(row["layer"], row["head"]) for row in rows] == [(l_, h_) for l_ in range(L) for h_ in range(H)]
     assert rows[9]["distance_px"] == pytest.approx(float(stats.attention_distance(t)[2, 1]))
     assert ("effective_tokens_cls" in rows[0]) == (prefix > 0)
+    without_class = dataclasses.replace(t, prefix_names=("[REG1]", "[REG2]", "[REG3]")[:prefix])
+    assert "effective_tokens_cls" not in stats.head_table(without_class)[0], "a register is no class token"
     assert rows[9]["prefix_share"] == pytest.approx(float(stats.prefix_share(t)[2, 1].sum()))
     assert "times_away" not in rows[0]  # a picture has one time
 

@@ -12,7 +12,8 @@ from explorer.forms import told_apart
 from explorer.look import Look, too_many_tokens
 from explorer.payload import class_name
 from explorer.render import percent
-from explorer.roles import RULES
+from explorer.roles import READ, RULES
+from explorer.subject import what_is_read
 from explorer.views.page import (
     LATEST,
     MODEL_QUEUE,
@@ -41,7 +42,7 @@ from vit.trace import Trace
 CKA_IMAGES, CKA_BATCH = 256, 64
 TAUGHT = {  # what the head reads where it answers, by config.pool
     "cls": "It was taught to read [CLS]: a hint, not an answer.",
-    "attention": "It was taught to read what attention collects from all tokens: a hint, not an answer.",
+    "attention": "It was taught to read what attention pools: a hint, not an answer.",
     "mean": "It was taught to read the mean of all patches.",
 }
 
@@ -161,7 +162,7 @@ def roles_panels(look: Look) -> str:
             panel(
                 "Heads that find things",
                 dots(aucs, "AUC", line=0.5, line_name="chance"),
-                "How often [CLS] looks at a patch on the object more than at one beside it, over "
+                f"How often {READ} looks at a patch on the object more than at one beside it, over "
                 f"{found.pictures} pictures of {found.data} on which people had marked the object.",
             )
         )
@@ -273,7 +274,8 @@ def cka_panel(look: Look) -> str:
     return panel(
         "Layers that see alike (CKA)",
         cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
-        "Unbiased linear CKA of what the head reads, after the embedding (0) and each layer, over "
+        "Unbiased linear CKA of the mean of the tokens that the head reads "
+        f"({what_is_read(look.model.config)}), after the embedding (0) and each layer, over "
         f"{CKA_IMAGES} generated {'clips' if look.model.config.is_clip else 'pictures'}. Blocks of bright "
         "cells are layers that change little; grey: undefined, where all look the same, as [CLS] does before "
         "the first layer.",
