@@ -436,7 +436,7 @@ class Look:
         *_, target = key = map_key(method, target)
 
         def make() -> Tensor:
-            traced = self.trace(target) if method.needs_grad else self.trace()
+            traced = self.trace(target if method.needs_grad else None, exact=True)
 
             def step(done: int, total: int) -> None:
                 self.session.still_wanted(self.owner)

@@ -313,6 +313,8 @@ def test_a_look_in_bf16_says_what_it_costs_and_the_lesson_is_exact(checkpoints, 
     shown, exact = look.trace().attn, look.trace(exact=True).attn
     off = max((a - b).abs().sum(dim=-1).mean().item() / 2 for a, b in zip(shown, exact))
     assert off > 0 and explore.bf16_check(look).value >= off
+    for row in stats.head_table(look.trace(exact=True)):
+        assert f"L{row['layer']}.H{row['head']}: {parts.label(row['distance_px'])}" in heads.head_panels(look)
     told = json.loads(lesson.lesson_bytes(look, Choice(0, 1, 0)))["steps"]
     said = {step["name"]: step["data"] for step in told}
     shares = exact[1, :, look.model.config.num_prefix_tokens]

@@ -363,7 +363,7 @@ def test_the_whole_picture_is_the_whole_picture(tmp_path: Path, size: str, shown
     assert float(image.max() - image.min()) / 2 == pytest.approx(shown, abs=0.06)
 
 
-def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, monkeypatch) -> None:
+def test_bf16_is_near_and_gradients_and_maps_are_exact(session, checkpoint, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(looks, "BF16_FROM", 0)
     monkeypatch.setattr(looks, "native_bf16", lambda device: True)
     look = session.look(picture_file(tmp_path, 4), checkpoint)
@@ -371,6 +371,8 @@ def test_bf16_is_near_and_gradients_are_exact(session, checkpoint, tmp_path, mon
     assert not torch.equal(quick.logits, exact.logits)
     torch.testing.assert_close(quick.attn, exact.attn, atol=0.02, rtol=0.05)
     assert torch.equal(look.trace(target=2).logits, exact.logits)
+    attention = METHODS["attention"]
+    assert torch.equal(look.map(attention, None), attention(exact, model=look.model))
 
 
 # ---- models ----------------------------------------------------------------------------------------

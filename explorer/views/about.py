@@ -4,7 +4,8 @@ A Vision Transformer cuts a picture into squares, turns each into a vector, a *t
 look at each other, layer after layer. **Attention** says who looks at whom: one table per head and layer,
 each row summing to one. This page shows those tables for your picture, as the model computed them: in
 float32, except that the first look at a large model runs in bf16 where the processor is made for it. The
-self-check under the viewer then says how far that is from float32, which everything that is measured uses.
+self-check under the viewer then says how far that is from float32, which every map, the race, the lesson,
+*Heads & layers* and all files use.
 
 The squares are *patches*. In front of them stand *prefix tokens*, which belong to no patch: [CLS], from which
 most models read the answer, and in some models *registers*, spare room. In every *head* of every *layer* each

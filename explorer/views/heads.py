@@ -55,7 +55,7 @@ def report(look: Look, target: int | None) -> str:
 
 
 def head_panels(look: Look) -> str:
-    trace, config = look.trace(), look.model.config
+    trace, config = look.trace(exact=True), look.model.config
     prefix = trace.num_prefix_tokens
     effective = stats.effective_tokens(trace)[..., prefix:].mean(dim=-1)  # (L, H): rows of patches
     tokens = trace.tokens.shape[1]
@@ -171,7 +171,7 @@ def roles_panels(look: Look) -> str:
 
 def depth_panels(look: Look, target: int | None) -> str:
     """Through depth: the answer so far, and the length of tokens."""
-    trace, model = look.trace(), look.model
+    trace, model = look.trace(exact=True), look.model
     panels = []
     if target is not None:
         lens = look.card.values(look.remember("lens", lambda: stats.logit_lens(model, trace)))  # (L+1, K)
@@ -215,7 +215,7 @@ def depth_panels(look: Look, target: int | None) -> str:
 
 
 def norms_panel(look: Look) -> str:
-    trace = look.trace()
+    trace = look.trace(exact=True)
     norms, prefix = stats.token_norms(trace), trace.num_prefix_tokens
     patches = norms[:, prefix:]
     depths = list(range(len(norms)))
