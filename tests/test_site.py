@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import CI, clip_config, randomised, tiny_config
+from families import FAMILIES
 from PIL import Image
 
 from explorer.cli.commands import main
 from explorer.cli.request import Usage
 from explorer.cli.site import check_free
 from explorer.ledger import ledger
-from explorer.lesson.answer import shared
+from explorer.lesson.answer import bag, shared
 from explorer.lesson.follow import Choice, Follow
 from explorer.lesson.steps import lesson_of, outline_of
 from explorer.maps import rollout_all
@@ -31,6 +32,7 @@ from explorer.payload import (
     layer_payload,
     quantize,
     sent_rows,
+    written,
 )
 from explorer.site.folder import Shared, addresses, begin, described, is_export, write_site
 from explorer.site.graph import (
@@ -235,6 +237,16 @@ def test_the_graph_of_the_way_is_the_model_with_its_ledger(name: str, tmp_path: 
             np.testing.assert_allclose(a, b.detach().numpy(), atol=1e-4, err_msg=output)
         if not has_places(model):
             return
+
+
+@pytest.mark.parametrize("family", ["cls", "DINOv3", "BEiT", "BEiT beside a table"])
+def test_squares_that_are_told_no_place_are_those_of_the_app(family: str) -> None:
+    model = randomised(ViT(tiny_config(**FAMILIES[family])))
+    image, card = torch.rand(3, 12, 20), replace(CARD, scores="none")  # logits, as they are
+    found = bag(Follow(trace(model, image), model, card, Choice()))
+    assert has_places(model) and found["with"] != found["without"]
+    logits = asked_logits(model, image, {"placeless": True}, torch.eye(7)[0])
+    assert written(card, max(logits)) == found["without"]["written"]
 
 
 @pytest.mark.parametrize("changes", [{}, {"pool": "mean", "num_registers": 2}, {"distillation": True}])

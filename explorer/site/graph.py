@@ -106,7 +106,9 @@ class Inside(nn.Module):
     ) -> tuple[Tensor, ...]:
         vit, prefix = self.vit, self.vit.config.num_prefix_tokens
         grid = vit.config.grid_at((image.shape[-2], image.shape[-1]))
-        turns = [vit.turn(layer, vit.places(grid)) for layer in range(vit.config.depth)]
+        places = vit.places(grid)
+        turns = [vit.turn(layer, places) for layer in range(vit.config.depth)]
+        biases = [vit.bias(layer, places) for layer in range(vit.config.depth)]
         seen: dict[str, list[Tensor]] = {}
 
         def hook(name: str, layer: int | None, x: Tensor) -> Tensor:
@@ -119,6 +121,9 @@ class Inside(nn.Module):
             if name == "pos" and told is not None:
                 placeless = torch.cat([x[:, :prefix], seen["embed"][0]], dim=1)
                 x = torch.where(told > 0, x, placeless)
+            bias = biases[layer] if layer is not None and name == "scores" else None
+            if bias is not None and told is not None:
+                x = torch.where(told > 0, x, x - bias)  # as if all tokens were equally far apart
             seen.setdefault(name, []).append(x)
             return x
 
@@ -193,7 +198,7 @@ def has_positions(model: ViT) -> bool:
 def has_places(model: ViT) -> bool:
     """Can the places of the patches be kept from this model, and its answer be compared?"""
     config = model.config
-    placed = config.rope != "none" or has_positions(model)
+    placed = config.rope != "none" or config.rel_pos or has_positions(model)
     return placed and not config.pre_norm and bool(config.num_classes)
 
 
@@ -204,7 +209,9 @@ def has_product(model: ViT) -> bool:
 
 def has_ledger(model: ViT) -> bool:
     """Does this model's answer fall apart into what heads and tokens gave to it?"""
-    return bool(model.config.num_classes) and not METHODS["logit_ledger"].refusal(model.config, 1)
+    config = model.config
+    tokens = config.num_prefix_tokens + config.num_patches
+    return bool(config.num_classes) and not METHODS["logit_ledger"].refusal(config, tokens)
 
 
 @dataclass(frozen=True)
