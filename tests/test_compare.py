@@ -20,7 +20,7 @@ from explorer import patching, ui
 from explorer.payload import unpack
 from explorer.render import number
 from explorer.session import Session
-from explorer.views import pairs
+from explorer.views import compare, pairs
 from explorer.views.page import Shown
 from vit import Card, ViT, save
 from vit.checkpoint import save_snapshot
@@ -69,6 +69,13 @@ def test_the_page_is_told_what_is_alike(session: Session, model: str, files) -> 
         arrays, meta = unpack(kept(session, address.rpartition("/")[2]) or b"")
         found = compared.matches(compared.similarity(a.trace(), b.trace(), depth))
         assert meta["depth"] == depth and arrays["matches"].tolist() == found.pairs.tolist()
+
+
+def test_two_moments_are_compared_where_a_model_kept_them(demo, model: str, files) -> None:
+    assert [compare.early([-1, *range(last, 0, -1)]) for last in range(5)] == [-1, 1, 2, 3, 3]
+    nothing_chosen = ("", -1, "", -1)
+    found = handler(demo, "on_open", "compare")(Shown(files[0], model), *nothing_chosen, visitor())
+    assert (found[0].value, found[3].value) == (-1, 10)
 
 
 def test_two_pictures_wait_until_they_are_asked_for(demo, model: str, files) -> None:

@@ -1,6 +1,7 @@
 """The same picture, twice: two checkpoints, or two moments of one training. Choose a square on
 one side, and the other follows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -31,7 +32,6 @@ ONE_SIDE = """
   <label><input type="radio" name="vx-side" value="B"><span>B</span></label>
 </fieldset>
 """
-EARLY = -3  # place in the list of moments: the third snapshot, or the end of a model that kept none
 
 
 def moments(look: Look) -> list[tuple[str, int]]:
@@ -44,6 +44,11 @@ def moments(look: Look) -> list[tuple[str, int]]:
         )
         found.append((label, snapshot.step))
     return found
+
+
+def early(steps: list[int]) -> int:
+    """Of the steps of `moments`: the third snapshot, of fewer the last, or the end where none was kept."""
+    return (steps[1:] or steps)[-3:][0]
 
 
 def answer(look: Look) -> str:
@@ -99,18 +104,23 @@ def build(page: Page) -> None:
                 sides.append((model, moment, said, viewer))
 
     def one(
-        shown: Shown | None, model: str, step: Any, request: gr.Request, default: int = 0, held: Any = None
+        shown: Shown | None,
+        model: str,
+        step: Any,
+        request: gr.Request,
+        default: Callable[[list[int]], int] = lambda steps: LAST,
+        held: Any = None,
     ) -> list[Any]:
-        """Values for moment, answer and viewer of one side; default: the place in the list of moments of the
-        one to show where this model has none of that step. held: the moment that stands in the list, which
-        is left alone where it is the one that is shown: by then there may be another."""
+        """Values for moment, answer and viewer of one side; default: which moment to show where this model
+        has none of that step. held: the moment that stands in the list, which is left alone where it is the
+        one that is shown: by then there may be another."""
         seen = shown and shown._replace(model=as_text(model) or shown.model)
         if shown and seen and seen.model != shown.model:  # a visitor's classes are of one model
             seen = seen._replace(classes=None)
         finished = page.look(seen, request)
         offered = moments(finished)
         steps = [value for _, value in offered]
-        chosen = step if step in steps else steps[default % len(steps)]
+        chosen = step if step in steps else default(steps)
         look = finished if chosen == LAST else page.look(seen, request, chosen)
         value: dict[str, Any] = {} if chosen == held else {"value": chosen}
         return [gr.Dropdown(choices=offered, **value), answer(look), look.viewer_value()]
@@ -126,7 +136,7 @@ def build(page: Page) -> None:
         """Side A: the model; side B: the same at an early moment, until the visitor chooses."""
         untouched = (model_a, moment_a, model_b, moment_b) == (SAME, LAST, SAME, LAST)
         first = one_or_why(shown, model_a, moment_a, request)
-        second = one_or_why(shown, model_b, None if untouched else moment_b, request, EARLY)
+        second = one_or_why(shown, model_b, None if untouched else moment_b, request, early)
         return [*first, *second]
 
     def on_side(shown, model, moment, request: gr.Request):
