@@ -87,8 +87,7 @@ def ledger(trace: Trace, model: ViT, target: int | None = None, contrast: Contra
     config = model.config
     if config.pool == "attention":
         raise ValueError(
-            "A ledger needs a read-out that is linear once its norm is held: this model pools by attention "
-            "and an MLP."
+            "A ledger needs a read-out that is linear once its norm is held: this model pools by attention."
         )
     if config.post_norm:
         raise ValueError(

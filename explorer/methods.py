@@ -50,6 +50,7 @@ class Method:
     pools: bool = False  # needs a model that pools by attention
     rows_sum_to_1: bool = False  # so that "times uniform" can be said of its map
     max_tokens: int | None = None
+    min_patches: int = 0
 
     @property
     def name(self) -> str:
@@ -95,10 +96,12 @@ class Method:
         if self.additive_stream and config.post_norm:
             return f"{self.label} needs a residual stream that only adds: this model has post_norm."
         if self.additive_stream and config.pool == "attention":
-            return f"{self.label} needs a linear read-out: this model pools by attention and an MLP."
+            return f"{self.label} needs a linear read-out: this model pools by attention."
         if self.max_tokens is not None and num_tokens > self.max_tokens:
             most = f"is made for up to {self.max_tokens} tokens"
             return f"{self.label} {most}, and this picture has {num_tokens}."
+        if (patches := num_tokens - config.num_prefix_tokens) < self.min_patches:
+            return f"{self.label} needs at least {self.min_patches} patches, and this picture has {patches}."
         return ""
 
     def __call__(self, trace: Trace, **options: object) -> Tensor:
@@ -273,7 +276,7 @@ ROWS = (
         formula="Σ_d x₀[j, d] · ∂y/∂x₀[j, d]",
         source="Shrikumar et al. 2016",
         url="https://arxiv.org/abs/1605.01713",
-        trap="First order only. LayerNorm undoes the scaling of a token, so what acts through it alone"
+        trap="First order only. A norm undoes the scaling of a token, so what acts through it alone"
         " gets nothing (Euler).",
         cost="1 forward, 1 backward",
         needs_model=True,
@@ -282,7 +285,7 @@ ROWS = (
     Method(
         totals.layernorm_rule,
         label="LayerNorm rule",
-        about="Input × gradient with the scale of every LayerNorm held: what each patch adds in all.",
+        about="Input × gradient with the scale of every norm held: what each patch adds in all.",
         formula="Σ_d x₀[j, d] · ∂y/∂x₀[j, d], every σ constant",
         source="Ali et al. 2022, sec. 4.2",
         url=ALI,
@@ -359,6 +362,7 @@ ROWS = (
         trap="Also one at a time; a mean pool must leave the token out of the mean too.",
         cost="P forwards",
         forwards_per_patch=1,
+        min_patches=2,
         judged_by="drop",
         needs_model=True,
         signed=True,
@@ -374,6 +378,7 @@ ROWS = (
         "picture is unlike any that the model has seen.",
         cost=f"{probes.HALVES} forwards on half the patches",
         forwards=probes.HALVES,
+        min_patches=2,
         judged_by="drop",
         needs_model=True,
         signed=True,

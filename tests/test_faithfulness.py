@@ -163,6 +163,16 @@ def test_a_race_has_every_usable_method_and_the_controls() -> None:
     torch.testing.assert_close(rollout.map, METHODS["rollout"](t))
 
 
+@pytest.mark.parametrize("family", ["cls", "mean pool, no prefix", "SigLIP"])
+def test_a_picture_of_one_patch_is_raced_without_what_leaves_patches_out(family: str) -> None:
+    model, _ = model_and_trace(family)
+    t = trace(model, torch.randn(3, 4, 4), target=2)
+    runners = f.race(model, t, plan=f.Plan(road=True))
+    names = {runner.name for runner in runners}
+    assert {"rollout", "occlusion"} <= names and not names & {"ridge", "knockout"}
+    assert all(runner.score == pytest.approx(runners[0].score) for runner in runners), "there is one order"
+
+
 def test_in_half_precision_the_passes_that_score_are_bf16s_and_the_maps_float32s() -> None:
     model, t = model_and_trace()
     exact, half = (f.race(model, t, ["rollout"], f.Plan(points=4, half=half)) for half in (False, True))

@@ -594,6 +594,11 @@ def test_refusals_and_costs_are_read_from_the_row() -> None:
     assert row.refusal(tiny_config(), 9) == ""
     assert row.refusal(tiny_config(), 10).endswith("is made for up to 9 tokens, and this picture has 10.")
     assert "only adds" in row.refusal(tiny_config(post_norm=True), 9)
+    pooled = tiny_config(pool="attention", pool_mlp=False)
+    assert row.refusal(pooled, 9).endswith("linear read-out: this model pools by attention.")
+    row = dataclasses.replace(row, min_patches=2)
+    assert row.refusal(tiny_config(), 3) == ""
+    assert row.refusal(tiny_config(), 2).endswith("needs at least 2 patches, and this picture has 1.")
     assert row.cost_for(15) == "15 looks" and row.passes_for(15) == 2
     assert METHODS["knockout"].passes_for(15) == 15
 

@@ -362,7 +362,7 @@ def ledger_report(look: Look, target: int) -> str:
             + f'<details class="vx-more"><summary>The {TOP_ENTRIES} largest entries</summary>'
             + table(["entry", "logit"], rows, [1])
             + "</details>",
-            f"Direct effects, with the final LayerNorm's scale frozen. Gap: {number(book.gap, '.0e')}.",
+            f"Direct effects, with the final norm's scale frozen. Gap: {number(book.gap, '.0e')}.",
         )
         + "</div>"
         + totals_report(look, target)
@@ -397,7 +397,7 @@ def totals_report(look: Look, target: int) -> str:
         + panel(
             "It adds up, too",
             table(["part", "logit"], rows, [1]),
-            "With every LayerNorm's scale, attention and the MLPs' gates held at what they were (CP-LRP). "
+            "With every norm's scale, attention and the MLPs' gates held at what they were (CP-LRP). "
             f"Gap: {number(totals.gap, '.0e')}.",
         )
         + "</div>"
