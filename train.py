@@ -151,7 +151,7 @@ def begin(
     """Load the pictures, take up the run where it stopped, train, measure. Returns whether it is complete."""
     team = team_of(args)
     options.check(team.world * team.accumulate)
-    data_name = name_of(options.data)
+    data_name = name_of_data(options.data)
     device = usable(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if team.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ def begin_with_teacher(
     begin(options, name, folder, args, command, save_every)
 
 
-def name_of(data: str) -> str:
+def name_of_data(data: str) -> str:
     return readable(Path(os.path.expanduser(data)).resolve().name)
 
 
@@ -503,7 +503,7 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             show_report(report, args.out or Path("runs") / f"evaluate-{name}", f"{name} on {data}")
         else:
             words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
-            name = args.recipe if args.recipe not in (None, "folder") else name_of(options.data)
+            name = args.recipe if args.recipe not in (None, "folder") else name_of_data(options.data)
             folder = args.out or Path("runs") / name
             options, team = with_init(options, told), team_of(args)
             options.check(team.world * team.accumulate)  # before a teacher is trained for it

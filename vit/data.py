@@ -286,7 +286,7 @@ def load_split(
         return to_pixels(to_rgb(picture), image_size, crop_pct, interpolation), label
 
     images, labels, skipped = decode_all(pixels, len(pictures), (3, *image_size), split)
-    unreadable = [f"{name_of(pictures, index)}: {why}" for index, why in skipped.items()]
+    unreadable = [f"{picture_name(pictures, index)}: {why}" for index, why in skipped.items()]
     warn_of(unreadable)
     if empty := {*range(len(class_names))} - {*labels.tolist()}:
         no_picture = f"no readable {split} picture of {class_names[min(empty)]}"
@@ -366,7 +366,7 @@ def digest_of(pictures: Folder, digest: Callable[[Folder], str]) -> str:
         raise DataError(said) from error
 
 
-def name_of(pictures: Pictures, index: int) -> str:
+def picture_name(pictures: Pictures, index: int) -> str:
     files = getattr(pictures, "files", None)
     return readable(str(files[index])) if files else f"picture {index}"
 

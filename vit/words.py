@@ -228,7 +228,7 @@ def with_words(
     back = vectors if tower.projection is None else vectors @ tower.projection  # (K, D)
     weight = tower.scale / max(length, 1e-12) * back
     model = with_head(tower, weight, torch.full((len(words),), tower.bias or 0.0))
-    return model, replace(tower.card, class_names=tuple(words), scores=scores_of(tower, len(words)))
+    return model, replace(tower.card, class_names=tuple(words), scores=scores_of_words(tower, len(words)))
 
 
 def with_projection(tower: Tower) -> ViT:
@@ -243,7 +243,7 @@ def with_head(tower: Tower, weight: Tensor, bias: Tensor) -> ViT:
     return build(replace(tower.model.config, num_classes=len(weight)), tensors, tower.name)
 
 
-def scores_of(tower: Tower, words: int) -> str:
+def scores_of_words(tower: Tower, words: int) -> str:
     """What the logits of so many words mean: see `with_words`."""
     return "sigmoid" if tower.bias is not None else "softmax" if words > 1 else "none"
 

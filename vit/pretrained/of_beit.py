@@ -6,7 +6,7 @@ from typing import Any
 from vit.config import ViTConfig
 from vit.pretrained.common import configured, refuse
 from vit.pretrained.of_eva import (
-    name_of,
+    activation_of,
     norms_of,
     shape_of,
     unlike_our_norms_and_pooling,
@@ -26,7 +26,7 @@ def describe_beit(m: Any) -> ViTConfig:
         mlp_ratio=width / m.embed_dim,
         pool="mean" if m.global_pool == "avg" else "cls",
         rel_pos=m.rel_pos_bias is not None or attn.relative_position_bias_table is not None,
-        activation="swiglu" if gated else name_of(mlp.act),
+        activation="swiglu" if gated else activation_of(mlp.act),
         qkv_bias=attn.q_bias is not None,
         **norms_of(m),
     )
@@ -38,6 +38,6 @@ def unlike_ours(m: Any) -> Iterable[str]:
     yield from unlike_our_patches(m.patch_embed)
     if attn.qkv.out_features != 3 * m.embed_dim:
         yield "has heads that do not share its width evenly"
-    if type(mlp).__name__ != "SwiGLU" and not (type(mlp).__name__ == "Mlp" and name_of(mlp.act)):
+    if type(mlp).__name__ != "SwiGLU" and not (type(mlp).__name__ == "Mlp" and activation_of(mlp.act)):
         yield f"has another MLP ({type(mlp).__name__})"
     yield from unlike_our_norms_and_pooling(m)

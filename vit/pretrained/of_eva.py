@@ -32,7 +32,7 @@ def describe_eva(m: Any) -> ViTConfig:
         class_token=m.cls_token is not None,
         num_registers=0 if m.reg_token is None else m.reg_token.shape[1],
         pos_embed_prefix=not m.no_embed_class,
-        activation="swiglu" if gated else name_of(mlp.act),
+        activation="swiglu" if gated else activation_of(mlp.act),
         qkv_bias=qkv_bias is not None,
         **norms_of(m),
         **pooling_of(m),
@@ -123,7 +123,7 @@ def unlike_our_pooling(m: Any) -> str:
     alone = pool.latent_len == 1 and pool.latent_dim == m.embed_dim and pool.pos_embed is None
     if not (plain and alone and isinstance(pool.q_norm, nn.Identity)) or pool.mlp is None:
         return "pools by another attention"
-    if name_of(pool.mlp.act) != ("gelu" if gated else name_of(act)):
+    if activation_of(pool.mlp.act) != ("gelu" if gated else activation_of(act)):
         return "has another activation in its pooling than in its blocks"
     return ""
 
@@ -162,7 +162,7 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield "has heads that do not share its width evenly, or a projection without bias"
     kind, silu = type(mlp).__name__, isinstance(getattr(mlp, "act", None), nn.SiLU)
     gated = silu and (kind == "SwiGLU" or (kind == "GluMlp" and not mlp.gate_last))
-    if not gated and not (kind == "Mlp" and name_of(mlp.act)):
+    if not gated and not (kind == "Mlp" and activation_of(mlp.act)):
         yield f"has another MLP ({kind})"
     yield from unlike_our_norms_and_pooling(m)
     if type(m.rope).__name__ not in ROPES:
@@ -212,7 +212,7 @@ def eva_tensors(state: Mapping[str, Tensor], config: ViTConfig) -> dict[str, Ten
     return ours
 
 
-def name_of(act: nn.Module) -> str:
+def activation_of(act: nn.Module) -> str:
     """Our name of an activation, found by what it does; "" if we have none that does the same."""
     if list(act.parameters()):  # one that learns, as PReLU does
         return ""

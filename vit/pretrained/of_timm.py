@@ -30,9 +30,9 @@ from vit.pretrained.common import (
 from vit.pretrained.kinds import with_relative_tables
 from vit.pretrained.of_beit import describe_beit
 from vit.pretrained.of_eva import (
+    activation_of,
     describe_eva,
     eva_tensors,
-    name_of,
     norms_of,
     pooling_of,
     unlike_our_norms_and_pooling,
@@ -188,7 +188,7 @@ def describe_plain(m: Any) -> ViTConfig:
         pos_embed="none" if m.pos_embed is None else "learned",
         pos_embed_prefix=not m.no_embed_class,
         layer_scale=None if isinstance(block.ls1, nn.Identity) else 1.0,
-        activation="swiglu" if gated else name_of(mlp.act),
+        activation="swiglu" if gated else activation_of(mlp.act),
         qkv_bias=attn.qkv.bias is not None,
         proj_bias=attn.proj.bias is not None,
         **norms_of(m),
@@ -214,7 +214,7 @@ def unlike_ours(m: Any) -> Iterable[str]:
         yield "has heads that do not share its width evenly"
     kind, silu = type(mlp).__name__, isinstance(mlp.act, nn.SiLU)
     gated = silu and (kind == "SwiGLU" or (kind == "GluMlp" and not mlp.gate_last))
-    if not gated and not (kind == "Mlp" and name_of(mlp.act)):
+    if not gated and not (kind == "Mlp" and activation_of(mlp.act)):
         yield f"has another MLP ({kind} with {type(mlp.act).__name__})"
     first = mlp.fc1_g if kind == "SwiGLU" else mlp.fc1
     if len({x.bias is None for x in (attn.proj, first, mlp.fc2)}) > 1:
