@@ -11,6 +11,7 @@ from tiny_run import command, run, same, weights
 
 import train as t
 from vit import ViT, load, save
+from vit.beginning import build_model
 from vit.card import Card, CheckpointError
 from vit.checkpoint import list_snapshots
 from vit.data import find_pictures, load_split
@@ -98,6 +99,25 @@ def test_the_loss_of_a_guided_vit_is_the_sum_of_its_three_lessons(teacher):
     plain = replace(options, teach=0.0, teach_patches=0.0, teach_attention=0.0)
     found = Guide(teacher, model, plain, bf16=False)(model, images, targets)
     assert abs(found - F.cross_entropy(model(images), targets, label_smoothing=0.1)) < 1e-5
+
+
+def test_a_distillation_token_has_the_teacher_and_cls_the_labels(teacher):
+    model = randomised(ViT(tiny_config(image_size=(16, 32), distillation=True)))
+    images, targets = torch.randn(3, 3, 16, 32), torch.rand(3, 7).softmax(dim=1)
+    options = Options(teach=0.3, teach_patches=0.0, teach_attention=0.0, label_smoothing=0.1)
+    expected = []
+    for image, target in zip(images, targets):
+        cls, dist = trace(model, image, keep=("norm",)).activations["norm"][0, :2]
+        said = teacher(image[None])[0].softmax(dim=0)
+        labels = -((0.9 * target + 0.1 / 7) * model.head(cls).log_softmax(dim=0)).sum()
+        taught = -(said * model.head_dist(dist).log_softmax(dim=0)).sum()
+        expected.append(0.7 * labels + 0.3 * taught)
+    found = Guide(teacher, model, options, bf16=False)(model, images, targets)
+    assert abs(found - sum(expected) / 3) < 1e-4
+    built = build_model(Options(embed_dim=16, depth=1, num_heads=2, image_size=16, distillation=True), "ab")
+    assert built.head_dist is not None and built.config.num_prefix_tokens == 2
+    with pytest.raises(SystemExit, match="Without --teacher nothing is changed by --distillation"):
+        t.main(["cifar10", "--distillation"])
 
 
 def test_attention_on_the_evidence_alone_is_no_distance_away():

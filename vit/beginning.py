@@ -23,7 +23,7 @@ from vit.teacher import ConvTeacher
 
 SHAPE = (
     *("patch_size", "num_frames", "tubelet"),
-    *("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers"),
+    *("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers", "distillation"),
 )
 
 

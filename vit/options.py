@@ -42,6 +42,7 @@ class Options:
     tubelet: int = option(1, "frames that a patch of a clip reaches through")
     mlp_ratio: float = option(4.0, "width of the MLP / D")
     num_registers: int = option(0, "extra tokens that may hold what no patch wants to hold")
+    distillation: bool = option(False, "a second class token: the teacher's, while [CLS] has the labels")
     drop_path: float = option(0.0, "chance to skip a branch in the last layer")
     epochs: float = option(10.0, "how often every picture is seen")
     batch_size: int = option(128, "pictures per step, over all processes")
@@ -163,11 +164,12 @@ AUGMENTATIONS = ("min_area", "aspect", "shift", "rotation", "colour", "cutout", 
 FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "compile", "mix", *AUGMENTATIONS)
 
 
+TAUGHT = ("teach", "teach_patches", "teach_attention", "distillation")
 OF_A_VIT = ("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers", "drop_path", "calibrate")
 # (what has to be so, whether it is, the options that change nothing otherwise)
 NEEDS: tuple[tuple[str, Callable[[Options], bool], tuple[str, ...]], ...] = (
     ("--network vit", lambda options: options.network == "vit", OF_A_VIT),
-    ("--teacher", lambda options: options.teacher != "", ("teach", "teach_patches", "teach_attention")),
+    ("--teacher", lambda options: options.teacher != "", TAUGHT),
     ("--min-area below 1", lambda options: options.min_area < 1, ("aspect",)),
 )
 

@@ -5,7 +5,9 @@ sooner (Touvron et al. 2021, "Training data-efficient image transformers").  Suc
 place in a picture how much it speaks for each class; the mean over places is its answer (Zhou et al. 2016,
 "Learning deep features for discriminative localization").  A ViT is told three things by it:
 
-    teach            [CLS] should give the classes the teacher's probabilities, beside the labels
+    teach            [CLS] should give the classes the teacher's probabilities, beside the labels; with
+                     --distillation a second class token should, and [CLS] has the labels for itself: the
+                     model answers with the mean of both (the same paper, section 4)
     teach_patches    every patch, read by the ViT's own head, should say what the teacher sees there
                      (Jiang et al. 2021, "All tokens matter: token labeling")
     teach_attention  [CLS] should look where the teacher sees the picture's class (Zagoruyko and Komodakis
@@ -151,10 +153,17 @@ class Guide:
             with torch.no_grad():
                 places = self.teacher.places(images).float()  # (B, h', w', K)
             logits = net(images, recorder).float()
-            patches = self.model.head(recorder.seen["norm"][None][:, prefix:]).float()  # (B, P, K)
+            tokens = recorder.seen["norm"][None]  # (B, T, D)
+            patches = self.model.head(tokens[:, prefix:]).float()  # (B, P, K)
+            ours, taught = logits, logits  # (B, K): of what has the labels, and of what has the teacher
+            if self.model.head_dist is not None:
+                ours, taught = (
+                    self.model.head(tokens[:, 0]).float(),
+                    self.model.head_dist(tokens[:, 1]).float(),
+                )
         said = places.mean(dim=(1, 2)).softmax(dim=-1)  # (B, K)
-        smooth = targets.lerp(torch.full_like(targets, 1 / targets.shape[1]), options.label_smoothing)
-        loss = F.cross_entropy(logits, smooth.lerp(said, options.teach))
+        labels = F.cross_entropy(ours, targets, label_smoothing=options.label_smoothing)
+        loss = torch.lerp(labels, F.cross_entropy(taught, said), options.teach)
         seen = F.interpolate(places.permute(0, 3, 1, 2), grid, mode="bilinear").flatten(2).mT  # (B, P, K)
         there = F.cross_entropy(patches.flatten(0, 1), seen.softmax(dim=-1).flatten(0, 1))
         looked = torch.stack(list(recorder.seen["attn"].values()))[:, :, :, 0, prefix:]  # (layers, B, H, P)
