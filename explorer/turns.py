@@ -68,14 +68,23 @@ def refusal(waiting: Sequence[tuple[str, str]], key: tuple[str, str], lane: str,
     return ""
 
 
-def stranger(queue: Any, newcomers: PerMinute, key: tuple[str, str]) -> str:
-    """Why this (address, page) may ask for nothing yet, in a sentence; empty if it may: something is kept of
-    each page that is new."""
-    if len(key[1]) > LONGEST_NAME:
-        return f"A page's name has {LONGEST_NAME} letters at most: reload the page."
-    if key[1] in queue.blocks.state_holder.session_data or newcomers.with_this(*key) <= MOST_PAGES:
+def doorkeeper(queue: Any, came_from: Callable[[str, str], None]) -> Callable[[tuple[str, str]], str]:
+    """welcome((address, page)) -> why it may ask for nothing yet, in a sentence; empty if it may, and then it
+    is known: something is kept of each page that is new. came_from: told each (page, address)."""
+    newcomers = PerMinute()  # pages, by address
+
+    def welcome(key: tuple[str, str]) -> str:
+        address, page = key
+        if len(page) > LONGEST_NAME:
+            return f"A page's name has {LONGEST_NAME} letters at most: reload the page."
+        known = page in queue.blocks.state_holder.session_data
+        if not known and newcomers.with_this(address, page) > MOST_PAGES:
+            return MANY_PAGES
+        came_from(page, address)
+        describe_no_page(queue.blocks)
         return ""
-    return MANY_PAGES
+
+    return welcome
 
 
 class Undescribed:
@@ -145,16 +154,8 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
     push, process = queue.push, queue.process_events
     lanes = queue.event_queue_per_concurrency_id
     at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
-    newcomers = PerMinute()  # pages, by address
+    queue.welcome = welcome = doorkeeper(queue, came_from)
     changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
-
-    def welcome(key: tuple[str, str]) -> str:
-        """Why this (address, page) may not ask, in a sentence; empty if it may, and then it is known."""
-        if why_not := stranger(queue, newcomers, key):
-            return why_not
-        came_from(key[1], key[0])
-        describe_no_page(queue.blocks)
-        return ""
 
     async def push_in_turn(body: Any, request: Any, username: Any) -> Any:
         function = queue.blocks.fns.get(body.fn_index)
@@ -202,7 +203,6 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
             asyncio.get_running_loop().call_later(UNREAD, forget_unread, queue, page, unread(queue, page))
 
     queue.push, queue.get_events, queue.process_events = push_in_turn, next_event, process_in_turn
-    queue.welcome = welcome
     # after every event, of the last 10,000, and nobody is shown it (`enable_monitoring`)
     queue.compute_analytics_summary = lambda records: {}
 
