@@ -15,7 +15,8 @@ The graph of all that happens on the way, for the lesson and the ledger, as far 
     the space of a tower (E,) the direction of a word
         -> logits, attn, tokens, embed (P, D), filters (D, 3, p, p), filter_bias (D,),
            q, k, v, z (L, H, T, d), norm1, attn_out, resid_mid (L, T, D), mlp_post (L, T, M),
-           positions (P, D), unturned (L, H, T, d), turn_cos, turn_sin (L, H or 1, T, d/2), pool_attn (H', T),
+           positions (P, D), unturned (L, H, T, d), turn_cos, turn_sin (L, H or 1, T, d/2),
+           distance (L, H, T, T): what is added to scores, pool_attn (H', T),
            vector, class_weights (D,), class_bias (),
            ledger_heads (L, H, T), ledger_mlp (L,), ledger_embed (T,), ledger_bias () (explorer/ledger.py)
 
@@ -137,6 +138,8 @@ class Inside(nn.Module):
         if turns[0] is not None:
             cos, sin = zip(*(turn for turn in turns if turn is not None))
             found |= {"turn_cos": torch.stack(cos), "turn_sin": torch.stack(sin)}
+        if biases[0] is not None:
+            found["distance"] = torch.stack([bias for bias in biases if bias is not None])
         if classes is not None:
             found |= self.of_classes(found["pooled"][0], classes)
             if has_ledger(vit):
@@ -185,6 +188,7 @@ def inside_outputs(model: ViT) -> list[str]:
     names = [*OUTPUTS, "embed", "filters", "filter_bias", *OF_HEADS, *OF_TOKENS]
     names += ["positions"] * has_positions(model)
     names += ["unturned", "turn_cos", "turn_sin"] * (config.rope != "none")
+    names += ["distance"] * config.rel_pos
     names += ["pool_attn"] * (config.pool == "attention")
     names += ["vector", "class_weights", "class_bias"] * has_product(model)
     return names + list(LEDGER) * has_ledger(model)

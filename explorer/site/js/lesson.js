@@ -36,11 +36,15 @@ export class Follow {
 
   attn(layer, head, token) { return this.ofHead("attn", layer, head, token, this.about.T); }
 
+  // (T,): what is added to our scores, by how far apart the tokens are; undefined where positions are not relative.
+  distance(layer, head, token) { return this.seen.distance && this.ofHead("distance", layer, head, token, this.about.T); }
+
   scores(layer, head, token) {  // (T,)
+    const added = this.distance(layer, head, token);
     const query = this.ofHead("q", layer, head, token), root = Math.sqrt(this.d);
     return Float32Array.from({ length: this.about.T }, (_, k) => {
       const key = this.ofHead("k", layer, head, k);
-      return query.reduce((sum, value, i) => sum + value * key[i], 0) / root;
+      return query.reduce((sum, value, i) => sum + value * key[i], 0) / root + (added?.[k] ?? 0);
     });
   }
 
@@ -88,7 +92,7 @@ function tubelet(f) {
 }
 
 function position(f) {
-  const { choice: { patch }, seen, about, outline } = f;
+  const { choice: { patch, layer, head }, seen, about, outline } = f, added = f.distance(layer, head, f.token);
   const found = { embed: numbers(f.patch("embed", patch)), sum: numbers(f.row("tokens", 0, f.token)) };
   if (seen.positions) {
     const ours = f.patch("positions", patch);
@@ -96,6 +100,7 @@ function position(f) {
     found.alike = numbers(Array.from({ length: f.P }, (_, k) => cosine(ours, f.patch("positions", k))));
   }
   if (seen.unturned) Object.assign(found, turned(f, about), found.alike && { alike: found.alike });
+  if (added) found.distance = numbers(added.subarray(about.prefix));
   return { ...found, normed: outline.pre_norm };
 }
 
@@ -128,11 +133,12 @@ function ask(f) {
 }
 
 function scores(f) {
-  const { choice: { layer, head }, token } = f, found = f.scores(layer, head, token);
+  const { choice: { layer, head }, token } = f, found = f.scores(layer, head, token), added = f.distance(layer, head, token);
   const tokens = [...new Set([...strongest(found, KEYS), token])].sort((a, b) => a - b);
   return {
     q: numbers(f.ofHead("q", layer, head, token)), tokens, keys: tokens.map((k) => numbers(f.ofHead("k", layer, head, k))),
     scores: numbers(found), root: number(Math.sqrt(f.d)), best: strongest(found, 1)[0],
+    ...(added && { distance: numbers(added) }),
   };
 }
 
