@@ -122,12 +122,11 @@ def graph_of_tiny():
     return model, *export_graph(model, model.config.image_size)
 
 
-LESSONS: dict[str, dict] = {
+LESSONS: dict[str, dict] = FAMILIES | {
     "class": {},
     "mean": {"pool": "mean", "num_registers": 2, "class_token": False, "rope": "axial", "pos_embed": "none"},
     "pooled": {"pool": "attention", "pre_norm": True},
     "several": {"num_class_tokens": 3, "post_norm": True, "rope": "mixed", "activation": "swiglu"},
-    "by distance": {"rel_pos": True, "pos_embed": "none"},
     "headless": {"num_classes": 0},
     "clip": {"num_frames": 6, "tubelet": 2, "num_registers": 1},
     "clip, mean": {"num_frames": 4, "pool": "mean", "class_token": False, "pos_embed": "sincos"},
@@ -222,7 +221,7 @@ def test_the_graph_does_what_the_model_does_under_interventions(pool: str, tmp_p
         np.testing.assert_allclose(a, b.numpy(), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["class", "mean", "by distance", "headless", "clip"])
+@pytest.mark.parametrize("name", ["class", "mean", "BEiT", "headless", "clip"])
 def test_the_graph_of_the_way_is_the_model_with_its_ledger(name: str, tmp_path: Path) -> None:
     model = randomised(ViT(tiny_config(**LESSONS[name])))
     _, weights = export_graph(model, model.config.image_size)

@@ -63,31 +63,33 @@ export class Follow {
   }
 }
 
+// (D,): weights · values of every pattern.
+const products = (f, values) => Array.from({ length: f.about.D }, (_, j) =>
+  f.patch("filters", j, values.length).reduce((sum, weight, i) => sum + weight * values[i], 0));
+
+// The patterns that say most, and what each makes of our patch, before any norm.
+const filters = (f, said, size, results) => strongest(said.map(Math.abs), FILTERS).map((index) => ({
+  index, weights: numbers(f.patch("filters", index, size)), bias: number(f.seen.filter_bias[index]), result: number(results[index]),
+}));
+
 function embed(f) {
-  const found = f.patch("embed", f.choice.patch), { values } = f.square(), size = values.length;
-  return {
-    values: numbers(values), output: numbers(found),
-    filters: strongest(found.map(Math.abs), FILTERS).map((index) => ({
-      index, weights: numbers(f.patch("filters", index, size)), bias: number(f.seen.filter_bias[index]), result: number(found[index]),
-    })),
-  };
+  const { values } = f.square(), found = products(f, values).map((sum, j) => sum + f.seen.filter_bias[j]);
+  return { values: numbers(values), output: numbers(found), filters: filters(f, found, values.length, found) };
 }
 
 // Every pattern's result in two parts: of the mean of our patch's frames, and of what changes between them.
 function tubelet(f) {
-  const { colours, values } = f.square(), { n, about: { D }, choice: { patch } } = f, size = values.length, plane = f.p ** 2;
+  const { colours, values } = f.square(), { n } = f, plane = f.p ** 2;
   const mean = values.map((_, i) => {
     const first = Math.floor(i / (n * plane)) * n * plane + i % plane;
     return Array.from({ length: n }, (_, frame) => values[first + frame * plane]).reduce((a, b) => a + b) / n;
   });
   const change = values.map((value, i) => value - mean[i]);
-  const parts = (square) => Array.from({ length: D }, (_, j) => f.patch("filters", j, size).reduce((sum, weight, i) => sum + weight * square[i], 0));
-  const stays = parts(mean), changes = parts(change);
+  const stays = products(f, mean), changes = products(f, change);
+  const results = stays.map((sum, j) => sum + changes[j] + f.seen.filter_bias[j]);
   return {
     colours, change: numbers(change), stays: numbers(stays), changes: numbers(changes),
-    filters: strongest(changes.map(Math.abs), FILTERS).map((index) => ({
-      index, weights: numbers(f.patch("filters", index, size)), bias: number(f.seen.filter_bias[index]), result: number(f.patch("embed", patch)[index]),
-    })),
+    filters: filters(f, changes, values.length, results),
   };
 }
 
