@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from vit.data import CIFAR10_CLASSES, IMAGENETTE_CLASSES, DataError, find_pictures, load_split
+from vit import decoder
+from vit.data import (
+    CIFAR10_CLASSES,
+    IMAGENETTE_CLASSES,
+    DataError,
+    class_names_of,
+    downloading,
+    find_pictures,
+    load_split,
+    writing,
+)
 
 WHITE = (255, 255, 255)
 
@@ -52,10 +63,28 @@ def test_the_cache_keeps_one_file_and_no_torn_one(tmp_path):
     root = make_folder(tmp_path / "pets")
     load_split(str(root), "train", (8, 8))
     (kept,) = (tmp_path / "cache" / "decoded").iterdir()
-    kept.with_suffix(".1.part").write_bytes(b"of a run that was killed")
+    kept.with_suffix(".part").write_bytes(b"of a run that was killed")
     Image.new("RGB", (12, 10), WHITE).save(root / "train" / "cat" / "0.png")
     load_split(str(root), "train", (8, 8))
     assert list(kept.parent.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("folder", ["decoded", "downloads"])
+def test_what_another_process_writes_is_waited_for(folder, tmp_path):
+    root = make_folder(tmp_path / "pets")
+
+    def work():
+        if folder == "decoded":
+            return len(load_split(str(root), "train", (8, 8)))
+        with downloading("pets"):
+            return 8
+
+    with ThreadPoolExecutor() as pool:
+        with writing(tmp_path / "cache" / folder):
+            later = pool.submit(work)
+            with pytest.raises(TimeoutError):
+                later.result(timeout=0.5)
+        assert later.result() == 8
 
 
 def test_a_link_to_nowhere_is_no_picture(tmp_path):
@@ -86,6 +115,22 @@ def test_a_corrupt_picture_is_left_out_and_named(tmp_path):
         assert len(split) == 7
         said = [str(warning.message) for warning in warned]
         assert any("1.png" in line for line in said) and said[-1].startswith("1 picture")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "denied"), OSError(24, "too many")])
+def test_what_is_no_fault_of_the_file_is_tried_again(error, tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "pets")
+    decode = decoder.decode
+
+    def short(source, largest):
+        if source.name == "1.png" and source.parent.name == "dog":
+            raise error
+        return decode(source, largest)
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="1.png"):
+        patch.setattr(decoder, "decode", short)
+        assert len(load_split(str(root), "train", (8, 8))) == 7
+    assert len(load_split(str(root), "train", (8, 8))) == 8
 
 
 @pytest.mark.parametrize(
@@ -191,6 +236,7 @@ def test_photographs_have_the_names_of_their_folders(tmp_path, monkeypatch):
     make_folder(tmp_path / "catsdogs", classes=("cat", "dog", "fox"))
     monkeypatch.setenv("VIT_DATA", str(tmp_path))
     split = load_split("photos", "test", (8, 8))
+    assert class_names_of("photos") == split.class_names, "a dry run has them, too"
     names = [load_split(data, "test", (8, 8)) for data in ("catsdogs", "imagenette")]
     assert split.class_names == names[0].class_names + names[1].class_names and len(split.class_names) == 5
     assert sorted({*split.labels.tolist()}) == [*range(5)]

@@ -12,13 +12,14 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -107,7 +108,7 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
     known = DATASETS.get(data)
     if isinstance(known, ClipSet):
         raise DataError(f"{data} holds clips, and this takes pictures: name another data set.")
-    if known is None or (known.published and local_folder(data).is_dir()):
+    if known is None or lies_here(data):
         where = local_folder(data) if known else Path(os.path.expanduser(data))
         folder = Folder(where, split, IMAGENETTE_CLASSES)
         return folder, folder.class_names
@@ -118,6 +119,11 @@ def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple
 def local_folder(data: str) -> Path:
     """Where a data set's pictures lie, if they are on this machine as image folders."""
     return Path(os.environ.get("VIT_DATA", "data")) / data
+
+
+def lies_here(data: str) -> bool:
+    """Whether a published data set is taken from there."""
+    return DATASETS[data].published and local_folder(data).is_dir()
 
 
 def local_test_pictures(data: str, every: int) -> list[tuple[Image.Image, str]]:
@@ -138,8 +144,13 @@ def local_test_pictures(data: str, every: int) -> list[tuple[Image.Image, str]]:
 
 
 def class_names_of(data: str) -> tuple[str, ...]:
-    """The classes of a data set, without its pictures. Raises DataError."""
-    return DATASETS[data].class_names if data in DATASETS else find_pictures(data, "train")[1]
+    """The classes of a data set, without its pictures; of a folder, its own. Raises DataError."""
+    known = DATASETS.get(data)
+    if known is None or lies_here(data):
+        return find_pictures(data, "train")[1]
+    if isinstance(known, DataSet) and known.parts:
+        return tuple(chain.from_iterable(map(class_names_of, known.parts)))
+    return known.class_names
 
 
 def cifar10(split: str) -> Pictures:
@@ -165,9 +176,10 @@ def imagenette(split: str) -> Pictures:
 
 @contextmanager
 def downloading(data: str) -> Iterator[None]:
-    """Whatever stops a download is one sentence. Raises DataError."""
+    """One process at a time; whatever stops a download is one sentence. Raises DataError."""
     try:
-        yield
+        with writing(cache_folder() / "downloads"):
+            yield
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{data} could not be downloaded ({error}): check the network, or set VIT_DATA to a folder "
@@ -182,6 +194,7 @@ class DataSet:
     class_names: tuple[str, ...]
     pictures: Callable[[str, int], Pictures]
     published: bool  # looked for in $VIT_DATA, downloaded otherwise; drawn here if not
+    parts: tuple[str, ...] = ()  # the data sets that it joins
 
 
 def catsdogs(split: str) -> Pictures:
@@ -230,7 +243,10 @@ class ClipSet:
 DATASETS: dict[str, DataSet | ClipSet] = {  # those with the most to show first
     "imagenette": DataSet((*IMAGENETTE_CLASSES.values(),), lambda split, seed: imagenette(split), True),
     "photos": DataSet(
-        ("cat", "dog", *IMAGENETTE_CLASSES.values()), lambda split, seed: Joined(PHOTOS, split, seed), False
+        ("cat", "dog", *IMAGENETTE_CLASSES.values()),
+        lambda split, seed: Joined(PHOTOS, split, seed),
+        False,
+        PHOTOS,
     ),
     "catsdogs": DataSet(("cat", "dog"), lambda split, seed: catsdogs(split), True),
     "cifar10": DataSet(CIFAR10_CLASSES, lambda split, seed: cifar10(split), True),
@@ -245,6 +261,14 @@ def cache_folder() -> Path:
     if folder.startswith("~"):  # no HOME, and a user that no list knows, as in some containers
         return Path(tempfile.gettempdir()) / f"vit-explorer-cache-{os.getuid()}"
     return Path(folder)
+
+
+def writing(folder: Path) -> AbstractContextManager:
+    """Keeps a folder of the cache to this process: others wait, but where nothing can be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder.parent, os.W_OK):
+        return nullcontext()
+    return FileLock(folder.with_suffix(".lock"), mode=0o666)  # the cache may be of several people
 
 
 def load_split(
@@ -286,7 +310,7 @@ def load_split(
         return to_pixels(to_rgb(picture), image_size, crop_pct, interpolation), label
 
     images, labels, skipped = decode_all(pixels, len(pictures), (3, *image_size), split)
-    unreadable = [f"{picture_name(pictures, index)}: {why}" for index, why in skipped.items()]
+    unreadable = [f"{picture_name(pictures, index)}: {left.why}" for index, left in skipped.items()]
     warn_of(unreadable)
     if empty := {*range(len(class_names))} - {*labels.tolist()}:
         no_picture = f"no readable {split} picture of {class_names[min(empty)]}"
@@ -295,7 +319,8 @@ def load_split(
         content = digest_of(pictures, Folder.content)  # here, where the system has just read all files
         if digest_of(pictures, Folder.fingerprint) != fingerprint:
             raise DataError(f"{data} changed while its pictures were read: run the same command once more.")
-        write_cache(cache, fingerprint, images, labels, unreadable, content)
+        if all(left.for_good for left in skipped.values()):
+            write_cache(cache, fingerprint, images, labels, unreadable, content)
         return Split(images, labels, class_names, content)
     return Split(images, labels, class_names)
 
@@ -315,9 +340,17 @@ def load_clips(data: str, split: str, image_size: tuple[int, int], seed: int = 0
     return Split(images, labels, known.class_names)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a picture cannot be read, and whether another try will find the same."""
+
+    why: str
+    for_good: bool
+
+
 def decode_all(
     pixels: Callable[[int], tuple[Tensor, int]], count: int, shape: tuple[int, ...], split: str
-) -> tuple[Tensor, Tensor, dict[int, str]]:
+) -> tuple[Tensor, Tensor, dict[int, LeftOut]]:
     """(images, labels, number of a picture that cannot be read -> why). Raises DataError.
 
     Told before it is spent: all of them have to fit into memory.
@@ -329,21 +362,21 @@ def decode_all(
         advice = "give a smaller --train-size or --image-size, or fewer pictures."
         raise DataError(f"{takes}, and {max(free, 0) / 1e9:.1f} GB are free: {advice}")
 
-    def decode(index: int) -> tuple[Tensor, int] | str:
+    def decode(index: int) -> tuple[Tensor, int] | LeftOut:
         try:
             return pixels(index)
-        except PictureError as error:
-            return str(error)
+        except PictureError as error:  # not kept itself: what it was raised from holds half a picture
+            return LeftOut(str(error), error.is_of_the_file)
 
     images = torch.empty(count, *shape, dtype=torch.uint8)
     found: list[int] = []
-    skipped: dict[int, str] = {}
+    skipped: dict[int, LeftOut] = {}
     pool = ThreadPoolExecutor(os.cpu_count())  # Pillow decodes outside the interpreter's lock
     try:
         decoded = pool.map(decode, range(count))
         progress = tqdm(decoded, f"reading {split} pictures", count, leave=False, disable=None)
         for index, one in enumerate(progress):
-            if isinstance(one, str):
+            if isinstance(one, LeftOut):
                 skipped[index] = one
             else:
                 images[len(found)] = one[0]
@@ -398,15 +431,14 @@ def write_cache(
     path: Path, fingerprint: str, images: Tensor, labels: Tensor, skipped: Sequence[str], content: str
 ) -> None:
     """A disk that is full costs the cache, not the run."""
-    temporary = path.with_suffix(f".{os.getpid()}.part")
+    temporary = path.with_suffix(".part")  # one that a killed run has left is written over
     about = {"fingerprint": fingerprint, "skipped": json.dumps(list(skipped)), "content": content}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left_behind in path.parent.glob(f"{path.stem}.*.part"):  # by a run that was killed here
-            left_behind.unlink(missing_ok=True)
-        save_file({"images": images, "labels": labels}, temporary, about)
-        os.replace(temporary, path)
+        with writing(path.parent):
+            try:
+                save_file({"images": images, "labels": labels}, temporary, about)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         warnings.warn(f"The decoded pictures could not be kept for the next run: {error}", stacklevel=2)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -57,6 +57,12 @@ TURNS = {
 class PictureError(ValueError):
     """A picture cannot be used; the message says why, in one sentence and without paths."""
 
+    @property
+    def is_of_the_file(self) -> bool:
+        """Whether the file itself is at fault: not memory, a permission or the disk, which may be mended."""
+        why = self.__cause__
+        return not (isinstance(why, MemoryError) or (isinstance(why, OSError) and why.errno))
+
 
 def open_picture(source: str | Path | BinaryIO, largest: int | None = None) -> Image.Image:
     """Any picture file as the upright RGB picture a person would expect. Raises PictureError.
