@@ -1,5 +1,6 @@
 """vit/words.py and vit/prototypes.py: words and pictures as classes. A tiny random CLIP, offline."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 import transformers as hf
 from conftest import randomised, tiny_config
 from PIL import Image
+from safetensors.torch import save as serialize
 from test_pretrained import same, scrambled
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -201,6 +203,27 @@ def test_a_table_of_words_goes_without_a_text_tower(pair, tmp_path: Path) -> Non
         load_words(tmp_path / "words.safetensors", replace(tower, name="another", projection=None))
     with pytest.raises(CheckpointError, match="is no table of words"):
         load_words(next(tower.folder.glob("model-00001*")), tower)
+
+
+@pytest.mark.parametrize(
+    "words, change, said",
+    [
+        (["a", 1, {}], lambda x: x, "is no table of words"),
+        ([["a"], "b", "c"], lambda x: x, "is no table of words"),
+        (["a", "", "c"], lambda x: x, "is damaged: each of its words needs a name"),
+        (["a", "b", "c"], lambda x: x[:2], "is damaged"),
+        (["a", "b", "c"], lambda x: x.T, "is damaged"),
+        (["a", "b", "c"], lambda x: x.int(), "finite floats"),
+        (["a", "b", "c"], lambda x: x / 0, "finite floats"),
+    ],
+)
+def test_a_table_that_was_tampered_with_is_one_sentence(pair, words, change, said, tmp_path: Path) -> None:
+    _, tower = pair
+    about = {"format": "vit-words", "words": json.dumps(words), "space": tower.space, "tower": tower.name}
+    vectors = change(torch.ones(3, tower.width)).contiguous()
+    (tmp_path / "words.safetensors").write_bytes(serialize({"vectors": vectors}, about))
+    with pytest.raises(CheckpointError, match=said):
+        load_words(tmp_path / "words.safetensors", tower)
 
 
 def test_clip_in_timms_layout_takes_its_words_from_a_table(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from vit.card import Card, CheckpointError
-from vit.checkpoint import MAX_BYTES, build, parse_json, read_json, read_tensors, write_atomically
+from vit.checkpoint import FLOATS, MAX_BYTES, build, parse_json, read_json, read_tensors, write_atomically
 from vit.grid import Grid
 from vit.hub import fetch, read_parts, read_pretrained
 from vit.library import resolve
@@ -344,11 +344,14 @@ def load_words(file: str | Path, tower: Tower) -> tuple[tuple[str, ...], Tensor]
     path = Path(file)
     tensors, about = read_tensors(path)
     words = parse_json('{"words": ' + about.get("words", "null") + "}", f"The words of {path.name}")["words"]
-    if about.get("format") != "vit-words" or not isinstance(words, list) or "vectors" not in tensors:
+    texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    if about.get("format") != "vit-words" or not texts or "vectors" not in tensors:
         raise CheckpointError(f"{path.name} is no table of words: make one with save_words.")
     if about.get("space") != tower.space:
         raise CheckpointError(f"{path.name} was made for {about.get('tower')}, not for {tower.name}.")
-    vectors = tensors["vectors"].float()
-    if vectors.shape != (len(words), tower.width):
-        raise CheckpointError(f"{path.name} is damaged: its vectors need {tower.width} numbers a word.")
-    return checked_words(words), F.normalize(vectors, dim=-1)
+    vectors, clean = tensors["vectors"], checked_words(words)
+    fit = vectors.shape == (len(clean), tower.width) and len(clean) == len(words)
+    if not fit or vectors.dtype not in FLOATS or not vectors.isfinite().all():
+        each = f"each of its words needs a name, and {tower.width} finite floats"
+        raise CheckpointError(f"{path.name} is damaged: {each}.")
+    return clean, F.normalize(vectors.float(), dim=-1)
