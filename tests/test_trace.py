@@ -250,13 +250,6 @@ def test_what_names_nothing_is_one_sentence_and_not_silence(make, words: str) ->
         make()
 
 
-def test_something_must_be_left_to_see() -> None:
-    model = randomised(ViT(tiny_config(class_token=False, pool="mean")))
-    with pytest.raises(ValueError, match="leave at least one"):
-        trace(model, IMAGE, edits=[MaskPatches(tuple(range(15)), 0)])
-    assert trace(model, IMAGE, edits=[MaskPatches(tuple(range(14)), 0)]).logits.isfinite().all()
-
-
 def test_without_attention_there_are_no_heads_to_speak_of(tiny_vit: ViT) -> None:
     t = trace(tiny_vit, IMAGE, keep=())
     assert t.attn.shape == (0, 4, 16, 16)
@@ -362,9 +355,17 @@ def test_a_gradient_that_is_cut_is_an_error_and_no_map_of_zeros(tiny_vit: ViT) -
         trace(tiny_vit, IMAGE, target=1)
 
 
-@pytest.mark.parametrize("pooled", [dict(pool="mean"), dict(pool="attention", pool_prefix=False)])
+@pytest.mark.parametrize(
+    "pooled",
+    [
+        dict(pool="mean"),
+        dict(pool="mean", num_registers=2),
+        dict(pool="attention"),
+        dict(pool="attention", num_registers=2, pool_prefix=False),
+    ],
+)
 def test_one_patch_at_least_is_left_to_an_answer_from_patches(pooled: dict) -> None:
-    model = randomised(ViT(tiny_config(num_registers=2, class_token=False, **pooled)))
+    model = randomised(ViT(tiny_config(class_token=False, **pooled)))
     prefix = model.config.num_prefix_tokens
     assert trace(model, IMAGE, edits=[MaskPatches(range(14), prefix)]).logits.isfinite().all()
     with pytest.raises(ValueError, match="leave at least one of them to see"):

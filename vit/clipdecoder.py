@@ -85,10 +85,14 @@ def open_clip(path: str | Path, most: int, largest: int = 512) -> Clip:
         raise ClipError(BROKEN) from error
 
 
+def middles(count: int, parts: int) -> list[int]:
+    """Which of so many frames is in the middle of each of so many equal parts of them."""
+    return [int((i + 0.5) * count / parts) for i in range(parts)]
+
+
 def chosen(count: int, most: int) -> list[int]:
-    """Which of so many frames are kept: the middle of each of `most` equal parts."""
-    kept = min(count, most)
-    return [int((i + 0.5) * count / kept) for i in range(kept)]
+    """Which of so many frames are kept, where there may be `most`: evenly, each of them once."""
+    return middles(count, min(count, most))
 
 
 def check(width: int, height: int, count: float, seconds: float) -> None:

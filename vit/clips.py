@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vit import clipdecoder
 from vit.card import Card
-from vit.clipdecoder import TOO_MUCH, chosen, is_clip, shrunk
+from vit.clipdecoder import TOO_MUCH, chosen, is_clip, middles, shrunk
 from vit.clipdecoder import Clip as Clip
 from vit.clipdecoder import ClipError as ClipError
 from vit.clipdecoder import open_clip as open_clip
@@ -100,14 +100,13 @@ def whole(part: str) -> tuple[int, str]:
 
 def sampled(clip: Clip, count: int) -> Clip:
     """So many frames of a clip, evenly; of one that has fewer, some stand for more than one."""
-    at = [int((i + 0.5) * len(clip.frames) / count) for i in range(count)]
+    at = middles(len(clip.frames), count)
     return Clip(clip.frames[at], tuple(clip.times[i] for i in at))
 
 
 def thinned(clip: Clip, most: int) -> Clip:
     """At most so many frames of a clip, evenly spread, each of them once."""
-    at = chosen(len(clip.frames), most)
-    return Clip(clip.frames[at], tuple(clip.times[i] for i in at))
+    return sampled(clip, min(len(clip.frames), most))
 
 
 def preprocess_clip(clip: Clip, card: Card, image_size: tuple[int, int] | None = None) -> Tensor:

@@ -74,8 +74,7 @@ class ZeroHeads:
 class MaskPatches:
     """Make patches invisible: no token attends to them in any layer, and pooling leaves them out.
 
-    patches: indices into the flattened grid, (h, w) or of a clip (t, h, w), from 0. Raises ValueError if
-    nothing is left to see.
+    patches: indices into the flattened grid, (h, w) or of a clip (t, h, w), from 0.
     """
 
     patches: tuple[int, ...]
@@ -86,12 +85,13 @@ class MaskPatches:
             raise ValueError(f"Patches to hide are counted from 0, not {self.patches}.")
 
     def check(self, config: ViTConfig, grid: Grid) -> None:
-        """Raises ValueError for a patch that this image does not have, or another number of prefix tokens."""
+        """Raises ValueError for a patch that this image does not have, where nothing is left to see, and for
+        another number of prefix tokens."""
         if self.patches and max(self.patches) >= grid.count:
             raise ValueError(
                 f"There is no patch {max(self.patches)} to hide: this image has {grid.count}, counted from 0."
             )
-        alone = config.pool == "mean" or (config.pool == "attention" and not config.pool_prefix)
+        alone = config.pool == "mean" or not (config.pool_prefix and config.num_prefix_tokens)
         if alone and len({*self.patches}) == grid.count:
             raise ValueError("This model answers from its patches alone: leave at least one of them to see.")
         if self.num_prefix_tokens != config.num_prefix_tokens:
@@ -106,8 +106,6 @@ class MaskPatches:
             return x
         hidden = torch.zeros(x.shape[-1 if scores else 1], dtype=torch.bool, device=x.device)
         hidden[[self.num_prefix_tokens + patch for patch in self.patches]] = True
-        if hidden.all():
-            raise ValueError("This model has only patches to look at: leave at least one of them to see.")
         if scores:
             return x.masked_fill(hidden, float("-inf"))  # columns: what is looked at
         seen = ~hidden
