@@ -208,6 +208,7 @@ def team_of(args: argparse.Namespace) -> Team:
 def teacher_folder(options: Options, folder: Path) -> Path:
     """Where a run's teacher is: the folder that was named, or beside the run where it was a recipe."""
     if is_recipe(options.teacher):
+        folder = folder if folder.name.strip(".") else folder.resolve()  # "." has a name, too
         return folder.with_name(f"{folder.name}-{options.teacher}")
     return Path(options.teacher)
 
@@ -224,6 +225,8 @@ def begin_with_teacher(
     end. Interrupted, the same command goes on with either."""
     at = teacher_folder(options, folder)
     if is_recipe(options.teacher) and not (at / TEACHER).is_file():
+        if folder.is_dir():
+            check_folder(folder, args.fresh)  # before a teacher is trained for it
         same = dict(data=options.data, seed=options.seed, patch_size=options.patch_size)
         first = Options(**RECIPES[options.teacher].options | same)
         again = argparse.Namespace(**{**vars(args), "fresh": False})
@@ -295,12 +298,12 @@ def train(
         if leads and new and run.step in schedule.evaluations():
             look_back(run, few, schedule, run.minutes + (time.monotonic() - began) / 60)
         done = run.step >= schedule.total
-        stopping = done or team.any(stop.asked, pictures.images.device)
-        if leads and (stopping or time.monotonic() - began > save_every):
+        asked = team.any(stop.asked, pictures.images.device)
+        if leads and (done or asked or time.monotonic() - began > save_every):
             save_state()
-        if stopping:
+        if done or asked:
             bar.close()
-            return done
+            return not asked  # in the last step, too: what follows it is left to the next time
 
         kept = schedule.kept(run.step, data.images.shape[-1])
         if pictures.images.shape[-1] != kept:
@@ -363,8 +366,8 @@ def calibrate(model: ViT, run: Run, data: Split) -> None:
 
 
 def what_was_found(run: Run, saved: ViT, test: Split) -> tuple[str, str]:
-    """(for the terminal, for the card): what the weights as saved do on the whole test split. How often they
-    are right is kept with them."""
+    """(for the terminal, for the README): what was saved, measured on the whole test split; of --mask, with
+    what draws, which was not saved. The run's card takes the accuracy."""
     things, options = "clips" if saved.config.is_clip else "pictures", run.options
     bare = len(run.folder.parts) == 1  # which would be the name of a bundled one
     where = f"./{run.folder}" if bare else str(run.folder)

@@ -120,7 +120,7 @@ def test_the_decoder_is_as_wide_as_its_heads_and_positions_need():
 
 # A run ------------------------------------------------------------------------------------------------
 
-MASKED = ("--mask", "0.5")
+MASKED = ("--mask", "0.5", "--mix", "0")
 
 
 def test_a_run_without_labels_goes_on_where_it_stopped_and_is_begun_with(pictures, tmp_path, capsys):
@@ -185,10 +185,14 @@ def test_a_model_without_classes_is_not_evaluated(pictures, tmp_path):
         t.main(["--evaluate", str(out), "--data", str(pictures)])
 
 
-def test_options_for_labels_change_nothing(pictures, tmp_path):
+def test_options_for_labels_change_nothing(pictures, tmp_path, monkeypatch):
     assert Options(mask=0.5).mask == 0.5 and vit_of(torch.nn.Linear(1, 1)) is None
     plain = run(pictures, tmp_path / "a", *MASKED, "--epochs", "1")
-    assert same(run(pictures, tmp_path / "b", *MASKED, "--epochs", "1", "--mix", "1"), plain)
+    mixing = (*MASKED, "--epochs", "1", "--mix", "1")
+    with pytest.raises(SystemExit, match="With --mask nothing is changed by --mix: leave it out"):
+        run(pictures, tmp_path / "b", *mixing)
+    monkeypatch.setattr(t, "refuse_idle", lambda *_: None)  # as where a recipe says it
+    assert same(run(pictures, tmp_path / "b", *mixing), plain)
 
 
 def test_a_run_without_labels_may_begin_with_a_model_that_knows_classes(pictures, tmp_path):

@@ -20,7 +20,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from filelock import FileLock
-from tiny_run import command, run, same, weights
+from tiny_run import command, interrupted, run, same, weights
 from torch import nn
 
 import train as t
@@ -46,18 +46,6 @@ def test_two_processes_do_not_train_in_one_folder(pictures, tmp_path):
         t.main(command(pictures, out))
     assert not (out / "state.pt").exists()
     run(pictures, out)  # the lock's file is still there, and nobody holds it
-
-
-def interrupted(monkeypatch, at_step: int) -> None:
-    """As if Ctrl-C were pressed during that step."""
-    learn, count = t.learn, iter(range(10_000))
-
-    def press(*args, **options):
-        if next(count) == at_step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return learn(*args, **options)
-
-    monkeypatch.setattr(t, "learn", press)
 
 
 def test_after_ctrl_c_the_same_command_goes_on_to_the_same_weights(

@@ -1,13 +1,14 @@
 """A convolutional teacher learns, is kept, and guides a ViT, all as the formulas say."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import randomised, tiny_config
 from safetensors.torch import save as serialize
-from tiny_run import command, run, same, weights
+from tiny_run import command, interrupted, run, same, weights
 
 import train as t
 from vit import ViT, load, save
@@ -159,6 +160,33 @@ def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, 
     t.main(command(pictures, tmp_path / "again", *words), 0.0)
     assert same(weights(tmp_path / "again"), whole)
     assert same(weights(tmp_path / "again-tiny-teacher"), weights(tmp_path / "whole-tiny-teacher"))
+
+
+def test_ctrl_c_in_the_last_step_of_the_teacher_begins_no_vit(pictures, tmp_path, monkeypatch, capsys):
+    tiny = dict(network="conv", image_size=16, batch_size=8, epochs=1.0, eval_images=6, precision="fp32")
+    monkeypatch.setitem(t.RECIPES, "tiny-teacher", Recipe("", tiny))
+    words = command(pictures, tmp_path / "run", "--teacher", "tiny-teacher", "--epochs", "1")
+    with monkeypatch.context() as patch:
+        interrupted(patch, 2)
+        t.main(words)
+    assert "Stopped after step 3; the same command goes on" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    t.main(words)
+    assert (tmp_path / "run-tiny-teacher" / FILE).is_file() and load(tmp_path / "run")
+
+
+def test_the_teacher_of_a_run_right_here_is_beside_it(pictures, tmp_path, monkeypatch):
+    for here in ("empty", "full"):
+        (tmp_path / here).mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    options = Options(teacher="teacher")
+    monkeypatch.chdir(tmp_path / "empty")
+    assert t.teacher_folder(options, Path(".")) == tmp_path / "empty-teacher"
+    assert t.teacher_folder(options, Path("runs/photos")) == Path("runs/photos-teacher")
+    monkeypatch.chdir(tmp_path / "full")
+    with pytest.raises(SystemExit, match=r"\. holds other files: give --out a folder of its own"):
+        t.main(command(pictures, Path("."), "--teacher", "teacher"))
+    assert not (tmp_path / "full-teacher").exists(), "before a teacher is trained"
 
 
 def test_a_teacher_that_is_not_there_or_does_not_fit_is_one_sentence(pictures, tmp_path):

@@ -439,6 +439,10 @@ def test_a_recipe_makes_a_model_of_the_shape_of_the_bundled_one(name, capsys):
         ),
         ("shapes --teach 0.2", "Without --teacher nothing is changed by --teach: leave it out"),
         ("shapes --aspect 2", "Without --min-area below 1 nothing is changed by --aspect: leave it out"),
+        (
+            "masked --label-smoothing 0 --mix 0.5",
+            "With --mask nothing is changed by --label-smoothing, --mix: leave them out",
+        ),
         ("--evaluate shapes --data shapes --image-size 32", "as it is: leave out --image-size"),
         ("--evaluate NOWHERE/x --data shapes", "NOWHERE"),
         ("--evaluate x", "Say with --data"),

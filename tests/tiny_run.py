@@ -1,5 +1,7 @@
 """The smallest run of train.py that has everything in it, for the tests of training and of runs."""
 
+import os
+import signal
 from pathlib import Path
 
 import torch
@@ -26,3 +28,15 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupted(monkeypatch, at_step: int) -> None:
+    """As if Ctrl-C were pressed during that step."""
+    learn, count = train.learn, iter(range(10_000))
+
+    def press(*args, **options):
+        if next(count) == at_step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(*args, **options)
+
+    monkeypatch.setattr(train, "learn", press)

@@ -166,21 +166,22 @@ FREE = ("epochs", "sizes", "test_size", "hold", "snapshots", "eval_images", "com
 
 TAUGHT = ("teach", "teach_patches", "teach_attention", "distillation")
 OF_A_VIT = ("embed_dim", "depth", "num_heads", "mlp_ratio", "num_registers", "drop_path", "calibrate")
-# (what has to be so, whether it is, the options that change nothing otherwise)
-NEEDS: tuple[tuple[str, Callable[[Options], bool], tuple[str, ...]], ...] = (
-    ("--network vit", lambda options: options.network == "vit", OF_A_VIT),
-    ("--teacher", lambda options: options.teacher != "", TAUGHT),
-    ("--min-area below 1", lambda options: options.min_area < 1, ("aspect",)),
+# (when options change nothing, in words; whether it is so; these options)
+IDLE: tuple[tuple[str, Callable[[Options], bool], tuple[str, ...]], ...] = (
+    ("Without --network vit", lambda options: options.network != "vit", OF_A_VIT),
+    ("Without --teacher", lambda options: not options.teacher, TAUGHT),
+    ("Without --min-area below 1", lambda options: options.min_area == 1, ("aspect",)),
+    ("With --mask", lambda options: options.mask > 0, ("label_smoothing", "mix")),
 )
 
 
 def refuse_idle(options: Options, given: Collection[str]) -> None:
     """Raises ValueError where options that were typed would change nothing."""
-    for needed, there, names in NEEDS:
+    for when, so, names in IDLE:
         idle = [flag(name) for name in names if name in given and is_changed(options, name)]
-        if idle and not there(options):
+        if idle and so(options):
             advice = f"leave {'them' if len(idle) > 1 else 'it'} out"
-            raise ValueError(f"Without {needed} nothing is changed by {', '.join(idle)}: {advice}.")
+            raise ValueError(f"{when} nothing is changed by {', '.join(idle)}: {advice}.")
 
 
 def is_changed(options: Options, name: str) -> bool:
