@@ -5,6 +5,7 @@ import io
 import os
 import re
 import secrets
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Export:
             elif ending == ".mp4" and self.frames:
                 render.mp4(temporary, self.frames(), self.fps)
             elif ending == ".npz" and self.arrays:
-                np.savez(temporary, **dict(self.arrays()))  # type: ignore[arg-type]  # no array is called that
+                write_npz(temporary, self.arrays())
             elif ending == ".csv" and self.rows:
                 temporary.write_text(to_csv(self.rows()), encoding="utf-8")
             elif ending == ".md":
@@ -95,6 +96,14 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """What np.savez writes, of arrays of any name: its own arguments have names, too."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, np.asarray(array), allow_pickle=False)
 
 
 def to_csv(rows: Rows) -> str:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -386,3 +387,15 @@ def test_words_and_prototypes_on_the_command_line(pictures: Path, tmp_path_facto
     assert main(["where", picture, "--model", str(clips)]) == 2
     assert "Say what to look for" in capsys.readouterr().err
     assert main(["map", picture, *typed, "--prototypes", str(pictures)]) == 2
+
+
+def test_words_that_are_names_of_other_things_overwrite_nothing(pictures: Path, tmp_path: Path) -> None:
+    clip().save_pretrained(tmp_path / "clip")
+    tokenizer().save_pretrained(tmp_path / "clip")
+    words = ["file", "allow_pickle", "alike", "README", CONTROL]
+    typed = ["--model", str(tmp_path / "clip"), "--words", ", ".join(words), f"--out={tmp_path}/w.npz"]
+    assert main(["where", str(pictures / "red" / "0.png"), *typed]) == 0
+    with np.load(tmp_path / "w.npz") as found:
+        assert found["alike"].shape == (5,) and "cosine" in str(found["README"])
+        maps = [name for name in found.files if found[name].shape == (4, 4)]
+    assert maps == ["file", "allow_pickle", "alike (2)", "README (2)", CONTROL, f"{CONTROL} (2)"]

@@ -94,14 +94,14 @@ def where(
     name: str, image: Tensor, tower: Tower, words: tuple[str, ...], dense: Dense, request: Request
 ) -> Export:
     """The map of each word beside that of a prompt that means nothing. A CSV has one row per patch."""
-    maps = dict(zip(words, dense.maps.cpu().numpy())) | {CONTROL: dense.control.cpu().numpy()}
+    maps = [*dense.maps.cpu().numpy(), dense.control.cpu().numpy()]  # each (h, w)
+    alike = [
+        f"{word} ({render.number(x, '+.2f')} like the control)"
+        for word, x in zip(words, dense.alike.tolist())
+    ]
 
     def figure() -> Figure:
-        alike = {
-            word: f"{word} ({render.number(x, '+.2f')} like the control)"
-            for word, x in zip(words, dense.alike.tolist())
-        }
-        drawn = {alike.get(word, f"{word} (control)"): values for word, values in maps.items()}
+        drawn = dict(zip([*alike, f"{CONTROL} (control)"], maps))
         return render.maps_figure(
             as_picture(image, tower.card),
             drawn,
@@ -116,9 +116,9 @@ def where(
 
     def rows() -> Rows:
         h, w = dense.control.shape
-        row, column, *names = told_apart(["row", "column", *maps])
+        row, column, *names = told_apart(["row", "column", *words, CONTROL])
         return [
-            {row: r, column: c} | {word: float(x[r, c]) for word, x in zip(names, maps.values())}
+            {row: r, column: c} | {name: float(x[r, c]) for name, x in zip(names, maps)}
             for r in range(h)
             for c in range(w)
         ]
@@ -126,6 +126,7 @@ def where(
     def arrays() -> dict[str, np.ndarray]:
         about = f"{tower.name} on {name}: WORD (h, w), cosine of each patch; alike (K,), correlation of each"
         about += f" word's map with that of {CONTROL!r}"
-        return {**maps, "alike": dense.alike.cpu().numpy(), "README": np.array(about)}
+        names = told_apart(["alike", "README", *words, CONTROL])
+        return dict(zip(names, [dense.alike.cpu().numpy(), np.array(about), *maps]))
 
     return Export(figure=figure, arrays=arrays, rows=rows)
