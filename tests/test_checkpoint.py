@@ -327,6 +327,23 @@ def test_a_file_that_is_not_what_its_folder_loads_is_refused(folder: Path, tiny_
     assert load(taken)[0].config == best.config and resolve(taken).weights == taken
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["read", "at hand"])
+def test_a_snapshot_is_bounded_as_its_model_is(held: bool, folder: Path, tiny_vit: ViT) -> None:
+    """What is packed in few bytes takes as much memory as anything else."""
+    still = ViT(tiny_config())
+    for parameter in still.parameters():
+        parameter.detach().zero_()
+    taken = save_snapshot(folder, still, CARD, 12, {})
+    size = 4 * sum(x.numel() for x in still.state_dict().values())
+    assert taken.stat().st_size < size / 4
+    os.utime(taken, (1, 1))  # not written just now
+    if held:
+        load(taken)
+    with pytest.raises(CheckpointError, match="choose a smaller model"):
+        load(taken, max_bytes=size - 1)
+    assert load(taken, max_bytes=size)
+
+
 def test_a_home_folder_is_found_by_its_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     assert load("~/tiny")[1] == CARD and load(Path("~/tiny"))[1] == CARD

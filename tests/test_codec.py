@@ -104,7 +104,7 @@ def test_a_timeline_decodes_each_moment_once(tmp_path: Path, monkeypatch) -> Non
         save_snapshot(tmp_path, randomised(ViT(tiny_config()), std=0.05 * (step + 1)), CARD, step, {})
     paths, decoded = [snapshot.path for snapshot in list_snapshots(tmp_path)], []
     decode = checkpoint.decode
-    monkeypatch.setattr(checkpoint, "decode", lambda path, base: decoded.append(path) or decode(path, base))
+    monkeypatch.setattr(checkpoint, "decode", lambda path, *more: decoded.append(path) or decode(path, *more))
     checkpoint.RECENT.clear()
     for path in paths:
         os.utime(path, (1, 1))  # not written just now

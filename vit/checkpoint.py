@@ -119,7 +119,7 @@ def save_snapshot(
     ]
     with suppress(CheckpointError):  # damaged: this one then stands for itself
         if earlier:
-            base = decoded(max(earlier))
+            base = decoded(max(earlier), MAX_BYTES)
             before = base.weights
             config |= {"base": max(earlier).name, "base_digest": base.digest}
     tensors = {}
@@ -184,10 +184,11 @@ def describe_snapshot(path: Path) -> Snapshot:
     return Snapshot(path, step, metrics)
 
 
-def load_snapshot(path: str | Path) -> tuple[ViT, Card]:
+def load_snapshot(path: str | Path, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
     """The model as it was at one moment of training. Raises CheckpointError."""
     path = Path(path)
-    then = decoded(path)
+    then = decoded(path, max_bytes)
+    check_shapes((x.shape for x in then.weights.values()), told(path), max_bytes)  # it may be at hand
     return build(then.config, {name: x.clone() for name, x in then.weights.items()}, told(path)), then.card
 
 
@@ -211,7 +212,7 @@ RECENT: OrderedDict[tuple[Edition, ...], Moment] = OrderedDict()
 MOST_RECENT = 4
 
 
-def decoded(path: Path) -> Moment:
+def decoded(path: Path, max_bytes: int) -> Moment:
     """The weights of a snapshot and of those that it is the difference to. Raises CheckpointError."""
     chain = [path]
     while base := read_header(chain[-1]).get("base"):
@@ -223,16 +224,16 @@ def decoded(path: Path) -> Moment:
     at_hand = [(upto, made) for upto in range(1, len(files) + 1) if (made := RECENT.get(files[:upto]))]
     begun, then = at_hand[-1] if at_hand else (0, None)
     for upto in range(begun + 1, len(files) + 1):
-        then = RECENT[files[:upto]] = decode(files[upto - 1][0], then)
+        then = RECENT[files[:upto]] = decode(files[upto - 1][0], then, max_bytes)
         while len(RECENT) > MOST_RECENT:
             RECENT.popitem(last=False)
     assert then is not None  # the chain holds at least the file itself
     return then
 
 
-def decode(path: Path, base: Moment | None) -> Moment:
+def decode(path: Path, base: Moment | None, max_bytes: int) -> Moment:
     """One file of a chain, after the one that it is the difference to. Raises CheckpointError."""
-    tensors, metadata = read_tensors(path)
+    tensors, metadata = read_tensors(path, max_bytes)
     if base is not None and base.digest != metadata.get("base_digest"):
         raise CheckpointError(f"{told(path)} is the difference to another {metadata['base']}: remove it.")
     if "config" not in metadata:
@@ -241,6 +242,7 @@ def decode(path: Path, base: Moment | None) -> Moment:
     digest = hashlib.sha256(serialize(tensors)).hexdigest()[:16]
     with torch.device("meta"):
         shapes = {name: x.shape for name, x in ViT(config).state_dict().items()}
+    check_shapes(shapes.values(), told(path), max_bytes)  # what is packed is small in its file
     weights = {}
     for name in [name for name in tensors if name.endswith(WIDTH)]:
         packed, width = tensors.pop(name.removesuffix(WIDTH), None), tensors.pop(name)
@@ -430,6 +432,13 @@ def check_size(paths: Iterable[Path], tensors: Iterable[tuple[Any, str]], where:
     needed = 4 * sum(math.prod(file.get_slice(name).get_shape()) for file, name in tensors)
     if max(size, needed) > max_bytes:
         raise CheckpointError(too_large(where, max(size, needed), max_bytes))
+
+
+def check_shapes(shapes: Iterable[torch.Size], where: str, max_bytes: int) -> None:
+    """Raises CheckpointError if weights of these shapes are larger in memory, as float32."""
+    needed = 4 * sum(map(math.prod, shapes))
+    if needed > max_bytes:
+        raise CheckpointError(too_large(where, needed, max_bytes))
 
 
 def too_large(name: str, size: int, limit: int) -> str:

@@ -180,7 +180,7 @@ def load(
     """
     place = resolve(name)
     if place.snapshot:
-        return load_snapshot(place.snapshot)
+        return load_snapshot(place.snapshot, max_bytes)
     return read_pretrained(place.folder or fetch(place.name, max_bytes, token=token), place.name, max_bytes)
 
 
