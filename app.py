@@ -79,6 +79,14 @@ def host_of(options: argparse.Namespace) -> str:
     return options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
 
 
+def check_environment() -> None:
+    """Raises ValueError for what Gradio cannot read as a number: it would not say of which variable."""
+    for name in ("GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS"):
+        text = os.environ.get(name, "1").strip()
+        if not text.isdecimal() or not 0 < int(text) < 65536:
+            raise ValueError(f"{name} must be a number between 1 and 65535, not {text!r}: mend or unset it.")
+
+
 def check_address(host: str, port: int | None) -> None:
     """Raises OSError, in a sentence, where nothing can listen at this address and port."""
     try:
@@ -121,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
 def serve(options: argparse.Namespace) -> None:
     """Open the page, and answer until somebody stops it."""
     host = host_of(options)
+    check_environment()
     check_address(host, options.port)
     from explorer.connections import guard_connections
     from explorer.serve import open_queue  # here, so that --help answers at once

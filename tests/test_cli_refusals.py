@@ -106,6 +106,14 @@ def test_no_host_has_an_empty_label() -> None:
         app.check_address("a..b", None)
 
 
+@pytest.mark.parametrize("text", ["abc", "", "0", "70000", "-1"])
+@pytest.mark.parametrize("name", ["GRADIO_SERVER_PORT", "GRADIO_NUM_PORTS"])
+def test_a_variable_that_is_no_number_is_named(name: str, text: str, monkeypatch) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SystemExit, match=f"{name} must be a number between 1 and 65535, not '{text}'"):
+        app.main([])
+
+
 def test_a_picture_beside_its_results_is_no_reason_to_stop(photos: Path, capsys) -> None:
     words = ("map", f"{photos}/a.png", "--model", "shapes", "--method", "attention", "--out")
     for _ in range(2):
