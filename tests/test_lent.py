@@ -1,5 +1,6 @@
 """Folders of the explorer without a server that the app lends: one at a time, few, told in sentences."""
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 
 from explorer.session import Session
 from explorer.site import folder, lent
+from explorer.site.folder import plain
 from explorer.site.lent import Shelf, can_be_lent, routes
 from explorer.site.runtime import SiteError
 from explorer.ui import describe
@@ -47,6 +49,7 @@ class Writer:
 
 
 NAMES = ["shapes", "runs/cats and dogs", "broken", "third", "fourth"]
+CATS = lent.address_of(NAMES[1])
 
 
 @pytest.fixture
@@ -121,13 +124,13 @@ def test_nothing_else_is_there(path: str, client: TestClient, shelf: Shelf, tmp_
 
 
 def test_an_address_without_its_last_stroke_leads_on(client: TestClient, shelf: Shelf) -> None:
-    wait_for(shelf, "runs-cats-and-dogs")
-    answer = client.get("/site/runs-cats-and-dogs")
-    assert answer.status_code == 200 and str(answer.url).endswith("/site/runs-cats-and-dogs/")
+    wait_for(shelf, CATS)
+    answer = client.get(f"/site/{CATS}")
+    assert answer.status_code == 200 and str(answer.url).endswith(f"/site/{CATS}/")
 
 
 def test_one_is_written_at_a_time_and_few_are_kept(shelf: Shelf, writer: Writer) -> None:
-    addresses = ["shapes", "runs-cats-and-dogs", "third", "fourth"]
+    addresses = ["shapes", CATS, "third", "fourth"]
     made = [shelf.find(address) for address in addresses]
     for each in made:
         assert each is not None
@@ -135,6 +138,34 @@ def test_one_is_written_at_a_time_and_few_are_kept(shelf: Shelf, writer: Writer)
     assert writer.most == 1
     kept = sorted(path.name for path in shelf.folder.iterdir())
     assert kept == sorted(addresses[-lent.KEPT :])
+
+
+def test_no_two_models_have_one_address() -> None:
+    names = ["shapes", "Shapes", "runs/a", "runs-a", "runs a", *(f"{'x' * 70}{end}" for end in "ab")]
+    assert len({lent.address_of(name).lower() for name in names}) == len(names)
+    assert lent.address_of("shapes") == "shapes" and plain(CATS) == CATS
+
+
+def test_a_run_that_has_gone_on_is_written_again_where_it_is_opened(
+    client: TestClient, shelf: Shelf, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editions = iter([1, 1, 2, 2, 2, 2, 2])
+    monkeypatch.setattr(lent, "edition_of", lambda name: next(editions))
+    wait_for(shelf, "shapes")
+    assert client.get("/site/shapes/").status_code == 200
+    assert client.get("/site/shapes/").status_code == 200 and writer.asked == ["shapes"], "lent just now"
+    monkeypatch.setattr(lent, "FRESH", 0)
+    assert client.get("/site/shapes/page.css").status_code == 200, "a page that is open has its files"
+    assert client.get("/site/shapes/").status_code in (200, 202)
+    wait_for(shelf, "shapes")
+    assert client.get("/site/shapes/").status_code == 200 and writer.asked == ["shapes", "shapes"]
+
+
+def test_weights_that_were_written_again_are_another_edition(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    first = lent.edition_of(str(tmp_path))
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert first != lent.edition_of(str(tmp_path)) and lent.edition_of("nowhere") == 0
 
 
 def test_only_the_apps_own_models_that_a_browser_can_run_are_lent(monkeypatch: pytest.MonkeyPatch) -> None:
