@@ -1,5 +1,6 @@
 """Folders of the explorer without a server that the app lends: one at a time, few, told in sentences."""
 
+import errno
 import os
 import re
 import threading
@@ -99,6 +100,20 @@ def test_it_is_also_one_file_to_take_home(client: TestClient, writer: Writer) ->
     )
     assert 'filename="shapes.html"' in answer.headers["content-disposition"]
     assert client.get("/site/shapes.html").content == answer.content and writer.asked == ["shapes"]
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [(errno.ENOSPC, "disk .* full"), (errno.EACCES, "Permission denied"), (errno.ENOENT, "once more")],
+)
+def test_a_file_that_cannot_be_packed_is_told_with_its_reason(
+    client, monkeypatch, number: int, said: str
+) -> None:
+    def fails(*about: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lent.Shelf, "one_file", fails)
+    assert re.search(said, client.get("/site/shapes.html").text)
 
 
 def test_what_keeps_it_from_being_made_is_one_sentence_and_tried_again(

@@ -27,6 +27,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from explorer.refusals import sentence_of
 from explorer.site.folder import Shared, check, plain
 from explorer.site.onefile import packed
 from explorer.site.runtime import SiteError
@@ -183,8 +184,10 @@ def routes(shelf: Shelf) -> list[Route]:
         try:
             folder = await asyncio.wrap_future(made)
             file = await run_in_threadpool(shelf.one_file, address, folder)
+        except FileNotFoundError:  # others have had the room meanwhile
+            return PlainTextResponse("This has been put away again: ask for it once more.", 503)
         except (SiteError, OSError) as error:
-            return PlainTextResponse(str(error) if isinstance(error, SiteError) else "The disk is full.", 503)
+            return PlainTextResponse(sentence_of(error) or "", 503)
         return FileResponse(file, media_type="text/html", filename=f"{address}.html")
 
     async def page(request: Request) -> Response:
