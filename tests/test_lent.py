@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from explorer.session import Session
 from explorer.site import folder, lent
-from explorer.site.folder import plain
 from explorer.site.lent import Shelf, can_be_lent, routes
 from explorer.site.runtime import SiteError
 from explorer.ui import describe
@@ -50,7 +49,7 @@ class Writer:
 
 
 NAMES = ["shapes", "runs/cats and dogs", "broken", "third", "fourth"]
-CATS = lent.address_of(NAMES[1])
+CATS, BROKEN = lent.site_address(NAMES[1]), lent.site_address("broken")
 
 
 @pytest.fixture
@@ -119,11 +118,11 @@ def test_a_file_that_cannot_be_packed_is_told_with_its_reason(
 def test_what_keeps_it_from_being_made_is_one_sentence_and_tried_again(
     client: TestClient, shelf: Shelf, writer: Writer
 ) -> None:
-    wait_for(shelf, "broken")
-    told = client.get("/site/broken/")
+    wait_for(shelf, BROKEN)
+    told = client.get(f"/site/{BROKEN}/")
     assert told.status_code == 503 and "could not be fetched: connect once." in told.text
     assert "refresh" not in told.text
-    assert client.get("/site/broken.html").text == "The runtime could not be fetched: connect once."
+    assert client.get(f"/site/{BROKEN}.html").text == "The runtime could not be fetched: connect once."
     assert writer.asked == ["broken", "broken"]
 
 
@@ -145,7 +144,7 @@ def test_an_address_without_its_last_stroke_leads_on(client: TestClient, shelf: 
 
 
 def test_one_is_written_at_a_time_and_few_are_kept(shelf: Shelf, writer: Writer) -> None:
-    addresses = ["shapes", CATS, "third", "fourth"]
+    addresses = ["shapes", CATS, *map(lent.site_address, ("third", "fourth"))]
     made = [shelf.find(address) for address in addresses]
     for each in made:
         assert each is not None
@@ -157,30 +156,24 @@ def test_one_is_written_at_a_time_and_few_are_kept(shelf: Shelf, writer: Writer)
 
 def test_no_two_models_have_one_address() -> None:
     names = ["shapes", "Shapes", "runs/a", "runs-a", "runs a", *(f"{'x' * 70}{end}" for end in "ab")]
-    assert len({lent.address_of(name).lower() for name in names}) == len(names)
-    assert lent.address_of("shapes") == "shapes" and plain(CATS) == CATS
+    assert len({lent.site_address(name).lower() for name in names}) == len(names)
+    assert lent.site_address("shapes") == "shapes"
 
 
-def test_a_run_that_has_gone_on_is_written_again_where_it_is_opened(
-    client: TestClient, shelf: Shelf, writer: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    editions = iter([1, 1, 2, 2, 2, 2, 2])
-    monkeypatch.setattr(lent, "edition_of", lambda name: next(editions))
-    wait_for(shelf, "shapes")
-    assert client.get("/site/shapes/").status_code == 200
-    assert client.get("/site/shapes/").status_code == 200 and writer.asked == ["shapes"], "lent just now"
-    monkeypatch.setattr(lent, "FRESH", 0)
-    assert client.get("/site/shapes/page.css").status_code == 200, "a page that is open has its files"
-    assert client.get("/site/shapes/").status_code in (200, 202)
-    wait_for(shelf, "shapes")
-    assert client.get("/site/shapes/").status_code == 200 and writer.asked == ["shapes", "shapes"]
-
-
-def test_weights_that_were_written_again_are_another_edition(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
-    first = lent.edition_of(str(tmp_path))
-    os.utime(tmp_path / "model.safetensors", (1, 1))
-    assert first != lent.edition_of(str(tmp_path)) and lent.edition_of("nowhere") == 0
+def test_a_run_that_has_gone_on_is_written_beside_what_was_lent_of_it(tmp_path: Path, writer: Writer) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").touch()
+    first, shelf = lent.site_address(str(run)), Shelf(tmp_path / "sites", lambda: [str(run)], writer)
+    old = shelf.find(first).result(timeout=30)  # type: ignore[union-attr]
+    os.utime(run / "model.safetensors", (1, 1))
+    second = lent.site_address(str(run))
+    assert second != first and shelf.find(first).result() == old, "a page that is open has its files"  # type: ignore[union-attr]
+    new = shelf.find(second).result(timeout=30)  # type: ignore[union-attr]
+    assert new != old and old.is_dir() and len(writer.asked) == 2
+    older = lent.lasting(second) + "_00000000"
+    assert shelf.find(older).result() == new and len(writer.asked) == 2, "a link of long ago"  # type: ignore[union-attr]
+    assert shelf.find("elsewhere_00000000_00000000") is None
 
 
 def test_only_the_apps_own_models_that_a_browser_can_run_are_lent(monkeypatch: pytest.MonkeyPatch) -> None:

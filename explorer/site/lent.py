@@ -12,12 +12,10 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -28,17 +26,17 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from explorer.refusals import sentence_of
+from explorer.session import key_of
 from explorer.site.folder import Shared, check, plain
 from explorer.site.onefile import packed
 from explorer.site.runtime import SiteError
 from explorer.site.serve import HEADERS, Handler
 from vit.card import Card, CheckpointError
-from vit.library import resolve
+from vit.library import BUNDLED, resolve
 from vit.model import ViT
 
 KEPT = 3  # folders
 PATIENCE = 900  # seconds that writing one may take
-FRESH = 300  # seconds that one is lent as it is: a run may write its weights faster than a folder is written
 ROOT = Path(__file__).resolve().parents[2]
 AROUND = 5.5e6  # bytes of a folder without weights: the runtime, the page, pictures to begin with
 PER_PARAMETER = 1.9  # bytes, half precision, packed
@@ -57,25 +55,31 @@ def can_be_lent(name: str, names: Sequence[str], model: ViT, card: Card) -> bool
     return False
 
 
-def address_of(name: str) -> str:
-    """The last part of the address of a model: no other has it, nor where capitals count for nothing."""
-    if name == plain(name).lower():
-        return name
-    return f"{plain(name)}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+def site_address(name: str) -> str:
+    """The last part of the address of a model as it is now: a bundled one's name; else no other model has it,
+    nor where capitals count for nothing, nor has the same once its weights were written again."""
+    file = None
+    with suppress(CheckpointError):
+        place = resolve(name)
+        if place.folder == BUNDLED / plain(name):
+            return plain(name)
+        file = place.weights
+    return f"{plain(name)}_{digest_of(name)}_{digest_of(key_of(name, None, file))}"  # plain has no "_"
 
 
-def edition_of(name: str) -> int:
-    """What is another number when the weights of a model were written again."""
-    with suppress(CheckpointError, OSError):
-        file = resolve(name).weights
-        return file.stat().st_mtime_ns if file else 0
-    return 0
+def digest_of(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+
+
+def lasting(address: str) -> str:
+    """What stays of an address when the weights are written again."""
+    return address.rpartition("_")[0] or address
 
 
 def live_link(name: str) -> Markup:
     """The way to a model's page, with the camera on."""
     link = Markup('<a class="vx-live" href="site/{}/?camera=1" target="_blank" rel="noopener">{}</a>')
-    return link.format(address_of(name), "Watch your camera live, in your browser")
+    return link.format(site_address(name), "Watch your camera live, in your browser")
 
 
 def megabytes(model: ViT) -> int:
@@ -103,19 +107,6 @@ def write_apart(name: str, folder: Path) -> None:
         raise SiteError(said[2] if said[1] else "This model could not be made ready for a browser.")
 
 
-@dataclass(frozen=True, eq=False)
-class Lent:
-    """A folder that is written or in the making, of which weights, and since when."""
-
-    folder: Future[Path]
-    edition: int
-    since: float
-
-    def is_old(self, edition: int) -> bool:
-        """Whether it is of other weights than these, and was lent long enough."""
-        return self.folder.done() and edition != self.edition and time.monotonic() - self.since > FRESH
-
-
 class Shelf:
     """The folders that are written, by the last part of their address. names: the models on offer."""
 
@@ -126,39 +117,39 @@ class Shelf:
         write: Callable[[str, Path], None] = write_apart,
     ):
         self.folder, self.names, self.write = folder, names, write
-        self._made: OrderedDict[str, Lent] = OrderedDict()
+        self._made: OrderedDict[str, Future[Path]] = OrderedDict()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="site")
         self._lock = threading.Lock()
         self._packing = threading.Lock()  # takes long: nobody who asks for a folder waits for it
 
-    def find(self, address: str, opening: bool = False) -> Future[Path] | None:
-        """The folder of the model at this address, begun now if it is not there; None for no such model.
-
-        opening: the page itself is asked for, not a file of it: where its run has gone on, it is begun anew.
+    def find(self, address: str) -> Future[Path] | None:
+        """The folder of the model at this address, begun now if it is not there; None for no such model. A
+        folder stays as it was written: of a run that has gone on, the next address leads to another.
 
         What failed is told once, and tried again by who asks then.
         """
-        name = next((each for each in self.names() if address_of(each) == address), None)
-        if name is None:
-            return None
-        edition = edition_of(name)
         with self._lock:
             made = self._made.get(address)
-            if made is None or (opening and made.is_old(edition)):
-                begun = self._pool.submit(self._make, address, name)
-                made = self._made[address] = Lent(begun, edition, time.monotonic())
-            elif made.folder.done() and made.folder.exception():
+            if made is None:
+                now = {site_address(name): name for name in self.names()}
+                address = next((each for each in now if lasting(each) == lasting(address)), "")
+                if not address:
+                    return None
+                made = self._made.get(address)
+            if made is None:
+                made = self._made[address] = self._pool.submit(self._make, address, now[address])
+            elif made.done() and made.exception():
                 del self._made[address]
-                return made.folder
-            self._made.move_to_end(address)
-            return made.folder
+            else:
+                self._made.move_to_end(address)
+            return made
 
     def _make(self, address: str, name: str) -> Path:
         where = self.folder / address
         shutil.rmtree(where, ignore_errors=True)
         self.write(name, where)
         with self._lock:
-            ready = [key for key, made in self._made.items() if made.folder.done() and key != address]
+            ready = [key for key, made in self._made.items() if made.done() and key != address]
             for old in ready[: max(0, len(ready) + 1 - KEPT)]:
                 del self._made[old]
                 shutil.rmtree(self.folder / old, ignore_errors=True)
@@ -178,7 +169,7 @@ def routes(shelf: Shelf) -> list[Route]:
 
     async def one_file(request: Request) -> Response:
         address = request.path_params["model"]
-        made = shelf.find(address, opening=True)
+        made = shelf.find(address)
         if made is None:
             return missing()
         try:
@@ -188,11 +179,11 @@ def routes(shelf: Shelf) -> list[Route]:
             return PlainTextResponse("This has been put away again: ask for it once more.", 503)
         except (SiteError, OSError) as error:
             return PlainTextResponse(sentence_of(error) or "", 503)
-        return FileResponse(file, media_type="text/html", filename=f"{address}.html")
+        return FileResponse(file, media_type="text/html", filename=f"{address.partition('_')[0]}.html")
 
     async def page(request: Request) -> Response:
         address, path = request.path_params["model"], request.path_params["path"] or "index.html"
-        made = shelf.find(address, opening=path == "index.html")
+        made = shelf.find(address)
         if made is None:
             return missing()
         if not made.done():

@@ -15,7 +15,7 @@ from explorer import export, films
 from explorer.forms import Export
 from explorer.look import Look, too_many_tokens
 from explorer.methods import METHODS
-from explorer.site.lent import address_of, can_be_lent, megabytes
+from explorer.site.lent import can_be_lent, megabytes, site_address
 from explorer.subject import Subject
 from explorer.views.page import HEARD, LATEST, QUIET, Page
 from explorer.views.parts import file_row, note
@@ -115,7 +115,7 @@ def links(look: Look, target: int | None, picked: dict[str, Any]) -> str:
 
 def with_the_model(look: Look) -> str:
     """The page of one file in which the model itself runs. It is made for all visitors once."""
-    name = address_of(look.name)
+    name = site_address(look.name)
     seen = "clips" if look.model.config.is_clip else "pictures"
     label = f"The model itself, about {megabytes(look.model)} MB: others can put in {seen} of their own"
     return (
