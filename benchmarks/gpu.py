@@ -32,7 +32,7 @@ import train
 from vit.card import Card
 from vit.data import PHOTOS, Split, local_folder
 from vit.folders import Folder
-from vit.options import OF_A_VIT, Options, spelled
+from vit.options import OF_A_VIT, TAUGHT, Options, spelled
 from vit.pictures import open_picture
 from vit.runs import Team, usable
 from vit.schedule import Schedule
@@ -106,7 +106,7 @@ def clock(device: torch.device) -> float:
 def runs(minutes: float, device: torch.device, small: dict[str, object], images: int) -> Iterator[Options]:
     """The teacher and the ViT, each with as many epochs as fit in its share. small: options in place of
     these, for a try on a CPU."""
-    plain = {name: value for name, value in small.items() if name not in OF_A_VIT}
+    plain = {name: value for name, value in small.items() if name not in (*OF_A_VIT, *TAUGHT)}
     guided = VIT | dict(teacher="runs/photos-gpu-teacher") | small
     for options, share in ((TEACHER | plain, SHARE), (guided, 1 - SHARE)):
         one = Options(**options | {"epochs": 1.0})

@@ -114,6 +114,10 @@ class Cache(Generic[V]):
             self.dropped(old)
         return value
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether it is there; its turn to go is no later for it."""
+        return key in self._entries
+
     def peek(self, key: Hashable) -> tuple[V, set[str]] | None:
         """(value, owners) if it is there; who looks at it uses it, so it will not be the next to go."""
         with self._lock:

@@ -257,7 +257,7 @@ def heads(
         each = {name: x.numpy() for name, x in found.columns.items()} | {"features": found.features.numpy()}
         each |= {} if alike is None else {"cka": alike}
         read = what_is_read(model.config)
-        features = f"at every depth the mean of the tokens that the head reads ({read})"
+        features = f"at every depth what the head reads ({read}), as one mean"
         words = f"figures of heads (N, L, H); features (L+1, N, D): {features}; cka (L+1, L+1)"
         return each | {"README": np.array(f"{title}: {words}")}
 

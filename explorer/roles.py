@@ -56,7 +56,7 @@ RULES = (
     Rule("sink", "patches give half of their attention to tokens that are no patch, or to one", "sink", 0.5),
 )
 FIGURES = {
-    "object": "AUC of the attention of what the answer is read from against the object",
+    "object": "AUC of attention, from what the answer is read from, against the object",
     "distance": "mean distance over that of looking everywhere alike, and 1 for looking at no patch",
     "row": "share on the patch's own row over that of looking everywhere alike",
     "column": "share on its own column over that of looking everywhere alike",

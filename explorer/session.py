@@ -431,7 +431,7 @@ class Session:
             self.gone.clear()
         self.gone.add(owner)
         self.stopped.pop(owner, None)
-        if self.pages.peek(owner) is None:  # it never asked for anything: Gradio keeps something even so
+        if owner not in self.pages:  # it never asked for anything: Gradio keeps something even so
             self.pages.dropped(owner)
         for kept in (self.results, self.promises, self.shards, self.films):
             kept.release(owner)

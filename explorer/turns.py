@@ -220,7 +220,8 @@ class AtOnce:
             return await self.app(scope, receive, send)
         blocks, why_not, status = scope["app"].get_blocks(), "", 404
         if path.startswith(CALL):
-            names = {function.api_name for function in blocks.fns.values()}
+            open_to_all = [each for each in blocks.fns.values() if each.api_visibility == "public"]
+            names = {function.api_name for function in open_to_all}
             why_not = "" if path.rpartition("/")[2] in names else NO_SUCH_NAME
         else:
             body = await Request(scope, receive).body()

@@ -296,7 +296,7 @@ def test_a_model_that_pools_by_attention_is_drawn_from_what_is_pooled(past: dict
     rows = t.attn[1, 2, 3 if past else 0 :, t.num_prefix_tokens :].mean(dim=0)
     torch.testing.assert_close(export.head_maps(subject)[1, 2].flatten(), rows)
     made = export.heads(model, CARD, torch.randn(2, 3, 12, 20), "noise")
-    assert f"the mean of the tokens that the head reads (the {named}" in str(made.arrays()["README"])
+    assert f"at every depth what the head reads (the {named}" in str(made.arrays()["README"])
 
 
 def drawn_words(figure) -> list[str]:

@@ -119,6 +119,12 @@ def test_a_distillation_token_has_the_teacher_and_cls_the_labels(teacher):
     assert built.head_dist is not None and built.config.num_prefix_tokens == 2
     with pytest.raises(SystemExit, match="Without --teacher nothing is changed by --distillation"):
         t.main(["cifar10", "--distillation"])
+    with pytest.raises(SystemExit, match="--teach above 0"):
+        t.main(["cifar10", "--teacher", "small-teacher", "--distillation", "--teach", "0"])
+    with pytest.raises(
+        SystemExit, match="imagenette has no distillation token: leave out --distillation, or"
+    ):
+        t.main(["photos", "--distillation"])
 
 
 def test_attention_on_the_evidence_alone_is_no_distance_away():

@@ -49,6 +49,10 @@ def with_init(options: Options, told: dict[str, Any]) -> Options:
             shape[name] = options.num_heads  # the same matrices, cut finer
         elif name in ("num_frames", "tubelet") and not config.is_clip:
             shape[name] = getattr(options, name)  # what knows pictures may begin with clips
+        elif name == "distillation" and options.distillation and not shape[name]:
+            raise ValueError(
+                f"{options.init} has no distillation token: leave out --distillation, or --init."
+            )
         elif told.get(name, shape[name]) != shape[name]:
             raise ValueError(f"{flag(name)} of {options.init} is {shape[name]}: leave the option out.")
     return replace(options, **shape)

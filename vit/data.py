@@ -8,18 +8,19 @@ import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -263,12 +264,21 @@ def cache_folder() -> Path:
     return Path(folder)
 
 
-def writing(folder: Path) -> AbstractContextManager:
-    """Keeps a folder of the cache to this process: others wait, but where nothing can be written."""
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keeps a folder of the cache to this process: others wait, except where nothing can be locked."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder.parent, os.W_OK):
-        return nullcontext()
-    return FileLock(folder.with_suffix(".lock"), mode=0o666)  # the cache may be of several people
+    lock = FileLock(folder.with_suffix(".lock"), mode=0o666)  # the cache may be of several people
+    with suppress(OSError):  # a cache that is only read, or a disk elsewhere that knows no locks
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Waiting for another run, which writes to {folder} ...", file=sys.stderr)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def load_split(
@@ -311,6 +321,9 @@ def load_split(
 
     images, labels, skipped = decode_all(pixels, len(pictures), (3, *image_size), split)
     unreadable = [f"{picture_name(pictures, index)}: {left.why}" for index, left in skipped.items()]
+    if late := [said for said, left in zip(unreadable, skipped.values()) if left.of_the_moment]:
+        again = "run the same command once more, when less else is running."
+        raise DataError(f"Not all {split} pictures could be read just now ({late[0].rstrip('.')}): {again}")
     warn_of(unreadable)
     if empty := {*range(len(class_names))} - {*labels.tolist()}:
         no_picture = f"no readable {split} picture of {class_names[min(empty)]}"
@@ -342,10 +355,11 @@ def load_clips(data: str, split: str, image_size: tuple[int, int], seed: int = 0
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Why a picture cannot be read, and whether another try will find the same."""
+    """Why a picture cannot be read: for good, or with what lacked at the moment."""
 
     why: str
     for_good: bool
+    of_the_moment: bool
 
 
 def decode_all(
@@ -366,7 +380,7 @@ def decode_all(
         try:
             return pixels(index)
         except PictureError as error:  # not kept itself: what it was raised from holds half a picture
-            return LeftOut(str(error), error.is_of_the_file)
+            return LeftOut(str(error), error.is_of_the_file, error.is_of_the_moment)
 
     images = torch.empty(count, *shape, dtype=torch.uint8)
     found: list[int] = []

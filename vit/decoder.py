@@ -5,6 +5,7 @@ and memory (`vit.pictures.open_safely`). It reads (seconds, most pixels a side, 
 of a file, and writes (width, height, length) and RGB bytes or, with a width of 0, one sentence.
 """
 
+import errno
 import io
 import os
 import re
@@ -61,7 +62,14 @@ class PictureError(ValueError):
     def is_of_the_file(self) -> bool:
         """Whether the file itself is at fault: not memory, a permission or the disk, which may be mended."""
         why = self.__cause__
-        return not (isinstance(why, MemoryError) or (isinstance(why, OSError) and why.errno))
+        return not (self.is_of_the_moment or (isinstance(why, OSError) and why.errno))
+
+    @property
+    def is_of_the_moment(self) -> bool:
+        """Whether this process had too little memory, or too many files open: the next try may find more."""
+        why = self.__cause__
+        lacking = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+        return isinstance(why, MemoryError) or (isinstance(why, OSError) and why.errno in lacking)
 
 
 def open_picture(source: str | Path | BinaryIO, largest: int | None = None) -> Image.Image:

@@ -121,6 +121,8 @@ class Options:
             raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
         if self.network == "conv" and (self.init or self.teacher):
             raise ValueError("--network conv has no teacher and begins anew: leave out --init and --teacher.")
+        if self.distillation and self.teacher and not self.teach:
+            raise ValueError("--distillation learns from the teacher alone: give --teach above 0.")
         if self.num_frames > 1 and (self.network == "conv" or self.teacher):
             raise ValueError("--network conv and --teacher are for pictures: leave them out for clips.")
         if self.num_frames > 1 and self.mix:

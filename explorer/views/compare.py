@@ -47,8 +47,9 @@ def moments(look: Look) -> list[tuple[str, int]]:
 
 
 def early(steps: list[int]) -> int:
-    """Of the steps of `moments`: the third snapshot, of fewer the last, or the end where none was kept."""
-    return (steps[1:] or steps)[-3:][0]
+    """Of the steps of `moments`, newest first: the third snapshot, of fewer the last, or the end where none
+    was kept; the newest, which is the end itself as a rule, only where there is no other."""
+    return (steps[2:] or steps[1:] or steps)[-3:][0]
 
 
 def answer(look: Look) -> str:

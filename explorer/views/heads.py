@@ -162,7 +162,7 @@ def roles_panels(look: Look) -> str:
             panel(
                 "Heads that find things",
                 dots(aucs, "AUC", line=0.5, line_name="chance"),
-                f"How often {READ} looks at a patch on the object more than at one beside it, over "
+                f"How often a patch on the object gets more attention than one beside it, from {READ}, over "
                 f"{found.pictures} pictures of {found.data} on which people had marked the object.",
             )
         )
@@ -274,8 +274,8 @@ def cka_panel(look: Look) -> str:
     return panel(
         "Layers that see alike (CKA)",
         cells(found.clip(0, 1), rows="", columns="", links=False) + scale("0", "1"),
-        "Unbiased linear CKA of the mean of the tokens that the head reads "
-        f"({what_is_read(look.model.config)}), after the embedding (0) and each layer, over "
+        f"Unbiased linear CKA of what the head reads ({what_is_read(look.model.config)}), as one mean a "
+        "picture, after the embedding (0) and each layer, over "
         f"{CKA_IMAGES} generated {'clips' if look.model.config.is_clip else 'pictures'}. Blocks of bright "
         "cells are layers that change little; grey: undefined, where all look the same, as [CLS] does before "
         "the first layer.",

@@ -32,6 +32,7 @@ function frame(viewer) {
   if (!viewer.theme.ink) readTheme(viewer);
   const now = shown(viewer), views = viewsOf(viewer, now), layer = Math.max(0, now.layer);
   for (const view of views) for (const l of wanted(view, state, layer)) viewer.need(view.data, l);
+  viewer.photos.length = views.length;
   paintSheet(viewer, views[0], now);
   views.forEach((view, index) => paintPane(viewer, panes[index].canvas, view, now, index));
   paintMatrix(viewer, views[0].data, now);

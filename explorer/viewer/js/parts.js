@@ -236,10 +236,12 @@ export function buildClasses(viewer) {
   const was = old.map((node) => node.dataset.index), is = rows.map(({ index }) => String(index));
   const both = (some, others) => some.filter((index) => others.includes(index)).join();
   const overtaken = !still.matches && both(was, is) !== both(is, was);  // else nothing is measured, which takes a layout
-  const places = overtaken ? old.map((node) => node.getBoundingClientRect().top) : [];  // the new rows will stand at the same ones
+  const resting = overtaken ? old.map((node) => node.offsetTop) : [];  // the new rows will stand at the same places
+  const places = overtaken ? old.map((node) => node.getBoundingClientRect().top) : [];  // some may be on their way still
+  const zero = overtaken ? parts.classes.getBoundingClientRect().top - parts.classes.offsetTop : 0;
   renew(parts.classes, rows.map((one) => classRow(viewer, one)), (row) => row.dataset.index);
   for (const [rank, node] of Object.entries(overtaken ? parts.classes.children : [])) {  // who has overtaken whom
-    const moved = places[was.indexOf(node.dataset.index)] - places[rank];
+    const moved = places[was.indexOf(node.dataset.index)] - zero - resting[rank];
     if (moved) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
   }
   buildTries(viewer);
