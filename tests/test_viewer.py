@@ -609,6 +609,33 @@ def test_a_class_that_is_not_among_the_likeliest_is_named_and_followed(
     assert page.locator(".vit-class[aria-pressed=true]").count() == 1
 
 
+def test_a_class_that_is_overtaken_on_its_way_goes_on_from_where_it_is(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    """As under a live camera, whose answers come faster than rows move."""
+    orders = [(7, 6, 5, 4, 3, 2, 1), (3, 7, 6, 5, 4, 2, 1), (5, 3, 7, 6, 4, 2, 1)]
+    traces = [replace(found, logits=torch.tensor(order, dtype=torch.float32)) for order in orders]
+    page = visit(blank_page(tmp_path / "overtaking.html", *[(trace, model) for trace in traces]))
+    jumps = page.evaluate(
+        """async () => {
+          const rows = () => [...document.querySelectorAll(".vit-class")], found = [];
+          const top = (row) => row.getBoundingClientRect().top;
+          const tops = () => Object.fromEntries(rows().map((row) => [row.dataset.index, top(row)]));
+          const soon = () => new Promise((resolve) => setTimeout(resolve));
+          for (const after of [1, 2]) {
+            const old = rows()[0], shown = a.setAfter(sources[after]);
+            let before;
+            do { before = tops(); await soon(); } while (rows()[0] === old);
+            const jumped = ([key, now]) => Math.abs(now - (before[key] ?? now));
+            found.push(Math.max(...Object.entries(tops()).map(jumped)));
+            await shown;
+          }
+          return [...found, document.getAnimations().length];
+        }"""
+    )
+    assert max(jumps[:2]) < 8 and jumps[2] > 0, jumps
+
+
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
     """A page with the script, the bytes of some traces, and no viewer yet."""
     import base64

@@ -242,7 +242,7 @@ export function buildClasses(viewer) {
   renew(parts.classes, rows.map((one) => classRow(viewer, one)), (row) => row.dataset.index);
   for (const [rank, node] of Object.entries(overtaken ? parts.classes.children : [])) {  // who has overtaken whom
     const moved = places[was.indexOf(node.dataset.index)] - zero - resting[rank];
-    if (moved) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
+    if (Math.abs(moved) > 0.5) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
   }
   buildTries(viewer);
 }
