@@ -208,6 +208,19 @@ def test_the_run_of_a_link_is_there_until_another_is_chosen(page: Page, url: str
     expect(run).to_have_value("the model at the top")
 
 
+def test_gradios_own_first_tab_says_nothing_before_the_page_is_connected(page: Page, url: str) -> None:
+    """On a slow machine it opens before the page knows its tabs: the link's own was forgotten then."""
+    page.add_init_script(
+        """addEventListener("DOMContentLoaded", () => {
+          window.early = window.vitPage.trigger === null;
+          window.vitPage.opened("explore");
+        })"""
+    )
+    page.goto(url + "?tab=training")
+    expect(page.locator("#tab-training-button")).to_have_attribute("aria-selected", "true", timeout=PATIENCE)
+    assert page.evaluate("early") and "tab=training" in page.url
+
+
 def test_choices_of_the_lesson_in_a_row_add_up(page: Page, url: str) -> None:
     page.goto(f"{url}?tab=lesson#how=7&square=1&at=0.0")
     expect(page.locator("#lesson .les-stepper output").first).to_have_text("0", timeout=PATIENCE)

@@ -116,7 +116,7 @@ def renew(folder: Path, page: Page) -> None:
         )
         (folder / name).write_text(text, encoding="utf-8")
     page.evaluate("navigator.serviceWorker.getRegistration().then((one) => one.update())")
-    expect(page.locator("#said")).to_have_text(RENEWED)
+    expect(page.locator("#said")).to_have_text(RENEWED, timeout=60_000)  # all its files are fetched first
 
 
 def host_that(folder: Path, before: str, after: str) -> None:

@@ -133,7 +133,7 @@ page.ask = (words) => {
 page.failed = () => page.say({ words: null }, false);  // these words cannot be had
 
 page.opened = (tab) => {
-  if (page.restoring && tab !== page.restoring) return;  // Gradio's own first tab
+  if (page.restoring ? tab !== page.restoring : !page.trigger && tab === page.open) return;  // Gradio's own first tab
   const moved = tab !== page.open;
   page.open = tab;
   page.say({ tab: tab === page.tabs[0] ? null : tab }, moved);  // a link leads to the page that is open

@@ -3,9 +3,9 @@
 import { here } from "./here.js";
 import { START } from "./state.js";
 
-export function readAddress(url = location.href) {
+export function readAddress(hash = location.hash) {
   const found = {};
-  for (const [name, text] of new URLSearchParams(new URL(url).hash.slice(1))) {
+  for (const [name, text] of new URLSearchParams(hash.slice(1))) {
     if (!(name in START)) continue;
     const kind = typeof START[name];
     if (name === "patches") found[name] = text.split("_").filter(Boolean).map(Number).filter(Number.isInteger);

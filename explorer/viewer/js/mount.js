@@ -108,7 +108,7 @@ function listen(viewer) {
   const repaint = () => { viewer.theme = {}; viewer.draw(); };
   on(root, "vit-pick", (event) => viewer.commit(event.detail));  // other parts of a page may point, too
   on(matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
-  if (viewer.addressed) on(window, "hashchange", ({ newURL }) => onAddress(viewer, newURL));
+  if (viewer.addressed) on(window, "hashchange", ({ newURL }) => onAddress(viewer, new URL(newURL).hash));
   const relayout = () => { viewer.layout(); viewer.draw(); };
   const watcher = new ResizeObserver(relayout), skin = new MutationObserver(repaint);
   let screen = null;
@@ -128,19 +128,19 @@ function listen(viewer) {
 }
 
 // What cannot be undone here is not done.
-function fromAddress({ intervene }, url) {
-  const found = readAddress(url);
+function fromAddress({ intervene }, hash) {
+  const found = readAddress(hash);
   if (!intervene) for (const name of EDITS) delete found[name];
   return found;
 }
 
 // Another link in the same tab. It is read from the event: the bar may have been written to before that came.
-function onAddress(viewer, url) {
+function onAddress(viewer, hash) {
   const { state, data, defaults, options } = viewer;
   if (!data) return;
   const before = { ...state };
   const layer = defaults.layer < 0 ? data.L - 1 : defaults.layer;
-  viewer.set({ ...defaults, layer, ...fromAddress(options, url) });
+  viewer.set({ ...defaults, layer, ...fromAddress(options, hash) });
   viewer.anchor = {};
   if (options.intervene && !sameEdits(before, state)) tellEdits(viewer);
   if (state.target !== before.target) viewer.emit("target", { target: state.target });
