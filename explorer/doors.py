@@ -88,6 +88,12 @@ def address_of(scope: MutableMapping[str, Any]) -> str:
     return household(forwarded.rpartition(",")[2].strip() if forwarded and is_a_proxy(host) else host)
 
 
+def path_of(scope: MutableMapping[str, Any]) -> str:
+    """The address that is asked for, below where a proxy has put the app; of no request, ""."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def household(host: str) -> str:
     """Whose address it is: of IPv6 the /64 network, in which one visitor may take any address."""
     with suppress(ValueError):
@@ -220,7 +226,7 @@ class Doors:
     def check(self, scope: Scope, address: str) -> str:
         """The path of a request that may come in. Raises Refused."""
         headers = Headers(scope=scope)
-        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        path = path_of(scope).rstrip("/")
         if self.guarded:
             self.check_origin(scope["method"], headers)
         elsewhere = path.lower().startswith(API + "file=http")  # which Gradio would fetch for anyone

@@ -25,6 +25,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from explorer.doors import path_of
+
 LOG = logging.getLogger(__name__)
 FOREVER = "public, max-age=31536000, immutable"  # of what has a hash of its content in its name
 AGAIN = "no-cache"  # and of what is asked for each time
@@ -159,7 +161,7 @@ class Headed:
         self.kept: OrderedDict[Hashable, Text] = OrderedDict()  # the one asked for last at the end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         if scope["type"] != "http" or scope["method"] != "GET" or path not in WRITTEN:
             return await self.app(scope, receive, send)
         name = WRITTEN[path]

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from explorer.cache import MiB
-from explorer.doors import MAX_FILE, Doors, address_of, behind_a_proxy
+from explorer.doors import MAX_FILE, Doors, address_of, behind_a_proxy, path_of
 from explorer.forms import ExportError
 from explorer.front import Front, Headed
 from explorer.look import AHEAD, PICTURE
@@ -38,7 +38,7 @@ class Squeezed:
         self.app, self.gzip = app, GZipMiddleware(app, minimum_size=1000, compresslevel=6)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         text = path.startswith(f"/{ROUTE}/") and path.endswith(".json")
         await (self.gzip if text else self.app)(scope, receive, send)
 

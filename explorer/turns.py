@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from explorer.doors import API, MANY_PAGES, MOST_PAGES, PerMinute, address_of
+from explorer.doors import API, MANY_PAGES, MOST_PAGES, PerMinute, address_of, path_of
 from explorer.patience import PATIENT
 
 E = TypeVar("E")
@@ -215,7 +215,7 @@ class AtOnce:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "").removeprefix(scope.get("root_path", "")).rstrip("/")
+        path = path_of(scope).rstrip("/")
         if scope["type"] != "http" or scope["method"] != "POST" or not path.startswith((RUN, CALL)):
             return await self.app(scope, receive, send)
         blocks, why_not, status = scope["app"].get_blocks(), "", 404

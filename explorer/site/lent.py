@@ -64,10 +64,11 @@ def site_address(name: str) -> str:
         if place.folder == BUNDLED / plain(name):
             return plain(name)
         file = place.weights
-    return f"{plain(name)}_{digest_of(name)}_{digest_of(key_of(name, None, file))}"  # plain has no "_"
+    return f"{plain(name)}_{short(name)}_{short(key_of(name, None, file))}"  # plain has no "_"
 
 
-def digest_of(text: str) -> str:
+def short(text: str) -> str:
+    """What tells one text from another, in eight letters that any address takes."""
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
 
 

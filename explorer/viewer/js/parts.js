@@ -236,15 +236,19 @@ export function buildClasses(viewer) {
   const was = old.map((node) => node.dataset.index), is = rows.map(({ index }) => String(index));
   const both = (some, others) => some.filter((index) => others.includes(index)).join();
   const overtaken = !still.matches && both(was, is) !== both(is, was);  // else nothing is measured, which takes a layout
-  const resting = overtaken ? old.map((node) => node.offsetTop) : [];  // the new rows will stand at the same places
-  const places = overtaken ? old.map((node) => node.getBoundingClientRect().top) : [];  // some may be on their way still
-  const zero = overtaken ? parts.classes.getBoundingClientRect().top - parts.classes.offsetTop : 0;
+  const places = overtaken ? placesOf(parts.classes) : [];  // the new rows will rest at the same ones
   renew(parts.classes, rows.map((one) => classRow(viewer, one)), (row) => row.dataset.index);
   for (const [rank, node] of Object.entries(overtaken ? parts.classes.children : [])) {  // who has overtaken whom
-    const moved = places[was.indexOf(node.dataset.index)] - zero - resting[rank];
+    const moved = places[was.indexOf(node.dataset.index)]?.drawn - places[rank]?.rests;
     if (Math.abs(moved) > 0.5) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
   }
   buildTries(viewer);
+}
+
+// Of every row, from the top of them all: where it is drawn, perhaps on its way still, and where it rests.
+function placesOf(box) {
+  const { top } = box.getBoundingClientRect();
+  return [...box.children].map((row) => ({ drawn: row.getBoundingClientRect().top - top, rests: row.offsetTop - box.offsetTop }));
 }
 
 // Four things to try: those of the page that the viewer lives in, and its own.
