@@ -25,7 +25,7 @@ THERE = {
     "why": "#why-ledger h3",
     "heads": "#heads-board .vx-panel",
     "training": "#training-viewer .vit-picture",
-    "compare": "#compare-A .vit-picture",
+    "compare": "#tabs:has(#compare-A .vit-picture) #compare-B .vit-picture",
     "about": ".vx-about h2",
 }
 CONTROLS = {
@@ -108,6 +108,7 @@ def page(request, browser: Browser, url: str) -> Iterator[Page]:
 def opened(page: Page, tab: str) -> Page:
     page.locator(f"#tab-{tab}-button").click()
     page.locator(THERE[tab]).first.wait_for()
+    page.wait_for_function("() => !document.querySelector('.is-loading')")  # then all stands still
     return page
 
 
