@@ -50,6 +50,7 @@ from explorer.views.page import (
     MODEL_QUEUE,
     QUIET,
     Edits,
+    Failed,
     Page,
     Shown,
     as_sent,
@@ -58,7 +59,6 @@ from explorer.views.page import (
     guard,
     in_toast,
     news,
-    noted,
     owner_of,
     target_said,
 )
@@ -294,7 +294,7 @@ def build(session: Session) -> gr.Blocks:
                                     beacon,
                                     examples,
                                     gr.State(""),
-                                    gr.State([]),
+                                    gr.State(Failed(one_choice=5.0)),
                                 )
                             for view in views:
                                 view.build(page)
@@ -414,11 +414,11 @@ def show_what_is_chosen(
     def on_drop(picture, model, size, failed, request: gr.Request):
         if not picture:
             raise Left  # taken away: what is shown stays
-        with noted(failed, picture, model, size):
+        with failed.noting(picture, model, size):
             page.on_file(picture, request)
 
     def on_show(picture, model, size, shown, target, edits, failed, request: gr.Request):
-        with noted(failed, picture, model, size):
+        with failed.noting(picture, model, size):
             return show_chosen(page, examples, (picture, model, size), shown, target, edits, request)
 
     def on_clip(files, request: gr.Request):
@@ -434,14 +434,13 @@ def show_what_is_chosen(
 
     def put_back(picture, model, size, shown, failed):
         """What failed goes from the widgets, unless something else has been chosen since."""
-        is_there = failed == [picture, model, size]
-        if is_there:
-            failed.clear()  # chosen again, it is tried again
-        return shown[:3] if shown and is_there else [gr.skip()] * 3
+        is_it = failed.goes(picture, model, size)
+        return shown[:3] if shown and is_it else [gr.skip()] * 3
 
     def on_left_out(picture, model, size, shown, target, edits, failed, request: gr.Request):
         """What was chosen while something else failed: Gradio forgets an event that waited for that one."""
-        if [picture, model, size] == failed or not shown or (picture, model, size) == shown[:3]:
+        chosen = picture, model, size
+        if chosen == failed.choice or not shown or chosen == shown[:3]:
             return UNCHANGED
         return on_show(picture, model, size, shown, target, edits, failed, request)
 

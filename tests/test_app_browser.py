@@ -281,6 +281,37 @@ def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_pat
     expect(page.locator("#lesson .les-dots li")).to_have_count(15)
 
 
+def test_a_reason_is_said_once_however_many_events_find_it(
+    visit: Visit, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event of the picture that goes is answered when the bad one stands there: it finds that one, too."""
+    page = visit()
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(Path(picture_of((9, 8, 7), tmp_path)).read_bytes()[:300])
+    pixels, asked, go_on, found = session.pixels, threading.Event(), threading.Event(), []
+
+    def slowly(file, *rest):
+        if Path(file).name != bad.name:
+            asked.wait(PATIENCE / 1000)
+            return pixels(file, *rest)
+        found.append(file)
+        asked.set()
+        if len(found) == 1:
+            go_on.wait(PATIENCE / 1000)
+        return pixels(file, *rest)
+
+    monkeypatch.setattr(session, "pixels", slowly)
+    page.locator("#picture").get_by_label("Remove Image").first.click()
+    page.set_input_files("#picture input[type=file]", str(bad))
+    expect(page.get_by_text("damaged or cut short")).to_be_visible()
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("cat"))
+    go_on.set()
+    tab(page, "Why")  # what is answered later comes later
+    expect(page.locator("#why-maps .vx-map")).to_have_count(len(METHODS))
+    assert len(found) == 2
+    expect(page.get_by_text("damaged or cut short")).to_have_count(1)
+
+
 def test_every_tab_shows_its_figures(visit: Visit) -> None:
     page = visit()
     tab(page, "Why")

@@ -46,7 +46,6 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # be something else. What cannot be done is said then: of what is not queued, Gradio shows no error
 HEARD: dict[str, Any] = {"queue": False, **EACH, **QUIET}
 
-ONE_CHOICE = 1.0  # seconds: what is said again within them is the same choice
 NOT_FROM_HERE = "This is not what the page sends."
 
 
@@ -92,18 +91,38 @@ def told(error: Exception) -> gr.Error:
     return gr.Error(in_toast(sentence), title=title, print_exception=False)
 
 
-@contextmanager
-def noted(failed: list[Any], *chosen: Any) -> Iterator[None]:
-    """Write into `failed` what was chosen, if it cannot be shown: an event that fails has no answer. What
-    comes twice is said once."""
-    try:
-        yield
-    except Exception as error:
-        is_said = failed == [*chosen]
-        failed[:] = chosen
-        if is_said:
-            raise Left from error
-        raise
+@dataclass
+class Failed:
+    """What was chosen last and could not be had. A choice may come twice, by two events of the page: its
+    reason is said once."""
+
+    one_choice: float = (
+        1.0  # seconds after it went from the widgets: what comes within them is the same choice
+    )
+    choice: tuple[Any, ...] = ()
+    gone: float | None = None  # when it went
+
+    def is_said(self, *choice: Any) -> bool:
+        is_over = self.gone is not None and time.monotonic() > self.gone + self.one_choice
+        return self.choice == choice and not is_over
+
+    @contextmanager
+    def noting(self, *choice: Any) -> Iterator[None]:
+        """Note the choice if it cannot be had: an event that fails has no answer, so it is written here."""
+        try:
+            yield
+        except Exception as error:
+            if self.is_said(*choice):
+                raise Left from error
+            self.choice, self.gone = choice, None
+            raise
+
+    def goes(self, *choice: Any) -> bool:
+        """Whether this choice, which stands in the widgets, is the one that failed, and goes from them."""
+        if self.choice != choice:
+            return False
+        self.gone = self.gone or time.monotonic()
+        return True
 
 
 def as_sent(component: Any, read: Callable[[Any], Any] = lambda sent: sent and sent.path) -> None:
@@ -180,9 +199,8 @@ class Page:
     beacon: gr.HTML
     examples: Mapping[str, Example]  # by name, as in the address
     classes_chosen: gr.State  # the key of a visitor's own classes: changes when `shown` has got others
-    failed: gr.State  # [picture, model, size] that could not be shown last
+    failed: gr.State  # `Failed`, of picture, model and size
     on_its_way: set[tuple[str, str]] = field(default_factory=set)  # (visitor, model) that is being fetched
-    refused: dict[tuple[str, str], float] = field(default_factory=dict)  # those that did not come: when
 
     @property
     def chosen(self) -> list[Any]:
@@ -207,17 +225,11 @@ class Page:
         asked = owner_of(request), name
         if asked in self.on_its_way:  # a choice from a list is said twice
             return
-        self.refused = {each: at for each, at in self.refused.items() if time.monotonic() < at + ONE_CHOICE}
-        if asked in self.refused:
-            raise told(Left())
         self.on_its_way.add(asked)
         try:
             if self.say_if_fetched(name):
                 with kindly():
                     self.session.fetch(name)
-        except gr.Error:
-            self.refused[asked] = time.monotonic()
-            raise
         finally:
             self.on_its_way.discard(asked)
 
@@ -225,20 +237,20 @@ class Page:
         """(the event after which a model that this box names is here, the one after which one that cannot be
         had has gone from it). back: of what is shown, what the box holds then. Who waits for a download may
         choose another model meanwhile."""
-        refused = gr.State([])
+        failed = gr.State(Failed())
 
-        def on_model(model, refused, request: gr.Request):
-            with noted(refused, model):
+        def on_model(model, failed, request: gr.Request):
+            if failed.is_said(model):  # a choice from a list is said twice: it is not fetched twice
+                raise Left
+            with failed.noting(model):
                 if as_text(model):
                     self.fetch(model, request)
 
-        def on_refused(model, refused, shown):
-            is_there = refused == [model]
-            refused.clear()
-            return back(shown) if is_there else gr.skip()
+        def on_failed(model, failed, shown):
+            return back(shown) if failed.goes(model) else gr.skip()
 
-        here = box.input(on_model, [box, refused], None, **EACH, **QUIET, **HUB_QUEUE)
-        gone = here.failure(on_refused, [box, refused, self.shown], [box], queue=False, **QUIET)
+        here = box.input(on_model, [box, failed], None, **EACH, **QUIET, **HUB_QUEUE)
+        gone = here.failure(on_failed, [box, failed, self.shown], [box], queue=False, **QUIET)
         return here, gone
 
     def say_if_fetched(self, name: str) -> bool:
