@@ -338,6 +338,8 @@ def ledger_report(look: Look, target: int) -> str:
         ["sum", number(book.total, "+.3f")],
         [f"logit of {answer}", number(book.logit, "+.3f")],
     ]
+    normed = look.model.config.final_norm or look.model.config.norm_after_pool
+    frozen = ", with the final norm's scale frozen" if normed else ""
     from_prefix = float(book.heads[..., : book.num_prefix_tokens].sum())
     return (
         '<div class="vx-row is-narrow">'
@@ -362,7 +364,7 @@ def ledger_report(look: Look, target: int) -> str:
             + f'<details class="vx-more"><summary>The {TOP_ENTRIES} largest entries</summary>'
             + table(["entry", "logit"], rows, [1])
             + "</details>",
-            f"Direct effects, with the final norm's scale frozen. Gap: {number(book.gap, '.0e')}.",
+            f"Direct effects{frozen}. Gap: {number(book.gap, '.0e')}.",
         )
         + "</div>"
         + totals_report(look, target)
