@@ -16,6 +16,7 @@ from copy import copy
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -208,11 +209,13 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
 
 
 class AtOnce:
-    """The layer before what Gradio answers without its queue: who asks there is as welcome as in it, and a
-    question that nothing answers is refused before Gradio fails at it."""
+    """The layer before what Gradio answers without its queue: who asks there is as welcome as in it, a
+    question that nothing answers is refused before Gradio fails at it, and what one page says is heard in the
+    order in which it came: of two choices the later one stands."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
+        self.hearing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_of(scope).rstrip("/")
@@ -236,6 +239,9 @@ class AtOnce:
                 why_not = NO_QUESTION
             elif why_not := blocks._queue.welcome((address_of(scope), page)):
                 status = 429
+            else:
+                async with self.hearing.setdefault(page, asyncio.Lock()):
+                    return await self.app(scope, receive, send)
         answer = JSONResponse({"error": why_not}, status) if why_not else self.app
         await answer(scope, receive, send)
 

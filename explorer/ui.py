@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import gradio as gr
+from gradio import FileData
 from markupsafe import Markup
 
 from explorer import serve
@@ -81,6 +82,7 @@ TABS = (
 )
 # Gradio takes quoted names in a script for events; "words": those that the address names
 EVENTS = ", ".join(f'"{name}"' for name in (*(name for name, _, _ in TABS), "words"))
+FIRST = "(...said) => window.vitPage.first(...said)"  # explorer/views/waiting.js
 # what the page offers to try, beside what the viewer can do by itself; answers: of a model that has some
 LESSON = {"label": "How does this work?", "tab": "lesson"}
 TRIES = (
@@ -471,6 +473,7 @@ def arrive_and_leave(
     """What a visitor finds, what a click on the viewer tells all tabs, and what is forgotten at the end."""
     values = list(screen)
     wanted = gr.State("")  # the model that the address names, while it is on its way
+    built = [None, page.session.names()[0], TRAINED]  # what the widgets hold before anything is chosen
 
     def on_address(request: gr.Request):
         """By its name the page can ask for its place among those who wait."""
@@ -478,7 +481,8 @@ def arrive_and_leave(
         if why_not:
             gr.Warning(why_not, title="Another model")
         shown = first_shown(page.session, dict(request.query_params))
-        return model, coming, {"page": owner_of(request)}, shown.picture, shown.size
+        first = [FileData(path=shown.picture).model_dump(), model, shown.size]
+        return coming, {"page": owner_of(request), "built": built, "first": first}
 
     def on_load(request: gr.Request):
         """Nothing that may have been chosen by the time that this is there."""
@@ -499,8 +503,8 @@ def arrive_and_leave(
             page.session.release(request.session_hash)
 
     # in a queue, without which Gradio says of no state that it has changed
-    first = [page.model, wanted, page.beacon, page.picture, page.size]
-    demo.load(on_address, None, first, **QUIET, **ADDRESS_QUEUE)
+    arrived = demo.load(on_address, None, [wanted, page.beacon], **QUIET, **ADDRESS_QUEUE)
+    arrived.success(None, [page.beacon, *page.chosen], page.chosen, js=FIRST)
     demo.load(on_load, None, values, **QUIET, **MODEL_QUEUE)
     came = model_of_the_address(page, wanted)
     came.success(on_show, page.asked, values, **LATEST, **QUIET, **MODEL_QUEUE)

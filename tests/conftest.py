@@ -20,7 +20,7 @@ NO_QUEUE: dict = {
     "event_queue_per_concurrency_id": {},
 }  # of a page that is never served
 torch.set_num_threads(1)  # the models are tiny, and pytest-xdist keeps the cores busy
-expect.set_options(timeout=20_000)  # what a page should show it may show late on a busy machine
+expect.set_options(timeout=60_000)  # what a page should show it may show late on a busy machine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

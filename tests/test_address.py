@@ -70,7 +70,8 @@ def test_a_moment_of_training_is_in_the_address_and_its_link_can_be_copied(page:
     page.get_by_label("Moment of training").dispatch_event("input")  # the same again is another try
     expect(said).not_to_contain_text("could not be loaded")
     expect(said).to_contain_text("step 1 ")
-    page.wait_for_function("() => location.search.includes('moment=1') && !location.search.includes('10')")
+    page.wait_for_function("() => new URL(location.href).searchParams.get('moment') === '1'")
+    page.clock.install()  # it is said for a moment only
     page.locator(".vx-copy").click()
     expect(page.locator(".vx-copy")).to_have_text("Copied")
     expect(page.locator(".vx-copy")).to_have_css("padding-left", "12px")  # Gradio takes it off all buttons
@@ -239,7 +240,7 @@ def test_links_and_history_in_firefox(url: str) -> None:
         firefox.wait_for(
             "document.querySelector('#training-timeline output')?.textContent.includes('step 10 ')"
         )
-        assert firefox.evaluate(CHOSEN) == "Training"
+        firefox.wait_for(f"{CHOSEN} === 'Training'")
         assert firefox.evaluate("location.search").count("tab=training") == 1
         firefox.click("#tab-explore-button")
         firefox.wait_for("!location.search.includes('tab=')")

@@ -12,6 +12,7 @@ from conftest import randomised, tiny_config
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, expect
 
+from explorer.look import Look
 from explorer.methods import METHODS
 from explorer.session import Session
 from vit import ViT, save
@@ -97,6 +98,8 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
         )
         page.goto(url + address)
         page.wait_for_function(READY)
+        page.wait_for_function("() => window.vitPage.stamp && window.vitPage.waiting.name")
+        expect(page.locator("#picture img")).to_be_attached()
         return page
 
     yield open_page
@@ -284,7 +287,7 @@ def test_a_bad_picture_is_one_sentence_and_nothing_is_lost(visit: Visit, tmp_pat
 def test_a_reason_is_said_once_however_many_events_find_it(
     visit: Visit, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event of the picture that goes is answered when the bad one stands there: it finds that one, too."""
+    """The event of the picture that goes is answered when the bad one stands there, and finds that one."""
     page = visit()
     bad = tmp_path / "bad.png"
     bad.write_bytes(Path(picture_of((9, 8, 7), tmp_path)).read_bytes()[:300])
@@ -498,8 +501,11 @@ def test_what_the_server_refuses_gets_no_answer_and_says_so(visit: Visit) -> Non
     expect(page.locator("#viewer .vit-lead")).to_contain_text("The model cut this picture")
 
 
-def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, session: Session) -> None:
-    page = visit()
+def test_nothing_that_is_said_while_the_model_works_is_lost(
+    visit: Visit, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, begun, trace = visit(), threading.Event(), Look.trace
+    monkeypatch.setattr(Look, "trace", lambda *look, **how: (how and begun.set(), trace(*look, **how))[1])
     page.evaluate(f"""() => {{
       const viewer = {VIEWER}, {{ setAfter }} = viewer;
       window.heard = [];
@@ -509,6 +515,7 @@ def test_nothing_that_is_said_while_the_model_works_is_lost(visit: Visit, sessio
     with session.model_lock:  # the first is on its way when the second is said
         with page.expect_request(asks("patches")):
             page.locator("#viewer .vit-pane canvas").first.click(position={"x": 30, "y": 30})
+        assert begun.wait(PATIENCE / 1000)
         page.get_by_role("button", name="Undo all").click()
         shows(page, "!s.patches.length")
     page.wait_for_function("() => window.heard.length === 2")
@@ -549,7 +556,6 @@ def test_what_is_pinned_is_what_the_lesson_and_the_files_are_about(visit: Visit)
     first = link.get_attribute("href")
     page.locator("#viewer .vit-pane canvas").first.focus()
     page.keyboard.press("Shift+ArrowDown")
-    page.keyboard.press("Shift+ArrowDown")
     expect(link).not_to_have_attribute("href", first or "")  # the list stays open, and follows
     row = (page.evaluate(STATE)["query"] - 3) // 5
     tab(page, "How it works")
@@ -572,7 +578,14 @@ def test_a_closed_tab_frees_what_it_held(
     page = visit()
     upload(page, picture_of((90, 90, 200), tmp_path))
     held, freed, release = session.results.held, threading.Event(), session.release
-    monkeypatch.setattr(session, "release", lambda owner: (release(owner), freed.set()))
+    name = page.evaluate("window.vitPage.waiting.name")  # the pages of other tests may leave late
+
+    def released(owner: str) -> None:
+        release(owner)
+        if owner == name:
+            freed.set()
+
+    monkeypatch.setattr(session, "release", released)
     page.close()
     assert freed.wait(PATIENCE / 1000)
     assert session.results.held < held

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from explorer import ui
 from explorer.session import Session
 from explorer.views import compare
+from explorer.views.page import Failed
 from vit import ViT, save
 from vit.card import Card
 from vit.checkpoint import save_snapshot
@@ -110,12 +111,31 @@ def test_a_download_that_fails_leaves_what_was_chosen_since(visit, hub, session:
     named(page, "model", two)
 
 
-def test_a_size_chosen_during_the_first_look_stays(visit, monkeypatch) -> None:
-    slowly(ui.show, monkeypatch, "explorer.ui.show")
+def test_a_model_that_failed_behind_another_is_tried_again(visit, hub, session: Session) -> None:
+    page, (_, two) = visit(), session.extra
+    page.wait_for_function("() => location.search.includes('example=')")
+    choose_model(page, "someone/none")
+    expect(page.get_by_text("Fetching someone/none")).to_be_visible()
+    choose_model(page, two)
+    hub.set()
+    expect(page.get_by_text("There is no such model.")).to_be_visible()
+    named(page, "model", two)
+    page.get_by_text("There is no such model.").click()  # a click takes a toast away
+    expect(page.get_by_text("There is no such model.")).to_have_count(0)
+    page.wait_for_timeout(1000 * Failed().one_choice)
+    choose_model(page, "someone/none")
+    expect(page.get_by_text("There is no such model.")).to_be_visible()
+    expect(page.locator("#model input")).to_have_value(two)
+
+
+@pytest.mark.parametrize("late", ["show", "first_model"])
+def test_a_size_chosen_during_the_first_look_stays(visit, monkeypatch, late: str) -> None:
+    slowly(getattr(ui, late), monkeypatch, f"explorer.ui.{late}")
     page = visit("?example=tower")
     page.locator("#size input").click()
     page.get_by_role("option", name="twice as large", exact=True).click()
     named(page, "size", "twice as large")
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("tower"))
     expect(page.locator("#size input")).to_have_value("twice as large")
 
 

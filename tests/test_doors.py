@@ -1,6 +1,7 @@
 """What comes in: only what the page needs, and only so much of it. Turns, temporary files, refusals."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -512,6 +513,34 @@ async def test_who_asks_beside_the_queue_is_as_welcome_as_in_it(monkeypatch) -> 
     assert [status("run/predict", **{"session_hash": "a", **said}) for said in nothing] == [404] * 5
     assert [status(f"call/{name}") for name in ("look", "none", "on_show")] == [200, 404, 404]
     assert "64 letters" in (await pushed(queue, "e" * 65))[1]
+
+
+@pytest.mark.anyio
+async def test_what_a_page_says_beside_the_queue_is_heard_in_its_order() -> None:
+    queue = Fake("model", 2)
+    queue.blocks._queue = queue
+    held, heard = asyncio.Event(), []
+
+    async def answer(scope, receive, send) -> None:
+        said = json.loads((await receive())["body"])["said"]
+        if said == "first":
+            await held.wait()
+        heard.append(said)
+
+    layer = turns.AtOnce(answer)
+
+    def say(page: str, said: str) -> Awaitable[None]:
+        body = json.dumps({"fn_index": 0, "session_hash": page, "said": said}).encode()
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/run/predict", "headers": []}
+        scope |= {"client": ("1.1.1.1", 1), "app": SimpleNamespace(get_blocks=lambda: queue.blocks)}
+        return asyncio.create_task(layer(scope, turns.once_more(body, held.wait), None))  # type: ignore[arg-type]
+
+    said = [say("a", "first"), say("a", "second"), say("b", "another page's")]
+    await said[-1]
+    assert heard == ["another page's"]
+    held.set()
+    await asyncio.gather(*said)
+    assert heard == ["another page's", "first", "second"] and not layer.hearing
 
 
 @pytest.mark.anyio

@@ -1,5 +1,6 @@
 """The lesson as a person walks it: with the mouse, the keyboard alone, by touch; presented and printed."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,14 +144,14 @@ def test_the_keyboard_alone_walks_to_the_end_and_every_step_has_an_address(walk)
 def test_the_browsers_back_leads_to_the_step_that_one_began_on(walk) -> None:
     page = walk("#layer=2")
     assert page.evaluate("location.hash") == "#layer=2", "until one walks an address stays what it was"
-    for _ in range(2):
+    for step in (2, 3):
         page.get_by_role("button", name="Next").click()
         page.wait_for_function("!document.activeElement.matches('button')")
+        page.wait_for_function(f"location.hash.includes('how={step}')")
     expect(page.locator(".les h2")).to_have_text(OF_PICTURES[2].title)
-    page.wait_for_function("location.hash.includes('how=3')")
-    for step in OF_PICTURES[1::-1]:
+    for back in OF_PICTURES[1::-1]:
         page.go_back()
-        expect(page.locator(".les h2")).to_have_text(step.title)
+        expect(page.locator(".les h2")).to_have_text(back.title)
     assert page.evaluate("location.hash").startswith("#layer=2&how=1&")
 
 
@@ -496,10 +497,11 @@ def test_firefox_walks_through_a_clip(clip: Path) -> None:
         firefox.wait_for("document.querySelector('.les-dots li')?.offsetParent && true")
         firefox.evaluate("document.querySelector('.les h2').focus()")
         for number, step in enumerate(OF_CLIPS, 1):
-            assert firefox.evaluate("document.querySelector('.les h2').textContent") == step.title
+            firefox.wait_for(f"document.querySelector('.les h2').textContent === {json.dumps(step.title)}")
             firefox.evaluate(REVEAL)
-            drawn = "document.querySelectorAll('.les-drawing canvas, .les-drawing .les-bars').length"
-            assert firefox.evaluate(drawn), step.title
+            firefox.wait_for(
+                "document.querySelectorAll('.les-drawing canvas, .les-drawing .les-bars').length"
+            )
             if number > 1:
                 firefox.wait_for(f"location.hash.includes('how={number}&')")
             firefox.press(RIGHT)

@@ -451,7 +451,7 @@ def test_play_goes_through_depth_and_stops(visit: Open):
     page.get_by_role("button", name="Play through depth").click()
     page.wait_for_function("__vit.state.layer >= 1")  # a step lasts 0.7 s: a busy machine may miss one
     page.wait_for_function("__vit.state.layer === 2")
-    expect(page.get_by_role("button", name="Play through depth")).to_be_visible(timeout=4000)
+    expect(page.get_by_role("button", name="Play through depth")).to_be_visible()
     assert state(page)["layer"] == 2
 
 
@@ -618,6 +618,12 @@ def test_a_class_that_is_overtaken_on_its_way_goes_on_from_where_it_is(
     page = visit(blank_page(tmp_path / "overtaking.html", *[(trace, model) for trace in traces]))
     jumps = page.evaluate(
         """async () => {
+          const { animate } = Element.prototype;  // rows stay where they are, on their way
+          Element.prototype.animate = function (...how) {
+            const moving = animate.apply(this, how);
+            moving.pause();
+            return moving;
+          };
           const rows = () => [...document.querySelectorAll(".vit-class")], found = [];
           const top = (row) => row.getBoundingClientRect().top;
           const tops = () => Object.fromEntries(rows().map((row) => [row.dataset.index, top(row)]));
@@ -1007,6 +1013,7 @@ def test_a_copied_link_is_answered_in_words_on_a_phone_too(visit: Open):
     )
     width = "(words) => words.getBoundingClientRect().width"
     assert words.evaluate(width) <= 1, "there to be heard, not to be seen"
+    page.clock.install()  # it is said for a moment only
     button.click()
     expect(words).to_have_text(re.compile("Copied|It is in the address bar"))
     assert words.evaluate(width) > 20
@@ -1086,8 +1093,9 @@ def test_a_screen_with_smaller_pixels_is_drawn_for(visit: Open, model: ViT, foun
     before = page.evaluate(wide)
     metrics = {"width": 1440, "height": 900, "deviceScaleFactor": 2, "mobile": False}
     page.context.new_cdp_session(page).send("Emulation.setDeviceMetricsOverride", metrics)
+    page.wait_for_function("devicePixelRatio === 2")
     page.evaluate("screens[0].dispatchEvent(new Event('change'))")  # which this emulation leaves out
-    assert page.evaluate(wide) > 1.5 * before
+    page.wait_for_function(f"(before) => {wide} > 1.5 * before", arg=before)
     assert page.evaluate("screens.at(-1).matches"), "and the next one is waited for"
 
 

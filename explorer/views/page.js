@@ -107,7 +107,7 @@ page.script = (address) => {
 
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
-  if (value.page) return page.greeted(value.page);
+  if (value.page) return page.greeted(value);
   const first = !page.stamp;
   page.stamp = value.stamp;
   if (first && page.own()) page.note("This address is of somebody's own picture, which no link can carry: choose it again.");
@@ -176,7 +176,8 @@ const showCopy = () => copy.isConnected || document.querySelector(".vx-header")?
 addEventListener("popstate", () => {
   if (!page.trigger) return;
   const example = page.said("example"), { shown } = page;
-  if (page.said("model") !== shown.model || page.said("size") !== shown.size) return location.reload();
+  const another = (key) => (page.said(key) ?? shown[key]) !== shown[key];  // an entry older than the first news has none
+  if (another("model") || another("size")) return location.reload();
   page.restore();
   page.note("");
   if ((page.said("words") ?? "") !== (shown.words ?? "")) {

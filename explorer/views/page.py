@@ -96,15 +96,12 @@ class Failed:
     """What was chosen last and could not be had. A choice may come twice, by two events of the page: its
     reason is said once."""
 
-    one_choice: float = (
-        1.0  # seconds after it went from the widgets: what comes within them is the same choice
-    )
+    one_choice: float = 1.0  # seconds: what comes within them is the same choice
     choice: tuple[Any, ...] = ()
-    gone: float | None = None  # when it went
+    at: float = 0.0  # when it failed, or went from the widgets
 
     def is_said(self, *choice: Any) -> bool:
-        is_over = self.gone is not None and time.monotonic() > self.gone + self.one_choice
-        return self.choice == choice and not is_over
+        return self.choice == choice and time.monotonic() < self.at + self.one_choice
 
     @contextmanager
     def noting(self, *choice: Any) -> Iterator[None]:
@@ -114,15 +111,15 @@ class Failed:
         except Exception as error:
             if self.is_said(*choice):
                 raise Left from error
-            self.choice, self.gone = choice, None
+            self.choice, self.at = choice, time.monotonic()
             raise
 
     def goes(self, *choice: Any) -> bool:
         """Whether this choice, which stands in the widgets, is the one that failed, and goes from them."""
-        if self.choice != choice:
-            return False
-        self.gone = self.gone or time.monotonic()
-        return True
+        is_it = self.choice == choice
+        if is_it:
+            self.at = time.monotonic()
+        return is_it
 
 
 def as_sent(component: Any, read: Callable[[Any], Any] = lambda sent: sent and sent.path) -> None:

@@ -130,7 +130,7 @@ def build(page: Page) -> None:
         files = gr.HTML("", apply_default_css=False)
 
     def on_news(opened, shown, target, picked, request: gr.Request):
-        if not opened:  # most look and leave: nothing is promised to them
+        if not opened or not shown:  # most look and leave: nothing is promised to them
             return gr.skip()
         look = page.look(shown, request)
         return links(look, target, picked if isinstance(picked, dict) else {})

@@ -43,8 +43,11 @@ const lookAtPlace = async () => {
   setTimeout(lookAtPlace, 1000);
 };
 
-// The server knows this page by this name.
-page.greeted = (name) => Object.assign(page.waiting, { name });
+// The server knows this page by this name, and says what it shows first.
+page.greeted = ({ page: name }) => Object.assign(page.waiting, { name });
+
+// What the widgets hold then: what was chosen before the server answered stands.
+page.first = ({ built, first }, ...now) => now.map((value, at) => value === built[at] ? first[at] : value);
 
 const quiet = () => {
   sayWaiting("");
