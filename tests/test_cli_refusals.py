@@ -36,6 +36,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_what_is_read_is_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "words.csv").write_text("a dog")
     before = {path: path.read_bytes() for path in photos.rglob("*.*")}
     said = "is what is read: give another --out"
     refused(capsys, said, "map", f"{photos}/a.png", "--model", "shapes", "--out", f"{photos}/a.png")
@@ -44,7 +45,14 @@ def test_what_is_read_is_not_written_over(photos: Path, capsys: pytest.CaptureFi
     refused(
         capsys, said, "objects", "--model", "shapes", "--data", str(photos), "--boxes", boxes, "--out", boxes
     )
+    words = f"{photos}/words.csv"
+    refused(capsys, said, "where", f"{photos}/a.png", "--words", words, "--out", words)
     assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+
+
+def test_typed_words_are_no_path_however_many(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--words", ", ".join(f"word {i}" for i in range(99)))
+    refused(capsys, "shapes has no text tower", "where", f"{photos}/a.png", "--model", "shapes", *words)
 
 
 def test_objects_do_not_measure_other_pictures_than_those_named(photos: Path, capsys) -> None:

@@ -1,5 +1,6 @@
 """Where models and pictures come from, and where results go."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -225,7 +226,9 @@ def drawn_for(card: Card) -> str | None:
 def check_endings(request: Request, command: Command, pictures: int = 1) -> None:
     """Before anything is computed: can each --out be written, is there one file per picture, and is none of
     them what is read?"""
-    read = [Path(name) for name in (*request.pictures, request.boxes, request.words) if name]
+    read = [Path(name) for name in (*request.pictures, request.boxes) if name]
+    if request.words and os.path.isfile(request.words):  # else they are typed, and may be too long for a path
+        read.append(Path(request.words))
     files = [file for one in read for file in (one.rglob("*") if one.is_dir() else [one])]
     for out in request.out:
         suffix = ending_of(out)
