@@ -9,6 +9,7 @@ from PIL import Image
 
 import app
 import train
+from explorer.cli import data
 from explorer.cli.commands import main
 from explorer.faithfulness import Plan, Sample, table
 from vit import ViT
@@ -73,6 +74,15 @@ def test_what_faithfulness_would_ignore_is_refused(photos: Path, capsys) -> None
     refused(capsys, "--keep is for a table over many", *one, "--keep", f"{photos}/kept.jsonl")
     refused(capsys, "leave out what would change that", "faithfulness", "--record", "--watch", "truth")
     refused(capsys, "leave out what would change that", "faithfulness", "--record", "--points", "4")
+
+
+def test_a_record_needs_the_page_that_it_goes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """pip installs none: that is said before anything is measured."""
+    monkeypatch.setattr(data, "PAGE", tmp_path / "faithfulness.md")
+    monkeypatch.setattr(data, "model_and_size", lambda _: pytest.fail("it is measured"))
+    refused(capsys, "which pip does not install: use a clone", "faithfulness", "--record")
 
 
 def test_kept_figures_of_another_class_are_not_taken(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from vit.pictures import preprocess
 from vit.processor import native_bf16
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGE, RUNS = ROOT / "docs" / "faithfulness.md", ROOT / "runs" / "faithfulness"
+PAGE, RUNS = ROOT / "docs" / "faithfulness.md", Path("runs", "faithfulness")
 RECORDED = 200  # pictures of each bundled model's record
 
 
@@ -128,6 +128,8 @@ def run_record(request: Request) -> int:
         raise Usage(
             "--record measures every method on the model's own data: leave out what would change that."
         )
+    if not PAGE.is_file():
+        raise Usage("--record writes docs/faithfulness.md, which pip does not install: use a clone.")
     bundled = list_checkpoints()
     if request.model is not None and request.model not in bundled:
         raise Usage(f"--record is for the bundled models: {', '.join(bundled)}.")
