@@ -1,6 +1,7 @@
 """vit/words.py and vit/prototypes.py: words and pictures as classes. A tiny random CLIP, offline."""
 
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from explorer.cli.commands import main
 from explorer.methods import METHODS
 from vit import Card, CheckpointError, ViT, load, trace
+from vit.folders import DataError
 from vit.pictures import preprocess
 from vit.prototypes import features_of, with_means, with_prototypes
 from vit.trace import Recorder
@@ -356,11 +358,29 @@ def test_the_head_of_prototypes_is_the_formula_whatever_their_lengths(spread: fl
     assert card.class_names == tuple("abcd") and card.scores == "softmax"
 
 
+def test_pictures_of_classes_go_where_the_model_is(pictures: Path) -> None:
+    """Here a place without numbers, as a GPU is another than the pictures'."""
+    elsewhere = ViT(tiny_config(num_classes=0)).to("meta")
+    assert all(x.is_meta for x in features_of(elsewhere, Card("tiny"), pictures / "red"))
+
+
+def test_a_class_is_called_as_people_type_it(pictures: Path) -> None:
+    """A Mac writes é as two letters."""
+    (pictures / "red").rename(pictures / unicodedata.normalize("NFD", "café"))
+    plain = randomised(ViT(tiny_config(num_classes=0)))
+    assert with_prototypes(plain, Card("tiny"), pictures)[1].class_names == ("blue", "café", "green")
+    (pictures / "green").rename(pictures / "café")
+    with pytest.raises(DataError, match="Two classes are both called café"):
+        with_prototypes(plain, Card("tiny"), pictures)
+
+
 def test_one_class_is_none(pictures: Path) -> None:
     for name in ("blue", "green"):
         (pictures / name).rename(pictures / f".{name}")
     with pytest.raises(CheckpointError, match="needs at least two folders with a readable picture each"):
         with_prototypes(load("shapes")[0], Card("tiny"), pictures)
+    with pytest.raises(CheckpointError, match="There is no folder nowhere"):
+        with_prototypes(load("shapes")[0], Card("tiny"), "nowhere")
 
 
 # --- the command line -----------------------------------------------------------------------------------

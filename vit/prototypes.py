@@ -22,7 +22,7 @@ from torch import Tensor
 from vit.card import Card, CheckpointError
 from vit.checkpoint import build
 from vit.config import ViTConfig
-from vit.folders import of_the_system, pictures_in
+from vit.folders import folders_in, names_of, pictures_in, readable
 from vit.model import ViT
 from vit.pictures import PictureError, open_picture, preprocess
 from vit.pretrained.common import fold_positions
@@ -34,25 +34,29 @@ def with_prototypes(model: ViT, card: Card, folder: str | Path) -> tuple[ViT, Ca
     """(model, card) with a head made of the pictures in the folder's subfolders, one class each.
 
     A head that the model has already is replaced. Pictures that cannot be read are left out. Raises
-    CheckpointError where there are not two classes with a readable picture each.
+    CheckpointError where there are not two classes with a readable picture each, and DataError.
     """
-    names, means, spread, count = [], [], 0.0, 0
-    for place in sorted(path for path in Path(folder).expanduser().glob("*") if path.is_dir()):
-        if of_the_system(place.name):
-            continue
+    root, where = Path(folder).expanduser(), readable(str(folder))
+    if not root.is_dir():
+        raise CheckpointError(
+            f"There is no folder {where}: name one that holds a folder of pictures per class."
+        )
+    classes, means, spread, count = [], [], 0.0, 0
+    for place in folders_in(root):
         features = list(features_of(model, card, place))
         if not features:
             continue
         stacked = torch.stack(features)  # (n, D)
-        names.append(place.name)
+        classes.append(place)
         means.append(stacked.mean(dim=0))
         spread += float((stacked - means[-1]).square().sum())
         count += len(features)
+    names = names_of(classes, {})
     if len(names) < 2:
         raise CheckpointError(
-            f"{Path(folder).name} needs at least two folders with a readable picture each, one per class."
+            f"{where} needs at least two folders with a readable picture each, one per class."
         )
-    return with_means(model, card, tuple(names), torch.stack(means), spread / max(count - len(names), 1))
+    return with_means(model, card, names, torch.stack(means), spread / max(count - len(names), 1))
 
 
 def with_means(
@@ -79,7 +83,7 @@ def features_of(model: ViT, card: Card, folder: Path) -> Iterator[Tensor]:
             image = preprocess(open_picture(file), card, card.size_for(model.config))
         except PictureError:
             continue
-        yield headless(image[None])[0]
+        yield headless(image.to(next(headless.parameters()))[None])[0]
 
 
 def without_head(model: ViT) -> ViT:
