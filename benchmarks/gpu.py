@@ -30,10 +30,11 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train
 from vit.card import Card
+from vit.checkpoint import write_atomically
 from vit.data import PHOTOS, Split, local_folder
-from vit.folders import Folder
+from vit.folders import Folder, readable
 from vit.options import OF_A_VIT, TAUGHT, Options, spelled
-from vit.pictures import open_picture
+from vit.pictures import PictureError, open_picture
 from vit.runs import Team, usable
 from vit.schedule import Schedule
 from vit.teacher import ConvTeacher, Guide
@@ -49,22 +50,28 @@ VIT |= dict(lr=2e-3, warmup=5.0, hold=0.2, mix=0.7, weight_decay=0.1, ema=0.999)
 
 
 def pack(to: Path, side: int = SIDE) -> int:
-    """Every picture of the photos, shrunk, in one file; returns its size. Raises ValueError above LIMIT."""
-    with zipfile.ZipFile(to, "w") as packed, ThreadPoolExecutor(os.cpu_count()) as pool:
+    """Every picture of the photos, shrunk, in one file; returns its size. Raises ValueError above LIMIT, and
+    where a picture cannot be read."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed, ThreadPoolExecutor(os.cpu_count()) as pool:
         for name, split in product(PHOTOS, ("train", "test")):
             folder = Folder(local_folder(name), split)
             for file, data in zip(folder.files, pool.map(partial(shrunk, side=side), folder.files)):
                 inside = Path(name, split, file.relative_to(folder.root)).with_suffix(".webp")
                 packed.writestr(inside.as_posix(), data)
-    size = to.stat().st_size
+    size = len(content.getbuffer())
     if size > LIMIT:
         most = f"{LIMIT / 2**20:.0f} MiB"
         raise ValueError(f"{to} has {size / 2**20:.1f} MiB, more than {most}: give a smaller --side.")
+    write_atomically(to, content.getvalue())
     return size
 
 
 def shrunk(file: Path, side: int) -> bytes:
-    picture = open_picture(file)
+    try:
+        picture = open_picture(file)
+    except PictureError as error:
+        raise ValueError(f"{readable(str(file))}: {error}") from error
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     kept = io.BytesIO()
     picture.save(kept, "WebP", quality=QUALITY)
@@ -124,8 +131,10 @@ def learn(packed: Path, minutes: float, device: torch.device, small: dict[str, o
     same command goes on with them."""
     pictures = out.parent / "photos-packed"
     if not pictures.is_dir():
+        part = pictures.with_suffix(".part")  # until all of them are there
         with zipfile.ZipFile(packed) as file:
-            file.extractall(pictures)
+            file.extractall(part)
+        part.rename(pictures)
     os.environ["VIT_DATA"] = str(pictures.resolve())
     images = sum(len(Folder(local_folder(name), "train")) for name in PHOTOS)
     plan = out.parent / "photos-gpu.json"

@@ -59,6 +59,34 @@ def test_a_pack_that_would_not_travel_is_refused(photos: Path, monkeypatch: pyte
     monkeypatch.setattr(gpu, "LIMIT", 100)
     with pytest.raises(SystemExit, match="give a smaller --side"):
         gpu.main(["pack", "photos.zip"])
+    assert not list(photos.glob("*photos*"))
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_rest_is_no_pack(photos: Path) -> None:
+    broken = photos / "data" / "imagenette" / "val" / "n01440764" / "0.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match=f"{broken}: "):
+        gpu.main(["pack", "photos.zip"])
+    assert not list(photos.glob("*photos*"))
+
+
+def test_a_pack_is_unpacked_again_where_that_was_cut_short(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.main(["pack", "photos.zip", "--side", "20"])
+    train = ["train", "photos.zip", "--device", "cpu"]
+    with monkeypatch.context() as patched, pytest.raises(SystemExit, match="full"):
+        patched.setattr(zipfile.ZipFile, "extractall", cut_short)
+        gpu.main(train)
+    monkeypatch.setattr(gpu, "runs", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        gpu.main(train)
+    assert len([*photos.glob("runs/photos-packed/**/*.webp")]) == 36
+
+
+def cut_short(packed: zipfile.ZipFile, folder: Path) -> None:
+    packed.extract(packed.namelist()[0], folder)
+    raise OSError("The disk is full.")
 
 
 def test_the_models_that_it_trains_are_small_enough_to_be_bundled() -> None:
