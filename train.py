@@ -379,7 +379,7 @@ def what_was_found(run: Run, saved: ViT, test: Split) -> tuple[str, str]:
   what it made of the others. On the test split they are off by {result["test_loss"]:.3f} (mean squared
   error; 1: whoever draws nothing but the mean of each patch).
 - {said}, of {classes}.
-- `python train.py --init {where} ...` begins with it, and learns classes."""
+- `{as_called("python train.py")} --init {where} ...` begins with it, and learns classes."""
         return said, found
     accuracy = result["accuracy"]
     run.card = replace(run.card, accuracy=round(accuracy, 4))
@@ -387,7 +387,7 @@ def what_was_found(run: Run, saved: ViT, test: Split) -> tuple[str, str]:
     again += ["--seed", str(options.seed)] if options.seed else []
     said = f"{accuracy:.2%} of {len(test)} test {things} right"
     found = f"""- **Accuracy {accuracy:.2%}** on all {len(test)} {things} of the test split: these fp16
-  weights, one view of each, in float32. `python train.py {shlex.join(again)}` repeats it."""
+  weights, one view of each, in float32. `{as_called("python train.py")} {shlex.join(again)}` repeats it."""
     return said, found
 
 
@@ -424,20 +424,24 @@ All options: `{shlex.join(spelled(changed))}`"""
 # The command line ------------------------------------------------------------------------------------
 
 
-def as_called(text: str, installed: bool) -> str:
-    """What is typed, where `pip install` has made a command of it."""
-    if not installed:
+def is_installed() -> bool:
+    """Whether this is the command that `pip install` makes of it."""
+    return Path(sys.argv[0]).stem == "vit-train"
+
+
+def as_called(text: str) -> str:
+    """Commands as they are typed here."""
+    if not is_installed():
         return text
     return text.replace("python train.py", "vit-train").replace("2 train.py", "2 -m vit_explorer.train")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     recipes = "\n".join(f"  {name:<13} {recipe.about}" for name, recipe in RECIPES.items())
-    installed = Path(sys.argv[0]).stem == "vit-train"
     parser = argparse.ArgumentParser(
-        "vit-train" if installed else "train.py",
+        "vit-train" if is_installed() else "train.py",
         usage="%(prog)s [RECIPE] [options]",
-        description=as_called(__doc__ or "", installed),
+        description=as_called(__doc__ or ""),
         epilog="recipes:\n" + recipes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -505,7 +509,7 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             report = evaluate(args.evaluate, data, options.seed, device)
             show_report(report, args.out or Path("runs") / f"evaluate-{name}", f"{name} on {data}")
         else:
-            words = ["python", "train.py", *filter(None, [args.recipe]), *spelled(given)]
+            words = [*as_called("python train.py").split(), *filter(None, [args.recipe]), *spelled(given)]
             name = args.recipe if args.recipe not in (None, "folder") else name_of_data(options.data)
             folder = args.out or Path("runs") / name
             options, team = with_init(options, told), team_of(args)

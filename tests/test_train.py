@@ -525,6 +525,15 @@ def test_the_help_of_what_was_installed_names_its_own_commands(capsys, monkeypat
         assert f"  {file} " in text and other not in text
 
 
+@pytest.mark.parametrize("more", [[], ["--mask", "0.5", "--mix", "0"]])
+def test_what_was_installed_writes_commands_that_are_there(more, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/vit-train"])
+    run(pictures, tmp_path / "run", "--epochs", "1", *more)
+    told = (tmp_path / "run" / "README.md").read_text()
+    assert "`vit-train --" in told and "train.py" not in told
+    assert load(tmp_path / "run")[1].command.startswith("vit-train --data ")
+
+
 def test_every_recipe_is_sound():
     for recipe in t.RECIPES.values():
         options = Options(**{"data": "x"} | recipe.options)
