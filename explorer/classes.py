@@ -133,7 +133,8 @@ Classes = Words | Prototypes
 
 
 def digest(names: Sequence[str], *tensors: Tensor) -> str:
-    found = hashlib.sha256(json.dumps(list(names)).encode())
+    shapes = [list(x.shape) for x in tensors]  # where one ends and the next begins
+    found = hashlib.sha256(json.dumps([list(names), shapes]).encode())
     for x in tensors:
         found.update(x.float().cpu().numpy().tobytes())
     return found.hexdigest()[:20]

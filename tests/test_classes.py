@@ -284,6 +284,8 @@ def test_shown_classes_are_known_by_their_pictures_not_by_their_names_alone(mode
     one, turned = Prototypes(names, features), Prototypes(names, features[::-1])
     assert one.key == Prototypes(names, features).key
     assert len({one.key, turned.key, Prototypes(names[::-1], features).key}) == 3
+    rows = torch.randn(3, 32)  # the same pictures, of which another class has the second
+    assert Prototypes(names, rows.split([1, 2])).key != Prototypes(names, rows.split([2, 1])).key
     looks = [session.look(pictures / "red" / "0.png", models["dino"], classes=c) for c in (one, turned)]
     first, second = (look.trace().logits for look in looks)
     torch.testing.assert_close(first, second.flip(0))
