@@ -5,6 +5,7 @@ widgets and returns values of widgets: it can be called from a test without a se
 """
 
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -546,9 +547,13 @@ def launch_options(session: Session) -> dict[str, Any]:
 
 
 def keep_first(session: Session) -> None:
-    """Look at what most visitors find first, so that it is at hand for all of them."""
+    """Look at what most visitors find first, so that it is at hand for all of them, or tell the owner why
+    they will find nothing."""
     shown = first_shown(session, {})
-    session.look(shown.picture, shown.model, size=shown.size).trace()
+    try:
+        session.look(shown.picture, shown.model, size=shown.size).trace()
+    except ValueError as error:
+        print(f"app.py: {shown.model}: {error}", file=sys.stderr)
 
 
 def theme() -> gr.themes.Base:

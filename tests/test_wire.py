@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from explorer import look as looks
 from explorer.front import KEPT_PAGES, Front, Headed, Text
 from explorer.session import Session
 from explorer.ui import first_shown, first_value, keep_first
@@ -48,6 +49,14 @@ def test_what_most_find_first_is_at_hand_and_nothing_else(session: Session) -> N
     assert first_value(session, {"example": "tower"}) is None
     nonsense = first_shown(session, {"model": "../..", "example": "\0", "size": "huge"})
     assert nonsense == first_shown(session, {})
+
+
+def test_a_first_look_that_is_refused_is_one_sentence_to_the_owner(session, monkeypatch, capsys) -> None:
+    refused = Session(public=True, extra=tuple(session.names()[:1]))
+    monkeypatch.setattr(looks, "PUBLIC_PASS_LIMIT", (0, 0))
+    keep_first(refused)
+    name, _, said = capsys.readouterr().err.removeprefix("app.py: ").partition(": ")
+    assert name == session.names()[0] and said.startswith("This look needs") and said.count("\n") == 1
 
 
 def test_a_text_is_kept_by_browsers_under_a_name_of_its_content() -> None:
