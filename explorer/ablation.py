@@ -22,7 +22,7 @@ def without_heads(
     lost[l, h] = y(x) − y(x with z[l, h] = 0), signed.  Michel, Levy & Neubig 2019, "Are Sixteen Heads Really
     Better than One?", section 3.2.  The ledger books a head's direct effect only; this is the total one, with
     what later heads and MLPs make of it, and does not add up to anything.  `target` as in `ledger`, for a
-    trace without edits.  Cost: H passes from each layer on, some L·H/2 forward passes; progress(layers, L).
+    trace without edits.  Cost: H passes from each layer on, H(L+1)/2 forward passes; progress(layers, L).
     """
     target = class_to_explain(trace, model, target)
     config, weight = model.config, next(model.parameters())

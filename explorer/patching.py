@@ -25,6 +25,7 @@ from explorer.maps import Progress
 from explorer.pairs import check_pictures
 from explorer.payload import class_name
 from vit.card import Card
+from vit.cost import from_every_layer
 from vit.grid import Grid
 from vit.model import Hook, ViT
 from vit.objective import Objective
@@ -85,7 +86,7 @@ class Patching:
 def passes(depth: int, num_heads: int, num_tokens: int, what: str) -> float:
     """About how many forward passes it takes: each run begins at its own layer."""
     columns = num_heads if what == HEADS else num_tokens
-    return (columns + 1) * (depth + 1) / 2
+    return (columns + 1) * from_every_layer(depth)
 
 
 def difference(source: Trace, receiver: Trace, target: int | None = None) -> Objective:

@@ -432,12 +432,12 @@ def test_the_lanes_of_a_race_show_values_that_are_no_shares_at_their_own_scale()
 def test_heads_are_switched_off_unasked_only_where_that_is_quick(checkpoints, picture, monkeypatch) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     monkeypatch.setattr(looks, "QUICK", 0)
-    assert "Takes 6 forwards: tick" in why.ledger_report(look, 2)
+    assert "Takes 8 forwards: tick" in why.ledger_report(look, 2)
     lost = why.run_ablation(look, 2)
     assert torch.equal(lost, without_heads(look.trace(exact=True), look.model, 2))
     book = why.ledger_report(look, 2)
-    assert "Takes 6 forwards" not in book and f"L1.H2: {float(lost[1, 2]):+.3g} logit" in book
-    assert "Takes 6 forwards" in why.ledger_report(look, 3)
+    assert "Takes 8 forwards" not in book and f"L1.H2: {float(lost[1, 2]):+.3g} logit" in book
+    assert "Takes 8 forwards" in why.ledger_report(look, 3)
 
 
 def test_heads_are_switched_off_where_there_is_no_ledger_too(checkpoints, picture, monkeypatch) -> None:

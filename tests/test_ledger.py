@@ -11,6 +11,7 @@ from explorer.ablation import without_heads
 from explorer.ledger import Ledger, ledger, pooled_rows
 from explorer.methods import METHODS
 from vit import Trace, ViT, ZeroHeads, trace
+from vit.cost import from_every_layer
 
 families = pytest.mark.parametrize("family", ADDING)
 
@@ -152,6 +153,16 @@ def test_what_is_lost_without_a_head_is_what_switching_it_off_loses(family: str)
         assert float(lost[layer, head]) == pytest.approx(float(t.logits[3] - off[3]), abs=1e-4)
     answer = int(t.logits.argmax())
     assert torch.equal(without_heads(t, model), without_heads(t, model, answer))
+
+
+def test_what_switching_off_costs_is_what_the_model_is_given() -> None:
+    model, t = model_and_trace("cls")
+    ran = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda *seen: ran.append(1))
+    without_heads(t, model, 2)
+    depth, heads = len(model.blocks), model.config.num_heads
+    assert len(ran) == depth * heads * from_every_layer(depth)
 
 
 def test_in_the_last_layer_a_head_is_missed_for_what_it_gave_and_what_the_mlp_made_of_it() -> None:

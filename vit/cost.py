@@ -15,6 +15,11 @@ class Cost:
     attn_bytes: int  # every layer's (L, H, T, T): what `trace` keeps with "attn"
 
 
+def from_every_layer(depth: int) -> float:
+    """Forward passes that it takes to run a model of L layers once from each of them on: (L + … + 1) / L."""
+    return (depth + 1) / 2
+
+
 def cost(config: ViTConfig, image_size: tuple[int, int] | None = None, frames: int | None = None) -> Cost:
     """The cost of one image of (height, width), or of one clip, of its own number of frames or another.
 

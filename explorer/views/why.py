@@ -34,6 +34,7 @@ from explorer.views.page import (
 )
 from explorer.views.parts import cells, escape, lines, note, panel, picture_map, scale, table
 from explorer.views.prose import words
+from vit.cost import from_every_layer
 from vit.grid import Grid
 from vit.objective import OTHERS
 from vit.trace import Trace, trace
@@ -288,7 +289,7 @@ def ledger_of(look: Look, target: int) -> Ledger:
 
 def ablation_passes(look: Look) -> float:
     """Forward passes that it takes to switch off each head in turn, each from its own layer on."""
-    return look.model.config.depth * look.model.config.num_heads / 2
+    return look.model.config.num_heads * from_every_layer(look.model.config.depth)
 
 
 def ablation_key(target: int) -> tuple[str, int]:
