@@ -347,6 +347,8 @@ def test_the_why_page_stands_every_model(look: Look) -> None:
     assert "What is lost without each head" in book and "LayerNorm" not in book  # others have RMSNorm
     config = look.model.config
     assert config.post_norm or ("scale frozen" in book) == (config.final_norm or config.norm_after_pool)
+    assert ("the map above shows direct ones" in book) != config.post_norm
+    assert ("each patch&#x27;s embedding gave directly" in book) == (config.pool == "mean")
     gap = re.findall(r"Gap: ([−\d.e+]+)\.<", book)[-1]
     assert "It adds up, too" in book and float(gap.replace("−", "-")) < 1e-3
     told = why.contrast_report(look, target, "others") + why.contrast_report(look, target, target)

@@ -341,6 +341,9 @@ def ledger_report(look: Look, target: int) -> str:
     ]
     normed = look.model.config.final_norm or look.model.config.norm_after_pool
     frozen = ", with the final norm's scale frozen" if normed else ""
+    by_patch = "The same sum by patch, through all heads"
+    if look.model.config.pool == "mean":
+        by_patch += ", and what each patch's embedding gave directly"
     from_prefix = float(book.heads[..., : book.num_prefix_tokens].sum())
     return (
         '<div class="vx-row is-narrow">'
@@ -354,10 +357,10 @@ def ledger_report(look: Look, target: int) -> str:
         + panel(
             "Where it was carried from",
             picture_map(look.picture_address, book.map(), "", signed=True),
-            f"The same sum by patch, through all heads. {number(from_prefix, '+.2f')} more came from "
+            f"{by_patch}. {number(from_prefix, '+.2f')} more came from "
             f"{', '.join(look.model.config.prefix_names)}, which the picture does not show."
             if book.num_prefix_tokens
-            else "The same sum by patch, through all heads.",
+            else f"{by_patch}.",
         )
         + panel(
             "It adds up",
@@ -378,6 +381,7 @@ def totals_report(look: Look, target: int) -> str:
         return ""
     made = partial(total_effects, look.trace(exact=True), look.model, target)
     totals = look.remember(("totals", target), made)
+    above = "" if look.refusal(METHODS["logit_ledger"]) else ", where the map above shows direct ones"
     prefix = float(totals.tokens[: totals.num_prefix_tokens].sum())
     rows = [
         ["patches", number(totals.map().sum(), "+.3f")],
@@ -394,8 +398,7 @@ def totals_report(look: Look, target: int) -> str:
         + panel(
             "What each patch gave in all",
             picture_map(look.picture_address, totals.map(), "", signed=True),
-            "By whatever way, through all heads and MLPs: total effects, where the map above shows direct "
-            "ones.",
+            f"By whatever way, through all heads and MLPs: total effects{above}.",
         )
         + panel(
             "It adds up, too",
