@@ -560,6 +560,17 @@ def test_each_class_has_its_own_patches_and_nothing_large_is_kept(look: Look) ->
     assert kept and all(x.untyped_storage().nbytes() == x.nbytes for x in kept)
 
 
+def test_what_the_head_was_taught_to_read_is_what_it_reads(checkpoints, picture) -> None:
+    said = {
+        "cls": "[CLS]: a hint, not an answer.",
+        "deit": "[CLS] and [DIST]: a hint, not an answer.",
+        "mean": "the mean over patches.",
+    }
+    for kind, read in said.items():
+        look = Session(extra=(checkpoints[kind],)).look(picture, checkpoints[kind])
+        assert f"It was taught to read {read}" in heads.depth_panels(look, 1)
+
+
 def test_who_led_early_is_in_the_logit_lens(checkpoints, picture, monkeypatch) -> None:
     look = Session(extra=(checkpoints["cls"],)).look(picture, checkpoints["cls"])
     lens = torch.zeros(4, 7)  # (L+1, K)

@@ -34,17 +34,13 @@ from explorer.views.parts import (
 )
 from explorer.views.prose import words
 from vit.clips import Clip, preprocess_clip, sampled
+from vit.config import ViTConfig
 from vit.moves import moves_sample
 from vit.pictures import preprocess
 from vit.shapes import shapes_sample
 from vit.trace import Trace
 
 CKA_IMAGES, CKA_BATCH = 256, 64
-TAUGHT = {  # what the head reads where it answers, by config.pool
-    "cls": "It was taught to read [CLS]: a hint, not an answer.",
-    "attention": "It was taught to read what attention pools: a hint, not an answer.",
-    "mean": "It was taught to read the mean of all patches.",
-}
 
 
 def report(look: Look, target: int | None) -> str:
@@ -207,11 +203,17 @@ def depth_panels(look: Look, target: int | None) -> str:
                 f"Patches that point to {class_name(look.card, target)}",
                 picture_map(look.picture_address, patches.unflatten(0, trace.grid_size), ""),
                 "The head reads each patch of the last layer alone, as if it were the token it was "
-                f"taught to read. {TAUGHT[model.config.pool]}",
+                f"taught to read. {taught(model.config)}",
             )
         )
     panels.append(norms_panel(look))
     return "".join(panels)
+
+
+def taught(config: ViTConfig) -> str:
+    """What the head reads where it answers, and what its reading of a patch is worth."""
+    hint = "" if config.pool == "mean" else ": a hint, not an answer"
+    return f"It was taught to read {what_is_read(config)}{hint}."
 
 
 def norms_panel(look: Look) -> str:
