@@ -1438,7 +1438,7 @@ def test_a_program_asks_by_name_and_gets_the_numbers_of_the_page(url, session, c
         headless = {"model": checkpoints["headless"], "method": "relevance"}
         client.predict(picture=file, **headless, api_name="/map")
     for nobody in (7, -2):
-        with pytest.raises(Exception, match=f"no class {nobody}: it has 0 to 6"):
+        with pytest.raises(Exception, match=f"no class {nobody}: this model has 7, 0 to 6"):
             client.predict(picture=file, model=name, method="relevance", target=nobody, api_name="/map")
 
 

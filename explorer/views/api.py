@@ -61,7 +61,8 @@ def build(page: Page) -> None:
             raise gr.Error(why_not, print_exception=False)
         classes = shown.model.config.num_classes
         if target is not None and classes and not -1 <= target < classes:
-            raise gr.Error(f"There is no class {target:g}: it has 0 to {classes - 1}.", print_exception=False)
+            has = f"this model has {classes}, 0 to {classes - 1}"
+            raise gr.Error(f"There is no class {target:g}: {has}.", print_exception=False)
         chosen = shown.valid_target(target)
         return {
             "model": shown.name,
