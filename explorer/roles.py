@@ -53,7 +53,7 @@ RULES = (
     Rule("row", "patches look along their own row, twice as much as looking everywhere", "row", 2.0),
     Rule("column", "patches look along their own column, twice as much as looking everywhere", "column", 2.0),
     Rule("same colour", "the nearer a patch's colour, the more it is looked at", "colour", 0.3),
-    Rule("sink", "patches give half of their attention to tokens that are no patch, or to one", "sink", 0.5),
+    Rule("sink", "patches give half of their attention to no patch, or half of the rest to one", "sink", 0.5),
 )
 FIGURES = {
     "object": "AUC of attention, from what the answer is read from, against the object",
@@ -61,7 +61,7 @@ FIGURES = {
     "row": "share on the patch's own row over that of looking everywhere alike",
     "column": "share on its own column over that of looking everywhere alike",
     "colour": "correlation of attention with nearness in colour",
-    "sink": "share on the most looked-at token, or on all tokens that are no patch",
+    "sink": "share on all tokens that are no patch, or of the rest on the most looked-at patch",
 }
 
 
