@@ -156,7 +156,7 @@ def begin(
     if team.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder, args.fresh)
-    with claimed(folder, team), together(team):
+    with claimed(folder, team):
         if team.world > 1:
             device = join_team(device)
             if team.rank > 0:
@@ -195,8 +195,6 @@ def begin(
         elif team.rank == 0:
             same = "same command, without --fresh," if args.fresh else "same command"
             print(f"Stopped after step {run.step}; the {same} goes on from there.")
-        if team.world > 1:
-            dist.destroy_process_group()
     return complete
 
 
@@ -516,7 +514,8 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             options.check(team.world * team.accumulate)  # before a teacher is trained for it
             if args.fresh or not (folder / "state.pt").is_file():  # what goes on is typed as it was
                 refuse_idle(options, given)
-            begin_with_teacher(options, name, folder, args, shlex.join(words), save_every)
+            with together(team):
+                begin_with_teacher(options, name, folder, args, shlex.join(words), save_every)
 
 
 def command() -> None:

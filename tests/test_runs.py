@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Sequence
 from copy import deepcopy
@@ -29,9 +28,10 @@ from vit.checkpoint import list_snapshots, load_snapshot, save
 from vit.data import Split, decode_all
 from vit.library import load
 from vit.options import Options
+from vit.recipes import Recipe
 from vit.runs import Run, RunError, Team
 from vit.schedule import Schedule
-from vit.teacher import ConvTeacher, save_teacher
+from vit.teacher import FILE, ConvTeacher, save_teacher
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -374,14 +374,15 @@ def test_ctrl_c_while_pictures_are_read_waits_for_none_of_the_rest():
 def rank(rank: int, world: int, port: int, folder: Path, work) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     torch.set_num_threads(1)
     work(rank, world, folder)
 
 
 def processes(world: int, folder: Path, work, codes: Sequence[int] = ()) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:  # a port that is free now
-        port = server.getsockname()[1]
-    team = [FORKS.Process(target=rank, args=(i, world, port, folder, work)) for i in range(world)]
+    """As torchrun starts them, which keeps where they meet for as long as they live."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    team = [FORKS.Process(target=rank, args=(i, world, store.port, folder, work)) for i in range(world)]
     for process in team:
         process.start()
     for process in team:
@@ -467,6 +468,19 @@ def test_a_run_of_two_processes_goes_on_with_one(pictures, tmp_path, monkeypatch
         for name in ours:
             assert torch.allclose(ours[name], theirs[name], atol=1e-5, rtol=1e-4), name
     assert (weights(one)["patch_embed.proj.weight"] - begin).abs().max() > 1e-3, "it has learned meanwhile"
+
+
+def a_teacher_first(rank: int, world: int, folder: Path) -> None:
+    tiny = dict(network="conv", image_size=16, batch_size=8, epochs=1.0, eval_images=6, precision="fp32")
+    t.RECIPES["tiny-teacher"] = Recipe("", tiny)
+    t.main(json.loads((folder / "args.json").read_text()), 0.0)
+
+
+def test_two_processes_train_a_teacher_and_then_the_vit(pictures, tmp_path):
+    words = command(pictures, tmp_path / "run", "--teacher", "tiny-teacher", "--epochs", "1")
+    (tmp_path / "args.json").write_text(json.dumps(words))
+    processes(2, tmp_path, a_teacher_first)
+    assert (tmp_path / "run-tiny-teacher" / FILE).is_file() and load(tmp_path / "run")
 
 
 def until_its_peer_dies(rank: int, world: int, folder: Path) -> None:

@@ -278,9 +278,14 @@ class StopSignal:
 
 @contextmanager
 def together(team: Team) -> Iterator[None]:
-    """What ends one process of a team ends all, each with one sentence. Raises RunError."""
+    """What ends one process of a team ends all, each with one sentence. Raises RunError.
+
+    They part only when all is done: torchrun's store still has the addresses of a first meeting at a second.
+    """
     try:
         yield
+        if team.world > 1:
+            dist.destroy_process_group()
     except RuntimeError as problem:
         if team.world > 1 and (isinstance(problem, dist.DistError) or "gloo" in str(problem)):
             advice = "the same command goes on from the last save, with any number of processes."
@@ -289,14 +294,14 @@ def together(team: Team) -> Iterator[None]:
 
 
 def join_team(device: torch.device) -> torch.device:
-    """Meet the other processes of torchrun; returns this one's device."""
+    """Meet the other processes of torchrun, if they have not met yet; returns this one's device."""
     patience = timedelta(hours=2)  # while the first one downloads and decodes
-    if device.type != "cuda":
-        dist.init_process_group("gloo", timeout=patience)
-        return device
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)
-    dist.init_process_group("nccl", timeout=patience, device_id=device)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        dist.init_process_group(backend, timeout=patience, device_id=bound)
     return device
 
 
