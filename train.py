@@ -226,7 +226,13 @@ def begin_with_teacher(
         if folder.is_dir():
             check_folder(folder, args.fresh)  # before a teacher is trained for it
         same = dict(data=options.data, seed=options.seed, patch_size=options.patch_size)
-        first = Options(**RECIPES[options.teacher].options | same)
+        first, team = Options(**RECIPES[options.teacher].options | same), team_of(args)
+        try:
+            first.check(team.world * team.accumulate)
+        except ValueError as problem:
+            advice = "train a teacher that fits with --network conv, and give --teacher its folder."
+            what = f"The recipe {options.teacher} does not fit this run ({str(problem).rstrip('.')})"
+            raise ValueError(f"{what}: {advice}") from problem
         again = argparse.Namespace(**{**vars(args), "fresh": False})
         if not begin(first, at.name, at, again, command, save_every):
             return

@@ -119,8 +119,9 @@ def test_a_distillation_token_has_the_teacher_and_cls_the_labels(teacher):
     assert built.head_dist is not None and built.config.num_prefix_tokens == 2
     with pytest.raises(SystemExit, match="Without --teacher nothing is changed by --distillation"):
         t.main(["cifar10", "--distillation"])
-    with pytest.raises(SystemExit, match="--teach above 0"):
-        t.main(["cifar10", "--teacher", "small-teacher", "--distillation", "--teach", "0"])
+    for teach in ("0", "1"):  # either token would have nothing to learn
+        with pytest.raises(SystemExit, match="--teach above 0 and below 1"):
+            t.main(["cifar10", "--teacher", "small-teacher", "--distillation", "--teach", teach])
     with pytest.raises(
         SystemExit, match="imagenette has no distillation token: leave out --distillation, or"
     ):
@@ -147,8 +148,12 @@ def test_one_command_trains_the_teacher_first_and_goes_on_with_either(pictures, 
     run(pictures, tmp_path / "fine", *words, "--patch-size", "4")
     fine = load_teacher(tmp_path / "fine-tiny-teacher", find_pictures(str(pictures), "train")[1])
     assert (fine.square, fine.side) == (1, 16)
-    with pytest.raises(SystemExit, match="a multiple of 4, not 1"):  # before a teacher is trained
-        t.main(command(pictures, tmp_path / "odd", *words, "--patch-size", "1"), 0.0)
+    for patch, why in (("1", "a multiple of 4, not 1"), ("12", "multiples of 12, not 16")):
+        own = ("--patch-size", patch, "--image-size", "24", "--sizes", "")
+        said = rf"The recipe tiny-teacher does not fit this run \(.*{why}\): train a teacher that fits"
+        with pytest.raises(SystemExit, match=said):
+            t.main(command(pictures, tmp_path / "odd", *words, *own), 0.0)
+    assert not (tmp_path / "odd-tiny-teacher").exists(), "before a teacher is trained"
 
     learn, steps = t.learn, 0
 

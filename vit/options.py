@@ -121,8 +121,9 @@ class Options:
             raise ValueError(f"--sizes needs {advice}, not {self.sizes!r}.")
         if self.network == "conv" and (self.init or self.teacher):
             raise ValueError("--network conv has no teacher and begins anew: leave out --init and --teacher.")
-        if self.distillation and self.teacher and not self.teach:
-            raise ValueError("--distillation learns from the teacher alone: give --teach above 0.")
+        if self.distillation and self.teacher and self.teach in (0, 1):
+            advice = "give --teach above 0 and below 1."
+            raise ValueError(f"--distillation learns from the labels and from the teacher: {advice}")
         if self.num_frames > 1 and (self.network == "conv" or self.teacher):
             raise ValueError("--network conv and --teacher are for pictures: leave them out for clips.")
         if self.num_frames > 1 and self.mix:
