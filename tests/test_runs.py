@@ -24,12 +24,12 @@ from torch import nn
 
 import train as t
 from vit.card import Card
-from vit.checkpoint import list_snapshots, load_snapshot, save
+from vit.checkpoint import list_snapshots, load_snapshot, save, snapshot_files
 from vit.data import Split, decode_all
 from vit.library import load
 from vit.options import Options
 from vit.recipes import Recipe
-from vit.runs import Run, RunError, Team
+from vit.runs import Run, RunError, Team, check_folder, tidy
 from vit.schedule import Schedule
 from vit.teacher import FILE, ConvTeacher, save_teacher
 
@@ -168,8 +168,9 @@ def test_a_snapshot_of_steps_that_were_lost_is_forgotten(pictures, finished, tmp
         with monkeypatch.context() as patch:
             interrupted(patch, calls)
             run(pictures, out)
-        assert [snapshot.step for snapshot in list_snapshots(out)] == [0, 1, 3]
+        assert [*snapshot_files(out)] == [0, 1, 3]
         shutil.copy(finished / "snapshots" / "step_0000012.safetensors", out / "snapshots")
+        (out / "snapshots" / "step_0000000.safetensors").write_bytes(b"a damaged one hinders nothing")
 
 
 def changed(what: str, state: dict) -> object:
@@ -523,6 +524,34 @@ def test_a_mistake_beside_fresh_does_not_cost_the_run(pictures, finished, tmp_pa
     with pytest.raises(SystemExit, match=said):
         run(pictures, out, "--fresh", *mistake.split())
     assert (out / "state.pt").is_file() and (out / "README.md").is_file() and list_snapshots(out)
+
+
+def test_fresh_leaves_nothing_of_the_run_before_and_takes_nothing_else(pictures, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "run")
+    (out / "notes.txt").write_text("mine")
+    words = f"--data {pictures} --out {out} --fresh --network conv --image-size 16 --batch-size 8 --epochs 1"
+    t.main(words.split())
+    assert {file.name for file in out.iterdir() if file.is_file()} == {
+        *("state.pt", "history.csv", FILE, ".lock", "notes.txt")
+    }
+    others = shutil.copytree(finished, tmp_path / "others")
+    (others / "state.pt").unlink()
+    (others / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(SystemExit, match="holds other files: give --out a folder of its own"):
+        run(pictures, others, "--fresh")
+    assert (others / "model.safetensors").is_file() and (others / "README.md").is_file()
+
+
+def test_fresh_that_is_killed_between_two_files_leaves_a_run(finished, tmp_path, monkeypatch):
+    out, unlink = shutil.copytree(finished, tmp_path / "run"), Path.unlink
+
+    def and_look(path: Path, missing_ok: bool = False) -> None:
+        check_folder(out, fresh=True)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", and_look)
+    tidy(out, fresh=True)
+    assert {file.name for file in out.iterdir()} == {".lock", "snapshots"}
 
 
 def test_a_run_cannot_be_cut_short_where_it_stands(pictures, tmp_path, monkeypatch):

@@ -112,16 +112,12 @@ def save_snapshot(
     about = {"format": FORMAT, "version": VERSION, "model": asdict(model.config)} | asdict(card)
     config = {"config": json.dumps(about), "step": str(step), "metrics": json.dumps(dict(metrics))}
     before: dict[str, Tensor] = {}
-    earlier = [
-        p
-        for p in path.parent.glob("step_*.safetensors")
-        if (at := snapshot_step(p)) is not None and at < step
-    ]
+    earlier = [file for at, file in snapshot_files(folder).items() if at < step]
     with suppress(CheckpointError):  # damaged: this one then stands for itself
         if earlier:
-            base = decoded(max(earlier), MAX_BYTES)
+            base = decoded(earlier[-1], MAX_BYTES)
             before = base.weights
-            config |= {"base": max(earlier).name, "base_digest": base.digest}
+            config |= {"base": earlier[-1].name, "base_digest": base.digest}
     tensors = {}
     for name, x in model.state_dict().items():
         if x.ndim >= 2:
@@ -141,6 +137,12 @@ def snapshot_step(path: Path) -> int | None:
     """The step of a snapshot by the name of its file; None if it is none."""
     match = re.fullmatch(r"step_(\d{7,})\.safetensors", path.name)
     return int(match[1]) if match else None
+
+
+def snapshot_files(folder: str | Path) -> dict[int, Path]:
+    """Step -> the file of its snapshot, in training order, by their names: none is opened."""
+    files = {snapshot_step(path): path for path in Path(folder).glob("snapshots/step_*.safetensors")}
+    return {step: files[step] for step in sorted(step for step in files if step is not None)}
 
 
 def list_snapshots(folder: str | Path, damaged: list[str] | None = None) -> list[Snapshot]:

@@ -22,7 +22,17 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from vit.card import Card
-from vit.checkpoint import list_snapshots, remove_half_written, save, save_snapshot, write_atomically
+from vit.checkpoint import (
+    CONFIG,
+    NEXT_CONFIG,
+    WEIGHTS,
+    is_ours,
+    remove_half_written,
+    save,
+    save_snapshot,
+    snapshot_files,
+    write_atomically,
+)
 from vit.data import Split
 from vit.folders import readable
 from vit.masked import vit_of
@@ -137,9 +147,9 @@ class Run:
 
     def forget_later_snapshots(self) -> None:
         """Those of steps that were lost with the process that took them, and may now come out otherwise."""
-        for snapshot in reversed(list_snapshots(self.folder)):  # each is a difference to the one before
-            if snapshot.step > self.step:
-                snapshot.path.unlink()
+        for step, file in reversed(snapshot_files(self.folder).items()):  # each differs from the one before
+            if step > self.step:
+                file.unlink()
 
     def follow(self, command: str) -> None:
         """Say on the card that the steps to come, if there are any, are those of this command."""
@@ -219,8 +229,9 @@ class Team:
 
 def check_folder(folder: Path, fresh: bool) -> None:
     """Is this a folder for a run? Raises ValueError."""
-    is_run, is_checkpoint = ((folder / file).is_file() for file in ("state.pt", "model.safetensors"))
-    if is_checkpoint and not (is_run or fresh):
+    is_run = (folder / "state.pt").is_file()
+    is_checkpoint = not is_run and is_ours(folder)
+    if is_checkpoint and not fresh:
         advice = "give another --out, or --fresh."
         raise ValueError(f"{folder} holds a checkpoint, not a run to go on with: {advice}")
     if not (is_run or is_checkpoint) and any(not file.name.startswith(".") for file in folder.iterdir()):
@@ -232,8 +243,9 @@ def tidy(folder: Path, fresh: bool) -> None:
     for place in (folder, folder / "snapshots"):
         remove_half_written(place)
     if fresh:
-        of_run = (folder / name for name in ("state.pt", "history.csv", "README.md", TEACHER))
-        for file in (*of_run, *folder.glob("snapshots/step_*")):
+        others = ("history.csv", "README.md", TEACHER, WEIGHTS, NEXT_CONFIG)
+        last = (CONFIG, "state.pt")  # by which `check_folder` knows it, if it is killed meanwhile
+        for file in (*folder.glob("snapshots/step_*"), *(folder / name for name in (*others, *last))):
             file.unlink(missing_ok=True)
 
 
