@@ -1,5 +1,6 @@
 """Data sets from folders and from torchvision: decoded once, with what cannot be read named."""
 
+import os
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,16 @@ def test_the_cache_keeps_one_file_and_no_torn_one(tmp_path):
     Image.new("RGB", (12, 10), WHITE).save(root / "train" / "cat" / "0.png")
     load_split(str(root), "train", (8, 8))
     assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_the_cache_is_for_all_whom_the_umask_allows(tmp_path):
+    root, before = make_folder(tmp_path / "pets"), os.umask(0o027)
+    try:
+        load_split(str(root), "train", (8, 8))
+    finally:
+        os.umask(before)
+    (kept,) = (tmp_path / "cache" / "decoded").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("folder", ["decoded", "downloads"])

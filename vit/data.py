@@ -445,12 +445,16 @@ def write_cache(
     path: Path, fingerprint: str, images: Tensor, labels: Tensor, skipped: Sequence[str], content: str
 ) -> None:
     """A disk that is full costs the cache, not the run."""
-    temporary = path.with_suffix(".part")  # one that a killed run has left is written over
+    temporary = path.with_suffix(".part")
     about = {"fingerprint": fingerprint, "skipped": json.dumps(list(skipped)), "content": content}
     try:
         with writing(path.parent):
             try:
+                temporary.unlink(missing_ok=True)  # one that a killed run has left
+                temporary.touch()
+                mode = temporary.stat().st_mode  # safetensors lets nobody else read
                 save_file({"images": images, "labels": labels}, temporary, about)
+                temporary.chmod(mode)
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
