@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -221,6 +222,51 @@ def test_imagenette_is_unpacked_again_where_it_was_cut_short(tmp_path, monkeypat
     assert split.labels.tolist() == list(range(10))
     monkeypatch.setattr("torchvision.datasets.Imagenette", lambda *_, **__: pytest.fail("unpacked twice"))
     assert len(load_split("imagenette", "test", (8, 8))) == 10
+
+
+def pets(folder: Path) -> None:
+    """What torchvision unpacks, with few pictures in it."""
+    for name in ("images", "annotations"):
+        (folder / name).mkdir(parents=True)
+    for part, count in (("trainval", 4), ("test", 3)):
+        rows = [f"{part}_{i} 1 {1 + i % 2} 1" for i in range(count)]
+        (folder / "annotations" / f"{part}.txt").write_text("\n".join(rows) + "\n")
+        for i in range(count):
+            Image.new("RGB", (12, 10), (50 * i, 0, 0)).save(folder / "images" / f"{part}_{i}.jpg")
+
+
+@pytest.fixture
+def unpacked(tmp_path, monkeypatch) -> Path:
+    """The folder of the downloaded cats and dogs; the download unpacks what is there no more."""
+    folder = tmp_path / "cache" / "downloads" / "oxford-iiit-pet"
+    monkeypatch.setattr("vit.data.CATSDOGS_COUNT", {"trainval": 4, "test": 3})
+    monkeypatch.setattr("torchvision.datasets.OxfordIIITPet", lambda root, download: pets(folder))
+    return folder
+
+
+@pytest.mark.parametrize("cut", ["nothing", "no lists", "a line", "within a line", "a picture"])
+def test_cats_and_dogs_are_unpacked_again_where_they_were_cut_short(cut, unpacked, monkeypatch):
+    if cut != "nothing":
+        pets(unpacked)
+    names = unpacked / "annotations" / "trainval.txt"
+    if cut == "no lists":
+        shutil.rmtree(names.parent)
+    elif cut.endswith("line"):
+        names.write_text(names.read_text()[: -17 if cut == "a line" else -4])
+    elif cut == "a picture":
+        (unpacked / "images" / "trainval_3.jpg").unlink()
+    split = load_split("catsdogs", "train", (8, 8))
+    assert split.labels.tolist() == [0, 1, 0, 1] and split.content
+    assert split.images[:, 0].flatten(1).float().mean(1).round().tolist() == [0, 50, 100, 150]
+    monkeypatch.setattr("torchvision.datasets.OxfordIIITPet", lambda *_, **__: pytest.fail("unpacked twice"))
+    assert load_split("catsdogs", "test", (8, 8)).labels.tolist() == [0, 1, 0]
+
+
+def test_a_damaged_picture_of_a_download_is_left_out_and_named(unpacked):
+    pets(unpacked)
+    (unpacked / "images" / "trainval_2.jpg").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"left out .*trainval_2\.jpg"):
+        assert load_split("catsdogs", "train", (8, 8)).labels.tolist() == [0, 1, 1]
 
 
 def test_no_network_is_one_sentence(monkeypatch):

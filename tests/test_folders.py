@@ -10,7 +10,7 @@ from PIL import Image
 
 from vit import memory
 from vit.data import IMAGENETTE_CLASSES, DataError, load_split
-from vit.folders import Folder, pictures_in, split_named
+from vit.folders import Files, Folder, pictures_in, split_named
 
 
 @pytest.fixture(autouse=True)
@@ -240,10 +240,10 @@ def test_a_picture_that_may_not_be_read_ends_nothing(tmp_path, monkeypatch):
 def test_a_disk_that_fails_is_one_sentence_and_not_told_as_a_file_that_is_gone(tmp_path, monkeypatch):
     root = classes(tmp_path / "pets", "cat", "dog")
 
-    def fail(folder: Folder) -> str:
+    def fail(folder: Files) -> str:
         raise OSError(5, "Input/output error", "cat/1.png")
 
-    monkeypatch.setattr(Folder, "content", fail)
+    monkeypatch.setattr(Files, "content", fail)
     with pytest.raises(DataError, match=r"cat/1.png cannot be read \(Input/output error\)"):
         load_split(str(root), "train", (4, 4))
 

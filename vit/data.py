@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vit.folders import DataError, Folder, readable
+from vit.folders import DataError, Files, Folder, readable
 from vit.memory import free_memory
 from vit.moves import MOVES_CLASSES, Moves
 from vit.pictures import DECODING, PictureError, to_pixels, to_rgb
@@ -56,7 +56,7 @@ class Split:
     images: Tensor  # (N, 3, height, width) uint8; of clips (N, T, 3, height, width)
     labels: Tensor  # (N,) int64
     class_names: tuple[str, ...]
-    content: str = ""  # a digest of its files; empty for what is drawn or published
+    content: str = ""  # a digest of its files; empty where pictures have none of their own
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,6 +98,7 @@ IMAGENETTE_CLASSES = {  # WordNet id: what people call it
     "n03888257": "parachute",
 }
 IMAGENETTE_COUNT = 13_394  # pictures of both splits
+CATSDOGS_COUNT = {"trainval": 3_680, "test": 3_669}  # pictures on each list
 
 
 def find_pictures(data: str, split: str, seed: int = 0) -> tuple[Pictures, tuple[str, ...]]:
@@ -175,6 +176,33 @@ def imagenette(split: str) -> Pictures:
         return Folder(folder, split, IMAGENETTE_CLASSES)
 
 
+def catsdogs(split: str) -> Pictures:
+    """The cats and dogs of Oxford-IIIT Pet by torchvision, kept under the cache folder."""
+    from torchvision import datasets
+
+    root = cache_folder() / "downloads"
+    folder, part = root / "oxford-iiit-pet", "trainval" if split == "train" else "test"
+    with downloading("catsdogs"):
+        try:
+            return listed(folder, part)
+        except (OSError, ValueError):  # not there, or unpacked half-way
+            for unpacked in ("images", "annotations"):
+                shutil.rmtree(folder / unpacked, ignore_errors=True)
+            datasets.OxfordIIITPet(root, download=True)
+            return listed(folder, part)
+
+
+def listed(folder: Path, part: str) -> Files:
+    """The pictures on one of that publisher's lists, "NAME BREED SPECIES NUMBER" a line. Raises OSError, and
+    ValueError, where not all are there."""
+    rows = [line.split() for line in (folder / "annotations" / f"{part}.txt").read_text().splitlines()]
+    labels = [int(species) - 1 for _, _, species, _ in rows]
+    files = [folder / "images" / f"{row[0]}.jpg" for row in rows]
+    if len(files) != CATSDOGS_COUNT[part] or not all(file.is_file() for file in files):
+        raise DataError(f"{folder} does not hold all cats and dogs: remove that folder.")
+    return Files(folder, files, labels)
+
+
 @contextmanager
 def downloading(data: str) -> Iterator[None]:
     """One process at a time; whatever stops a download is one sentence. Raises DataError."""
@@ -196,16 +224,6 @@ class DataSet:
     pictures: Callable[[str, int], Pictures]
     published: bool  # looked for in $VIT_DATA, downloaded otherwise; drawn here if not
     parts: tuple[str, ...] = ()  # the data sets that it joins
-
-
-def catsdogs(split: str) -> Pictures:
-    """The cats and dogs of Oxford-IIIT Pet by torchvision, kept under the cache folder."""
-    from torchvision import datasets
-
-    with downloading("catsdogs"):
-        part = "trainval" if split == "train" else "test"
-        root = cache_folder() / "downloads"
-        return datasets.OxfordIIITPet(root, part, "binary-category", download=True)
 
 
 class Joined:
@@ -291,7 +309,7 @@ def load_split(
 ) -> Split:
     """Every picture of a split, decoded once to uint8 (N, 3, height, width), or every clip. Raises DataError.
 
-    Folders are kept decoded in a cache file, which later runs map into memory in no time. A picture
+    What lies in files is kept decoded in a cache file, which later runs map into memory in no time. A picture
     that cannot be read is left out, with a warning that names it.
     """
     if isinstance(DATASETS.get(data), ClipSet):
@@ -304,12 +322,12 @@ def load_split(
         labels = torch.cat([part.labels + first for part, first in zip(parts, firsts)])
         content = " ".join(part.content for part in parts)
         return Split(torch.cat([part.images for part in parts]), labels, class_names, content)
-    if isinstance(pictures, Folder):
+    if isinstance(pictures, Files):
         pictures.warn_of_the_rest()
         key = f"{DECODING} {pictures.root.resolve()} {split} {image_size} {crop_pct} {interpolation}"
         name = hashlib.sha256(os.fsencode(key)).hexdigest()[:24]
         cache = cache_folder() / "decoded" / f"{name}.safetensors"
-        fingerprint = digest_of(pictures, Folder.fingerprint)
+        fingerprint = digest_of(pictures, Files.fingerprint)
         if kept := read_cache(cache, fingerprint):
             images, labels, unreadable, content = kept
             warn_of(unreadable)
@@ -328,9 +346,9 @@ def load_split(
     if empty := {*range(len(class_names))} - {*labels.tolist()}:
         no_picture = f"no readable {split} picture of {class_names[min(empty)]}"
         raise DataError(f"{data} has {no_picture}: add some or remove the folder.")
-    if isinstance(pictures, Folder):
-        content = digest_of(pictures, Folder.content)  # here, where the system has just read all files
-        if digest_of(pictures, Folder.fingerprint) != fingerprint:
+    if isinstance(pictures, Files):
+        content = digest_of(pictures, Files.content)  # here, where the system has just read all files
+        if digest_of(pictures, Files.fingerprint) != fingerprint:
             raise DataError(f"{data} changed while its pictures were read: run the same command once more.")
         if all(left.for_good for left in skipped.values()):
             write_cache(cache, fingerprint, images, labels, unreadable, content)
@@ -400,7 +418,7 @@ def decode_all(
     return images[: len(found)], torch.tensor(found, dtype=torch.long), skipped
 
 
-def digest_of(pictures: Folder, digest: Callable[[Folder], str]) -> str:
+def digest_of(pictures: Files, digest: Callable[[Files], str]) -> str:
     """What this digest says of all files. Raises DataError."""
     try:
         return digest(pictures)

@@ -198,44 +198,13 @@ def refuse_unnamed_splits(inside: list[Path], classes: list[Path], where: str) -
         raise DataError(f"{where}: {named} hold the same folders; call splits train/ and val/.")
 
 
-class Folder:
-    """Pictures sorted into folders, one per class: DIR/train/CLASS/*.jpg with DIR/val or DIR/test.
+class Files:
+    """Pictures in files below a folder, each with its class."""
 
-    Where there is no folder of a split but only DIR/CLASS/*.jpg, every tenth picture is the test split.
-    """
+    left_out = ""  # what else lies there, in words
 
-    def __init__(self, folder: Path, split: str, titles: dict[str, str] | None = None):
-        """titles: what people call the folders of a known data set. Raises DataError."""
-        where = readable(str(folder))
-        if not folder.is_dir():
-            raise DataError(f"There is no folder {where}: give --data a folder of train/CLASS/picture.jpg.")
-        self.root, unsplit, others = find_split(folder, split)
-        classes, root = folders_in(self.root), readable(str(self.root))
-        if len(classes) < 2:
-            raise DataError(f"{root} needs at least two folders of pictures, one per class.")
-        self.class_names = names_of(classes, titles or {})
-        self.files: list[Path] = []
-        self.labels: list[int] = []
-        left_out = Found()
-        for name in others:
-            left_out.leave_out("beside the splits", name)
-        for label, path in enumerate(classes):
-            found = pictures_in(path)
-            left_out.left_out += found.left_out
-            left_out.first = found.first | left_out.first
-            files = found.files
-            if unsplit:
-                files = [file for i, file in enumerate(files) if (i % 10 == 9) == (split == "test")]
-            if not files:
-                tenth = ", which are every tenth one" if unsplit and split == "test" else ""
-                empty = f"{readable(str(path))} has no {split} pictures{tenth}"
-                raise DataError(f"{empty}: add some or remove the folder.")
-            self.files += files
-            self.labels += [label] * len(files)
-        for path in self.root.iterdir():
-            if path.is_dir() and of_the_system(path.name):
-                left_out.leave_out("of the system", path.name)
-        self.left_out = left_out.said()
+    def __init__(self, root: Path, files: list[Path], labels: list[int]):
+        self.root, self.files, self.labels = root, files, labels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -268,6 +237,45 @@ class Folder:
         """One line for all that lies there and is no picture of a class."""
         if self.left_out:
             warnings.warn(f"{readable(str(self.root))}: left out {self.left_out}.", stacklevel=3)
+
+
+class Folder(Files):
+    """Pictures sorted into folders, one per class: DIR/train/CLASS/*.jpg with DIR/val or DIR/test.
+
+    Where there is no folder of a split but only DIR/CLASS/*.jpg, every tenth picture is the test split.
+    """
+
+    def __init__(self, folder: Path, split: str, titles: dict[str, str] | None = None):
+        """titles: what people call the folders of a known data set. Raises DataError."""
+        where = readable(str(folder))
+        if not folder.is_dir():
+            raise DataError(f"There is no folder {where}: give --data a folder of train/CLASS/picture.jpg.")
+        root, unsplit, others = find_split(folder, split)
+        super().__init__(root, [], [])
+        classes = folders_in(root)
+        if len(classes) < 2:
+            raise DataError(f"{readable(str(root))} needs at least two folders of pictures, one per class.")
+        self.class_names = names_of(classes, titles or {})
+        left_out = Found()
+        for name in others:
+            left_out.leave_out("beside the splits", name)
+        for label, path in enumerate(classes):
+            found = pictures_in(path)
+            left_out.left_out += found.left_out
+            left_out.first = found.first | left_out.first
+            files = found.files
+            if unsplit:
+                files = [file for i, file in enumerate(files) if (i % 10 == 9) == (split == "test")]
+            if not files:
+                tenth = ", which are every tenth one" if unsplit and split == "test" else ""
+                empty = f"{readable(str(path))} has no {split} pictures{tenth}"
+                raise DataError(f"{empty}: add some or remove the folder.")
+            self.files += files
+            self.labels += [label] * len(files)
+        for path in root.iterdir():
+            if path.is_dir() and of_the_system(path.name):
+                left_out.leave_out("of the system", path.name)
+        self.left_out = left_out.said()
 
 
 def names_of(classes: list[Path], titles: dict[str, str]) -> tuple[str, ...]:
