@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 import torchvision
 import transformers as hf
 from conftest import randomised, tiny_config
+from huggingface_hub import CommitOperationAdd
 from PIL import Image
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
@@ -793,20 +795,25 @@ def test_our_own_checkpoint_goes_to_the_hub_and_comes_back(hub: Hub, tmp_path_fa
     (source / "README.md").write_text("---\nlibrary_name: vit-explorer\n---\n")
     (source / "last.pt").write_bytes(b"optimiser")
 
-    def upload_folder(_, *, repo_id: str, folder_path: Path, allow_patterns: list[str]) -> None:
-        for path in Path(folder_path).iterdir():
-            if path.name in allow_patterns:
-                shutil.copy(path, hub.folder)
+    def create_commit(_, repo_id: str, parts: list[CommitOperationAdd], *, commit_message: str) -> None:
+        for part in parts:
+            shutil.copy(part.path_or_fileobj, hub.folder / part.path_in_repo)
 
     hub.monkeypatch.setattr(
         "huggingface_hub.HfApi.create_repo", lambda *_, **__: "https://huggingface.co/me/mine"
     )
-    hub.monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload_folder)
+    hub.monkeypatch.setattr("huggingface_hub.HfApi.create_commit", create_commit)
     assert push(source, "me/mine") == "https://huggingface.co/me/mine"
     assert {path.name for path in hub.folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
     back, back_card = load("me/mine")
     same(back(torch.ones(1, 3, 12, 20)), model(torch.ones(1, 3, 12, 20)))
     assert back_card == card and back.config == model.config
+    first, later = (source / "config.json").read_text(), replace(card, name="later")
+    save(source, model, later)
+    (source / "config.json").rename(source / "config.next.json")
+    (source / "config.json").write_text(first)  # as if that save had been cut short right after its weights
+    push(source, "me/mine")
+    assert load("me/mine")[1] == later
 
 
 # --- other sizes: what it costs, told before -----------------------------------------------------------

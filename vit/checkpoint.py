@@ -80,6 +80,12 @@ def save(folder: str | Path, model: ViT, card: Card, *, dtype: torch.dtype = tor
 
 def load_folder(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
     """A checkpoint in our own layout. Raises CheckpointError, naming the file and the field."""
+    model, card, _ = load_pair(folder, max_bytes)
+    return model, card
+
+
+def load_pair(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card, Path]:
+    """`load_folder`, and which file its config is. Raises CheckpointError."""
     file, path, pending = (folder / name for name in (WEIGHTS, CONFIG, NEXT_CONFIG))
     for _ in range(3):  # a run may save between two of these reads: then they are done again
         tensors, metadata = read_tensors(file, max_bytes)
@@ -96,7 +102,7 @@ def load_folder(folder: Path, max_bytes: int = MAX_BYTES) -> tuple[ViT, Card]:
                 f"{told(path)} and {file.name} are of two saves: copy both from the same folder."
             )
     model_config, card = parse_config(config, source)
-    return build(model_config, tensors, told(file)), card
+    return build(model_config, tensors, told(file)), card, source
 
 
 def save_snapshot(

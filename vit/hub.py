@@ -22,6 +22,7 @@ from vit.checkpoint import (
     check_size,
     is_ours,
     load_folder,
+    load_pair,
     opened,
     read_json,
     read_tensor,
@@ -240,13 +241,17 @@ def push(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
 
     config.json, model.safetensors and README.md as the model card: the layout of huggingface_hub's mixin.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
-    load_folder(Path(folder))  # what cannot be loaded is not published
+    folder = Path(folder)
+    _, _, config = load_pair(folder)  # what cannot be loaded is not published
+    files = {file.name: file for file in (folder / "README.md", folder / "history.csv") if file.is_file()}
+    files |= {"model.safetensors": folder / "model.safetensors"}
+    files |= {"config.json": config}  # which has another name here after a save that was cut short
     api = HfApi()
     url = api.create_repo(repo_id, private=private, exist_ok=True)
-    files = ["config.json", "model.safetensors", "README.md", "history.csv"]
-    api.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=files)
+    parts = [CommitOperationAdd(name, file) for name, file in files.items()]
+    api.create_commit(repo_id, parts, commit_message="Upload a checkpoint of ViT Explorer")
     return str(url)
 
 
