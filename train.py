@@ -520,6 +520,9 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             options.check(team.world * team.accumulate)  # before a teacher is trained for it
             if args.fresh or not (folder / "state.pt").is_file():  # what goes on is typed as it was
                 refuse_idle(options, given)
+            needed = [Path(name).resolve() for name in (options.init, options.teacher)]
+            if args.fresh and folder.resolve() in needed:
+                raise ValueError(f"--fresh would remove {folder}, which this run needs: give another --out.")
             with together(team):
                 begin_with_teacher(options, name, folder, args, shlex.join(words), save_every)
 

@@ -517,12 +517,17 @@ def test_no_folder_of_other_files_is_written_into(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mistake", "said"), [("--data NOWHERE", "There is no folder"), ("--num-heads 5", "is not a multiple of")]
+    ("mistake", "said"),
+    [
+        ("--data NOWHERE", "There is no folder"),
+        ("--num-heads 5", "is not a multiple of"),
+        ("--init RUN", "which this run needs: give another --out"),
+    ],
 )
 def test_a_mistake_beside_fresh_does_not_cost_the_run(pictures, finished, tmp_path, mistake, said):
     out = shutil.copytree(finished, tmp_path / "run")
     with pytest.raises(SystemExit, match=said):
-        run(pictures, out, "--fresh", *mistake.split())
+        run(pictures, out, "--fresh", *mistake.replace("RUN", str(out)).split())
     assert (out / "state.pt").is_file() and (out / "README.md").is_file() and list_snapshots(out)
 
 
