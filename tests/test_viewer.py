@@ -626,7 +626,7 @@ def test_a_class_that_is_overtaken_on_its_way_goes_on_from_where_it_is(
           };
           const rows = () => [...document.querySelectorAll(".vit-class")], found = [];
           const top = (row) => row.getBoundingClientRect().top;
-          const tops = () => Object.fromEntries(rows().map((row) => [row.dataset.index, top(row)]));
+          const tops = () => Object.fromEntries(rows().map((row) => [row.dataset.key, top(row)]));
           const soon = () => new Promise((resolve) => setTimeout(resolve));
           for (const after of [1, 2]) {
             const old = rows()[0], shown = a.setAfter(sources[after]);
@@ -640,6 +640,25 @@ def test_a_class_that_is_overtaken_on_its_way_goes_on_from_where_it_is(
         }"""
     )
     assert max(jumps[:2]) < 8 and jumps[2] > 0, jumps
+
+
+def test_what_is_pressed_while_another_trace_comes_is_pressed(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    """As under a live camera, whose traces come faster than a mouse is let go."""
+    later = replace(found, logits=1.1 * found.logits)  # other numbers in the same order
+    page = visit(blank_page(tmp_path / "press.html", (found, model), (later, model)))
+    row = page.locator(".vit-class").nth(1)
+    for what in (row, page.get_by_role("button", name="Who looks at this square?")):
+        what.hover()
+        page.mouse.down()
+        before = row.text_content()
+        page.evaluate("async () => { await a.setSource(sources[1]); sources.reverse(); }")
+        assert row.text_content() != before
+        page.mouse.up()
+    second = int(found.logits.argsort(descending=True)[1])
+    assert page.evaluate("heard.find(([name]) => name === 'target')[1].target") == second
+    assert state(page)["direction"] == "column"
 
 
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:

@@ -22,7 +22,7 @@ export function sync(viewer) {
   parts.copy.hidden = !viewer.addressed || location.protocol === "file:";  // such a link leads nobody anywhere
   sayLead(viewer);
   for (const row of parts.classes.children) {
-    const chosen = +row.dataset.index === shown(viewer).target;
+    const chosen = +row.dataset.key === shown(viewer).target;
     row.classList.toggle("is-target", chosen);
     row.ariaPressed = String(chosen);
   }

@@ -55,11 +55,19 @@ export function svg(tag, attributes, text) {
   return node;
 }
 
-// Other children in place of these; the focus stays with the one that has the same name.
-export function renew(parent, children, nameOf) {
-  const held = [...parent.children].find((child) => child === document.activeElement), name = held && nameOf(held);
-  parent.replaceChildren(...children);
-  if (held) (children.find((child) => nameOf(child) === name) ?? children[0])?.focus({ preventScroll: true });
+// Children for other items in place of these: one that has the same key stays, be it pressed or focused meanwhile.
+export function renew(parent, items, keyOf, make) {
+  const old = new Map([...parent.children].map((child) => [child.dataset.key, child])), held = document.activeElement;
+  const within = held?.parentNode === parent;
+  const children = items.map((item) => {
+    const key = String(keyOf(item)), child = old.get(key) ?? make(item);
+    child.dataset.key = key;
+    return child;
+  });
+  for (const child of old.values()) if (!children.includes(child)) child.remove();
+  children.forEach((child, place) => parent.children[place] === child || parent.insertBefore(child, parent.children[place] ?? null));
+  if (within) (children.includes(held) ? held : children[0])?.focus({ preventScroll: true });
+  return children;
 }
 
 // A row is pushed along until all of this element of it is seen; the page stays where it is.

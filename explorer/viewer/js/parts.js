@@ -211,7 +211,7 @@ export function buildTrace(viewer) {
 
 function buildChoices(viewer) {
   const { data, parts, state } = viewer;
-  renew(parts.chips, data.prefix_names.map((name, token) => {
+  renew(parts.chips, data.prefix_names.map((name, token) => ({ name, token })), ({ name, token }) => `${token} ${name}`, ({ name, token }) => {
     const pin = (event) => viewer.commit({ query: token, pinned: true }, event);
     const kind = { CLS: "cls", REG: "register" }[name.slice(1, 4)];
     const chip = el("button", { type: "button", class: "vit-chip", onclick: pin, ...explained(kind) },
@@ -219,7 +219,7 @@ function buildChoices(viewer) {
     chip.addEventListener("pointerenter", (event) => !state.pinned && viewer.preview({ query: token }, event));
     chip.addEventListener("pointerleave", (event) => viewer.preview({}, event));
     return chip;
-  }), (chip) => chip.querySelector(".vit-name").textContent);
+  });
   parts.head.replaceChildren(...Array.from({ length: data.H }, (_, head) => el("option", { value: head }, "Head " + head)),
     el("option", { value: "mean" }, "Mean of heads"), el("option", { value: "max" }, "Max of heads"));
   const tables = Object.keys(data.tables).filter((name) => !data.signed_colormaps.includes(name));
@@ -232,14 +232,15 @@ export function buildClasses(viewer) {
   const rows = data.classes.slice(0, 5), now = after?.classes[0];  // the answer of now, if it was not one before
   if (now && !rows.some((c) => c.index === now.index)) rows.push(now);
   if (after) rows.sort((a, b) => after.class_values[b.index] - after.class_values[a.index]);
-  const old = [...parts.classes.children];
-  const was = old.map((node) => node.dataset.index), is = rows.map(({ index }) => String(index));
+  const was = [...parts.classes.children].map(({ dataset }) => dataset.key), is = rows.map(({ index }) => String(index));
   const both = (some, others) => some.filter((index) => others.includes(index)).join();
   const overtaken = !still.matches && both(was, is) !== both(is, was);  // else nothing is measured, which takes a layout
   const places = overtaken ? placesOf(parts.classes) : [];  // the new rows will rest at the same ones
-  renew(parts.classes, rows.map((one) => classRow(viewer, one)), (row) => row.dataset.index);
-  for (const [rank, node] of Object.entries(overtaken ? parts.classes.children : [])) {  // who has overtaken whom
-    const moved = places[was.indexOf(node.dataset.index)]?.drawn - places[rank]?.rests;
+  const nodes = renew(parts.classes, rows, ({ index }) => index, (one) => classRow(viewer, one));
+  nodes.forEach((node, rank) => showClass(viewer, node, rows[rank]));
+  for (const [rank, node] of Object.entries(overtaken ? nodes : [])) {  // who has overtaken whom
+    for (const way of node.getAnimations()) way.cancel();  // it goes on from where it is
+    const moved = places[was.indexOf(node.dataset.key)]?.drawn - places[rank]?.rests;
     if (Math.abs(moved) > 0.5) node.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: 250, easing: "ease-out" });
   }
   buildTries(viewer);
@@ -262,27 +263,32 @@ function buildTries(viewer) {
     { label: "Who looks at this square?", run: () => viewer.commit({ mode: "attention", direction: "column" }) },
   ].filter(Boolean).slice(0, 4);
   parts.triesBox.hidden = options.lead === false;
-  const buttons = own.map(({ label, run, ...what }) => press(run ?? (() => viewer.tell("try", what)), label));
-  renew(parts.tries, buttons, ({ textContent }) => textContent);
+  renew(parts.tries, own, ({ label }) => label,
+    ({ label, run, ...what }) => press(run ?? (() => viewer.tell("try", what)), label));
 }
 
-function classRow(viewer, { index, name }) {
-  const { data, after, options } = viewer, explains = options.modes?.includes("method") ?? true;
+function classRow(viewer, { index }) {
+  const explains = viewer.options.modes?.includes("method") ?? true;
+  const explain = () => { viewer.set({ target: index }); viewer.emit("target", { target: index }); };
+  return el("button", { type: "button", class: "vit-class", disabled: !explains, onclick: explain },
+    el("span", { class: "vit-name" }), el("span", { class: "vit-share" }),
+    el("span", { class: "vit-bar-track" }, el("span", { class: "vit-bar-fill" }), el("span", { class: "vit-bar-after" })));
+}
+
+function showClass({ data, after }, row, { index, name }) {
+  const [called, share, track] = row.children, [fill, mark] = track.children;
   const before = data.class_values[index], edited = after?.class_values[index];
   const shares = data.scores !== "none";  // of a number that is no probability there is no bar
-  const fill = el("span", { class: "vit-bar-fill" }), track = el("span", { class: "vit-bar-track", hidden: !shares }, fill);
-  const share = el("span", { class: "vit-share" }, written(before, data));
-  const row = el("button", {
-    type: "button", class: "vit-class" + (index === (after ?? data).classes[0].index ? " is-answer" : ""), title: explains ? `Explain “${name}”` : "", "data-index": index,
-    disabled: !explains,
-    onclick: () => { viewer.set({ target: index }); viewer.emit("target", { target: index }); },
-  }, el("span", { class: "vit-name" }, name), share, track);
+  row.classList.toggle("is-answer", index === (after ?? data).classes[0].index);
+  called.textContent = name;
+  share.textContent = written(before, data);
+  row.title = row.disabled ? "" : `Explain “${name}”`;
+  track.hidden = !shares;
+  mark.hidden = !after;
   fill.style.width = 100 * before + "%";
-  if (!after) return row;
-  const points = Math.round(1000 * (edited - before)) / 10, mark = el("span", { class: "vit-bar-after" });
-  share.textContent = `${written(before, data)} → ${written(edited, data)}`;
+  if (!after) return;
+  const points = Math.round(1000 * (edited - before)) / 10;
+  share.textContent += ` → ${written(edited, data)}`;
   mark.style.left = 100 * edited + "%";
-  track.append(mark);
   row.title = shares ? `${points < 0 ? "" : "+"}${number(points, 1)} points` : "";
-  return row;
 }
