@@ -9,7 +9,7 @@
 // in the address bar; link: false where nobody draws a code of a link.
 
 import { addressed, here } from "../../viewer/js/here.js";
-import { el } from "../../viewer/js/elements.js";
+import { colourOf, el } from "../../viewer/js/elements.js";
 import * as first from "./first.js";
 import * as layer from "./layer.js";
 import * as last from "./last.js";
@@ -82,8 +82,8 @@ class Lesson {
 
   get step() { return this.lesson.steps[this.state.how]; }
   get choice() { return this.wanted ?? this.lesson?.choice; }  // what was asked for last may be on its way
-  get ink() { return getComputedStyle(this.node).getPropertyValue("--les-accent").trim() || "#4338ca"; }
-  get bar() { return getComputedStyle(this.node).getPropertyValue("--les-bar").trim() || "#8a8f98"; }
+  get ink() { return colourOf(this.status, "--les-accent"); }
+  get bar() { return colourOf(this.status, "--les-bar"); }
 
   get count() { return this.lesson.grid.reduce((a, b) => a * b); }  // of squares
   get isClip() { return this.lesson.grid.length > 2; }

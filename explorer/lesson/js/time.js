@@ -51,11 +51,12 @@ export function spans(box, data, view) {
 
 function reach(view, shares, uniform, top, chosen) {  // a bar for every distance, a line where it were even
   const width = 104, height = 64, step = width / shares.length, { node, context } = canvas(width, height, "");
+  const colour = chosen ? view.ink : view.bar, { color: even } = getComputedStyle(view.node);
   const y = (share) => height - 2 - share / top * (height - 6);
   shares.forEach((share, lag) => {
-    context.fillStyle = chosen ? view.ink : view.bar;
+    context.fillStyle = colour;
     context.fillRect(lag * step + 1, y(share), step - 2, height - y(share));
-    context.fillStyle = getComputedStyle(view.node).color;
+    context.fillStyle = even;
     context.fillRect(lag * step, y(uniform[lag]) - 1, step, 2);
   });
   return node;

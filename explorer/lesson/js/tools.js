@@ -110,11 +110,11 @@ export function bars(rows, { onhover } = {}) {
 // All tokens as columns; the pointer says which.
 export function columns(view, values, { signed = false, label, chosen, onhover }) {
   const width = 640, height = 96, step = width / values.length, top = topOf(values);
-  const { node, context, at } = canvas(width, height, label);
+  const { node, context, at } = canvas(width, height, label), { ink, bar } = view;
   const base = signed ? height / 2 : height;
   values.forEach((value, i) => {
     const tall = value / top * (signed ? height / 2 : height);
-    context.fillStyle = i === chosen ? view.ink : view.bar;
+    context.fillStyle = i === chosen ? ink : bar;
     context.fillRect(i * step, base - Math.max(tall, 0), Math.max(step - 0.4, 0.6), Math.max(Math.abs(tall), 0.5));
   });
   if (onhover) pointed(node, (event) => onhover(Math.max(0, Math.min(values.length - 1, Math.floor(at(event)[0] / step)))));

@@ -75,3 +75,11 @@ export function reach(element) {
   const row = element.parentElement, { left, right } = element.getBoundingClientRect(), edge = row.getBoundingClientRect();
   if (left < edge.left || right > edge.right) row.scrollLeft += (left + right - edge.left - edge.right) / 2;
 }
+
+// A variable's colour as a canvas takes it, which does not take all that it may be made of, such as light-dark(...).
+export function colourOf(element, variable) {
+  element.style.color = `var(${variable})`;
+  const { color } = getComputedStyle(element);
+  element.style.color = "";
+  return color;
+}

@@ -1,6 +1,7 @@
 // One frame: the views that the state asks for, each drawn large and, the first one, small for every head.
 
 import { colorize, level, rangeOf, shareRange, tableFor } from "./colour.js";
+import { colourOf } from "./elements.js";
 import { arrange, placeOf } from "./layout.js";
 import { paintMatrix } from "./matrix.js";
 import {
@@ -156,11 +157,6 @@ function paintMap({ state, mix }, { sheet, cell, range, to, toRange, data }) {
 }
 
 function readTheme(viewer) {
-  const { live } = viewer.parts;
-  const probe = (name) => {
-    live.style.color = `var(${name})`;
-    return getComputedStyle(live).color;
-  };
-  viewer.theme = Object.fromEntries(["ink", "soft", "paper", "accent"].map((name) => [name, probe("--vit-" + name)]));
-  live.style.color = "";
+  const { live } = viewer.parts, names = ["ink", "soft", "paper", "accent"];
+  viewer.theme = Object.fromEntries(names.map((name) => [name, colourOf(live, "--vit-" + name)]));
 }
