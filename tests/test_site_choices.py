@@ -214,6 +214,16 @@ def test_frames_take_no_error_back(visit) -> None:
     expect(page).not_to_have_url(re.compile("picture="))  # what it has left is the visitor's own
 
 
+def test_enter_freezes_the_camera_and_pins_nothing(visit) -> None:
+    page = visit()
+    film(page)
+    page.wait_for_function("() => vitSite.own.frames > 2")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => live() === 0 && vitSite.settled")
+    assert not page.evaluate("vitSite.viewer.state.pinned")
+
+
 def test_a_camera_before_the_first_model_waits_for_one(browser: Browser, site: Path) -> None:
     with served(site) as url:
         page = browser.new_page(service_workers="block")

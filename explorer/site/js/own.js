@@ -24,9 +24,12 @@ export class Own {
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => { event.preventDefault(); this.bring(event.dataTransfer.files[0]); });
     byId("camera").onclick = () => this.watch(byId("camera").getAttribute("aria-pressed") !== "true");
-    addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && this.camera.on && event.target === document.body) this.watch(false);
-    });
+    addEventListener("keydown", (event) => {  // before the viewer, which would pin what it shows
+      if (event.key !== "Enter" || !this.camera.on || event.target !== document.body) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.watch(false);
+    }, { capture: true });
   }
 
   async bring(file) {
