@@ -175,6 +175,33 @@ def test_a_host_that_gives_the_page_by_its_short_address_only(browser: Browser, 
         assert answers(page)
 
 
+UNPACKED = """        if self.path.endswith(".gz"):
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()"""
+
+
+def test_a_host_whose_files_are_unpacked_on_the_way(browser: Browser, folder: Path) -> None:
+    host_that(folder, "        super().end_headers()", UNPACKED)
+    with visiting(browser, folder) as page:
+        kept(page)
+        page.context.set_offline(True)
+        page.reload()
+        page.wait_for_function(READY)
+        assert answers(page)
+
+
+HALF = """    def copyfile(self, source, out):
+        out.write(source.read(100) if self.path.endswith("graph.onnx.gz") else source.read())
+
+    def log_message"""
+
+
+def test_a_host_that_is_gone_in_the_middle_of_a_file(browser: Browser, folder: Path) -> None:
+    host_that(folder, "    def log_message", HALF)
+    with served(folder) as url:
+        said_to(browser, url, f"{GRAPH} could not be fetched: check the connection, and reload.")
+
+
 def test_a_renewed_page_says_so_and_opens_without_a_network(visit, folder: Path) -> None:
     page = visit()
     kept(page)

@@ -1,6 +1,6 @@
 /* Where the page's files and its worker come from: beside the page, or, where everything is one file, inside it. */
 
-import { fromBase64 } from "../../viewer/js/bytes.js";
+import { fromBase64, inflate } from "../../viewer/js/bytes.js";
 
 const inside = new Map([...document.querySelectorAll("script[data-path]")].map((element) => [element.dataset.path, element]));
 
@@ -9,7 +9,7 @@ export async function bytesOf(path) {
   const raw = inside.has(path) ? fromBase64(inside.get(path).textContent) : await fetched(path);
   if (!path.endsWith(".gz")) return raw;
   try {
-    return await new Response(new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    return await inflate(raw);
   } catch {
     throw new Error(`A file of this page is damaged (${path}): copy the folder again.`);
   }
@@ -20,14 +20,10 @@ const FROM_DISK = "Opened from a disk, this page may not read its own files: run
 
 async function fetched(path) {
   if (location.protocol === "file:") throw new Error(FROM_DISK);
-  let answer = null;
-  try {
-    answer = await fetch(new URL(path, document.baseURI));
-  } catch {
-    throw new Error(`${path} could not be fetched: check the connection, and reload.`);
-  }
+  const lost = () => { throw new Error(`${path} could not be fetched: check the connection, and reload.`); };
+  const answer = await fetch(new URL(path, document.baseURI)).catch(lost);
   if (!answer.ok) throw new Error(`A file of this page is missing (${path}): copy the folder again.`);
-  return answer.arrayBuffer();
+  return answer.arrayBuffer().catch(lost);  // the rest may not come
 }
 
 /* An address that an element or an import can use. */

@@ -3,7 +3,7 @@
 const MAGIC = 0x56695458, VERSION = 1;
 const ARRAYS = { uint8: Uint8Array, int32: Int32Array, float32: Float32Array };
 
-async function inflate(buffer) {
+export async function inflate(buffer) {
   const bytes = new Uint8Array(buffer);
   if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return buffer;  // the transport has already unpacked it
   const stream = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("gzip"));
