@@ -127,6 +127,24 @@ def test_what_is_said_of_a_model_that_goes_is_not_asked_of_the_one_that_comes(vi
     assert page.evaluate(SHOWN) == ["second", "one"]
 
 
+def test_a_graphics_chip_is_tried_with_each_model_once(visit) -> None:
+    page = visit()
+    page.evaluate("""() => {
+        Object.defineProperty(navigator, "gpu", { value: { requestAdapter: async () => ({ info: {} }) } });
+        const { engine, site } = vitSite, ask = engine.ask.bind(engine);
+        window.tried = 0;
+        const answer = async () => ({ faster: ++tried === 2 });
+        engine.ask = (name, ...rest) => (name === "gpu" ? answer() : ask(name, ...rest));
+        site.webgpu = site.runtime;
+    }""")
+    for choice in ({"model": "first"}, {"model": "second"}, {"words": None}):
+        page.evaluate("(choice) => vitSite.choose(choice)", choice)
+    expect(page.locator("#rate")).to_contain_text("by the graphics chip")
+    page.evaluate("vitSite.choose({ model: 'first' })")
+    expect(page.locator("#rate")).not_to_contain_text("by the graphics chip")
+    assert page.evaluate("tried") == 2
+
+
 def test_a_look_that_fails_leaves_what_is_shown(visit) -> None:
     page = visit()
     page.evaluate("""() => { const { engine } = vitSite; engine.look = async () => {

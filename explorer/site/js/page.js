@@ -49,7 +49,7 @@ class Page {
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
     addEventListener("popstate", () => location.search !== this.search && this.choose(this.address(), true));
-    this.lookedBy = this.renewed = "";
+    this.renewed = "";
     const live = new URLSearchParams(location.search).has("camera");
     this.choose(this.address(), true).then(() => live && this.own.watch(true));
   }
@@ -152,7 +152,7 @@ class Page {
     if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
     const [graph, related, weights] = await Promise.all([model.graph, model.related, model.weights].map(bytesOf));
     this.unfolded = null;
-    await this.engine.ask("open", { described: model.about, graph, related, weights, list: model.list }, [graph, related, weights]);
+    await this.engine.ask("open", { described: model.about, graph, related, weights, list: model.list, byChip: model.byChip }, [graph, related, weights]);
     this.opened = this.weighed = model;
   }
 
@@ -178,18 +178,19 @@ class Page {
     return this.unfolding;
   }
 
-  /* Once, where the page brings what a graphics chip needs and this browser reaches one. */
+  /* Once for each model, where the page brings what a graphics chip needs and this browser reaches one. */
   async tryGpu() {
-    const { webgpu } = this.site, { prepared, weighed } = this;
-    this.site.webgpu = null;
-    const chip = webgpu && await navigator.gpu?.requestAdapter().catch(() => null);
+    const { site: { webgpu }, opened: model, prepared, weighed } = this;
+    if (!webgpu || "byChip" in model) return;
+    model.byChip = false;
+    const chip = await navigator.gpu?.requestAdapter().catch(() => null);
     if (!chip || (chip.info?.isFallbackAdapter ?? chip.isFallbackAdapter)) return;  // a chip that is a program is slower
     const [wasm, weights] = await Promise.all([webgpu.wasm, weighed.weights].map(bytesOf));
     const given = { script: await scriptOf(webgpu.script), wasm, weights, list: weighed.list, prepared: { image: prepared.image } };
     if (this.weighed !== weighed) return;
     const { faster } = await this.engine.ask("gpu", given, [wasm, weights]);
     if (faster) this.unfolded = null;
-    this.lookedBy = faster ? " by the graphics chip" : "";
+    model.byChip = faster;
   }
 
   // ---- looks
@@ -226,7 +227,7 @@ class Page {
     if (turn !== this.turn) return;
     if (places) this.words.show(places, look.prepared, viewer.data, about);
     if (!begun) this.say("", false);  // a frame of the camera takes nothing back
-    byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${this.lookedBy}.`;
+    byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${model.byChip ? " by the graphics chip" : ""}.`;
   }
 
   /* The maps that have come along with the picture. */

@@ -15,6 +15,7 @@ import { asking, directionOf, spoken, whereOf } from "./words.js";
 
 const looks = new Map();
 let ort = null, provider = "wasm", session = null, relating = null, whole = null, about = null, graph = null;
+let processor = null, chip = null;  // the two ways to run a model: {ort, provider}
 let inside = null;  // {session, outline, seen, shared, length}: of the picture that the lesson follows
 
 async function runtime({ script, wasm, threads }) {
@@ -31,15 +32,15 @@ function opened(content, weights, list) {
   return ort.InferenceSession.create(new Uint8Array(content), options);
 }
 
-/* The model once more by way of the graphics chip, which is kept where it says the same sooner. */
+/* The model once more by way of the graphics chip, which is kept for it where it says the same sooner. */
 async function tryGpu({ prepared, weights, list, ...files }) {
   const before = { ort, provider, session }, use = (way) => { ({ ort, provider, session } = way); };
   const way = (those) => () => { use(those); return look(prepared.image); };
   let rival = null;
   try {
-    ort = await runtime({ ...files, threads: 1 });
-    provider = "webgpu";
-    rival = { ort, provider, session: await opened(graph, weights, list) };
+    chip ??= { ort: await runtime({ ...files, threads: 1 }), provider: "webgpu" };
+    use({ ...before, ...chip });
+    rival = { ...chip, session: await opened(graph, weights, list) };
     const { faster, ms } = await race(way(before), way(rival));
     use(faster ? rival : before);
     if (faster) await fold();
@@ -112,12 +113,17 @@ const ASKED = {
   async begin(files) {
     if (typeof WebAssembly === "undefined") throw new Error("This browser lacks WebAssembly, in which the model runs: try a current one.");
     ort = await runtime(files);
+    processor = { ort, provider };
   },
-  async open({ described, graph: content, related, weights, list }) {
+  // byChip: what "gpu" found of this model
+  async open({ described, graph: content, related, weights, list, byChip }) {
+    const before = { ort, provider };
     const next = await ort.InferenceSession.create(new Uint8Array(related), { executionProviders: ["wasm"], logSeverityLevel: 3 });
     try {
+      ({ ort, provider } = byChip ? chip : processor);
       await start(content, weights, list);
     } catch (error) {  // all is as it was
+      ({ ort, provider } = before);
       await next.release();
       throw error;
     }
