@@ -661,6 +661,27 @@ def test_what_is_pressed_while_another_trace_comes_is_pressed(
     assert state(page)["direction"] == "column"
 
 
+def test_of_a_trace_that_passes_comes_what_is_looked_at(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    page = visit(blank_page(tmp_path / "passing.html", (found, model)))
+    page.evaluate(
+        """() => { window.pass = async (state) => {
+          const asked = [], layer = (l) => { asked.push(l); return sources[0].layer(l); };
+          a.set({ layer: 0, ...state });
+          await a.setSource({ head: sources[0].head, layer, passing: true });
+          return asked.sort();
+        }; }"""
+    )
+    assert page.evaluate("pass({ mode: 'embeddings', embedding: 'norms' })") == [0]
+    assert page.evaluate("pass({ embedding: 'similarity' })") == [0, 1, 2]
+    assert page.evaluate("pass({ mode: 'attention' })") == [0]
+    page.get_by_role("button", name="Hide what it looks at").click()
+    page.wait_for_function("a.state.patches.length === 1")
+    most = found.attn[-1, :, 0, PRE:].mean(0).argmax()
+    assert state(page)["patches"] == [int(most)]
+
+
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
     """A page with the script, the bytes of some traces, and no viewer yet."""
     import base64

@@ -49,9 +49,10 @@ export function switchHead(viewer, layer, head) {
 export const undoAll = (viewer) => edit(viewer, { patches: [], heads: [], frozen: -1 });
 
 // What the answer's own token, or else all patches, look at most in the last layer.
-export function hideMostLookedAt(viewer) {
-  const { data } = viewer, values = new Float32Array(data.T), layer = data.layers[data.L - 1];
-  if (!layer) return;
-  fused(values, 0, layer, "mean", data.pre ? 0 : shown(viewer).query, "row", data);
+export async function hideMostLookedAt(viewer) {
+  const { data } = viewer, last = data.L - 1, values = new Float32Array(data.T);
+  if (!data.layers[last] && !await viewer.need(data, last)) return;  // why is said
+  if (data !== viewer.data && !data.source.passing) return;  // another picture was chosen meanwhile
+  fused(values, 0, data.layers[last], "mean", data.pre ? 0 : shown(viewer).query, "row", data);
   edit(viewer, { patches: mostLookedAt(values, data) });
 }

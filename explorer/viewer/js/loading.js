@@ -48,7 +48,8 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
     if (!current()) return true;
     if (!first && !early) adopt(viewer, opened);
     viewer.draw();
-    if (!next.passing || !early) await prefetch(viewer, opened, layer, current);
+    const several = state.mode === "attention" ? !early : relates(state);  // are on the screen
+    if (!next.passing || several) await prefetch(viewer, opened, layer, current);
     if (current()) {
       root.dispatchEvent(new CustomEvent("vit-loaded", { bubbles: true }));
       allIsWell(viewer);  // what was said was of another picture
