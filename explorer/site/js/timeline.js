@@ -1,5 +1,5 @@
 /* A clip in front of a model of pictures: each frame is a look of its own, made when it is first wanted and kept with the
-   others, which share a basis of colours, and in which patches are found again. */
+   others, which share a basis of colours, and in which patches are found again: that wants them all, one by one. */
 
 import { chosen } from "./clips.js";
 
