@@ -282,6 +282,24 @@ def test_layer_and_head_are_offered_where_they_change_something(walk) -> None:
             expect(page.get_by_role("group", name=name)).to_be_visible(visible=name in shown)
 
 
+def test_layer_and_head_are_offered_where_this_kind_of_model_needs_them(walk, tmp_path) -> None:
+    both = ["Layer", "Head"]
+    for how, changes, shown in (
+        ("position", {}, []),
+        ("position", {"rope": "axial"}, both),
+        ("position", {"rel_pos": True}, both),
+        ("read", {}, ["Head"]),
+        ("read", {"pool": "mean"}, []),
+    ):
+        model = randomised(ViT(tiny_config(**changes)))
+        held = section(trace(model, torch.randn(3, 12, 20)), model, Card("tiny"), Choice(7, 1, 2))
+        names = [step.name for step in steps_for(model)]
+        page = walk(f"#how={names.index(how) + 1}", written(tmp_path / "kind.html", held), len(names))
+        expect(page.locator(".les-chapter")).to_contain_text(f"· {names.index(how) + 1} of")
+        for name in both:
+            expect(page.get_by_role("group", name=name)).to_be_visible(visible=name in shown)
+
+
 def test_squares_whose_share_is_not_listed_are_not_said_to_have_none(walk) -> None:
     page = walk(f"#how={[step.name for step in OF_PICTURES].index('mix') + 1}")
     expect(page.locator(".les-part").first).to_be_visible()

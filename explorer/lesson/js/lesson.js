@@ -21,9 +21,14 @@ import { Presenter, showLink } from "./present.js";
 import { GUESSES, grade, quiz, total } from "./quiz.js";
 import { line, tableOf } from "./tools.js";
 
-const BOTH = ["layer", "head"];  // what a step depends on beside the square; the others: on neither
+const BOTH = ["layer", "head"];
 const TICKS = 10;  // on the squares that were asked for; where more are right, on the first of them
-const DEPENDS = { ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH, mlp: ["layer"], times: BOTH, spans: BOTH, read: ["head"] };
+
+// What a step depends on beside the square.
+const chosenIn = ({ name, data }) => ({
+  position: data.turned || data.distance ? BOTH : [], ask: BOTH, scores: BOTH, softmax: BOTH, mix: BOTH, heads: BOTH,
+  mlp: ["layer"], times: BOTH, spans: BOTH, read: data.kind === "token" ? ["head"] : [],
+}[name] ?? []);
 
 const PATIENCE = 8000;  // milliseconds after which an answer is taken for lost
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
@@ -278,7 +283,7 @@ class Lesson {
     this.formula.textContent = this.revealed() ? step.formula : "";
     this.choices.layer.show(lesson.choice.layer, lesson.layers);
     this.choices.head.show(lesson.choice.head, lesson.heads);
-    for (const name of BOTH) this.choices[name].node.hidden = !DEPENDS[step.name]?.includes(name);
+    for (const name of BOTH) this.choices[name].node.hidden = !chosenIn(step).includes(name);
     this.question.replaceChildren(...[quiz(this, step)].filter(Boolean));
     const box = el("div", { class: "les-drawing" });
     this.draw.replaceChildren(box);
