@@ -4,7 +4,9 @@ Pixels are read back from the canvas and compared with colours computed here fro
 is the quantisation that explorer/payload.py promises, seen through the colour table.
 """
 
+import base64
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +18,7 @@ import torch
 from conftest import randomised, tiny_config
 from playwright.sync_api import Browser, Page, expect
 
-from explorer import maps, payload, show
+from explorer import maps, pairs, payload, show
 from explorer.methods import METHODS
 from explorer.payload import maps_payload, pack, payloads, unpack
 from explorer.render import COLORMAPS
@@ -684,9 +686,6 @@ def test_of_a_trace_that_passes_comes_what_is_looked_at(
 
 def blank_page(file: Path, *traces: tuple[Trace, ViT]) -> Path:
     """A page with the script, the bytes of some traces, and no viewer yet."""
-    import base64
-    import json
-
     packed = []
     for found, model in traces:
         head, _, *layers = (base64.b64encode(m).decode() for m in payloads(found, CARD, model))
@@ -740,6 +739,23 @@ def test_another_source_keeps_the_state_and_never_shows_nothing(
     truth = patch_map(later, 1, 2, 9)
     high = later.attn[1, :, 9, PRE:].max().item()
     assert_shows(small_map(page, 1, 2), truth, high)
+
+
+def test_a_pair_whose_first_depth_did_not_come_can_be_asked_for_again(
+    visit: Open, model: ViT, found: Trace, tmp_path: Path
+):
+    depths = (pairs.pair_depth_payload(found, found, depth) for depth in range(L + 1))
+    messages = [pairs.pair_payload(found, found, CARD), *depths]
+    page = visit(blank_page(tmp_path / "pair.html", (found, model)))
+    page.evaluate(
+        """async ([head, ...depths]) => {
+          const { receive } = ViTViewer.mountPair(document.getElementById("b"));
+          await receive({ head, depths: depths.map(() => "data:,") });
+          await receive({ head, depths });
+        }""",
+        ["data:;base64," + base64.b64encode(message).decode() for message in messages],
+    )
+    assert page.evaluate("b.pair.message.cosine.length") > 0
 
 
 def test_linked_viewers_look_at_the_same_place(visit: Open, model: ViT, found: Trace, tmp_path: Path):

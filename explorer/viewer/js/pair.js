@@ -100,6 +100,7 @@ async function need(pair) {
     wanted.delete(depth);
     if (!current()) return;
     if (pair.message) parts.depth.input.value = state.depth = pair.at;  // what is shown stays
+    else pair.asked = "";  // the same pair once more is another try
     say(pair, error.message);
   }
 }
