@@ -81,7 +81,7 @@ class Session:
         self._towers: dict[str, Path] = {}  # and those whose text towers are here, too
         # open pages, each under its owner's name, held by the address that it was opened from
         self.pages: Cache[str] = Cache(MAX_PAGES, lambda page: 1)
-        self.models: Cache[Loaded] = Cache(self.model_bytes, lambda loaded: loaded.nbytes)
+        self.models: Cache[Loaded] = Cache(self.model_bytes, self.weight_of)
         self.results: Cache[Any] = Cache(self.result_bytes, party=self.address_of)
         self.promises: Cache[Callable[[], bytes]] = Cache(MAX_PROMISES, lambda make: 1, party=self.address_of)
         self.shards: Cache[Path] = Cache(
@@ -100,6 +100,11 @@ class Session:
         self._on_offer = set(PUBLISHED)  # and what was found to be: no folder is read twice for it
 
     # models ------------------------------------------------------------------------------------
+
+    def weight_of(self, loaded: Loaded) -> int:
+        """What a model counts in the cache: half of the room at most, so that one too large for it is not
+        read anew at every question, and the two of a comparison do not drive each other out."""
+        return min(loaded.nbytes, self.model_bytes // 2)
 
     def names(self) -> list[str]:
         """Checkpoints that are on this machine: those named by the owner first, then the bundled ones."""

@@ -395,6 +395,20 @@ def test_models_are_bounded(tmp_path: Path) -> None:
     assert len(session.models) == 2
 
 
+def test_two_models_too_large_for_the_cache_are_each_read_once(tmp_path: Path, monkeypatch) -> None:
+    """As Compare asks them, in turn."""
+    names = [str(tmp_path / f"m{i}") for i in range(2)]
+    for name in names:
+        save(name, randomised(ViT(tiny_config())), CARD)
+    session = Session(extra=tuple(names), model_bytes=1000)
+    loads = counted(monkeypatch, sessions, "load")
+    looks = [session.look(picture_file(tmp_path, 1), name) for name in names]
+    for look in 2 * looks:
+        look.trace()
+        look.viewer_value()
+    assert len(loads) == 2
+
+
 def test_a_model_that_reads_no_colours_is_one_sentence(tmp_path) -> None:
     save(tmp_path / "grey", ViT(tiny_config(in_chans=1)), CARD)
     with pytest.raises(CheckpointError, match="reads 1 channels: pictures here have 3"):
