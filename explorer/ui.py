@@ -495,7 +495,8 @@ def arrive_and_leave(
         return look.valid_target(target_said(event)), news(look)
 
     def on_frame(shown, event: gr.EventData, request: gr.Request):
-        """Another frame of a clip is looked at."""
+        """Another frame of a clip is looked at. In the queue of `on_show`, where a visitor's events come one
+        after the other: between reading what is shown and writing it, nothing else is chosen."""
         look = page.look(at := at_frame(shown, event), request)
         return at, news(look)
 
@@ -510,7 +511,7 @@ def arrive_and_leave(
     came = model_of_the_address(page, wanted)
     came.success(on_show, page.asked, values, **LATEST, **QUIET, **MODEL_QUEUE)
     page.viewer.target(on_target, [page.shown], [page.target, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
-    page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], **HEARD)
+    page.viewer.frame(on_frame, [page.shown], [page.shown, page.beacon], **EACH, **QUIET, **MODEL_QUEUE)
     demo.unload(on_close)
 
 

@@ -33,7 +33,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import app
-from explorer import faithfulness, forms, maps, serve, stats, ui
+from explorer import faithfulness, forms, maps, serve, stats, turns, ui
 from explorer import look as looks
 from explorer.ablation import without_heads
 from explorer.examples import Example, make_examples, suited
@@ -844,6 +844,14 @@ def test_a_class_can_be_chosen_and_nonsense_means_the_answer(demo, session, chec
         assert target == expected
     headless = Shown(str(picture), checkpoints["headless"])
     assert choose(headless, pointed(target=1), visitor())[0] is None
+
+
+def test_a_frame_that_is_chosen_undoes_no_picture_that_is_shown_meanwhile(demo) -> None:
+    """Both write what is shown as a whole: in one lane, in which an address has one place."""
+    functions = {fn.name: fn for fn in demo.fns.values()}
+    on_frame, on_show = functions["on_frame"], functions["on_show"]
+    assert on_frame.queue and on_frame.concurrency_id == on_show.concurrency_id
+    assert turns.share(on_show.concurrency_limit) == 1
 
 
 def test_a_map_that_takes_seconds_is_made_beside_the_queue_of_the_others(demo, checkpoints, tmp_path) -> None:
