@@ -157,7 +157,7 @@ def serve(options: argparse.Namespace) -> None:
         share=options.share,
         inbrowser=options.open,
         prevent_thread_lock=True,
-        **launch_options(session),
+        **launch_options(session, options.share),
     )
     if options.window:
         assert demo.local_url is not None  # launched

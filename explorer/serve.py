@@ -97,9 +97,10 @@ async def turn(request: Request) -> Response:
     return JSONResponse({"before": place_of(queue, request.path_params["page"])})
 
 
-def options(session: Session, front: Front) -> dict[str, Any]:
-    """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound."""
-    guarded = not session.public and not behind_a_proxy()  # else it is called by the proxy's name
+def options(session: Session, front: Front, shared: bool) -> dict[str, Any]:
+    """Arguments of `launch`: nothing from elsewhere, nothing kept without a bound. shared: Gradio's tunnel
+    leads here, too."""
+    guarded = not session.public and not shared and not behind_a_proxy()  # else it has other names, too
     doors = Middleware(Doors, uploads=upload_folder, guarded=guarded)
     lent = lent_routes(Shelf(session.folder / "sites", session.names))
     routes = [shard_route(session), Route("/turn/{page}", turn), *front.routes, *lent]

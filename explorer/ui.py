@@ -537,14 +537,14 @@ def model_of_the_address(page: Page, wanted: gr.State) -> Any:
     return fetched.success(on_came, [wanted, page.model], [page.model], queue=False, **QUIET)
 
 
-def launch_options(session: Session) -> dict[str, Any]:
-    """How the page looks and how it is served."""
+def launch_options(session: Session, shared: bool = False) -> dict[str, Any]:
+    """How the page looks and how it is served. shared: through Gradio's tunnel, too."""
     scripts = "".join(map(text_of, SCRIPTS))
     styles = text_of("page.css") + host.STYLES + lesson_css()  # Gradio's own `css` rewrites media queries
     own = [Text.own("css", styles), Text.own("js", f"{{{scripts}}}{viewer_script()}")]
     front = Front(own, [lesson.SCRIPT], partial(first_value, session))
     threading.Thread(target=front.ready, daemon=True).start()
-    return {"theme": theme(), **serve.options(session, front)}
+    return {"theme": theme(), **serve.options(session, front, shared)}
 
 
 def keep_first(session: Session) -> None:

@@ -1542,16 +1542,32 @@ def test_a_host_that_is_not_ours_is_one_true_sentence(host: str, said: str) -> N
         app.main(["--host", host, "--port", "7873"])
 
 
-@pytest.mark.parametrize(("host", "public"), [("::1", False), ("[::1]", False), ("::", True)])
-def test_addresses_of_the_new_kind_get_the_brackets_that_gradio_wants(monkeypatch, host, public) -> None:
+def launched(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """The session of `app.py` with these arguments, and what Gradio is launched with."""
     made: dict[str, Any] = {}
     page = SimpleNamespace(queue=lambda **o: None, launch=made.update, _queue=SimpleNamespace(**NO_QUEUE))
     page.launch, page.block_thread = lambda **options: made.update(options), lambda: None
     monkeypatch.setattr(ui, "keep_first", lambda session: None)
     monkeypatch.setattr(ui, "build", lambda session: made.update(session=session) or page)
     monkeypatch.setattr(app, "check_address", lambda host, port: None)
-    app.main(["--host", host])
+    app.main([*arguments])
+    return made
+
+
+@pytest.mark.parametrize(("host", "public"), [("::1", False), ("[::1]", False), ("::", True)])
+def test_addresses_of_the_new_kind_get_the_brackets_that_gradio_wants(monkeypatch, host, public) -> None:
+    made = launched(monkeypatch, "--host", host)
     assert made["server_name"] == f"[{host.strip('[]')}]" and made["session"].public is public
+
+
+@pytest.mark.parametrize(("arguments", "guarded"), [([], True), (["--share"], False)])
+def test_a_link_of_gradios_leads_in_also_without_public(monkeypatch, arguments, guarded) -> None:
+    """It comes under the tunnel's name, which an app on this machine otherwise does not answer."""
+    for name in ("SPACE_ID", "GRADIO_ROOT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    made = launched(monkeypatch, *arguments, "--no-public")
+    assert made["share"] is not guarded and not made["session"].public
+    assert made["app_kwargs"]["middleware"][0].kwargs["guarded"] is guarded
 
 
 @pytest.mark.parametrize("arguments", [["--port", "0"], ["--port", "x"], ["--checkpoint"], ["--nonsense"]])
