@@ -443,7 +443,7 @@ class Look:
                 wanted()
                 rest()
 
-            if zero.HERE and method.is_long:
+            if zero.HERE and self.passes(method) and not self.is_quick(method):
                 model = self.model
                 return zero.map_on_gpu(method.name, traced, model.config, model.state_dict(), target)
             return method(traced, model=self.model, target=target, progress=step)

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import randomised, tiny_config
+from PIL import Image
 
+from explorer import look as looks
 from explorer import zero
 from explorer.cli.commands import main
 from explorer.methods import METHODS
+from explorer.session import Session
 from explorer.site.runtime import SiteError
 from explorer.site.spaces import check_space, front_matter, next_step
-from vit import ViT, trace
+from vit import Card, ViT, save, trace
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,19 @@ def test_a_long_map_borrows_a_gpu_and_is_the_same_map(with_spaces: list[int]) ->
     ours = zero.map_on_gpu("occlusion", t, model.config, model.state_dict(), 2)
     assert with_spaces == [zero.SECONDS]
     torch.testing.assert_close(ours, METHODS["occlusion"](t, model=model, target=2))
+
+
+def test_what_a_processor_does_as_soon_borrows_nothing(with_spaces: list[int], tmp_path, monkeypatch) -> None:
+    """A small model's passes, and what is no pass of a model: flow."""
+    save(tmp_path / "tiny", randomised(ViT(tiny_config())), Card("tiny"))
+    Image.new("RGB", (20, 12), "red").save(tmp_path / "red.png")
+    look = Session().look(tmp_path / "red.png", str(tmp_path / "tiny"))
+    look.map(METHODS["occlusion"], 1)
+    monkeypatch.setattr(looks, "QUICK", 0)
+    look.map(METHODS["flow"], 1)
+    assert not with_spaces
+    look.map(METHODS["occlusion"], 2)
+    assert with_spaces == [zero.SECONDS]
 
 
 def test_elsewhere_nothing_is_borrowed() -> None:
