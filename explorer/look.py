@@ -257,6 +257,11 @@ class Look:
     def at_every_frame(self) -> list["Look"]:
         return [replace(self, frame=frame) for frame in range(len(self.moments.frames))]
 
+    def trace_every_frame(self) -> list[Trace]:
+        """The traces of all of them. Raises TooLarge."""
+        self.check_work(len(looks := self.at_every_frame))
+        return [look.trace() for look in looks]
+
     @property
     def seen(self) -> Clip:
         """The frames that a model of clips reads."""
@@ -563,7 +568,7 @@ def make_picture(look: Look) -> bytes:
 
 
 def make_follow(look: Look) -> bytes:
-    return follow_payload([frame.trace() for frame in look.at_every_frame])
+    return follow_payload(look.trace_every_frame())
 
 
 def make_head(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
@@ -577,8 +582,7 @@ def make_embeddings(look: Look, edits: tuple[Hook, ...] = ()) -> bytes:
     traced = look.trace(edits=edits)
     if edits or not look.has_timeline:
         return embeddings_payload(traced, look.model)
-    among = [frame.trace() for frame in look.at_every_frame]
-    return embeddings_payload(traced, look.model, (among, look.moment))
+    return embeddings_payload(traced, look.model, (look.trace_every_frame(), look.moment))
 
 
 def make_layer(look: Look, layer: int, edits: tuple[Hook, ...] = ()) -> bytes:

@@ -1,6 +1,7 @@
 """Clips in front of models: of pictures frame by frame, of clips at once; time frozen; films through time."""
 
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from explorer import films, payload, stats, ui
+from explorer import look as looks
 from explorer import session as session_module
 from explorer.cli.arguments import parse_query
 from explorer.cli.request import Usage
@@ -68,6 +70,16 @@ def test_a_model_of_pictures_looks_at_a_clip_frame_by_frame(tmp_path: Path, gif:
         picture = Image.fromarray(np.full((24, 40, 3), 40 * frame, np.uint8))
         np.testing.assert_array_equal(np.asarray(one.pixels), np.asarray(picture))
     assert look(tmp_path, gif, frame=99).moment == 4, "the last that there is"
+
+
+def test_strangers_have_every_frame_looked_at_only_where_that_is_little_work(tmp_path, gif, monkeypatch):
+    seen = look(tmp_path, gif)
+    seen.session.public = True
+    for passes, well in ((4.5, False), (5, True)):
+        monkeypatch.setattr(looks, "PUBLIC_WORK_LIMIT", passes * seen.cost.flops)
+        for make in (looks.make_follow, looks.make_embeddings):
+            with nullcontext() if well else pytest.raises(looks.TooLarge, match="choose a smaller size"):
+                make(seen)
 
 
 def test_frames_share_a_basis_of_colours_and_patches_are_found_again():
