@@ -266,7 +266,9 @@ class Boxes:
         drawn = Image.new("RGB", self.size)
         pen = ImageDraw.Draw(drawn)
         for x0, y0, x1, y1 in self.rectangles:
-            pen.rectangle((round(x0), round(y0), round(x1) - 1, round(y1) - 1), fill="white")
+            left, top = round(x0), round(y0)
+            right, bottom = max(left, round(x1) - 1), max(top, round(y1) - 1)  # at least one pixel
+            pen.rectangle((left, top, right, bottom), fill="white")
         return drawn
 
 
