@@ -403,11 +403,14 @@ ARRAYS = {  # what an NPZ of a trace holds
     "image": "(3, height, width), of a clip (F, 3, height, width): the normalised pixels the model saw",
     "tokens": "(L+1, T, D) residual stream: after the embedding, then after each block",
     "attn": "(L, H, T, T) attention; row = query, column = key; rows sum to 1",
+    "pool_attn": "(H', T) what the head reads of each token, where attention pools",
     "logits": "(K,)",
     "grid_size": "rows and columns of patches, (h, w); of a clip times, rows and columns, (t, h, w)",
     "num_prefix_tokens": "() tokens in front of the patches: [CLS], distillation token, registers",
     "target": "() the class that attn_grad explains, where there is one",
-    "attn_grad": "(L, H, T, T) d logits[target] / d attn, where there is a target",
+    "contrast": '() and what against, where it is: the number of another class, or "others"',
+    "attn_grad": "(L, H, T, T) d y / d attn, where there is a target: y is logits[target], against another "
+    "class minus logits[contrast], against the others minus the log of the sum of exp of their logits",
     "class_names": "(K,) text",
     "picture": "(height, width, 3) uint8, the image in its true colours; of a clip one frame of each time, "
     "side by side",
@@ -532,13 +535,16 @@ def everything(subject: Subject, **view: Any) -> Export:
     traced = subject.trace
 
     def arrays() -> dict[str, np.ndarray]:
-        found = {name: getattr(traced, name) for name in ("image", "tokens", "attn", "logits", "attn_grad")}
+        names = ("image", "tokens", "attn", "pool_attn", "logits", "attn_grad")
+        found = {name: getattr(traced, name) for name in names}
         kept = {name: x.numpy() for name, x in found.items() if x is not None and x.numel()}
         kept |= {name: x.numpy() for name, x in traced.activations.items()}
         kept["grid_size"] = np.array(traced.grid_size)
         kept["num_prefix_tokens"] = np.array(traced.num_prefix_tokens)
         if traced.target is not None:
             kept["target"] = np.array(traced.target)
+        if traced.contrast is not None:
+            kept["contrast"] = np.array(traced.contrast)
         if subject.card.class_names:
             kept["class_names"] = np.array(subject.card.class_names)
         kept["picture"] = subject.picture

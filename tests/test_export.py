@@ -72,6 +72,15 @@ def test_an_npz_names_only_what_is_there(subject: Subject, tmp_path: Path) -> No
     assert found["mlp_pre"].shape == (3, 2) and "mlp_pre [3, 2]" in str(found["README"])
 
 
+@pytest.mark.parametrize("contrast", [1, "others"])
+def test_an_npz_says_what_is_pooled_and_against_what_its_gradients_are(contrast, tmp_path: Path) -> None:
+    model = randomised(ViT(tiny_config(pool="attention", class_token=False)))
+    seen = subject_of("x", torch.randn(3, 12, 20), model, CARD, target=2, contrast=contrast)
+    found = load(export.everything(seen).save(tmp_path / "trace.npz"))
+    assert (found["pool_attn"] == seen.trace.pool_attn.numpy()).all() and found["contrast"] == contrast
+    assert "pool_attn (H', T) what" in str(found["README"]) and "contrast () and what" in str(found["README"])
+
+
 def test_maps_are_the_methods_own_numbers_in_every_format(subject: Subject, tmp_path: Path) -> None:
     methods = ["attention", "relevance", "occlusion"]
     made = export.maps(subject, methods, query=7, layer=1, head=3, target=2)
