@@ -21,8 +21,8 @@ from explorer import ledger as ledgers
 from explorer.ablation import without_heads
 from explorer.forms import Export, ExportError, Rows, told_apart
 from explorer.methods import METHODS
-from explorer.payload import class_name, filters_side_by_side
-from explorer.subject import PLAIN, Style, Subject, explained, map_title, readme, what_is_read, what_was_asked
+from explorer.payload import class_name, explained, filters_side_by_side
+from explorer.subject import PLAIN, Style, Subject, map_title, readme, what_is_read, what_was_asked
 from vit.card import Card
 from vit.model import ViT
 from vit.objective import Contrast

@@ -48,6 +48,7 @@ from explorer.roles import Roles
 from vit import ViT
 from vit.card import Card
 from vit.grid import Grid
+from vit.objective import Contrast
 from vit.pictures import as_picture
 from vit.trace import Trace
 
@@ -290,18 +291,24 @@ def embedding_names(trace: Trace, model: ViT | None) -> list[str]:
     return names
 
 
-def maps_payload(found: Mapping[str, Tensor], card: Card, target: int | None = None, **about: Any) -> bytes:
-    """Maps (h, w) by method name, in float32, of one class, which need not be among the likeliest; `about`
-    says what else they belong to (query, layer, head, ...)."""
+def maps_payload(
+    found: Mapping[str, Tensor],
+    card: Card,
+    target: int | None = None,
+    contrast: Contrast = None,
+    **about: Any,
+) -> bytes:
+    """Maps (h, w) by method name, in float32, of one class, which need not be among the likeliest, or of what
+    speaks for it against `contrast`; `about` says what else they belong to (query, layer, head, ...)."""
     arrays = {name: value.float().numpy() for name, value in found.items()}
-    named = {} if target is None else {"class_name": class_name(card, target)}
+    named = {} if target is None else {"class_name": explained(card, target, contrast)}
     return pack(arrays, {"kind": "maps", "target": target, **named, **about})
 
 
 def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[bytes, list[dict[str, Any]]]:
     """(message, entries of METHODS): the maps that cost at most about a pass of the model.
 
-    They explain the class that the trace explains, or else its answer.
+    They explain the class that the trace explains, against what it does, or else its answer.
     """
     usable = [
         method
@@ -316,7 +323,7 @@ def maps_at_hand(trace: Trace, card: Card, model: ViT | None = None) -> tuple[by
     if target is None and trace.logits.numel():
         target = int(trace.logits.argmax())
     found = {method.name: method(trace, model=model, target=target) for method in usable}
-    return maps_payload(found, card, target), [method.entry for method in usable]
+    return maps_payload(found, card, target, trace.contrast), [method.entry for method in usable]
 
 
 def payloads(
@@ -349,6 +356,14 @@ def class_scores(trace: Trace, card: Card) -> list[dict[str, Any]]:
 def class_name(card: Card, index: int) -> str:
     """The class's name, or its number."""
     return card.class_names[index] if index < len(card.class_names) else f"class {index}"
+
+
+def explained(card: Card, target: int, contrast: Contrast = None) -> str:
+    """The class in words, and what it is explained against."""
+    if contrast is None:
+        return class_name(card, target)
+    other = "all others" if isinstance(contrast, str) else class_name(card, contrast)
+    return f"{class_name(card, target)} and not {other}"
 
 
 def written(card: Card, value: float) -> str:

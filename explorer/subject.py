@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from explorer.methods import METHODS
-from explorer.payload import class_name, class_scores, written
+from explorer.payload import class_scores, explained, written
 from vit.card import Card
 from vit.config import ViTConfig
 from vit.grid import Grid
@@ -118,14 +118,6 @@ def map_title(name: str, traced: Trace, layer: int | None, head: int | None, fus
     elif "head" in known:
         parts.append(f"{fuse} of heads" if "fuse" in known else "all heads")
     return ", ".join(parts)
-
-
-def explained(card: Card, target: int, contrast: Contrast = None) -> str:
-    """The class in words, and what it is explained against."""
-    if contrast is None:
-        return class_name(card, target)
-    other = "all others" if isinstance(contrast, str) else class_name(card, contrast)
-    return f"{class_name(card, target)} and not {other}"
 
 
 def what_was_asked(

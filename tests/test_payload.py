@@ -308,6 +308,14 @@ def test_maps_travel_unrounded():
         np.testing.assert_array_equal(sections[name], value)
 
 
+@pytest.mark.parametrize(
+    ("contrast", "said"), [(None, "c"), (1, "c and not b"), ("others", "c and not all others")]
+)
+def test_maps_are_called_what_the_trace_explains(model, contrast, said):
+    seen = trace(model, torch.rand(3, 12, 20), target=2, contrast=contrast)
+    assert payload.unpack(payload.maps_at_hand(seen, CARD, model)[0])[1]["class_name"] == said
+
+
 def test_colours_are_the_components_in_their_order(found):
     colours, _ = payload.unpack(payload.embeddings_payload(found))
     scores = stats.patch_pca(found).scores.numpy()
