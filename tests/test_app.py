@@ -49,7 +49,7 @@ from explorer.render import number
 from explorer.roles import Roles
 from explorer.session import Session
 from explorer.views import compare, explore, heads, lesson, page, pairs, parts, take_home, training, why
-from explorer.views.page import Edits, Shown
+from explorer.views.page import Edits, Failed, Shown
 from vit import ViT, save
 from vit.card import Card, CheckpointError
 from vit.checkpoint import earlier_snapshots, save_snapshot
@@ -788,14 +788,15 @@ def pointed(**payload) -> gr.EventData:
 
 def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, list]:
     """(the model, what else the first page shows) for a visitor of this address."""
-    model, wanted, hello, *widgets = handler(demo, "on_address")(visitor(query))
-    assert hello == {"page": "ann"}
+    wanted, hello = handler(demo, "on_address")(visitor(query))
+    assert hello["page"] == "ann"
+    picture, model, size = hello["first"]
     screen = handler(demo, "on_load")(visitor(query))
     if wanted:
         with suppress(gr.Error):
             handler(demo, "on_wanted")(wanted)
             model = handler(demo, "on_came")(wanted, model)
-    return model, [*widgets, *screen]
+    return model, [picture["path"], size, *screen]
 
 
 def show(
@@ -805,7 +806,7 @@ def show(
     chosen = Shown(picture or "", model)
     target, edits = kept or (None, Edits())
     return handler(demo, "on_show")(
-        *chosen[:3], chosen if kept else None, target, edits, [], visitor(name=name)
+        *chosen[:3], chosen if kept else None, target, edits, Failed(), visitor(name=name)
     )
 
 
@@ -928,7 +929,7 @@ def test_no_handler_answers_anything_with_a_fault(
             "shown_now": shown,
             "kept_now": None,
             "wish": {},
-            "failed": [],
+            "failed": Failed(),
             "refused": [],
             "brought": [],
             "followed": {},
@@ -974,7 +975,7 @@ def test_a_model_is_fetched_beside_the_queue_of_those_who_look(checkpoints, pict
         return fetch(name)
 
     monkeypatch.setattr(session, "load", slowly)
-    handler(demo, "on_model")("hf-hub:someone/vit", [], visitor())
+    handler(demo, "on_model")("hf-hub:someone/vit", Failed(), visitor())
     monkeypatch.setattr(session, "load", lambda name: fetch(name) if "someone" in name else load(name))
     assert skipped == [ui.UNCHANGED], "it is shown with the model, when that has come"
     assert show(demo, str(picture), "someone/vit").beacon["model"] == "someone/vit"
@@ -988,7 +989,7 @@ def test_a_visitors_second_wish_for_a_model_on_its_way_is_dropped(demo, session,
     on_model, fetched, said = handler(demo, "on_model"), [], []
 
     def choose(name: str, who: SimpleNamespace) -> None:
-        on_model(name, [], who)
+        on_model(name, Failed(), who)
 
     def fetch(name: str) -> None:
         fetched.append(name)
@@ -1005,7 +1006,7 @@ def test_a_visitors_second_wish_for_a_model_on_its_way_is_dropped(demo, session,
 
 
 def test_a_model_that_cannot_come_is_said_once_for_one_choice(demo, session, monkeypatch) -> None:
-    on_model, said, clock = handler(demo, "on_model"), [], [100.0]
+    on_model, failed, said, clock = handler(demo, "on_model"), Failed(), [], [100.0]
 
     def fetch(name: str) -> None:
         raise ValueError("There is no such model.")
@@ -1017,7 +1018,7 @@ def test_a_model_that_cannot_come_is_said_once_for_one_choice(demo, session, mon
         shown = []
         for _ in range(2):  # as the widget says it
             with pytest.raises(gr.Error) as error:
-                on_model("someone/none", [], visitor())
+                on_model("someone/none", failed, visitor())
             shown.append(error.value.visible)
         assert shown == [True, False]
         clock[0] += 2
@@ -1079,26 +1080,28 @@ def test_another_size_keeps_the_class_that_is_explained(demo, checkpoints, pictu
     first = Shown(str(picture), checkpoints["cls"])
     larger = Shown(str(picture), checkpoints["cls"], DOUBLE)
     on_show = handler(demo, "on_show")
-    screen = on_show(*larger[:3], first, 3, Edits([2], []), [], visitor())
+    screen = on_show(*larger[:3], first, 3, Edits([2], []), Failed(), visitor())
     assert (screen.target, screen.edits, screen.shown) == (3, Edits(), larger)
     assert screen.viewer["state"] == {"target": 3}
-    screen = on_show(str(picture), checkpoints["mean"], TRAINED, first, 3, Edits(), [], visitor())
+    screen = on_show(str(picture), checkpoints["mean"], TRAINED, first, 3, Edits(), Failed(), visitor())
     assert screen.target is None, "another model's classes are others"
 
 
 def test_a_model_chosen_while_no_picture_is_there_shows_the_last_one(demo, checkpoints, picture) -> None:
     last = Shown(str(picture), checkpoints["cls"])
-    screen = handler(demo, "on_show")(None, checkpoints["mean"], TRAINED, last, None, Edits(), [], visitor())
+    screen = handler(demo, "on_show")(
+        None, checkpoints["mean"], TRAINED, last, None, Edits(), Failed(), visitor()
+    )
     assert screen.shown == Shown(str(picture), checkpoints["mean"])
     assert show(demo, None, checkpoints["cls"]) == ui.UNCHANGED
-    unchanged = handler(demo, "on_show")(None, *last[1:3], last, None, Edits(), [], visitor())
+    unchanged = handler(demo, "on_show")(None, *last[1:3], last, None, Edits(), Failed(), visitor())
     assert unchanged == ui.UNCHANGED
 
 
 def test_what_fails_leaves_the_widgets_unless_something_else_was_chosen_since(
     demo, checkpoints, picture, tmp_path
 ) -> None:
-    last, failed = Shown(str(picture), checkpoints["cls"]), []
+    last, failed = Shown(str(picture), checkpoints["cls"]), Failed(one_choice=1000.0)
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     tried = [str(bad), *last[1:3]]
@@ -1109,19 +1112,23 @@ def test_what_fails_leaves_the_widgets_unless_something_else_was_chosen_since(
     assert not twice.value.visible, "one sentence"
     put_back = handler(demo, "put_back")
     assert put_back("another.png", *tried[1:], last, failed) == [gr.skip()] * 3
-    assert put_back(*tried, last, failed) == last[:3] and not failed
+    assert put_back(*tried, last, failed) == last[:3]
+    failed.at -= failed.one_choice  # then it is chosen again
     with pytest.raises(gr.Error, match="not a picture"):
         handler(demo, "on_show")(*tried, last, None, Edits(), failed, visitor())
     assert put_back(*tried, last, failed) == last[:3]
 
 
 def test_what_was_chosen_while_something_else_failed_is_shown_then(demo, checkpoints, picture) -> None:
-    last, left_out = Shown(str(picture), checkpoints["cls"]), handler(demo, "on_left_out")
-    unchanged = left_out(*last[:3], last, None, Edits(), [], visitor())
-    assert unchanged == ui.UNCHANGED, "it was put back"
+    last = Shown(str(picture), checkpoints["cls"])
+
+    def left_out(chosen, failed: Failed) -> ui.Screen:
+        return handler(demo, "on_left_out")(*chosen, last, None, Edits(), failed, visitor())
+
+    assert left_out(last[:3], Failed()) == ui.UNCHANGED, "it was put back"
     since = str(picture), checkpoints["mean"], TRAINED
-    assert left_out(*since, last, None, Edits(), ["bad.png", *last[1:3]], visitor()).shown == Shown(*since)
-    assert left_out(*since, last, None, Edits(), [*since], visitor()) == ui.UNCHANGED, "it fails, too"
+    assert left_out(since, Failed(choice=("bad.png", *last[1:3]))).shown == Shown(*since)
+    assert left_out(since, Failed(choice=since)) == ui.UNCHANGED, "it fails, too"
 
 
 def test_no_event_that_says_something_is_said_twice_for_another(demo) -> None:
@@ -1210,7 +1217,7 @@ def test_names_from_outside_are_text_in_toasts_and_labels(demo, picture, tmp_pat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     arrive(demo, {"model": HOSTILE})
     with pytest.raises(gr.Error) as fetching:
-        handler(demo, "on_model")(HOSTILE, [], visitor())
+        handler(demo, "on_model")(HOSTILE, Failed(), visitor())
     with pytest.raises(gr.Error) as looking:
         show(demo, str(picture), HOSTILE)
     assert len(told) == 1, "no word of fetching what can be no id of the Hub"

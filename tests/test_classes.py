@@ -28,7 +28,7 @@ from explorer.payload import unpack
 from explorer.render import number
 from explorer.session import Session
 from explorer.views.classes import where_report
-from explorer.views.page import Shown
+from explorer.views.page import Failed, Shown
 from vit import Card, ViT, save
 from vit.checkpoint import MAX_BYTES
 from vit.hub import read_pretrained
@@ -191,7 +191,7 @@ def test_a_text_tower_is_fetched_once_and_in_a_step_of_its_own(models, pictures,
     picture = str(session.folder / "a.png")
     shutil.copy(pictures / "red" / "0.png", picture)
     shown = Shown(picture, "some/clip")
-    handler(demo, "on_model")("some/clip", [], visitor())
+    handler(demo, "on_model")("some/clip", Failed(), visitor())
     lanes = {fn.name: fn.concurrency_id for fn in demo.fns.values()}
     assert lanes["on_tower"] == "hub" and lanes["on_words"] == "slow"
     with pytest.raises(gr.Error, match="The text tower of some/clip is not here yet"):
@@ -356,9 +356,9 @@ def test_another_model_forgets_them_and_another_picture_does_not(demo, models, p
     first = use_words(demo, Shown(str(pictures / "red" / "0.png"), models["clip"]), "a dog, grass")
     on_show = handler(demo, "on_show")
     other = str(pictures / "blue" / "0.png")
-    screen = on_show(other, first.model, first.size, first, None, ui.Edits(), [], visitor())
+    screen = on_show(other, first.model, first.size, first, None, ui.Edits(), Failed(), visitor())
     assert screen.shown.classes is first.classes
-    screen = on_show(other, models["dino"], first.size, screen.shown, None, ui.Edits(), [], visitor())
+    screen = on_show(other, models["dino"], first.size, screen.shown, None, ui.Edits(), Failed(), visitor())
     assert screen.shown.classes is None
 
 

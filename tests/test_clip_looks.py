@@ -21,7 +21,7 @@ from explorer.cli.request import Usage
 from explorer.look import TRAINED
 from explorer.session import Session, digest_of
 from explorer.subject import subject_of
-from explorer.views.page import Edits, Shown
+from explorer.views.page import Edits, Failed, Shown
 from vit import ViT, save, trace
 from vit.card import Card
 from vit.clips import ClipError, open_clip
@@ -236,7 +236,7 @@ def test_files_are_decoded_before_the_queue_of_the_model(tmp_path: Path, gif: Pa
         [str(brought)], SimpleNamespace(session_hash="ann")
     )
     for file in (gif, still):
-        dropped.fn(str(file), str(tmp_path / "model"), TRAINED, [], SimpleNamespace(session_hash="ann"))
+        dropped.fn(str(file), str(tmp_path / "model"), TRAINED, Failed(), SimpleNamespace(session_hash="ann"))
 
     def again(path):
         raise AssertionError("decoded in the queue of the model")
@@ -256,7 +256,7 @@ def test_no_file_of_a_stranger_is_decoded_where_others_wait_to_look(tmp_path: Pa
     Image.new("RGB", (40, 30), "red").save(still := tmp_path / "still.png")
 
     def chosen(file: Path) -> ui.Screen:
-        return handlers["on_show"](str(file), name, TRAINED, None, None, Edits(), [], ann)
+        return handlers["on_show"](str(file), name, TRAINED, None, None, Edits(), Failed(), ann)
 
     for file, opener in ((gif, "open_clip_safely"), (still, "open_safely")):
         decode = getattr(session_module, opener)
@@ -265,7 +265,7 @@ def test_no_file_of_a_stranger_is_decoded_where_others_wait_to_look(tmp_path: Pa
         with pytest.raises(gr.Error, match="choose it once more"):
             handlers["on_target"](Shown(str(file), name), gr.EventData(None, {"target": 1}), ann)
         monkeypatch.setattr(session_module, opener, decode)
-        handlers["on_drop"](str(file), name, TRAINED, [], ann)
+        handlers["on_drop"](str(file), name, TRAINED, Failed(), ann)
         monkeypatch.setattr(session_module, opener, None)
         session.results.max_bytes = 0  # where memory has no room, it is in a file
         session.remember("large", lambda: b"x")
