@@ -165,7 +165,8 @@ def test_the_lesson_of_an_own_picture_is_made_in_the_page(visit, shared: Shared)
     for step in range(15):  # every step draws
         page.evaluate(f"vitSite.followed.lesson.go({step})")
         expect(page.locator("#lesson .les-drawing, #lesson .les-quiz").first).to_be_visible()
-    refused = """() => { const pen = new OffscreenCanvas(1, 1).getContext("2d"), { ink, bar } = vitSite.followed.lesson;
+    refused = """() => {
+        const pen = new OffscreenCanvas(1, 1).getContext("2d"), { ink, bar } = vitSite.followed.lesson;
         return [ink, bar].filter((colour) => {
           pen.fillStyle = "#123456"; pen.fillStyle = colour; return pen.fillStyle === "#123456"; }); }"""
     assert page.evaluate(refused) == []  # what is chosen is marked in its canvases
