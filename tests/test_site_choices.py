@@ -195,6 +195,18 @@ def test_a_lesson_that_was_left_half_made_is_made_again(visit) -> None:
     assert page.locator("#said").text_content() == ""
 
 
+def test_a_lesson_becomes_whole_although_a_model_chosen_meanwhile_does_not_come(visit) -> None:
+    page = visit(service_workers="block")
+    page.route("**/second/weights.bin.gz", lambda route: route.fulfill(status=404))
+    page.evaluate("""() => { const { engine } = vitSite, ask = engine.ask.bind(engine);
+        engine.ask = async (name, ...rest) => { const answer = await ask(name, ...rest);
+          if (name === 'shared') { engine.ask = ask; vitSite.choose({ model: 'second' }); }
+          return answer; }; }""")
+    page.locator("#to-lesson").click()
+    expect(page.locator("#said")).to_contain_text("A file of this page is missing")
+    page.wait_for_function("() => vitSite.followed.lesson.lesson.steps.every(({ data }) => !data.missing)")
+
+
 def test_a_camera_that_was_called_off_stays_off(visit) -> None:
     page = visit()
     page.evaluate(ASKED)

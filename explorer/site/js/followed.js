@@ -40,8 +40,9 @@ export class Followed {
       }
       if (!current()) return;
       await ask("shared", { logits });
-      this.missing = false;
+      if (!current()) return;
       await this.choose(lesson.choice);
+      if (current()) this.missing = false;
     } catch (error) {
       if (!current()) return;
       this.prepared = null;
