@@ -48,6 +48,14 @@ def client(folder: Path, **options: Any) -> TestClient:
 
 
 @pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """[the time of the doors], in seconds: it stands."""
+    now = [100.0]
+    monkeypatch.setattr(doors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.fixture
 def inside(tmp_path: Path) -> Iterator[TestClient]:
     yield client(tmp_path, guarded=True)
 
@@ -157,13 +165,14 @@ def test_uploads_are_bounded_for_each_visitor_and_in_all(tmp_path: Path, monkeyp
     assert page.post(way, content=b"x").status_code == 200, "all is well again when there is room"
 
 
-def test_who_has_sent_much_may_send_again_when_a_window_has_passed(tmp_path: Path, monkeypatch) -> None:
+def test_who_has_sent_much_may_send_again_when_a_window_has_passed(
+    tmp_path: Path, monkeypatch, clock
+) -> None:
     monkeypatch.setattr(doors, "MAX_UPLOADED", 2 * doors.SMALLEST)
-    page, now = client(tmp_path), [1000.0]
-    monkeypatch.setattr(doors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    page = client(tmp_path)
 
     def sends_at(moment: float) -> int:
-        now[0] = 1000 + moment
+        clock[0] = 1000 + moment
         return page.post(doors.UPLOAD, content=b"x").status_code
 
     assert [sends_at(0), sends_at(doors.WINDOW / 2), sends_at(doors.WINDOW - 1)] == [200, 200, 429]
@@ -278,18 +287,17 @@ def test_what_is_made_of_an_upload_is_bounded_as_it_is(tmp_path: Path, monkeypat
     assert lie_there_after_a_look() == "d", "in all: of the address that has most"
 
 
-def test_pages_are_written_only_so_often_for_one_address(tmp_path: Path, monkeypatch) -> None:
+def test_pages_are_written_only_so_often_for_one_address(tmp_path: Path, monkeypatch, clock) -> None:
     monkeypatch.setattr(doors, "MOST_PAGES", 2)
     monkeypatch.setattr(doors, "is_a_proxy", lambda host: True)
-    page, now = client(tmp_path), [100.0]
-    monkeypatch.setattr(doors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    page = client(tmp_path)
 
     def opens(who: str, path: str = "/") -> int:
         return page.get(path, headers={"x-forwarded-for": who}).status_code
 
     assert [opens("ann"), opens("ann", "/config"), opens("ann"), opens("bob")] == [200, 200, 429, 200]
     assert opens("ann", "/assets/x.js") == 200, "all else that a page takes"
-    now[0] += 60
+    clock[0] += 60
     assert opens("ann") == 200
 
 
@@ -459,7 +467,7 @@ async def test_who_names_no_page_has_one_that_everybody_knows() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> None:
+async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch, clock) -> None:
     monkeypatch.setattr(turns, "MOST_PAGES", 2)
     queue = Fake("model", 2)
     queue.blocks.state_holder.session_data["old"] = "what Gradio keeps of it"
@@ -470,7 +478,7 @@ async def test_an_address_sends_only_so_many_new_pages_a_minute(monkeypatch) -> 
 
 
 @pytest.mark.anyio
-async def test_who_asks_beside_the_queue_is_as_welcome_as_in_it(monkeypatch) -> None:
+async def test_who_asks_beside_the_queue_is_as_welcome_as_in_it(monkeypatch, clock) -> None:
     monkeypatch.setattr(turns, "MOST_PAGES", 2)
     told: list[tuple[str, str]] = []
     queue = Fake("model", 2, lambda page, address: told.append((page, address)))
@@ -585,10 +593,10 @@ async def test_what_is_fetched_ahead_lets_those_by_who_see_nothing_yet_but_not_f
     await asyncio.sleep(0.15)
     assert done == ["nobody waits"]
     queue.begun()
-    await asyncio.wait_for(waits, 1)
+    await asyncio.wait_for(waits, 30)
     await pushed(queue, "b")
     monkeypatch.setattr(turns, "LET_BY", 0.1)
-    await asyncio.wait_for(fetch("long enough"), 1)
+    await asyncio.wait_for(fetch("long enough"), 30)
     assert done == ["nobody waits", "waited", "long enough"]
 
 
@@ -623,16 +631,23 @@ async def test_who_asks_for_much_at_once_lets_others_go_first() -> None:
 async def test_answers_that_nobody_reads_are_thrown_away(monkeypatch) -> None:
     monkeypatch.setattr(turns, "UNREAD", 0.01)
     queue = Fake("quick", 2)
-    for page in ("reads", "does not", "works"):
+    queue.event_ids_to_events["x"] = SimpleNamespace(session_hash="works")
+
+    async def answered(page: str) -> asyncio.Queue[str]:
         await pushed(queue, page, page)
-        queue.pending_messages_per_session[page] = messages = asyncio.Queue()
+        queue.pending_messages_per_session[page] = messages = asyncio.Queue[str]()
         messages.put_nowait("first")
         messages.put_nowait("second")
         (event,) = queue.begun()
         await queue.finish(event)
-    queue.event_ids_to_events["x"] = SimpleNamespace(session_hash="works")
-    queue.pending_messages_per_session["reads"].get_nowait()
-    await asyncio.sleep(0.05)
+        return messages
+
+    (await answered("reads")).get_nowait()
+    await answered("works")
+    await answered("does not")  # the last of those that are looked after
+    async with asyncio.timeout(30):
+        while "does not" in queue.pending_messages_per_session:
+            await asyncio.sleep(0.01)
     assert set(queue.pending_messages_per_session) == {"reads", "works"}
 
 
