@@ -3,10 +3,11 @@
 import gzip
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from site_pages import READY, answers, served, two_models, visits
 
 from explorer.site.onefile import packed
+from explorer.site.serve import Handler, Server
 
 pytestmark = pytest.mark.browser
 LOOKED = READY.removeprefix("() => ")
@@ -349,3 +351,9 @@ def test_what_serves_the_folder_says_why_it_cannot(folder: Path) -> None:
                 [sys.executable, str(folder / "serve.py"), asked], capture_output=True, text=True, timeout=60
             )
             assert told.returncode and said in told.stderr and "Traceback" not in told.stderr
+
+
+def test_what_serves_the_folder_lets_many_connections_wait() -> None:
+    with ExitStack() as open_ones, Server(("127.0.0.1", 0), Handler) as busy:
+        for _ in range(20):
+            open_ones.enter_context(socket.create_connection(busy.server_address[:2], timeout=5))

@@ -43,13 +43,17 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # connections that wait: a browser opens many at once
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Show this folder on this machine. Ctrl-C ends it.")
     parser.add_argument("port", nargs="?", type=int, default=8000, help="default: 8000; 0: any free one")
     port = parser.parse_args().port
     handler = partial(Handler, directory=Path(__file__).resolve().parent)
     try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server = Server(("127.0.0.1", port), handler)
     except (OSError, OverflowError) as error:
         sys.exit(f"Port {port} cannot be had ({error}): name another, as in  python serve.py 8123")
     with server:
