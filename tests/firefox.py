@@ -18,13 +18,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
 CI = os.environ.get("CI") == "true"
-START = 60  # seconds that a busy machine may take to start it
+PATIENCE = 120  # seconds that a busy machine may take
 PREFERENCES = {
     "remote.active-protocols": 1,
     "app.update.disabledForTesting": True,
@@ -48,7 +49,7 @@ class Firefox:
         self.context = self.send("browsingContext.getTree")["contexts"][0]["context"]
         self.send("session.subscribe", events=["log.entryAdded", "network.beforeRequestSent"])
 
-    def send(self, method: str, timeout: float = 60, **params: Any) -> dict[str, Any]:
+    def send(self, method: str, timeout: float = PATIENCE, **params: Any) -> dict[str, Any]:
         number = next(self.numbers)
         self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
         end = time.monotonic() + timeout
@@ -74,7 +75,7 @@ class Firefox:
         viewport = {"width": width, "height": height}
         self.send("browsingContext.setViewport", context=self.context, viewport=viewport)
 
-    def evaluate(self, expression: str, timeout: float = 60) -> Any:
+    def evaluate(self, expression: str, timeout: float = PATIENCE) -> Any:
         """The value of an expression in the page, as JSON carries it; a promise is waited for."""
         found = self.send(
             "script.evaluate",
@@ -87,7 +88,7 @@ class Firefox:
             raise RuntimeError(found["exceptionDetails"]["text"])
         return json.loads(found["result"]["value"])
 
-    def wait_for(self, expression: str, timeout: float = 60) -> Any:
+    def wait_for(self, expression: str, timeout: float = PATIENCE) -> Any:
         """The expression's value as soon as it is true."""
         end = time.monotonic() + timeout
         while not (value := self.evaluate(expression)):
@@ -138,7 +139,9 @@ class Firefox:
                 command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True
             )
             try:
-                with connect(address_of(process), max_size=None, open_timeout=START) as socket:
+                with connect(
+                    address_of(process), max_size=None, open_timeout=PATIENCE, ping_interval=None
+                ) as socket:
                     yield cls(socket)
             finally:
                 process.kill()
@@ -150,5 +153,6 @@ def address_of(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
     for line in process.stderr:
         if match := re.search(r"WebDriver BiDi listening on (ws://\S+)", line):
+            Thread(target=process.stderr.read, daemon=True).start()  # it would wait for one who reads on
             return match[1] + "/session"
     raise RuntimeError("Firefox ended before it could be driven.")
