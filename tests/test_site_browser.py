@@ -109,6 +109,7 @@ def test_the_first_screen_is_that_of_the_app(visit, shared: Shared, pictures: li
     assert page.evaluate("vitSite.viewer.state.layer") == shared.roles.opening["layer"]
     expect(page.get_by_role("button", name="Hide what it looks at")).to_be_visible()
     expect(page.get_by_role("button", name="Intervene")).to_be_visible()
+    page.wait_for_function("() => vitSite.viewer.data.exact?.size")
     expect(page.locator(".vit-readout")).not_to_contain_text("≈")  # the numbers that are read are exact
     exact = np.array(page.evaluate("[...vitSite.viewer.data.exact.values()][0]"))
     image = preprocess(pictures[3].picture, shared.card, shared.card.size_for(shared.model.config))
@@ -148,7 +149,8 @@ def test_the_lesson_of_an_own_picture_is_made_in_the_page(visit, shared: Shared)
     page = visit("?tab=lesson")
     bring(page, shape(35))
     page.wait_for_function(
-        "() => vitSite.settled && vitSite.now.picture.own && vitSite.followed.missing === false"
+        "() => vitSite.settled && vitSite.now.picture.own"
+        " && vitSite.followed.prepared === vitSite.prepared && vitSite.followed.missing === false"
     )
     page.evaluate("vitSite.followed.lesson.choose({ patch: 20, layer: 2, head: 1 })")
     page.wait_for_function("() => vitSite.followed.lesson.lesson.choice.patch === 20")
@@ -325,7 +327,7 @@ def test_no_camera_is_one_sentence(visit) -> None:
     "missing", ["models/shapes/weights.bin.gz", "site.json", "models/shapes/graph.onnx.gz"]
 )
 def test_a_missing_file_is_one_sentence(missing: str, browser: Browser, url: str) -> None:
-    page = browser.new_context().new_page()
+    page = browser.new_context(service_workers="block").new_page()
     page.route(f"**/{missing}", lambda route: route.fulfill(status=404))
     page.goto(url)
     expect(page.locator("#said")).to_have_text(
@@ -399,6 +401,7 @@ def test_one_file_opens_from_a_disk(
     file = tmp_path / "one.html"
     write_one_file(file, [Shared("shapes", shared.model, shared.card)], pictures[:2])
     page = browser.new_context(offline=True).new_page()
+    page.set_default_timeout(90_000)
     page.goto(file.as_uri())
     page.wait_for_function(READY)
     theirs = expected(shared, pictures[0].picture)

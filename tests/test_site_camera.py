@@ -24,12 +24,25 @@ READ = """async () => {
   return [Math.max(width, height), drawn, theirs.reduce((most, level, i) => Math.max(most, Math.abs(level - data[i])), 0)];
 }"""  # noqa: E501
 SEEN = "vitSite.own.frames > 2"
-STILL = """(async () => {  // the page reads no other frame meanwhile
-  const { camera } = vitSite.own;
+# the page has looked at its last frame and reads no other
+DONE = """(async () => {
+  const { own, own: { camera } } = vitSite;
+  await new Promise((resolve) => { camera.onFrame = resolve; });
   camera.on = false;
-  camera.video.pause();
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await own.ahead;
 })()"""
+# and no other comes: a paused video may show one more
+STILL = """(async () => {
+  const { video } = vitSite.own.camera, pen = new OffscreenCanvas(video.videoWidth, video.videoHeight).getContext("2d");
+  const drawn = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    pen.drawImage(video, 0, 0);
+    return pen.getImageData(0, 0, pen.canvas.width, pen.canvas.height).data.join();
+  };
+  video.pause();
+  let last, now;
+  do [last, now] = [now, await drawn()]; while (last !== now);
+})()"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
         page.wait_for_function(READY)
         page.evaluate("vitSite.own.watch(true)")
         page.wait_for_function(f"() => {SEEN}")
+        page.evaluate(DONE)
         page.evaluate(STILL)
         yield page
 
@@ -81,7 +95,7 @@ def test_a_large_frame_is_reduced(page: Page) -> None:
     page.evaluate("vitSite.own.camera.video.play()")
     page.evaluate("vitSite.own.camera.stream.getTracks()[0].applyConstraints({ width: 1280, height: 720 })")
     page.wait_for_function("() => vitSite.own.camera.video.videoWidth === 1280")
-    page.evaluate("vitSite.own.camera.video.pause()")
+    page.evaluate(STILL)
     assert page.evaluate(READ) == [640, 1, 0]
 
 
@@ -91,6 +105,7 @@ def test_in_firefox_too(url: str) -> None:
         firefox.wait_for("window.vitSite && vitSite.settled")
         firefox.evaluate("vitSite.own.watch(true)")
         firefox.wait_for(SEEN)
+        firefox.evaluate(DONE)
         firefox.evaluate(STILL)
         side, _, apart = firefox.evaluate(f"({READ})()")
         assert side == 640 and apart == 0

@@ -40,6 +40,15 @@ def visit(browser: Browser, site: Path) -> Iterator[Callable[..., Page]]:
         yield go
 
 
+def until(page: Page, come: Callable[[], object]) -> None:
+    """Wait for requests that the test answers itself."""
+    for _ in range(600):
+        if come():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("they were not made")
+
+
 class Held:
     """Requests for weights, which wait until they are let go."""
 
@@ -49,11 +58,8 @@ class Held:
 
     def fail(self) -> None:
         """The first one, once it is asked for, finds nothing."""
-        for _ in range(600):
-            if self.routes:
-                return self.routes.pop().fulfill(status=404)
-            self.page.wait_for_timeout(50)  # until then the model's constants come
-        raise AssertionError("no weights were asked for")
+        until(self.page, lambda: self.routes)  # until then the model's constants come
+        self.routes.pop().fulfill(status=404)
 
     def release(self) -> None:
         for route in self.routes:
@@ -79,6 +85,7 @@ def film(page: Page) -> None:
 def test_a_picture_chosen_before_the_first_is_there_is_the_first(browser: Browser, site: Path) -> None:
     with served(site) as url:
         page = browser.new_page(service_workers="block")
+        page.set_default_timeout(90_000)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         held = Held(page)
@@ -257,6 +264,7 @@ def test_enter_freezes_the_camera_and_pins_nothing(visit) -> None:
 def test_a_camera_before_the_first_model_waits_for_one(browser: Browser, site: Path) -> None:
     with served(site) as url:
         page = browser.new_page(service_workers="block")
+        page.set_default_timeout(90_000)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.route("**/first/weights.bin.gz", lambda route: route.fulfill(status=404))
@@ -317,18 +325,10 @@ def test_maps_of_another_picture_are_not_shown(visit) -> None:
     page = visit(service_workers="block")
     held: list[Route] = []
     page.route("**/maps/*", lambda route: held.append(route))
-
-    def until_asked(count: int) -> None:
-        for _ in range(200):
-            if len(held) == count:
-                return
-            page.wait_for_timeout(50)
-        raise AssertionError(f"{len(held)} requests of {count}")
-
     page.evaluate("void vitSite.choose({ picture: vitSite.site.pictures[1] })")
-    until_asked(1)
+    until(page, lambda: len(held) == 1)
     page.evaluate("void vitSite.choose({ picture: vitSite.site.pictures[0] })")
-    until_asked(2)
+    until(page, lambda: len(held) == 2)
     assert page.evaluate("vitSite.now.picture.name") == "one"
     with page.expect_request_finished(lambda request: request == held[0].request):
         held[0].continue_()
@@ -345,6 +345,7 @@ def test_pages_at_one_host_keep_their_own_files(browser: Browser, site: Path, tm
     (tmp_path / "serve.py").write_text((site / "serve.py").read_text(encoding="utf-8"), encoding="utf-8")
     with served(tmp_path) as url:
         page = browser.new_page()
+        page.set_default_timeout(90_000)
         for name in "ab":
             page.goto(f"{url}{name}/")
             page.wait_for_function(READY)

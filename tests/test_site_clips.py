@@ -270,7 +270,8 @@ def test_a_model_of_pictures_beside_it_begins_with_a_picture(visit) -> None:
 
 def to_frame(page: Page, frame: int) -> None:
     page.get_by_role("slider", name="Time").fill(str(frame))
-    page.wait_for_function(f"async () => vitSite.prepared === (await vitSite.timeline.at({frame})).prepared")
+    page.evaluate(f"vitSite.timeline.at({frame}).then(({{ prepared }}) => {{ window.looked = prepared; }})")
+    page.wait_for_function("() => vitSite.prepared === window.looked")
     page.wait_for_function(f"() => vitSite.viewer.data.source === vitSite.timeline.moments[{frame}].source")
 
 
@@ -383,7 +384,7 @@ def bring_to(firefox: Firefox, content: bytes, name: str) -> None:
 
 def in_firefox(firefox: Firefox, address: str, shared: Shared, lent: list[Picture], folder: Path) -> None:
     firefox.goto(address)
-    firefox.wait_for(READY.removeprefix("() => "), 120)
+    firefox.wait_for(READY.removeprefix("() => "))
     same_answer(firefox.evaluate(ANSWERS), shared, lent[0].picture)
     bring_to(firefox, gif(11), "mine.gif")
     theirs = as_python_reads(gif(11), "mine.gif", folder)

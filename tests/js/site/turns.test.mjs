@@ -21,7 +21,7 @@ test("a look goes before pieces of earlier ones, and before nothing else", async
 
   served.length = 0;
   take({ ask: "layer", name: "first" });
-  for (let i = 0; i < 50; i++) take({ ask: "layer" });
-  while (served.length < 52) await later();
-  assert.ok(served.indexOf("late") < 40, `a look waited for ${served.indexOf("late")} pieces`);
+  for (let i = 0; i < 500; i++) take({ ask: "layer" });
+  while (served.length < 502) await later();
+  assert.ok(served.indexOf("late") < 400, `a look waited for ${served.indexOf("late")} pieces`);
 });
