@@ -229,6 +229,12 @@ def test_a_moment_of_training_shows_its_own_weights(visit, shared: Shared, pictu
     assert page.evaluate("[vitSite.now.moment, vitSite.now.picture.name]") == [0, "shape-2"]
     page.go_back()
     page.wait_for_function("() => vitSite.settled && vitSite.now.moment === -1")
+    page.locator("#moment").fill("0")
+    page.wait_for_function("() => vitSite.settled && vitSite.now.moment === 0")
+    page.locator("#moment").press("End")
+    expect(page.locator("#moment-name")).to_have_text("as trained")
+    page.wait_for_function(READY)
+    assert page.locator("#said").text_content() == ""
 
 
 def test_it_opens_without_a_network_once_it_was_open(visit, url: str) -> None:

@@ -44,7 +44,7 @@ class Page {
     byId("model").replaceChildren(...models.map((model) => new Option(model.name, model.name)));
     byId("model").onchange = (event) => this.choose({ model: event.target.value });
     byId("examples").replaceChildren(...buttons(pictures, (picture) => this.choose({ picture })));
-    byId("moment").oninput = (event) => this.choose({ moment: Number(event.target.value) });
+    byId("moment").oninput = ({ target: { valueAsNumber: at, max } }) => this.choose({ moment: at < max ? at : -1 });  // the end: as trained
     byId("play").onclick = () => this.player.press();
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
