@@ -6,8 +6,9 @@ import { mount } from "../../viewer/js/mount.js";
 import { TABS, askedOf, fitting, ofClips, urlOf } from "./asked.js";
 import { Engine } from "./client.js";
 import { sampled } from "./clips.js";
-import { buttons, mapsOf, mark, pixelsOfExample } from "./examples.js";
+import { buttons, mark, pixelsOfExample } from "./examples.js";
 import { Followed } from "./followed.js";
+import { Maps } from "./maps.js";
 import { Own } from "./own.js";
 import { Player } from "./player.js";
 import { Timeline } from "./timeline.js";
@@ -33,6 +34,7 @@ class Page {
     };
     this.viewer = mount(byId("viewer"), null, this.options);
     this.followed = new Followed(this, byId("lesson"));
+    this.maps = new Maps(this);
     this.own = new Own(this);
     this.player = new Player(this, byId("play"));
     this.words = new WordPage(byId("words"), byId("where"), (words) => this.ask(words));
@@ -97,7 +99,7 @@ class Page {
       if (turn !== this.turn) return;
       if (!restored) this.write();
       this.marks();
-      await this.explain(turn).catch((error) => { lacks ||= error.message; });  // without them there is much to see
+      await this.maps.bring(turn).catch((error) => { lacks ||= error.message; });  // without them there is much to see
       if (turn !== this.turn) return;
       this.settled = true;
       this.say(lacks, false);
@@ -230,13 +232,6 @@ class Page {
     byId("rate").textContent = `One look took ${Math.round(look.ms)} ms${model.byChip ? " by the graphics chip" : ""}.`;
   }
 
-  /* The maps that have come along with the picture. */
-  async explain(turn) {
-    const { model, picture, moment, words } = this.now, file = moment < 0 && !picture.own && model.maps[picture.name];
-    const maps = file && await mapsOf(file, words);
-    if (maps && turn === this.turn) this.viewer.addMaps(maps);
-  }
-
   /* Another frame of a clip is shown, which the model looked at by itself. */
   async moved({ frame }) {
     const { turn, viewer, timeline, now: { model, words } } = this, look = await timeline?.at(frame);
@@ -266,22 +261,8 @@ class Page {
     if (name === "edits" && this.own.camera.on) this.now.edits = payload;  // the next picture is looked at so
     else if (name === "edits") this.edit(payload).catch((error) => { this.viewer.unanswered(); this.say(error.message, true); });
     if (name === "frame") this.moved(payload).catch((error) => this.say(error.message, true));
-    if (name === "need_maps") this.map(payload).catch((error) => this.say(error.message, true));
+    if (name === "need_maps") this.maps.make(payload).catch((error) => this.say(error.message, true));
     if (name === "target") this.viewer.set({ target: payload.target }, true);
-  }
-
-  /* A map that does not come along: the ledger's is made here, for any class. */
-  async map({ method, target, frame = 0 }) {
-    const { model: { about: { classNames }, refused }, words } = this.now, { turn, viewer } = this;
-    const current = () => turn === this.turn && frame === viewer.state.frame;
-    if (refused[method]) return;  // so the source says
-    const index = target >= 0 ? target : viewer.data.classes[0].index;
-    await this.unfold();
-    if (!current()) return;
-    const { image, length } = await this.preparedAt(frame);
-    const map = await this.engine.ask("ledger", { prepared: { image, length }, target: index });
-    if (!current()) return;
-    viewer.addMaps({ meta: { kind: "maps", target: index, class_name: classNames[words ? words[index] : index] }, arrays: { logit_ledger: map } });
   }
 
   // ---- tabs
