@@ -160,6 +160,9 @@ def test_a_look_that_fails_leaves_what_is_shown(visit) -> None:
     page.locator("#model").select_option("second")
     expect(page.locator("#said")).to_have_text("No look.")
     expect(page.locator("#model")).to_have_value("first")
+    page.evaluate("vitSite.viewer.set({ mode: 'rollout' })")  # which is asked of the look
+    page.wait_for_function("() => vitSite.viewer.data.layers.every((layer) => layer?.rollout)")
+    page.evaluate("vitSite.viewer.set({ mode: 'attention' })")
     page.evaluate("vitSite.edit({ patches: [0], heads: [], frozen: -1, frame: 0 })")
     page.wait_for_function("() => vitSite.viewer.after")
     assert page.evaluate("vitSite.viewer.after.meta?.name ?? vitSite.viewer.after.name") == "first"

@@ -28,6 +28,7 @@ class Page {
     this.wanted = this.shown = this.ours = null;
     this.now = { model: null, picture: null, moment: -1, words: null, edits: null };
     this.prepared = null;  // the picture as the model takes it
+    this.stale = false;  // other weights were opened since the last look: the engine has forgotten it
     this.options = {
       methods: site.methods, address: true, intervene: true, lesson: LESSON, tries: [LESSON],
       emit: (name, payload) => this.heard(name, payload), own: () => this.now.picture?.own ?? false,
@@ -122,7 +123,7 @@ class Page {
     if (!shown) return;
     if (this.now !== shown) Object.assign(this, { now: shown, prepared: shown.picture.prepared.get(shown.model) });
     this.marks();
-    await this.ready(turn, shown.model, shown).catch(() => {});
+    await this.ready(turn, shown.model, shown).then(() => this.stale && this.look(turn, false)).catch(() => {});
     this.settled ||= turn === this.turn;
   }
 
@@ -156,6 +157,7 @@ class Page {
     this.unfolded = null;
     await this.engine.ask("open", { described: model.about, graph, related, weights, list: model.list, byChip: model.byChip }, [graph, related, weights]);
     this.opened = this.weighed = model;
+    this.stale = true;
   }
 
   async weigh(model, moment) {
@@ -165,6 +167,7 @@ class Page {
     this.unfolded = null;
     await this.engine.ask("moment", { weights, list: from.list, described: model.about, trained: from === model }, [weights]);
     this.weighed = from;
+    this.stale = true;
   }
 
   /* The graph of all that happens on the way is open, with the weights of now: for the ledger and the lesson. */
@@ -214,6 +217,7 @@ class Page {
     this.kept = timeline ?? look;
     this.timeline = timeline;
     this.shown = this.now;
+    this.stale = false;
     (picture.prepared ??= new Map()).set(model, this.prepared = look.prepared);
     if (another) {
       viewer.setTimeline([]);
