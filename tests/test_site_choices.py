@@ -324,6 +324,51 @@ def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:
     page.locator("#camera").click()
 
 
+def hide_next(page: Page) -> None:
+    """Hide the next patch, until the page has heard of it."""
+    page.evaluate("""() => { window.told = false; vitSite.heard = (name, payload) => {
+        Object.getPrototypeOf(vitSite).heard.call(vitSite, name, payload);
+        told ||= name === 'edits'; }; }""")
+    page.locator("canvas.vit-picture").first.press("Shift+ArrowRight")
+    page.keyboard.press("x")
+    page.wait_for_function("() => told")
+
+
+def test_what_is_hidden_while_another_picture_is_on_its_way_is_hidden_in_the_one_that_is_shown(visit) -> None:
+    page = visit()
+    page.evaluate("""() => { const { engine } = vitSite, look = engine.look.bind(engine); window.held = [];
+        window.hold = () => { engine.look = (given) => { delete engine.look;
+          return new Promise((pass, fail) => held.push({ fail, pass: () => pass(look(given)) })); }; }; }""")
+    page.get_by_role("button", name="Intervene").click()
+    for end, said in (("fail(new Error('No look.'))", "No look."), ("pass()", "")):
+        page.evaluate("hold(), void vitSite.choose({ picture: vitSite.site.pictures[1] })")
+        page.wait_for_function("() => held.length")
+        hide_next(page)
+        page.evaluate(f"held.pop().{end}")
+        page.wait_for_function(
+            "(said) => vitSite.settled && document.getElementById('said').textContent === said", arg=said
+        )
+        if said:
+            page.wait_for_function("() => vitSite.viewer.after")
+    assert page.evaluate(
+        "[vitSite.now.picture.name, vitSite.viewer.state.patches, vitSite.viewer.after]"
+    ) == ["two", [], None]
+
+
+def test_what_is_no_longer_hidden_is_not_told(visit) -> None:
+    page = visit()
+    page.get_by_role("button", name="Intervene").click()
+    page.locator("canvas.vit-picture").first.press("Shift+ArrowRight")
+    page.evaluate("""() => {
+        vitSite.heard = (name, payload) => { if (name === 'edits') window.told = payload.patches; };
+        const x = new KeyboardEvent('keydown', { key: 'x', bubbles: true });
+        document.querySelector('canvas.vit-picture').dispatchEvent(x);
+        window.hidden = vitSite.viewer.state.patches.length;
+        vitSite.viewer.set({ patches: [] }, true); }""")  # as another picture does
+    page.wait_for_function("() => window.told")
+    assert page.evaluate("[hidden, told]") == [1, []]
+
+
 def test_maps_of_another_picture_are_not_shown(visit) -> None:
     page = visit(service_workers="block")
     held: list[Route] = []

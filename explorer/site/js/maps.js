@@ -15,8 +15,8 @@ export class Maps {
   /* A map that does not come along: the ledger's is made here, for any class. */
   async make({ method, target, frame = 0 }) {
     const { page, page: { engine, turn, viewer, now: { model: { about: { classNames }, refused }, words } } } = this;
-    const current = () => turn === page.turn && frame === viewer.state.frame;
-    if (refused[method]) return;  // so the source says
+    const current = () => turn === page.turn && page.steady && frame === viewer.state.frame;
+    if (refused[method] || !current()) return;  // so the source says; what comes asks anew
     const index = target >= 0 ? target : viewer.data.classes[0].index;
     await page.unfold();
     if (!current()) return;

@@ -74,6 +74,9 @@ class Page {
   /* What is chosen, be it shown or on its way. */
   get coming() { return this.wanted ?? this.now; }
 
+  /* Is what is on the screen what the engine is asked about? */
+  get steady() { return this.now === this.shown && !this.stale; }
+
   async choose({ model: name, picture, moment, words, lacks = "" }, restored = false) {
     this.settled = false;
     this.followed.leave();
@@ -124,7 +127,9 @@ class Page {
     if (this.now !== shown) Object.assign(this, { now: shown, prepared: shown.picture.prepared.get(shown.model) });
     this.marks();
     await this.ready(turn, shown.model, shown).then(() => this.stale && this.look(turn, false)).catch(() => {});
-    this.settled ||= turn === this.turn;
+    if (turn !== this.turn) return;
+    this.settled = true;
+    if (shown.edits) this.heard("edits", shown.edits);  // they may have been told meanwhile
   }
 
   /* Other words: of a picture that is looked at again, or of the next one that the camera shows. */
@@ -250,12 +255,13 @@ class Page {
   async preparedAt(frame) { return (await this.timeline?.at(frame))?.prepared ?? this.prepared; }
 
   async edit(edits) {
-    const turn = this.turn;
-    this.now.edits = edits;
+    const { turn, shown } = this, current = () => turn === this.turn && this.steady && shown.edits === edits;
+    shown.edits = edits;
+    if (!current()) return;  // what comes is told of them, if they hold there, and so is what is gone back to
     if (edits.patches.length === this.viewer.data.P) throw new Error("Leave at least one patch visible.");
     const none = !edits.patches.length && !edits.heads.length && !(edits.frozen >= 0);
     const look = none ? null : await this.engine.look({ prepared: await this.preparedAt(edits.frame), edits, layer: this.viewer.state.layer });
-    if (turn !== this.turn || this.now.edits !== edits) return look?.forget();
+    if (!current()) return look?.forget();
     this.after?.forget();
     this.after = look;
     this.viewer.setAfter(look && { ...look.source, passing: this.passing });

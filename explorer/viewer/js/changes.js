@@ -52,9 +52,10 @@ export function tellPick(viewer) {
 }
 
 export function tellEdits(viewer) {
-  const { patches, heads, frozen, frame } = viewer.state;
-  const named = heads.map((key) => key.split(".").map(Number));
-  later(viewer, "edits", 250, () => viewer.emit("edits", { patches, heads: named, frozen, frame }));
+  later(viewer, "edits", 250, () => {  // those of then: another picture may have come without them
+    const { patches, heads, frozen, frame } = viewer.state;
+    viewer.emit("edits", { patches, heads: heads.map((key) => key.split(".").map(Number)), frozen, frame });
+  });
 }
 
 export function tellFrame(viewer) {
