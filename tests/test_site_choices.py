@@ -355,6 +355,20 @@ def test_what_is_hidden_while_another_picture_is_on_its_way_is_hidden_in_the_one
     ) == ["two", [], None]
 
 
+def test_the_engine_forgets_what_is_gone(visit) -> None:
+    page = visit()
+    page.evaluate("""() => { const { engine } = vitSite, ask = engine.ask.bind(engine);
+        window.looks = new Set([vitSite.kept.key]);
+        engine.ask = (name, rest, ...more) => {
+          if (name === 'look') looks.add(rest.key);
+          if (name === 'forget') looks.delete(rest.key);
+          return ask(name, rest, ...more); }; }""")
+    page.evaluate("vitSite.edit({ patches: [0], heads: [], frozen: -1 })")
+    page.wait_for_function("() => vitSite.viewer.after && looks.size === 2")
+    page.evaluate("vitSite.choose({ picture: vitSite.site.pictures[1] })")
+    assert page.evaluate("looks.size === 1 && looks.has(vitSite.kept.key)")
+
+
 def test_what_is_no_longer_hidden_is_not_told(visit) -> None:
     page = visit()
     page.get_by_role("button", name="Intervene").click()

@@ -218,8 +218,9 @@ class Page {
     const frame = timeline && !another ? Math.max(0, Math.min(Math.round(viewer.state.frame), timeline.moments.length - 1)) : 0;
     const look = await (begun ?? timeline?.at(frame) ?? this.begin(pixels, ready));
     if (turn !== this.turn) return (timeline ?? look).forget();
-    const { kept: before, passing } = this;
+    const { kept: before, after, passing } = this;
     this.kept = timeline ?? look;
+    this.after = null;  // of the one before
     this.timeline = timeline;
     this.shown = this.now;
     this.stale = false;
@@ -233,6 +234,7 @@ class Page {
     viewer.setTimeline(timeline?.moments ?? [], () => timeline.follow());
     await shown;
     before?.forget();
+    after?.forget();
     if (turn !== this.turn) return;
     const places = this.now.words && await look.where();
     if (turn !== this.turn) return;
