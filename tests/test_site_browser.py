@@ -237,6 +237,24 @@ def test_a_moment_of_training_shows_its_own_weights(visit, shared: Shared, pictu
     assert page.locator("#said").text_content() == ""
 
 
+def test_the_way_back_leads_to_what_was_seen(visit) -> None:
+    page = visit("?picture=shape-3#mode=rollout&layer=1&patches=5")
+    page.locator('[data-picture="shape-4"]').click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'shape-4'")
+    assert page.evaluate("vitSite.viewer.state.patches") == []
+    page.evaluate("vitSite.viewer.set({ mode: 'attention', layer: 3, heads: ['2.1'] })")
+    page.wait_for_function("() => location.hash.includes('heads=2.1')")
+    seen = "(({ mode, layer, patches, heads }) => [mode, layer, patches, heads])(vitSite.viewer.state)"
+    page.go_back()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'shape-3'")
+    assert page.evaluate(seen) == ["rollout", 1, [5], []]
+    page.wait_for_function("() => vitSite.viewer.after")
+    assert page.evaluate("location.hash") == "#mode=rollout&layer=1&patches=5"
+    page.go_forward()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'shape-4'")
+    assert page.evaluate(seen) == ["attention", 3, [], ["2.1"]]
+
+
 def test_it_opens_without_a_network_once_it_was_open(visit, url: str) -> None:
     page = visit()
     page.wait_for_function("() => navigator.serviceWorker.controller || navigator.serviceWorker.ready")

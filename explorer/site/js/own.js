@@ -126,7 +126,7 @@ export class Own {
       page.prepared = null;
       page.passing = true;
       page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
-      await page.look(turn, false, look);
+      await page.look(turn, { begun: look });
       if (turn !== page.turn) return;
       this.ahead = this.take();  // what is wanted of this one has been asked for
       this.ahead.catch(() => {});  // the next frame hears of it

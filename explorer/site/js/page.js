@@ -1,5 +1,6 @@
 /* The page without a server: which model, which picture, which moment; the viewer shows what the engine finds. */
 
+import { readAddress } from "../../viewer/js/address.js";
 import { addressed, here } from "../../viewer/js/here.js";
 import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
@@ -51,7 +52,7 @@ class Page {
     byId("play").onclick = () => this.player.press();
     for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
-    addEventListener("popstate", () => location.search !== this.search && this.choose(this.address(), true));
+    addEventListener("popstate", () => location.search !== this.search && this.choose({ ...this.address(), view: readAddress() }, true));
     this.renewed = "";
     const live = new URLSearchParams(location.search).has("camera");
     this.choose(this.address(), true).then(() => live && this.own.watch(true));
@@ -77,7 +78,8 @@ class Page {
   /* Is what is on the screen what the engine is asked about? */
   get steady() { return this.now === this.shown && !this.stale; }
 
-  async choose({ model: name, picture, moment, words, lacks = "" }, restored = false) {
+  /* view: the viewer's state at an address that is gone back to. restored: the address says already what is chosen. */
+  async choose({ model: name, picture, moment, words, view, lacks = "" }, restored = false) {
     this.settled = false;
     this.followed.leave();
     if (picture) this.own.stop();
@@ -99,9 +101,9 @@ class Page {
       if (turn !== this.turn) return;
       this.now = next;
       this.prepared = next.picture.prepared?.get(model) ?? null;
-      await this.look(turn, shown && (model !== shown.model || next.picture !== shown.picture || next.words !== shown.words));
+      const another = shown && (model !== shown.model || next.picture !== shown.picture || next.words !== shown.words);
+      await this.look(turn, { another, view, restored });
       if (turn !== this.turn) return;
-      if (!restored) this.write();
       this.marks();
       await this.maps.bring(turn).catch((error) => { lacks ||= error.message; });  // without them there is much to see
       if (turn !== this.turn) return;
@@ -126,7 +128,7 @@ class Page {
     if (!shown) return;
     if (this.now !== shown) Object.assign(this, { now: shown, prepared: shown.picture.prepared.get(shown.model) });
     this.marks();
-    await this.ready(turn, shown.model, shown).then(() => this.stale && this.look(turn, false)).catch(() => {});
+    await this.ready(turn, shown.model, shown).then(() => this.stale && this.look(turn, { restored: true })).catch(() => {});
     if (turn !== this.turn) return;
     this.settled = true;
     if (shown.edits) this.heard("edits", shown.edits);  // they may have been told meanwhile
@@ -212,10 +214,11 @@ class Page {
     return this.engine.look({ ...given, layer, all: passing && (hover.query ?? query) > 0 });
   }
 
-  async look(turn, another, begun) {  // begun: the look at this picture, where it is under way
+  async look(turn, { another, view, restored, begun }) {  // begun: the look at this picture, where it is under way
     const { picture, model } = this.now, { pixels } = picture, { about, refused, moments } = model, { viewer } = this, ready = this.prepared;
     const timeline = !ofClips(model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
-    const frame = timeline && !another ? Math.max(0, Math.min(Math.round(viewer.state.frame), timeline.moments.length - 1)) : 0;
+    const { frame: wanted = 0 } = view ?? (another ? {} : viewer.state);
+    const frame = timeline ? Math.max(0, Math.min(Math.round(wanted), timeline.moments.length - 1)) : 0;
     const look = await (begun ?? timeline?.at(frame) ?? this.begin(pixels, ready));
     if (turn !== this.turn) return (timeline ?? look).forget();
     const { kept: before, after, passing } = this;
@@ -225,10 +228,10 @@ class Page {
     this.shown = this.now;
     this.stale = false;
     (picture.prepared ??= new Map()).set(model, this.prepared = look.prepared);
-    if (another) {
-      viewer.setTimeline([]);
-      viewer.set({ target: -1, patches: [], heads: [], frozen: -1 }, true);
-    }
+    if (!restored && !begun) this.write();  // first: what was seen stays in the address of the picture that goes
+    if (another) viewer.setTimeline([]);
+    if (another && !view) viewer.set({ target: -1, patches: [], heads: [], frozen: -1 }, true);
+    viewer.restore(view);
     this.options.tries = [...(moments.length ? [{ label: "What was it like when training began?", moment: 0 }] : []), LESSON];
     const shown = viewer.setSource(timeline ? timeline.moments[frame].source : { ...look.source, refused, passing });
     viewer.setTimeline(timeline?.moments ?? [], () => timeline.follow());

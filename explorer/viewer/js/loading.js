@@ -1,5 +1,6 @@
 // Traces come and go: another picture or model, the same one after an intervention, maps that were asked for.
 
+import { writeAddress } from "./address.js";
 import { tellEdits, tellPick, wantMore } from "./changes.js";
 import { hear, lastSaid, tell } from "./link.js";
 import { buildClasses, buildTrace } from "./parts.js";
@@ -67,7 +68,7 @@ export async function setSource(viewer, next) {  // -> false if what is wanted c
 }
 
 function adopt(viewer, opened) {
-  const { state, hover, pointer, data: before } = viewer;
+  const { state, hover, pointer, data: before, returning, defaults } = viewer;
   const other = before && ["t", "h", "w", "pre", "L", "H"].some((name) => before[name] !== opened[name]);
   const tokens = other ? [state.query, ...state.patches.map((patch) => before.pre + patch)] : [];
   viewer.data = opened;
@@ -80,7 +81,12 @@ function adopt(viewer, opened) {
     for (const name of Object.keys(hover)) delete hover[name];
     pointer.pane = pointer.token = -1;
   }
+  if (returning) {
+    Object.assign(state, defaults, returning);
+    Object.assign(viewer, { returning: null, anchor: {}, depthChosen: "layer" in returning });
+  }
   clamp(viewer);
+  if (returning && viewer.addressed) writeAddress(state, defaults);  // it may have been written to on the way
   buildTrace(viewer);
   viewer.refresh();
   viewer.arrive();

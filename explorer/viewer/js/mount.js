@@ -7,7 +7,7 @@
               lead: false where the viewer is not what a page is about: no sentence, nothing to try, no tabs,
               tries: [{label, ...}] more things to try, lesson: {...}: told as the DOM event "vit-try"}
      handle   {state, data, after, hover, moment, set(patch), setSource(source), setAfter(source), setTimeline(moments, follow),
-              tellFrame(), unanswered(), addMaps(message), refuse({method: why}), working(text), destroy()}
+              restore(state), tellFrame(), unanswered(), addMaps(message), refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 
 import { readAddress } from "./address.js";
@@ -40,6 +40,7 @@ export function mount(root, source, options = {}) {
     set: viewer.set,
     setSource: (next) => setSource(viewer, next),
     setAfter: (next) => setAfter(viewer, next),
+    restore: (view) => { viewer.returning = view; },
     setTimeline: (moments, follow) => setTimeline(viewer, moments, follow),
     tellFrame: () => tellFrame(viewer),
     unanswered: () => unanswered(viewer),
@@ -71,6 +72,7 @@ function create(root, options) {
     hover: {},                          // query, layer, head, fuse, method: what the pointer previews
     pointer: { pane: -1, token: -1 },   // the patch under the pointer, pinned or not
     data: null, after: null, reply: "coming",  // coming | there | none: what is heard of the interventions that were asked for last
+    returning: null,                    // the state that the next source comes with; none: it stays
     generation: 0, intervention: null, complaint: "",
     more: false, intervening: false, everyFrame: false, painting: null,  // what a stroke does: true hides, false brings back
     timeline: [], matches: null, anchor: {},  // of a clip that a model of pictures looks at: see time.js
