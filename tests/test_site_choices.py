@@ -298,6 +298,21 @@ def test_a_square_that_does_not_come_is_waited_for_no_more(visit) -> None:
     assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") != 1
 
 
+def test_a_lesson_that_failed_is_made_again_for_the_next_square(visit) -> None:
+    page = visit("?tab=lesson")
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    page.evaluate("""() => { const { engine } = vitSite, { ask } = engine;
+        engine.ask = async (name, ...rest) => {
+          if (name !== 'pass') return ask.call(engine, name, ...rest);
+          delete engine.ask;
+          throw new Error('No pass.'); }; }""")
+    page.locator('[data-picture="two"]').click()
+    expect(page.locator("#said")).to_have_text("No pass.")
+    page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") == 1
+
+
 def test_a_square_is_told_of_although_the_model_chosen_before_it_does_not_come(visit) -> None:
     page = visit("?tab=lesson", service_workers="block")
     page.wait_for_function("() => vitSite.followed.missing === false")

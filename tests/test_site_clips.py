@@ -299,6 +299,18 @@ def test_a_model_of_pictures_looks_at_a_clip_frame_by_frame_as_in_python(visit, 
     expect(page.locator(".vit-readout")).to_contain_text("it comes along for the example pictures only")
 
 
+def test_the_lesson_follows_the_frame_that_is_shown(visit) -> None:
+    page = visit("?model=tiny&picture=moves-3")
+    page.get_by_role("button", name="Play through time").click()
+    page.get_by_role("tab", name="How it works").click()
+    assert page.evaluate("document.querySelector('.vit-play[title=Pause]')") is None
+    page.evaluate("vitSite.viewer.set({ frame: 5 })")  # as one that was on its way
+    page.evaluate("vitSite.timeline.at(5).then((look) => { window.look = look; })")
+    page.wait_for_function("() => vitSite.followed.prepared === look.prepared && !vitSite.followed.missing")
+    page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
+    page.wait_for_function("() => vitSite.followed.lesson.lesson.choice.patch === 1")
+
+
 def test_on_a_phone_a_clip_is_moved_through_under_its_frame(visit, tiny: Shared, lent) -> None:
     page = visit("?model=tiny&picture=still")
     page.set_viewport_size({"width": 200, "height": 800})

@@ -4,21 +4,30 @@ import { mount } from "../../lesson/js/lesson.js";
 
 export class Followed {
   constructor(page, node) {
-    Object.assign(this, { page, turn: 0, prepared: null, weights: null });
+    Object.assign(this, { page, turn: 0, prepared: null, weights: null, making: false });  // prepared, weights: what it was made of
     this.lesson = mount(node, { address: true, link: false, emit: (name, choice) => {
       if (name === "choose") this.choose(choice).catch(() => this.lesson.receive({ failed: true }));
     } });
   }
 
   /* What is followed is no longer what is shown: what is still on its way is dropped. */
-  leave() { this.turn += 1; }
+  leave() {
+    this.turn += 1;
+    this.making = false;
+  }
+
+  /* Is it of what is shown? */
+  get fits() { return this.prepared && this.prepared === this.page.prepared && this.weights === this.page.weighed; }
 
   async show() {
-    const { page, lesson } = this, { prepared, weighed } = page, mine = ++this.turn, current = () => mine === this.turn;
+    const { page, lesson } = this, { prepared, weighed } = page;
+    this.leave();
     if (!prepared) return;  // it is still being looked at
+    const mine = this.turn, current = () => mine === this.turn;
     const ask = (name, rest) => page.engine.ask(name, rest);
     try {
-      if (this.prepared !== prepared || this.weights !== weighed) {
+      if (!this.fits) {
+        Object.assign(this, { prepared: null, making: true });  // the engine follows the one before no more
         lesson.node.classList.add("is-waiting");
         lesson.status.textContent = "The lesson is being made.";
         await page.unfold();
@@ -26,7 +35,7 @@ export class Followed {
         await ask("follow", { prepared: { image: prepared.image, pixels: prepared.pixels } });
         const picture = await addressOfPixels(prepared), made = await ask("lesson", { choice: lesson.choice ?? this.start() });
         if (current()) {
-          Object.assign(this, { prepared, weights: weighed, missing: true });
+          Object.assign(this, { prepared, weights: weighed, missing: true, making: false });
           await lesson.receive({ lesson: made, picture });
         }
         URL.revokeObjectURL(picture);  // it has been read
@@ -45,15 +54,16 @@ export class Followed {
       if (current()) this.missing = false;
     } catch (error) {
       if (!current()) return;
-      this.prepared = null;
-      lesson.status.textContent = "";
+      Object.assign(this, { prepared: null, making: false });
+      lesson.receive({ failed: true });
       page.say(error.message, true);
     }
   }
 
   async choose(choice) {
     const { page } = this;
-    if (!page.settled || this.prepared !== page.prepared || this.weights !== page.weighed) return;  // it is of another picture, or will be
+    if (!page.settled || this.making) return;  // it is of another picture, or will be
+    if (!this.fits) return this.show();  // it could not be made, or the clip is at another frame
     const made = await page.engine.ask("lesson", { choice });
     await this.lesson.receive({ lesson: made });
   }

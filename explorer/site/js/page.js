@@ -252,6 +252,7 @@ class Page {
     const current = () => turn === this.turn && frame === viewer.state.frame;
     if (!look || !current()) return;
     this.prepared = look.prepared;
+    if (this.tab === "lesson") this.followed.show();
     const places = words && await look.where();
     if (places && current()) this.words.show(places, look.prepared, viewer.data, model.about);
   }
@@ -285,7 +286,10 @@ class Page {
   open(tab) {
     if (this.tab === tab) return;
     this.tab = tab;
-    if (tab === "lesson") this.own.watch(false);
+    if (tab === "lesson") {
+      this.own.watch(false);
+      this.viewer.pause();
+    }
     if (!this.now.model) return;  // what is on its way will stand there
     this.write();
     this.marks();

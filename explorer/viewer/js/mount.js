@@ -7,7 +7,7 @@
               lead: false where the viewer is not what a page is about: no sentence, nothing to try, no tabs,
               tries: [{label, ...}] more things to try, lesson: {...}: told as the DOM event "vit-try"}
      handle   {state, data, after, hover, moment, set(patch), setSource(source), setAfter(source), setTimeline(moments, follow),
-              restore(state), tellFrame(), unanswered(), addMaps(message), refuse({method: why}), working(text), destroy()}
+              restore(state), pause(), tellFrame(), unanswered(), addMaps(message), refuse({method: why}), working(text), destroy()}
    One state object; what is hovered is not what is pinned; everything drawn follows from both. */
 
 import { readAddress } from "./address.js";
@@ -42,6 +42,7 @@ export function mount(root, source, options = {}) {
     setAfter: (next) => setAfter(viewer, next),
     restore: (view) => { viewer.returning = view; },
     setTimeline: (moments, follow) => setTimeline(viewer, moments, follow),
+    pause: () => viewer.playing && viewer.play(viewer.axis),
     tellFrame: () => tellFrame(viewer),
     unanswered: () => unanswered(viewer),
     addMaps: (message) => addMaps(viewer, message),
