@@ -306,6 +306,15 @@ def test_chosen_words_are_in_the_address(page: Page, site: Site) -> None:
 
 
 @pytest.mark.browser
+def test_the_same_words_again_are_no_other_picture(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}?model=clip&words=grass,a red ball")
+    page.wait_for_function(READY)
+    page.evaluate("vitSite.viewer.set({ patches: [1] })")
+    page.evaluate("vitSite.choose({ words: [...vitSite.now.words] })")  # as of an address
+    assert page.evaluate("vitSite.viewer.state.patches") == [1]
+
+
+@pytest.mark.browser
 def test_words_ticked_beside_a_camera_are_in_the_address(page: Page, site: Site) -> None:
     page.goto(f"{site.url}?model=clip")
     page.wait_for_function(READY)

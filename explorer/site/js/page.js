@@ -101,7 +101,7 @@ class Page {
       if (turn !== this.turn) return;
       this.now = next;
       this.prepared = next.picture.prepared?.get(model) ?? null;
-      const another = shown && (model !== shown.model || next.picture !== shown.picture || next.words !== shown.words);
+      const another = shown && (model !== shown.model || next.picture !== shown.picture || String(next.words) !== String(shown.words));
       await this.look(turn, { another, view, restored });
       if (turn !== this.turn) return;
       this.marks();
