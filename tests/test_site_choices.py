@@ -186,6 +186,26 @@ def test_the_way_back_keeps_an_own_picture(visit) -> None:
     page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'one'")
 
 
+def test_the_way_back_keeps_an_own_picture_that_the_address_does_not_name(visit) -> None:
+    page = visit("?model=first")
+    bring(page)
+    page.locator('[data-picture="two"]').click()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name === 'two'")
+    page.go_back()
+    page.wait_for_function("() => vitSite.settled && vitSite.now.picture.name !== 'two'")
+    assert page.evaluate("vitSite.now.picture.own")
+
+
+def test_a_graphics_chip_whose_files_do_not_come_is_not_missed(visit) -> None:
+    page = visit()
+    page.evaluate("""async () => {
+        Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: async () => ({}) } });
+        vitSite.site.webgpu = { wasm: 'none.wasm', script: 'none.js' };
+        await vitSite.choose({ picture: vitSite.site.pictures[1] }); }""")
+    assert page.evaluate("[vitSite.settled, vitSite.site.webgpu]") == [True, None]
+    assert page.locator("#said").text_content() == ""
+
+
 def test_a_lesson_that_was_left_half_made_is_made_again(visit) -> None:
     page = visit()
     page.locator("#to-lesson").click()

@@ -68,7 +68,7 @@ class Page {
 
   write() {
     const address = urlOf(this.now, this.tab), { own } = this.now.picture;
-    if (addressed() && address !== here() + location.hash) history.pushState({ own }, "", address);
+    if (addressed()) history[address === here() + location.hash ? "replaceState" : "pushState"]({ own }, "", address);
     this.search = location.search;
   }
 
@@ -109,7 +109,7 @@ class Page {
       if (turn !== this.turn) return;
       this.settled = true;
       this.say(lacks, false);
-      await this.tryGpu();
+      await this.tryGpu().catch(() => {});  // without it all is there
       if (this.tab === "lesson") await this.followed.show();
     } catch (error) {
       if (turn !== this.turn) return;
