@@ -206,6 +206,18 @@ def test_a_graphics_chip_whose_files_do_not_come_is_not_missed(visit) -> None:
     assert page.locator("#said").text_content() == ""
 
 
+def test_arrow_keys_go_from_tab_to_tab_and_leave_the_viewer_alone(visit) -> None:
+    page = visit()
+    seen = page.evaluate("({ ...vitSite.viewer.state })")
+    for before, key, after in (("explore", "ArrowRight", "lesson"), ("lesson", "ArrowRight", "explore")):
+        page.locator(f"#to-{before}").press(key)
+        expect(page.locator(f"#to-{after}")).to_be_focused()
+        expect(page.locator(f"#to-{after}")).to_have_attribute("aria-selected", "true")
+    page.locator("#to-explore").press("ArrowLeft")
+    expect(page.locator("#to-lesson")).to_be_focused()
+    assert page.evaluate("({ ...vitSite.viewer.state })") == seen
+
+
 def test_a_lesson_that_was_left_half_made_is_made_again(visit) -> None:
     page = visit()
     page.locator("#to-lesson").click()

@@ -4,7 +4,7 @@ import { readAddress } from "../../viewer/js/address.js";
 import { addressed, here } from "../../viewer/js/here.js";
 import { unpack } from "../../viewer/js/bytes.js";
 import { mount } from "../../viewer/js/mount.js";
-import { TABS, askedOf, fitting, ofClips, urlOf } from "./asked.js";
+import { askedOf, fitting, ofClips, urlOf } from "./asked.js";
 import { Engine } from "./client.js";
 import { sampled } from "./clips.js";
 import { buttons, mark, pixelsOfExample } from "./examples.js";
@@ -12,6 +12,7 @@ import { Followed } from "./followed.js";
 import { Maps } from "./maps.js";
 import { Own } from "./own.js";
 import { Player } from "./player.js";
+import { listenToTabs, markTabs } from "./tabs.js";
 import { Timeline } from "./timeline.js";
 import { WordPage } from "./wordpage.js";
 import { bytesOf, keep, pace, scriptOf, startWorker } from "./platform.js";
@@ -50,7 +51,7 @@ class Page {
     byId("examples").replaceChildren(...buttons(pictures, (picture) => this.choose({ picture })));
     byId("moment").oninput = ({ target: { valueAsNumber: at, max } }) => this.choose({ moment: at < max ? at : -1 });  // the end: as trained
     byId("play").onclick = () => this.player.press();
-    for (const tab of TABS) byId(`to-${tab}`).onclick = () => this.open(tab);
+    listenToTabs((tab) => this.open(tab));
     byId("viewer").addEventListener("vit-try", ({ detail }) => (detail.tab ? this.open(detail.tab) : this.choose({ moment: detail.moment })));
     addEventListener("popstate", () => location.search !== this.search && this.choose({ ...this.address(), view: readAddress() }, true));
     this.renewed = "";
@@ -317,10 +318,7 @@ class Page {
     const { model, picture, moment, words } = this.now, { moments } = model;
     this.words.mark(model, words);
     byId("model").value = model.name;
-    for (const tab of TABS) {
-      byId(`to-${tab}`).setAttribute("aria-selected", String(tab === this.tab));
-      byId(tab === "lesson" ? "lesson-page" : tab).hidden = tab !== this.tab;
-    }
+    markTabs(this.tab);
     this.own.mark(model);
     mark(byId("examples").children, picture);
     byId("moments").hidden = byId("play").hidden = !moments.length;
