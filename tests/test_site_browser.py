@@ -386,7 +386,8 @@ def test_what_a_browser_lacks_is_one_sentence(
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("weights.bin.gz", b"no gzip", "A file of this page is damaged (models/shapes/weights.bin.gz)"),
+        ("weights.bin.gz", b"\x1f\x8bx", "A file of this page is damaged (models/shapes/weights.bin.gz)"),
+        ("weights.bin.gz", b"no gzip", "The files of this model do not fit together"),
         ("graph.onnx.gz", gzip.compress(b"no graph", mtime=0), "The files of this model do not fit together"),
     ],
 )
