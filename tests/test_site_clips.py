@@ -179,6 +179,19 @@ def test_own_clips_are_looked_at_as_in_python(visit, shared: Shared, tmp_path: P
     page_said(page, "This browser cannot take a moving picture apart: save the clip as MP4 or WebM.")
 
 
+def test_a_busy_page_still_knows_when_a_frame_of_a_video_begins(visit, tmp_path: Path) -> None:
+    page, content = visit(), webm(tmp_path)
+    page.evaluate("""() => { const later = setTimeout;
+        window.setTimeout = (act, after, ...rest) => { const timer = later(act, after, ...rest);
+          if (after === 150) for (window.busy = performance.now(); performance.now() < busy + 200;);
+          return timer; }; }""")
+    looked_at(page, content, "a.webm")
+    theirs = as_python_reads(content, "a.webm", tmp_path)
+    assert isinstance(theirs, Clip)
+    times = page.evaluate("window.busy && vitSite.now.picture.pixels.times")
+    np.testing.assert_allclose(times, theirs.times, atol=1e-6)
+
+
 def test_a_clip_that_cannot_be_taken_is_one_sentence(visit) -> None:
     page = visit()
     cut = gif(11)[:300]

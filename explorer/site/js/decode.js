@@ -6,6 +6,7 @@ import { chosen, isStill, moments, tooMuch } from "./clips.js";
 
 const CANNOT = "This browser cannot take a moving picture apart: save the clip as MP4 or WebM.";
 const SOON = 150;  // milliseconds in which a frame that is there is presented
+const HIDDEN = 1000;  // milliseconds after which a page that is not painted is one that nobody sees
 
 class ClipError extends Error {}
 
@@ -86,6 +87,10 @@ const once = (element, name) => new Promise((resolve, reject) => {
   element.addEventListener("error", () => reject(element.error), { once: true });
 });
 
+const after = (time) => new Promise((resolve) => { setTimeout(resolve, time); });
+
+const painted = () => document.hidden || Promise.race([new Promise(requestAnimationFrame), after(HIDDEN)]);
+
 /* In seconds. What was recorded in a browser does not say it until its end was looked for. */
 async function duration(element) {
   if (!Number.isFinite(element.duration)) await seek(element, 1e9);
@@ -100,5 +105,6 @@ async function seek(element, moment) {
   const sought = once(element, "seeked");
   element.currentTime = moment;
   await sought;
-  return Promise.race([presented, new Promise((resolve) => { setTimeout(resolve, SOON, moment); })]);
+  const late = after(SOON).then(painted).then(painted);  // a busy page hears of a frame when it is painted again
+  return Promise.race([presented, late.then(() => moment)]);
 }
