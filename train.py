@@ -429,8 +429,8 @@ All options: `{shlex.join(spelled(changed))}`"""
 
 
 def is_installed() -> bool:
-    """Whether this is the command that `pip install` makes of it."""
-    return Path(sys.argv[0]).stem == "vit-train"
+    """Whether this is what `pip install` makes of it: a command, and a module for torchrun."""
+    return Path(sys.argv[0]).stem == "vit-train" or __package__ == "vit_explorer"
 
 
 def as_called(text: str) -> str:
@@ -520,7 +520,7 @@ def main(argv: list[str], save_every: float = 60.0) -> None:
             options.check(team.world * team.accumulate)  # before a teacher is trained for it
             if args.fresh or not (folder / "state.pt").is_file():  # what goes on is typed as it was
                 refuse_idle(options, given)
-            needed = [Path(name).resolve() for name in (options.init, options.teacher)]
+            needed = [Path(name).resolve() for name in (options.init, options.teacher) if name]
             if args.fresh and folder.resolve() in needed:
                 raise ValueError(f"--fresh would remove {folder}, which this run needs: give another --out.")
             with together(team):

@@ -263,10 +263,10 @@ class Boxes:
 
     def mask(self) -> Image.Image:
         """White inside a rectangle, black elsewhere."""
-        drawn = Image.new("RGB", self.size)
+        drawn, (width, height) = Image.new("RGB", self.size), self.size
         pen = ImageDraw.Draw(drawn)
         for x0, y0, x1, y1 in self.rectangles:
-            left, top = round(x0), round(y0)
+            left, top = min(round(x0), width - 1), min(round(y0), height - 1)
             right, bottom = max(left, round(x1) - 1), max(top, round(y1) - 1)  # at least one pixel
             pen.rectangle((left, top, right, bottom), fill="white")
         return drawn

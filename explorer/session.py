@@ -103,7 +103,8 @@ class Session:
 
     def weight_of(self, loaded: Loaded) -> int:
         """What a model counts in the cache: half of the room at most, so that one too large for it is not
-        read anew at every question, and the two of a comparison do not drive each other out."""
+        read anew at every question, and the two of a comparison do not drive each other out. So an owner's
+        models may take more: two of `vit.checkpoint.MAX_BYTES`."""
         return min(loaded.nbytes, self.model_bytes // 2)
 
     def names(self) -> list[str]:

@@ -483,7 +483,7 @@ def arrive_and_leave(
             gr.Warning(why_not, title="Another model")
         shown = first_shown(page.session, dict(request.query_params))
         first = [FileData(path=shown.picture).model_dump(), model, shown.size]
-        return coming, {"page": owner_of(request), "built": built, "first": first}
+        return coming, {"name": owner_of(request), "built": built, "first": first}
 
     def on_load(request: gr.Request):
         """Nothing that may have been chosen by the time that this is there."""
@@ -505,8 +505,9 @@ def arrive_and_leave(
             page.session.release(request.session_hash)
 
     # in a queue, without which Gradio says of no state that it has changed
-    arrived = demo.load(on_address, None, [wanted, page.beacon], **QUIET, **ADDRESS_QUEUE)
-    arrived.success(None, [page.beacon, *page.chosen], page.chosen, js=FIRST)
+    first = gr.JSON(visible=False)  # the beacon may have news by the time that a hidden page reads it
+    arrived = demo.load(on_address, None, [wanted, first], **QUIET, **ADDRESS_QUEUE)
+    arrived.success(None, [first, *page.chosen], page.chosen, js=FIRST)
     demo.load(on_load, None, values, **QUIET, **MODEL_QUEUE)
     came = model_of_the_address(page, wanted)
     came.success(on_show, page.asked, values, **LATEST, **QUIET, **MODEL_QUEUE)

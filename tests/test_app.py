@@ -930,7 +930,6 @@ def test_no_handler_answers_anything_with_a_fault(
             "kept_now": None,
             "wish": {},
             "failed": Failed(),
-            "refused": [],
             "brought": [],
             "followed": {},
             "picked": {},

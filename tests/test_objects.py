@@ -130,8 +130,9 @@ def test_a_box_is_where_it_says(tmp_path: Path) -> None:
     expected = torch.zeros(h, w)
     expected[0, 1:3] = expected[2, 4] = 1
     assert (covered - expected).abs().max() < 1e-6
-    table.write_text(f"{head}a.png,10.2,3,10.4,4.3,20,12\n")
-    assert np.argwhere(np.asarray(objects.read_boxes(table)["a.png"].mask())[..., 0]).tolist() == [[3, 10]]
+    for box, pixel in (("10.2,3,10.4,4.3", [3, 10]), ("19.7,11.6,20,12", [11, 19])):
+        table.write_text(f"{head}a.png,{box},20,12\n")
+        assert np.argwhere(np.asarray(objects.read_boxes(table)["a.png"].mask())[..., 0]).tolist() == [pixel]
     for row, message in (
         ("a.png,4,0,2,4,20,12", "line 2: the box"),
         ("a.png,4,,2,4,20,12", "line 2: a number"),

@@ -29,7 +29,7 @@ from vit.data import Split, decode_all
 from vit.library import load
 from vit.options import Options
 from vit.recipes import Recipe
-from vit.runs import Run, RunError, Team, check_folder, tidy
+from vit.runs import Run, RunError, Team, are_same, check_folder, tidy
 from vit.schedule import Schedule
 from vit.teacher import FILE, ConvTeacher, save_teacher
 
@@ -556,7 +556,14 @@ def test_fresh_that_is_killed_between_two_files_leaves_a_run(finished, tmp_path,
 
     monkeypatch.setattr(Path, "unlink", and_look)
     tidy(out, fresh=True)
-    assert {file.name for file in out.iterdir()} == {".lock", "snapshots"}
+    check_folder(out, fresh=False)
+    assert {file.name for file in out.iterdir()} == {".lock"}
+
+
+def test_a_state_that_does_not_know_the_pictures_goes_on():
+    """As of downloads before their files were looked at, alone and beside others."""
+    assert are_same("", "a") and are_same(" b", "a b") and are_same("a b", "a b")
+    assert not are_same("b", "a") and not are_same(" b", "a c")
 
 
 def test_a_run_cannot_be_cut_short_where_it_stands(pictures, tmp_path, monkeypatch):

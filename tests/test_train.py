@@ -4,6 +4,7 @@ import csv
 import math
 import shlex
 import shutil
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -527,7 +528,9 @@ def test_the_help_of_what_was_installed_names_its_own_commands(capsys, monkeypat
 
 @pytest.mark.parametrize("more", [[], ["--mask", "0.5", "--mix", "0"]])
 def test_what_was_installed_writes_commands_that_are_there(more, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/bin/vit-train"])
+    """As a command, and as the module that torchrun takes."""
+    where = (t, "__package__", "vit_explorer") if more else (sys, "argv", ["/bin/vit-train"])
+    monkeypatch.setattr(*where)
     run(pictures, tmp_path / "run", "--epochs", "1", *more)
     told = (tmp_path / "run" / "README.md").read_text()
     assert "`vit-train --" in told and "train.py" not in told

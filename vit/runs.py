@@ -9,7 +9,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
@@ -111,7 +111,7 @@ class Run:
             if name not in FREE and now != then:
                 raise RunError(f"{self.folder} holds a run with {flag(name)} {then}, not {now}: {advice}")
         others = (state["class_names"], state["images"]) != (list(self.card.class_names), self.images)
-        if others or state.get("content", self.content) != self.content:  # an older state does not say it
+        if others or not are_same(state.get("content", self.content), self.content):
             there = f"{state['images']} pictures of {len(state['class_names'])} classes"
             back = "put the pictures back that it began with, give another --out, or --fresh to begin again."
             raise RunError(f"{self.folder} holds a run on {there}, which have changed since: {back}")
@@ -227,6 +227,11 @@ class Team:
 # The folder ------------------------------------------------------------------------------------------
 
 
+def are_same(then: str, now: str) -> bool:
+    """Whether the digests of joined data sets are the same: of those that a state of before knows."""
+    return all(old in ("", new) for old, new in zip(then.split(" "), now.split(" "), strict=True))
+
+
 def check_folder(folder: Path, fresh: bool) -> None:
     """Is this a folder for a run? Raises ValueError."""
     is_run = (folder / "state.pt").is_file()
@@ -244,9 +249,12 @@ def tidy(folder: Path, fresh: bool) -> None:
         remove_half_written(place)
     if fresh:
         others = ("history.csv", "README.md", TEACHER, WEIGHTS, NEXT_CONFIG)
-        last = (CONFIG, "state.pt")  # by which `check_folder` knows it, if it is killed meanwhile
-        for file in (*folder.glob("snapshots/step_*"), *(folder / name for name in (*others, *last))):
+        for file in (*folder.glob("snapshots/step_*"), *(folder / name for name in others)):
             file.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or others' files are in it
+            (folder / "snapshots").rmdir()
+        for name in (CONFIG, "state.pt"):  # by which `check_folder` knows it, if it is killed meanwhile
+            (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -107,7 +107,6 @@ page.script = (address) => {
 
 // Something new is to be shown: a picture, a model, a class.
 page.news = (value) => {
-  if (value.page) return page.greeted(value);
   const first = !page.stamp;
   page.stamp = value.stamp;
   if (first && page.own()) page.note("This address is of somebody's own picture, which no link can carry: choose it again.");

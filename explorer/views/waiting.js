@@ -43,11 +43,12 @@ const lookAtPlace = async () => {
   setTimeout(lookAtPlace, 1000);
 };
 
-// The server knows this page by this name, and says what it shows first.
-page.greeted = ({ page: name }) => Object.assign(page.waiting, { name });
-
-// What the widgets hold then: what was chosen before the server answered stands.
-page.first = ({ built, first }, ...now) => now.map((value, at) => value === built[at] ? first[at] : value);
+// The server knows this page by this name, and says what it shows first. Returns what the widgets then hold: what was
+// chosen before the server answered stands.
+page.first = ({ name, built, first }, ...now) => {
+  Object.assign(page.waiting, { name });
+  return now.map((value, at) => value === built[at] ? first[at] : value);
+};
 
 const quiet = () => {
   sayWaiting("");
