@@ -504,8 +504,9 @@ def arrive_and_leave(
         if request.session_hash:
             page.session.release(request.session_hash)
 
+    # its own: where a page is hidden, the beacon may have news by the time that this is read
+    first = gr.HTML({}, html_template="", visible=False)
     # in a queue, without which Gradio says of no state that it has changed
-    first = gr.JSON(visible=False)  # the beacon may have news by the time that a hidden page reads it
     arrived = demo.load(on_address, None, [wanted, first], **QUIET, **ADDRESS_QUEUE)
     arrived.success(None, [first, *page.chosen], page.chosen, js=FIRST)
     demo.load(on_load, None, values, **QUIET, **MODEL_QUEUE)

@@ -139,6 +139,18 @@ def test_a_size_chosen_during_the_first_look_stays(visit, monkeypatch, late: str
     expect(page.locator("#size input")).to_have_value("twice as large")
 
 
+def test_back_from_another_size_leads_to_the_one_before(visit) -> None:
+    page = visit("?example=tower")
+    named(page, "model", page.locator("#model input").input_value())
+    page.locator("#size input").click()
+    page.get_by_role("option", name="twice as large", exact=True).click()
+    named(page, "size", "twice as large")
+    page.go_back()
+    page.wait_for_function("() => !location.search.includes('size')")
+    expect(page.locator("#size input")).to_have_value("as trained")
+    expect(page.locator("#picture img")).to_have_attribute("src", re.compile("tower"))
+
+
 def test_of_two_moments_in_a_row_the_second_is_compared(visit, monkeypatch) -> None:
     page = visit("?tab=compare")
     moment = page.get_by_label("Moment A")

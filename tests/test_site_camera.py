@@ -40,8 +40,8 @@ STILL = """(async () => {
     return pen.getImageData(0, 0, pen.canvas.width, pen.canvas.height).data.join();
   };
   video.pause();
-  let last, now;
-  do [last, now] = [now, await drawn()]; while (last !== now);
+  let last, now, tries = 0;
+  do [last, now] = [now, await drawn()]; while (last !== now && ++tries < 600);
 })()"""  # noqa: E501
 
 

@@ -202,7 +202,7 @@ def test_a_graphics_chip_whose_files_do_not_come_is_not_missed(visit) -> None:
         Object.defineProperty(navigator, 'gpu', { value: { requestAdapter: async () => ({}) } });
         vitSite.site.webgpu = { wasm: 'none.wasm', script: 'none.js' };
         await vitSite.choose({ picture: vitSite.site.pictures[1] }); }""")
-    assert page.evaluate("[vitSite.settled, vitSite.site.webgpu]") == [True, None]
+    assert page.evaluate("[vitSite.settled, vitSite.opened.byChip]") == [True, False]
     assert page.locator("#said").text_content() == ""
 
 

@@ -181,8 +181,11 @@ def test_a_phone_sees_every_head_before_any_layer_has_come_and_loads_no_type(
     expect(page.locator("#viewer .vit-readout")).to_contain_text("[CLS] gives")
     viewer = "document.querySelector('#viewer .vit-viewer').viewer"
     assert page.evaluate(f"{viewer}.data.loaded") == 0
-    while not waiting:  # what this page asks for is told here a moment later
+    for _ in range(PATIENCE // 10):  # what this page asks for is told here a moment later
+        if waiting:
+            break
         page.wait_for_timeout(10)
+    assert waiting
     exact = [address for address in asked if any(name in address for name in value["exact"])]
     assert exact == [], "what is read exactly comes after what is seen"
     assert not [address for address in asked if ".woff" in address]

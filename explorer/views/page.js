@@ -175,8 +175,8 @@ const showCopy = () => copy.isConnected || document.querySelector(".vx-header")?
 addEventListener("popstate", () => {
   if (!page.trigger) return;
   const example = page.said("example"), { shown } = page;
-  const another = (key) => (page.said(key) ?? shown[key]) !== shown[key];  // an entry older than the first news has none
-  if (another("model") || another("size")) return location.reload();
+  const model = page.said("model") ?? shown.model;  // an entry older than the first news has none
+  if (model !== shown.model || page.said("size") !== shown.size) return location.reload();
   page.restore();
   page.note("");
   if ((page.said("words") ?? "") !== (shown.words ?? "")) {
