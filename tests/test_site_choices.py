@@ -368,7 +368,33 @@ def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("x")
     page.wait_for_function("() => vitSite.viewer.state.patches.length === 1 && vitSite.viewer.after")
+    # told while a frame is looked at, and while something is chosen
+    told = "vitSite.heard('edits', {{ patches: {}, heads: [], frozen: -1, frame: 0 }})"
+    page.evaluate(
+        """() => new Promise((resolve) => { const { look } = vitSite;
+        vitSite.look = async (...given) => {
+          delete vitSite.look;
+          await look.apply(vitSite, given);
+          resolve(TOLD); }; })""".replace("TOLD", told.format("[1, 2]"))
+    )
+    page.wait_for_function("(seen) => vitSite.own.frames > seen + 2", arg=page.evaluate("vitSite.own.frames"))
+    assert page.evaluate("vitSite.now.edits.patches") == [1, 2]
+    page.evaluate(f"() => {{ const chosen = vitSite.choose({{}}); {told.format('[3]')}; return chosen; }}")
+    assert page.evaluate("vitSite.now.edits.patches") == [3]
     page.locator("#camera").click()
+
+
+def test_a_camera_frozen_while_a_frame_is_looked_at_keeps_what_is_hidden_and_explained(visit) -> None:
+    page = visit()
+    film(page)
+    page.wait_for_function("() => vitSite.own.frames > 2")
+    page.evaluate("vitSite.viewer.set({ patches: [5], target: 3 })")
+    page.evaluate("""() => { const { look } = vitSite; vitSite.look = (...given) => {
+        delete vitSite.look;
+        vitSite.own.watch(false);
+        return look.apply(vitSite, given); }; }""")
+    page.wait_for_function("() => !vitSite.own.camera.on && vitSite.settled && vitSite.viewer.after")
+    assert page.evaluate("[vitSite.viewer.state.patches, vitSite.viewer.state.target]") == [[5], 3]
 
 
 def hide_next(page: Page) -> None:

@@ -120,16 +120,17 @@ export class Own {
       if (!pixels || page.wanted || ["model", "moment", "words"].some((name) => begun[name] !== page.now[name])) return this.leave();
       this.ahead = null;
       turn = ++page.turn;
-      const { edits } = page.now, before = this.at;
+      const before = this.at;
       this.at = performance.now();
       this.frames += 1;
       page.prepared = null;
       page.passing = true;
-      page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames } };
+      page.now = { ...page.now, picture: { own: true, name: "", label: "camera", pixels, clip: !!pixels.frames, stream: this.camera.stream } };
       await page.look(turn, { begun: look });
       if (turn !== page.turn) return;
       this.ahead = this.take();  // what is wanted of this one has been asked for
       this.ahead.catch(() => {});  // the next frame hears of it
+      const { edits } = page.now;  // they may have been told meanwhile
       if (edits) await page.edit(edits);
       if (before) byId("rate").textContent = `${(1000 / (this.at - before)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
     } catch (error) {

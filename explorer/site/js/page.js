@@ -19,6 +19,7 @@ import { bytesOf, keep, pace, scriptOf, startWorker } from "./platform.js";
 
 const LESSON = { label: "How does this work?", tab: "lesson" };
 const byId = (id) => document.getElementById(id);
+const alike = (one, other) => one === other || (one.stream && one.stream === other.stream);  // frames of one camera are one picture
 
 class Page {
   constructor(site, engine) {
@@ -89,7 +90,7 @@ class Page {
     const told = name || model === this.now.model ? { moment, words } : {};  // else it is said of a model that goes
     const next = this.wanted = {
       model, picture: picture ?? fitting(this.site, model, before.picture, before.model), moment: told.moment ?? (name ? -1 : before.moment),
-      words: told.words ?? (name ? null : before.words), edits: this.own.camera.on && model === before.model ? before.edits : null,
+      words: told.words ?? (name ? null : before.words), edits: null,
     };
     next.words = model.described.words ? next.words ?? [...model.described.classNames.keys()] : null;
     if (next.picture.own) this.ours = next.picture;
@@ -100,9 +101,10 @@ class Page {
       await this.ready(turn, model, next);
       next.picture.pixels ??= await pixelsOfExample(next.picture);
       if (turn !== this.turn) return;
+      if (this.own.camera.on && model === this.now.model) next.edits = this.now.edits;  // told until now
       this.now = next;
       this.prepared = next.picture.prepared?.get(model) ?? null;
-      const another = shown && (model !== shown.model || next.picture !== shown.picture || String(next.words) !== String(shown.words));
+      const another = shown && (model !== shown.model || !alike(next.picture, shown.picture) || String(next.words) !== String(shown.words));
       await this.look(turn, { another, view, restored });
       if (turn !== this.turn) return;
       this.marks();
@@ -275,7 +277,7 @@ class Page {
   }
 
   heard(name, payload) {
-    if (name === "edits" && this.own.camera.on) this.now.edits = payload;  // the next picture is looked at so
+    if (name === "edits" && this.own.camera.on) this.shown.edits = this.now.edits = payload;  // the next picture is looked at so
     else if (name === "edits") this.edit(payload).catch((error) => { this.viewer.unanswered(); this.say(error.message, true); });
     if (name === "frame") this.moved(payload).catch((error) => this.say(error.message, true));
     if (name === "need_maps") this.maps.make(payload).catch((error) => this.say(error.message, true));
