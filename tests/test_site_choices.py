@@ -428,6 +428,17 @@ def test_what_is_hidden_while_another_picture_is_on_its_way_is_hidden_in_the_one
     ) == ["two", [], None]
 
 
+def test_what_is_hidden_while_a_model_opens_is_not_asked_of_that_model(visit) -> None:
+    page = visit()
+    page.evaluate("""() => { const { engine } = vitSite, ask = engine.ask.bind(engine); window.edited = 0;
+        engine.ask = (name, rest, ...more) => { const answer = ask(name, rest, ...more);
+          if (name === 'open') vitSite.heard('edits', { patches: [1], heads: [], frozen: -1, frame: 0 });
+          if (rest?.edits) edited++;
+          return answer; }; }""")
+    page.evaluate("vitSite.choose({ model: 'second' })")
+    assert page.evaluate("[vitSite.settled, edited]") == [True, 0]
+
+
 def test_the_engine_forgets_what_is_gone(visit) -> None:
     page = visit()
     page.evaluate("""() => { const { engine } = vitSite, ask = engine.ask.bind(engine);

@@ -165,9 +165,9 @@ class Page {
     if (model.slow) this.say(`${model.name} has ${Math.round(model.about.parameters / 1e6)} million parameters: each look takes some seconds here.`, false);
     const [graph, related, weights] = await Promise.all([model.graph, model.related, model.weights].map(bytesOf));
     this.unfolded = null;
+    this.stale = true;  // what is asked from here on is asked of the other weights
     await this.engine.ask("open", { described: model.about, graph, related, weights, list: model.list, byChip: model.byChip }, [graph, related, weights]);
     this.opened = this.weighed = model;
-    this.stale = true;
   }
 
   async weigh(model, moment) {
@@ -175,9 +175,9 @@ class Page {
     if (this.weighed === from) return;
     const weights = await bytesOf(from.weights);
     this.unfolded = null;
+    this.stale = true;
     await this.engine.ask("moment", { weights, list: from.list, described: model.about, trained: from === model }, [weights]);
     this.weighed = from;
-    this.stale = true;
   }
 
   /* The graph of all that happens on the way is open, with the weights of now: for the ledger and the lesson. */
