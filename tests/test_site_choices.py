@@ -345,6 +345,23 @@ def test_a_lesson_that_failed_is_made_again_for_the_next_square(visit) -> None:
     assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") == 1
 
 
+def test_a_lesson_that_could_not_be_made_can_be_made_again(visit) -> None:
+    page = visit("?tab=lesson")
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    page.evaluate("""() => { const { engine } = vitSite, { ask } = engine;
+        engine.ask = async (name, ...rest) => {
+          if (name !== 'follow') return ask.call(engine, name, ...rest);
+          delete engine.ask;
+          throw new Error('Not followed.'); }; }""")
+    page.locator('[data-picture="two"]').click()
+    expect(page.locator("#said")).to_have_text("Not followed.")
+    expect(page.locator(".les-status")).to_contain_text("The lesson could not be made.")
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_function("() => vitSite.followed.fits && vitSite.followed.missing === false")
+    expect(page.locator(".les-status")).to_have_text("")
+    assert page.locator("#said").text_content() == ""
+
+
 def test_a_square_is_told_of_although_the_model_chosen_before_it_does_not_come(visit) -> None:
     page = visit("?tab=lesson", service_workers="block")
     page.wait_for_function("() => vitSite.followed.missing === false")

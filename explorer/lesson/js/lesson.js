@@ -237,7 +237,7 @@ class Lesson {
     const asked = this.asked = Symbol();
     const lesson = typeof value.lesson === "string" ? await fetched(value.lesson) : value.lesson;
     if (asked !== this.asked) return;  // another one came meanwhile
-    if (!lesson) return this.missed(value);
+    if (!lesson) return this.missed("The numbers did not come.", () => this.receive(value));
     const isOtherPicture = value.picture && value.picture !== this.shownPicture, before = this.lesson, { how } = this.state;
     const isElsewhere = isOtherPicture || (before && !same([before.model, before.grid], [lesson.model, lesson.grid]));
     if (isOtherPicture) {
@@ -269,10 +269,9 @@ class Lesson {
     this.picture.at = 0;
   }
 
-  missed(value) {
-    const again = el("button", { type: "button", class: "les-button", onclick: () => this.receive(value) }, "Try again");
+  missed(words, again) {
     this.answered(null);
-    this.status.replaceChildren("The numbers did not come. ", again);
+    this.status.replaceChildren(`${words} `, el("button", { type: "button", class: "les-button", onclick: again }, "Try again"));
   }
 
   redraw() {

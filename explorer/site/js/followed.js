@@ -55,7 +55,10 @@ export class Followed {
     } catch (error) {
       if (!current()) return;
       Object.assign(this, { prepared: null, making: false });
-      lesson.receive({ failed: true });
+      lesson.missed("The lesson could not be made.", () => {
+        page.say("", false);
+        this.show();
+      });
       page.say(error.message, true);
     }
   }
