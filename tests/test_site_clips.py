@@ -324,6 +324,17 @@ def test_the_lesson_follows_the_frame_that_is_shown(visit) -> None:
     page.wait_for_function("() => vitSite.followed.lesson.lesson.choice.patch === 1")
 
 
+def test_after_a_look_that_failed_the_lesson_is_of_the_frame_that_is_shown(visit) -> None:
+    page = visit("?model=tiny&picture=moves-3")
+    to_frame(page, 3)
+    page.evaluate("""() => { const { engine } = vitSite; engine.look = async () => {
+        delete engine.look;
+        throw new Error('No look.'); };
+        return vitSite.choose({ picture: vitSite.site.pictures.find(({ clip }) => !clip) }); }""")
+    expect(page.locator("#said")).to_have_text("No look.")
+    assert page.evaluate("vitSite.viewer.state.frame === 3 && vitSite.prepared === window.looked")
+
+
 def test_on_a_phone_a_clip_is_moved_through_under_its_frame(visit, tiny: Shared, lent) -> None:
     page = visit("?model=tiny&picture=still")
     page.set_viewport_size({"width": 200, "height": 800})

@@ -251,10 +251,10 @@ class Page {
 
   /* Another frame of a clip is shown, which the model looked at by itself. */
   async moved({ frame }) {
-    const { turn, viewer, timeline, now: { model, words } } = this, look = await timeline?.at(frame);
+    const { turn, viewer, timeline, shown, now: { model, words } } = this, look = await timeline?.at(frame);
     const current = () => turn === this.turn && frame === viewer.state.frame;
     if (!look || !current()) return;
-    this.prepared = look.prepared;
+    shown.picture.prepared.set(shown.model, this.prepared = look.prepared);
     if (this.tab === "lesson") this.followed.show();
     const places = words && await look.where();
     if (places && current()) this.words.show(places, look.prepared, viewer.data, model.about);
