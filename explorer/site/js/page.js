@@ -31,7 +31,8 @@ class Page {
     this.wanted = this.shown = this.ours = null;
     this.now = { model: null, picture: null, moment: -1, words: null, edits: null };
     this.prepared = null;  // the picture as the model takes it
-    this.stale = false;  // other weights were opened since the last look: the engine has forgotten it
+    this.chipTried = false;  // the worker has what a graphics chip needs
+    this.stale = false;  // other weights were asked for since the last look: the engine forgets it
     this.options = {
       methods: site.methods, address: true, intervene: true, lesson: LESSON, tries: [LESSON],
       emit: (name, payload) => this.heard(name, payload), own: () => this.now.picture?.own ?? false,
@@ -200,10 +201,11 @@ class Page {
     model.byChip = false;
     const chip = await navigator.gpu?.requestAdapter().catch(() => null);
     if (!chip || (chip.info?.isFallbackAdapter ?? chip.isFallbackAdapter)) return;  // a chip that is a program is slower
-    const [wasm, weights] = await Promise.all([webgpu.wasm, weighed.weights].map(bytesOf));
-    const given = { script: await scriptOf(webgpu.script), wasm, weights, list: weighed.list, prepared: { image: prepared.image } };
+    const runtime = this.chipTried ? {} : { script: await scriptOf(webgpu.script), wasm: await bytesOf(webgpu.wasm) };  // the worker keeps it
+    const weights = await bytesOf(weighed.weights), given = { ...runtime, weights, list: weighed.list, prepared: { image: prepared.image } };
     if (this.weighed !== weighed) return;
-    const { faster } = await this.engine.ask("gpu", given, [wasm, weights]);
+    const { faster } = await this.engine.ask("gpu", given, [weights, runtime.wasm].filter(Boolean));
+    this.chipTried = true;
     if (faster) this.unfolded = null;
     model.byChip = faster;
   }
