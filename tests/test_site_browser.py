@@ -237,6 +237,15 @@ def test_a_moment_of_training_shows_its_own_weights(visit, shared: Shared, pictu
     assert page.locator("#said").text_content() == ""
 
 
+def test_the_address_says_at_which_moment_the_training_was_stopped(visit) -> None:
+    page = visit()
+    page.evaluate("for (let i = 0; i < 2; i++) document.getElementById('play').click()")  # on its way
+    expect(page).to_have_url(re.compile("step=0"))
+    page.reload()
+    page.wait_for_function(READY)
+    expect(page.locator("#moment-name")).to_have_text("step 0")
+
+
 def test_the_way_back_leads_to_what_was_seen(visit) -> None:
     page = visit("?picture=shape-3#mode=rollout&layer=1&patches=5")
     page.locator('[data-picture="shape-4"]').click()

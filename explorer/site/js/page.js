@@ -81,8 +81,8 @@ class Page {
   /* Is what is on the screen what the engine is asked about? */
   get steady() { return this.now === this.shown && !this.stale; }
 
-  /* view: the viewer's state at an address that is gone back to. restored: the address says already what is chosen. */
-  async choose({ model: name, picture, moment, words, view, lacks = "" }, restored = false) {
+  /* view: the viewer's state at an address that is gone back to. unwritten: the address stays as it is. */
+  async choose({ model: name, picture, moment, words, view, lacks = "" }, unwritten = false) {
     this.settled = false;
     this.followed.leave();
     if (picture) this.own.stop();
@@ -106,7 +106,7 @@ class Page {
       this.now = next;
       this.prepared = next.picture.prepared?.get(model) ?? null;
       const another = shown && (model !== shown.model || !alike(next.picture, shown.picture) || String(next.words) !== String(shown.words));
-      await this.look(turn, { another, view, restored });
+      await this.look(turn, { another, view, unwritten });
       if (turn !== this.turn) return;
       this.marks();
       await this.maps.bring(turn).catch((error) => { lacks ||= error.message; });  // without them there is much to see
@@ -132,7 +132,7 @@ class Page {
     if (!shown) return;
     if (this.now !== shown) Object.assign(this, { now: shown, prepared: shown.picture.prepared.get(shown.model) });
     this.marks();
-    await this.ready(turn, shown.model, shown).then(() => this.stale && this.look(turn, { restored: true })).catch(() => {});
+    await this.ready(turn, shown.model, shown).then(() => this.stale && this.look(turn, { unwritten: true })).catch(() => {});
     if (turn !== this.turn) return;
     this.settled = true;
     if (shown.edits) this.heard("edits", shown.edits);  // they may have been told meanwhile
@@ -219,7 +219,7 @@ class Page {
     return this.engine.look({ ...given, layer, all: passing && (hover.query ?? query) > 0 });
   }
 
-  async look(turn, { another, view, restored, begun }) {  // begun: the look at this picture, where it is under way
+  async look(turn, { another, view, unwritten, begun }) {  // begun: the look at this picture, where it is under way
     const { picture, model } = this.now, { pixels } = picture, { about, refused, moments } = model, { viewer } = this, ready = this.prepared;
     const timeline = !ofClips(model) && pixels.frames?.length > 1 ? new Timeline(this.engine, about, pixels, refused) : null;
     const { frame: wanted = 0 } = view ?? (another ? {} : viewer.state);
@@ -233,7 +233,7 @@ class Page {
     this.shown = this.now;
     this.stale = false;
     (picture.prepared ??= new Map()).set(model, this.prepared = look.prepared);
-    if (!restored && !begun) this.write();  // first: what was seen stays in the address of the picture that goes
+    if (!unwritten && !begun) this.write();  // first: what was seen stays in the address of the picture that goes
     if (another) viewer.setTimeline([]);
     if (another && !view) viewer.set({ target: -1, patches: [], heads: [], frozen: -1 }, true);
     viewer.restore(view);
