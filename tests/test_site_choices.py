@@ -388,6 +388,15 @@ def test_what_is_hidden_is_hidden_from_a_fast_camera_too(visit) -> None:
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("x")
     page.wait_for_function("() => vitSite.viewer.state.patches.length === 1 && vitSite.viewer.after")
+    page.evaluate("""() => {
+        const { viewer } = vitSite, { setAfter } = viewer, looks = window.looks = { at: 0, seen: 0 };
+        viewer.setAfter = async (source) => {
+          const shown = await setAfter(source);
+          looks.at += 1;
+          requestAnimationFrame(() => { looks.seen += viewer.after !== null; });
+          return shown; }; }""")
+    page.wait_for_function("() => window.looks.at > 9")
+    assert page.evaluate("looks.at - looks.seen") <= 1, "each is painted, but the one on its way"
     # told while a frame is looked at, and while something is chosen
     told = "vitSite.heard('edits', {{ patches: {}, heads: [], frozen: -1, frame: 0 }})"
     page.evaluate(

@@ -9,6 +9,7 @@ import { asClip, prepare } from "./pixels.js";
 const HEAD = 4096;  // bytes that tell what a file is
 const PACE = 8;  // frames a second that a model of clips is given of the camera
 const byId = (id) => document.getElementById(id);
+const painted = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
 
 export class Own {
   constructor(page) {
@@ -131,7 +132,7 @@ export class Own {
       this.ahead = this.take();  // what is wanted of this one has been asked for
       this.ahead.catch(() => {});  // the next frame hears of it
       const { edits } = page.now;  // they may have been told meanwhile
-      if (edits) await page.edit(edits);
+      if (edits) await page.edit(edits).then(painted);  // the next one shows the whole picture again
       if (before) byId("rate").textContent = `${(1000 / (this.at - before)).toFixed(1)} ${pixels.frames ? "clips" : "pictures"} a second.`;
     } catch (error) {
       if (turn !== page.turn) return;

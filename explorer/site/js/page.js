@@ -275,7 +275,7 @@ class Page {
     if (!current()) return look?.forget();
     this.after?.forget();
     this.after = look;
-    this.viewer.setAfter(look && { ...look.source, passing: this.passing });
+    await this.viewer.setAfter(look && { ...look.source, passing: this.passing });
   }
 
   heard(name, payload) {
