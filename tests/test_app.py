@@ -789,7 +789,7 @@ def pointed(**payload) -> gr.EventData:
 def arrive(demo: gr.Blocks, query: dict[str, str] | None = None) -> tuple[str, list]:
     """(the model, what else the first page shows) for a visitor of this address."""
     wanted, hello = handler(demo, "on_address")(visitor(query))
-    assert hello["page"] == "ann"
+    assert hello["name"] == "ann"
     picture, model, size = hello["first"]
     screen = handler(demo, "on_load")(visitor(query))
     if wanted:
