@@ -36,6 +36,10 @@ LONGEST_NAME = 64  # letters of a page's name; Gradio's have a dozen, those of p
 RUN, CALL = API + "run/", API + "call/"  # what is answered without the queue; what comes to it by name
 NO_SUCH_NAME = 'There is no such question: the page "Use via API" has the names of all.'
 NO_QUESTION = "There is no such question: reload the page."
+STREAM, END = API + "queue/data", b'"close_stream"'  # what a page is answered, and its last message
+HEARD = (
+    0.1  # seconds in which a page hears that: told of an event before, it opens no other, and waits for ever
+)
 UNREAD = 60.0  # seconds after which answers that a page has not begun to read are thrown away
 
 
@@ -150,11 +154,12 @@ def key_of(event: Any) -> tuple[str, str]:
 def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, address: None) -> None:
     """Make a `gradio.queueing.Queue` serve those who wait in turn. came_from: told each (page, address).
 
-    It gets a method more, `welcome`, by which come those who ask for what is answered without it (`AtOnce`).
+    For `AtOnce` it gets `welcome`, by which come those who ask for what is answered without it, and `ended`.
     """
     push, process = queue.push, queue.process_events
     lanes = queue.event_queue_per_concurrency_id
     at_work: Counter[tuple[str, str]] = Counter()  # events, by lane and address
+    queue.ended = ended = set[str]()  # pages that are just told of the end of their stream
     queue.welcome = welcome = doorkeeper(queue, came_from)
     changed = set[str]()  # lanes in which somebody may have got a place: Gradio asks every millisecond
 
@@ -172,13 +177,14 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
         if known := lanes.get(lane):
             known.queue[:] = in_turn(known.queue, key_of)
         changed.add(lane)
+        if key[1] in ended:  # by then it has heard of that, and opens another
+            await asyncio.sleep(HEARD)
         return answer
 
     def next_event() -> tuple[list[Any], bool, str] | None:
         """As Gradio's own, but of those alone whose address has a place left."""
         while changed:
-            name = next(iter(changed))
-            lane = lanes[name]
+            lane = lanes[name := next(iter(changed))]
             full = lane.concurrency_limit is not None and lane.current_concurrency >= lane.concurrency_limit
             for event in () if full else lane.queue:
                 key = (name, key_of(event)[0])
@@ -190,8 +196,7 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
         return None
 
     async def process_in_turn(events: list[Any], batch: bool, begin_time: float, fn: Any) -> None:
-        address, page = key_of(events[0])
-        lane = str(events[0].concurrency_id)
+        (address, page), lane = key_of(events[0]), str(events[0].concurrency_id)
         waiting = sum(key_of(event)[0] == address for one in lanes.values() for event in one.queue)
         PATIENT.set(lane == "slow" or waiting > MUCH)
         try:
@@ -219,6 +224,8 @@ class AtOnce:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_of(scope).rstrip("/")
+        if scope["type"] == "http" and path == STREAM:
+            return await self.app(scope, receive, hearing_of_the_end(scope, send))
         if scope["type"] != "http" or scope["method"] != "POST" or not path.startswith((RUN, CALL)):
             return await self.app(scope, receive, send)
         blocks, why_not, status = scope["app"].get_blocks(), "", 404
@@ -244,6 +251,19 @@ class AtOnce:
                     return await self.app(scope, receive, send)
         answer = JSONResponse({"error": why_not}, status) if why_not else self.app
         await answer(scope, receive, send)
+
+
+def hearing_of_the_end(scope: Scope, send: Send) -> Send:
+    """`send` of a page's stream: the queue knows of its end for as long as it takes to be heard."""
+    ended, page = scope["app"].get_blocks()._queue.ended, Request(scope).query_params.get("session_hash", "")
+
+    async def send_and_note(message: Message) -> None:
+        if END in message.get("body", b""):
+            ended.add(page)
+            asyncio.get_running_loop().call_later(HEARD, ended.discard, page)
+        await send(message)
+
+    return send_and_note
 
 
 def dict_in(body: bytes) -> dict[str, Any]:

@@ -552,6 +552,34 @@ async def test_what_a_page_says_beside_the_queue_is_heard_in_its_order() -> None
 
 
 @pytest.mark.anyio
+async def test_a_page_is_told_of_an_event_after_the_end_of_its_stream(monkeypatch) -> None:
+    """Else it waits for the answer at the stream that has ended: Gradio's own script opens no other."""
+    queue, slept, sleep = Fake("model", 2), [], asyncio.sleep
+    queue.blocks._queue = queue
+
+    async def answer(scope, receive, send) -> None:
+        for said in ("process_completed", "close_stream"):
+            assert not queue.ended
+            await send({"type": "http.response.body", "body": f'data: {{"msg":"{said}"}}\n\n'.encode()})
+
+    async def sent(message) -> None:
+        assert (b"close" in message["body"]) == (queue.ended == {"a"})
+
+    async def waited(seconds: float) -> None:
+        slept.append(seconds)
+
+    scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": []}
+    scope |= {"query_string": b"session_hash=a", "app": SimpleNamespace(get_blocks=lambda: queue.blocks)}
+    await turns.AtOnce(answer)(scope, None, sent)  # type: ignore[arg-type]
+    monkeypatch.setattr(asyncio, "sleep", waited)
+    for page in "ba":
+        assert (await pushed(queue, page))[0]
+    assert slept == [turns.HEARD]
+    while queue.ended:
+        await sleep(0.01)
+
+
+@pytest.mark.anyio
 async def test_the_session_hears_which_page_is_whose_before_anything_is_made_for_it() -> None:
     """What is kept is on the account of an address: page and address must not change places."""
     heard: list[tuple[str, str]] = []
