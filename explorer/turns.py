@@ -37,9 +37,8 @@ RUN, CALL = API + "run/", API + "call/"  # what is answered without the queue; w
 NO_SUCH_NAME = 'There is no such question: the page "Use via API" has the names of all.'
 NO_QUESTION = "There is no such question: reload the page."
 STREAM, END = API + "queue/data", b'"close_stream"'  # what a page is answered, and its last message
-HEARD = (
-    0.1  # seconds in which a page hears that: told of an event before, it opens no other, and waits for ever
-)
+# seconds in which a page hears that; told of an event before, it opens no other stream, and waits for ever
+END_HEARD = 0.1
 UNREAD = 60.0  # seconds after which answers that a page has not begun to read are thrown away
 
 
@@ -178,7 +177,7 @@ def take_turns(queue: Any, came_from: Callable[[str, str], None] = lambda page, 
             known.queue[:] = in_turn(known.queue, key_of)
         changed.add(lane)
         if key[1] in ended:  # by then it has heard of that, and opens another
-            await asyncio.sleep(HEARD)
+            await asyncio.sleep(END_HEARD)
         return answer
 
     def next_event() -> tuple[list[Any], bool, str] | None:
@@ -260,7 +259,7 @@ def hearing_of_the_end(scope: Scope, send: Send) -> Send:
     async def send_and_note(message: Message) -> None:
         if END in message.get("body", b""):
             ended.add(page)
-            asyncio.get_running_loop().call_later(HEARD, ended.discard, page)
+            asyncio.get_running_loop().call_later(END_HEARD, ended.discard, page)
         await send(message)
 
     return send_and_note

@@ -100,6 +100,7 @@ def test_the_model_of_a_link_leaves_one_that_was_chosen_meanwhile(visit, hub, se
 
 
 def test_a_download_that_fails_leaves_what_was_chosen_since(visit, hub, session: Session) -> None:
+    """And chosen again later it is tried again."""
     page, (_, two) = visit(), session.extra
     page.wait_for_function("() => location.search.includes('example=')")
     choose_model(page, "someone/none")
@@ -108,17 +109,6 @@ def test_a_download_that_fails_leaves_what_was_chosen_since(visit, hub, session:
     hub.set()
     expect(page.get_by_text("There is no such model.")).to_be_visible()
     expect(page.locator("#model input")).to_have_value(two)
-    named(page, "model", two)
-
-
-def test_a_model_that_failed_behind_another_is_tried_again(visit, hub, session: Session) -> None:
-    page, (_, two) = visit(), session.extra
-    page.wait_for_function("() => location.search.includes('example=')")
-    choose_model(page, "someone/none")
-    expect(page.get_by_text("Fetching someone/none")).to_be_visible()
-    choose_model(page, two)
-    hub.set()
-    expect(page.get_by_text("There is no such model.")).to_be_visible()
     named(page, "model", two)
     page.get_by_text("There is no such model.").click()  # a click takes a toast away
     expect(page.get_by_text("There is no such model.")).to_have_count(0)

@@ -574,7 +574,7 @@ async def test_a_page_is_told_of_an_event_after_the_end_of_its_stream(monkeypatc
     monkeypatch.setattr(asyncio, "sleep", waited)
     for page in "ba":
         assert (await pushed(queue, page))[0]
-    assert slept == [turns.HEARD]
+    assert slept == [turns.END_HEARD]
     while queue.ended:
         await sleep(0.01)
 

@@ -167,23 +167,18 @@ SHORT = """    def do_GET(self):
     def log_message"""
 
 
-def test_a_host_that_gives_the_page_by_its_short_address_only(browser: Browser, folder: Path) -> None:
-    host_that(folder, "    def log_message", SHORT)
-    with visiting(browser, folder) as page:
-        kept(page)
-        page.context.set_offline(True)
-        page.reload()
-        page.wait_for_function(READY)
-        assert answers(page)
-
-
 UNPACKED = """        if self.path.endswith(".gz"):
             self.send_header("Content-Encoding", "gzip")
         super().end_headers()"""
 
 
-def test_a_host_whose_files_are_unpacked_on_the_way(browser: Browser, folder: Path) -> None:
-    host_that(folder, "        super().end_headers()", UNPACKED)
+@pytest.mark.parametrize(
+    ("place", "lines"),
+    [("    def log_message", SHORT), ("        super().end_headers()", UNPACKED)],
+    ids=["that gives the page by its short address only", "whose files are unpacked on the way"],
+)
+def test_a_host_of_its_own_kind(browser: Browser, folder: Path, place: str, lines: str) -> None:
+    host_that(folder, place, lines)
     with visiting(browser, folder) as page:
         kept(page)
         page.context.set_offline(True)
