@@ -333,16 +333,24 @@ def test_a_square_that_does_not_come_is_waited_for_no_more(visit) -> None:
     assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") != 1
 
 
+def fail_lesson(page: Page, question: str) -> None:
+    """The engine fails once at this question, when the lesson of another picture is made."""
+    page.wait_for_function("() => vitSite.followed.missing === false")
+    page.evaluate(
+        """(question) => { const { engine } = vitSite, { ask } = engine;
+        engine.ask = async (name, ...rest) => {
+          if (name !== question) return ask.call(engine, name, ...rest);
+          delete engine.ask;
+          throw new Error(`No ${question}.`); }; }""",
+        question,
+    )
+    page.locator('[data-picture="two"]').click()
+    expect(page.locator("#said")).to_have_text(f"No {question}.")
+
+
 def test_a_lesson_that_failed_is_made_again_for_the_next_square(visit) -> None:
     page = visit("?tab=lesson")
-    page.wait_for_function("() => vitSite.followed.missing === false")
-    page.evaluate("""() => { const { engine } = vitSite, { ask } = engine;
-        engine.ask = async (name, ...rest) => {
-          if (name !== 'pass') return ask.call(engine, name, ...rest);
-          delete engine.ask;
-          throw new Error('No pass.'); }; }""")
-    page.locator('[data-picture="two"]').click()
-    expect(page.locator("#said")).to_have_text("No pass.")
+    fail_lesson(page, "pass")
     page.evaluate("vitSite.followed.lesson.choose({ patch: 1 })")
     page.wait_for_function("() => vitSite.followed.missing === false")
     assert page.evaluate("vitSite.followed.lesson.lesson.choice.patch") == 1
@@ -350,14 +358,7 @@ def test_a_lesson_that_failed_is_made_again_for_the_next_square(visit) -> None:
 
 def test_a_lesson_that_could_not_be_made_can_be_made_again(visit) -> None:
     page = visit("?tab=lesson")
-    page.wait_for_function("() => vitSite.followed.missing === false")
-    page.evaluate("""() => { const { engine } = vitSite, { ask } = engine;
-        engine.ask = async (name, ...rest) => {
-          if (name !== 'follow') return ask.call(engine, name, ...rest);
-          delete engine.ask;
-          throw new Error('Not followed.'); }; }""")
-    page.locator('[data-picture="two"]').click()
-    expect(page.locator("#said")).to_have_text("Not followed.")
+    fail_lesson(page, "follow")
     expect(page.locator(".les-status")).to_contain_text("The lesson could not be made.")
     page.get_by_role("button", name="Try again").click()
     page.wait_for_function("() => vitSite.followed.fits && vitSite.followed.missing === false")
